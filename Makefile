@@ -1,0 +1,86 @@
+# Probity. `make help` lists what can be done here.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+MODULES := proto services workflows standalone e2e
+BIN := $(CURDIR)/bin
+# The schema of protovalidate's annotations, unpacked from the Go module cache.
+PROTOVALIDATE := github.com/bufbuild/protovalidate@v1.2.0
+DATA_DIR ?= .probity
+VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X github.com/probity-health/probity/services/telemetry.Version=$(VERSION)
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: build ## Start everything in one process and adjudicate the sample file (ONCE=1: then stop)
+	@$(BIN)/probity-standalone --data-dir $(DATA_DIR) --sample $(if $(ONCE),--once)
+
+.PHONY: build
+build: ## Build bin/probity, bin/probity-worker and bin/probity-standalone
+	@mkdir -p $(BIN)
+	@tools/progress "building probity (a cold cache takes some minutes)" go build -ldflags '$(LDFLAGS)' -o $(BIN)/ \
+		./services/cmd/probity ./workflows/cmd/probity-worker ./standalone/cmd/probity-standalone
+
+.PHONY: test
+test: ## Run every module's tests
+	@tools/progress "compiling tests" go vet ./proto/... ./services/... ./workflows/... ./standalone/... ./e2e/...
+	go test -timeout 9m ./services/... ./workflows/... ./standalone/... ./e2e/...
+
+.PHONY: lint
+lint: $(BIN)/golangci-lint ## Lint Go and protos
+	@for m in services workflows standalone e2e; do echo "lint $$m"; (cd $$m && $(BIN)/golangci-lint run --config ../.golangci.yml ./...) || exit 1; done
+	@$(MAKE) --no-print-directory workflowcheck buf-lint
+
+.PHONY: workflowcheck
+workflowcheck: $(BIN)/workflowcheck ## Check workflows for what breaks determinism
+	@cd workflows && $(BIN)/workflowcheck ./claim/... ./claimfile/...
+
+.PHONY: buf-lint
+buf-lint: $(BIN)/buf .cache/protovalidate
+	@$(BIN)/buf lint && $(BIN)/buf format --diff --exit-code >/dev/null
+
+.PHONY: generate
+generate: $(BIN)/buf .cache/protovalidate ## Regenerate checked-in code and reference pages
+	@PATH="$(BIN):$$PATH" $(BIN)/buf generate
+	@go run ./services/cmd/probity docs --dir docs/reference/cli
+
+.PHONY: drift
+drift: generate ## Fail when generated files differ from what is checked in
+	@git diff --exit-code --stat -- proto docs/reference || { echo "generated files differ: run 'make generate' and commit"; exit 1; }
+	@test -z "$$(git status --porcelain -- proto docs/reference)" || { echo "generated files are not checked in"; git status --porcelain -- proto docs/reference; exit 1; }
+
+.PHONY: modules
+modules: ## Build every module by itself, without the workspace
+	@for m in $(MODULES); do echo "GOWORK=off go build $$m"; (cd $$m && GOWORK=off go build ./...) || exit 1; done
+
+.PHONY: conformance
+conformance: build ## Check produced X12 with pyx12 (needs python3)
+	@e2e/conformance/run.sh
+
+.PHONY: bench
+bench: build ## Measure and write bench/latest.json
+	@go run ./e2e/cmd/bench -o bench/latest.json
+
+.PHONY: clean
+clean: ## Remove built binaries and the standalone data directory
+	rm -rf $(BIN) $(DATA_DIR)
+
+.cache/protovalidate:
+	@mkdir -p $@
+	@dir=$$(GOWORK=off GOFLAGS=-mod=mod go mod download -json $(PROTOVALIDATE) | sed -n 's/.*"Dir": "\(.*\)".*/\1/p') && \
+		cp -r $$dir/proto/protovalidate/buf $@/ && chmod -R u+w $@
+
+$(BIN)/buf: tools/go.mod
+	@mkdir -p $(BIN)
+	@cd tools && ./progress "building buf and the protobuf plugins" env GOWORK=off go build -o $(BIN)/ github.com/bufbuild/buf/cmd/buf \
+		google.golang.org/protobuf/cmd/protoc-gen-go connectrpc.com/connect/cmd/protoc-gen-connect-go
+	@touch $@
+
+$(BIN)/golangci-lint $(BIN)/workflowcheck: tools/lint/go.mod
+	@mkdir -p $(BIN)
+	@cd tools/lint && ../progress "building linters" env GOWORK=off go build -o $(BIN)/ \
+		github.com/golangci/golangci-lint/v2/cmd/golangci-lint go.temporal.io/sdk/contrib/tools/workflowcheck
+	@touch $(BIN)/golangci-lint $(BIN)/workflowcheck

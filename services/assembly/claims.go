@@ -1,0 +1,70 @@
+package assembly
+
+import (
+	"context"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/probity-health/probity/proto/probity/claims/v1/claimsv1connect"
+	"github.com/probity-health/probity/services/claims"
+	"github.com/probity-health/probity/services/policies/book"
+	"github.com/probity-health/probity/services/server"
+)
+
+// ClaimsConfig of `probity serve claims`.
+type ClaimsConfig struct {
+	ProcessConfig
+	// Ledger and Consent are base URLs.
+	Ledger  string `json:"ledger"`
+	Consent string `json:"consent"`
+	// IndexKeyFile holds the key of blind indexes, the same in every service.
+	IndexKeyFile string `json:"indexKeyFile"`
+	// Redis of the lists.
+	Redis RedisConfig `json:"redis"`
+	// Claims holds the service's bounds.
+	Claims claims.Config `json:"claims,omitzero"`
+	// FamilyTTL and WatchInterval are those of claims.Config, as text: "10m", "5s".
+	FamilyTTL     server.Duration `json:"familyTTL,omitempty"`
+	WatchInterval server.Duration `json:"watchInterval,omitempty"`
+}
+
+// chunkBytes bounds a SubmitClaims of 500 claims with many lines each, and a
+// GetRemittance's answer of a thousand.
+const chunkBytes = 64 << 20
+
+// Claims adds the claims service to p.
+func Claims(p *Process, cfg ClaimsConfig) error {
+	if err := required("ledger", cfg.Ledger, "consent", cfg.Consent, "indexKeyFile", cfg.IndexKeyFile); err != nil {
+		return err
+	}
+	store, err := p.store(cfg.Ledger)
+	if err != nil {
+		return err
+	}
+	sealer, index, err := p.sealing(cfg.Consent, cfg.IndexKeyFile)
+	if err != nil {
+		return err
+	}
+	cfg.Claims.FamilyTTL, cfg.Claims.WatchInterval = time.Duration(cfg.FamilyTTL), time.Duration(cfg.WatchInterval)
+	redis, err := openRedis(cfg.Redis)
+	if err != nil {
+		return err
+	}
+	service, err := claims.New(claims.Deps{
+		Store: store, Sealer: sealer, Index: index, Book: book.New(), Authorizer: p.Authorizer,
+		Redis: redis, Meter: p.Telemetry.Meter.Meter("probity/claims"), Tracer: p.Telemetry.Tracer, Log: p.Telemetry.Log, Config: cfg.Claims,
+	})
+	if err != nil {
+		return err
+	}
+	p.addSealer("claims keys", sealer, store)
+	p.Add(Part{Name: "claims lists' store", Close: func(context.Context) error { return redis.Close() }})
+	p.Add(Part{Name: "claims", Run: service.Run, Drain: service.EndWatches, Close: service.Close})
+	p.Server.AddCheck("claims", service.Ready)
+	options := p.Server.Options(connect.WithReadMaxBytes(chunkBytes))
+	p.Server.Mount(claimsv1connect.NewClaimsServiceHandler(service, options...))
+	p.Server.Mount(claimsv1connect.NewFileServiceHandler(service, options...))
+	p.Server.Mount(claimsv1connect.NewRemittanceServiceHandler(service, options...))
+	return nil
+}

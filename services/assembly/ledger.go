@@ -1,0 +1,138 @@
+package assembly
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/segmentio/kafka-go/sasl"
+	"github.com/segmentio/kafka-go/sasl/plain"
+	"github.com/segmentio/kafka-go/sasl/scram"
+
+	"github.com/probity-health/probity/proto/probity/ledger/v1/ledgerv1connect"
+	"github.com/probity-health/probity/services/ledger"
+	"github.com/probity-health/probity/services/server"
+)
+
+// LedgerConfig of `probity serve ledger`: one node.
+type LedgerConfig struct {
+	ProcessConfig
+	// Origin names the ledger in checkpoints and receipts; all nodes share it and it never changes.
+	Origin string `json:"origin"`
+	// Kafka that carries the logs.
+	Kafka KafkaConfig `json:"kafka"`
+	// TopicPrefix begins every topic's name; default "probity".
+	TopicPrefix string `json:"topicPrefix,omitempty"`
+	// Logs gives each log's number of shards; fixed at the first start. Default ledger.DefaultLogs.
+	Logs map[string]int `json:"logs,omitempty"`
+	// Replication factor of topics this node creates; 0 is the brokers' default.
+	Replication int `json:"replication,omitempty"`
+	// DataDir holds this node's replica.
+	DataDir string `json:"dataDir"`
+	// SigningKeyFile holds the note signer key.
+	SigningKeyFile string `json:"signingKeyFile"`
+	// BlockInterval is the least time between two blocks; default 250ms.
+	BlockInterval server.Duration `json:"blockInterval,omitempty"`
+	// NodeName names the node in barriers and blocks.
+	NodeName string `json:"nodeName,omitempty"`
+}
+
+// KafkaConfig says how to reach the brokers.
+type KafkaConfig struct {
+	// Brokers, host:port each.
+	Brokers []string `json:"brokers"`
+	// TLS on; CAFile replaces the system's authorities, CertFile and KeyFile show a client certificate.
+	TLS      bool   `json:"tls,omitempty"`
+	CAFile   string `json:"caFile,omitempty"`
+	CertFile string `json:"certFile,omitempty"`
+	KeyFile  string `json:"keyFile,omitempty"`
+	// SASLMechanism is "PLAIN", "SCRAM-SHA-256" or "SCRAM-SHA-512"; empty is none.
+	SASLMechanism string `json:"saslMechanism,omitempty"`
+	Username      string `json:"username,omitempty"`
+	PasswordFile  string `json:"passwordFile,omitempty"`
+}
+
+func (c KafkaConfig) tls() (*tls.Config, error) {
+	if !c.TLS {
+		return nil, nil
+	}
+	out := &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.CAFile != "" {
+		pool, err := authorities(c.CAFile)
+		if err != nil {
+			return nil, err
+		}
+		out.RootCAs = pool
+	}
+	if c.CertFile != "" || c.KeyFile != "" {
+		certificate, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("configuration: kafka.certFile: %w", err)
+		}
+		out.Certificates = []tls.Certificate{certificate}
+	}
+	return out, nil
+}
+
+func (c KafkaConfig) sasl() (sasl.Mechanism, error) {
+	if c.SASLMechanism == "" {
+		return nil, nil
+	}
+	if !c.TLS && c.SASLMechanism == "PLAIN" {
+		return nil, fmt.Errorf("configuration: kafka.saslMechanism PLAIN sends the password; it needs kafka.tls")
+	}
+	raw, err := os.ReadFile(c.PasswordFile)
+	if err != nil {
+		return nil, fmt.Errorf("configuration: kafka.passwordFile: %w", err)
+	}
+	password := strings.TrimSpace(string(raw))
+	switch c.SASLMechanism {
+	case "PLAIN":
+		return plain.Mechanism{Username: c.Username, Password: password}, nil
+	case "SCRAM-SHA-256":
+		return scram.Mechanism(scram.SHA256, c.Username, password)
+	case "SCRAM-SHA-512":
+		return scram.Mechanism(scram.SHA512, c.Username, password)
+	}
+	return nil, fmt.Errorf("configuration: kafka.saslMechanism %q is none of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512", c.SASLMechanism)
+}
+
+// batchBytes bounds one AppendBatch: many commits of up to 900 KiB in principle, a few KiB in practice.
+const batchBytes = 32 << 20
+
+// Ledger adds a ledger node to p.
+func Ledger(ctx context.Context, p *Process, cfg LedgerConfig) error {
+	transport, err := cfg.Kafka.tls()
+	if err != nil {
+		return err
+	}
+	mechanism, err := cfg.Kafka.sasl()
+	if err != nil {
+		return err
+	}
+	node, err := ledger.Open(ctx, ledger.Config{
+		Origin: cfg.Origin, Brokers: cfg.Kafka.Brokers, TLS: transport, SASL: mechanism,
+		TopicPrefix: cfg.TopicPrefix, Logs: cfg.Logs, Replication: cfg.Replication,
+		DataDir: cfg.DataDir, SigningKeyFile: cfg.SigningKeyFile,
+		BlockInterval: time.Duration(cfg.BlockInterval), NodeName: cfg.NodeName,
+		Logger: p.Telemetry.Log, Meters: p.Telemetry.Meter,
+	})
+	if err != nil {
+		return err
+	}
+	p.Add(Part{Name: "ledger", Drain: node.EndStreams, Close: node.Close})
+	p.Server.AddCheck("ledger", node.Ready)
+	// Its clients find the node that took over behind the same address.
+	p.Server.ShedWhen(node.Lost)
+	p.Server.Mount(ledgerv1connect.NewLedgerServiceHandler(node.Handler(),
+		p.Server.Options(connect.WithReadMaxBytes(batchBytes))...))
+	tiles := node.Tiles()
+	p.Server.MountPublic("GET /tile/", tiles)
+	p.Server.MountPublic("GET /shards/", tiles)
+	p.Server.MountPublic("GET /checkpoint", tiles)
+	return nil
+}

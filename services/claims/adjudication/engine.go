@@ -1,0 +1,328 @@
+// Package adjudication decides health claims. It is pure: no clock, no
+// store, no randomness, no map order; the same Input gives the same Decision,
+// bit for bit, on every replica and in every later year.
+//
+// A claim's way through it, in the order the money moves:
+//
+//  1. The claim itself: its total is its lines' sum, no amount is absurd, it
+//     isn't the replacement of another claim.
+//  2. The member: whose claim is it, and is that person ours (CO-109, PR-31)?
+//  3. Eligibility, per line: was a plan in force on the date (PR-26, PR-27)?
+//  4. Timely filing: did it arrive within the plan's days (CO-29)?
+//  5. Duplicates: was the very service allowed before (CO-18)? Nearly so pends.
+//  6. Completeness: are codes, dates, units and diagnoses there, and valid on
+//     the date (CO-16, CO-110, CO-146, CO-181, CO-182, CO-4)?
+//  7. The provider and the network tier (CO-206 to 208, CO-B7, CO-185,
+//     CO-242, CO-288).
+//  8. The benefit: does the plan cover it, for this diagnosis (PR-204, PR-96,
+//     CO-50, CO-11)?
+//  9. Prior authorisation and documents (CO-197, CO-198, CO-252).
+//  10. The price: what contract or plan allows (CO-24, CO-147, CO-222, CO-45).
+//  11. Review: what a person must look at pends, what a person refused is
+//     denied. Here and not at the end, because a refused line must neither
+//     rank among the day's procedures nor move an accumulator.
+//  12. Further procedures of the day are reduced (CO-59).
+//  13. Then, line by line, the money: benefit limits (PR-119, PR-35), the
+//     member's copay or deductible and coinsurance under the out-of-pocket cap
+//     (PR-3, PR-1, PR-2), other payers (CO-22, OA-23), sequestration (CO-253),
+//     and what all that adds to the family's accumulators.
+//  14. The decision: paid, denied, or pended for a person.
+//
+// The first stage that denies a line ends it: the line's full charge carries
+// that one reason. A doubt pends instead and the stages go on, so that a
+// reviewer sees every doubt at once; a doubt about a line that is denied
+// anyway is dropped. Invariants, held for every input within the protos'
+// bounds: charge = paid + adjustments on every line; allowed = paid + what
+// the allowed amount was split into; nothing paid is negative; no
+// accumulator passes its limit through the engine; a denied line and a
+// pended claim move no accumulator.
+package adjudication
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/probity-health/probity/services/money"
+)
+
+// EngineVersion names this set of rules. A change of any outcome changes it,
+// so that a replay knows which rules decided.
+const EngineVersion = "probity-rules/1"
+
+// run is one adjudication under way.
+type run struct {
+	in    *Input
+	out   Decision
+	lines []line
+	tally tally
+	// facts is the arena that adjustments' Facts are cut from.
+	facts []Fact
+	pends []pend
+	// visited are the benefit days this claim has counted as visits already.
+	visited []visit
+	// authorized is what earlier lines of this claim took of each authorisation.
+	authorized []int64
+}
+
+// line is one service line under way.
+type line struct {
+	*Line
+	out      *LineDecision
+	coverage *Coverage
+	plan     *Plan
+	benefit  *benefit
+	contract *Contract
+	fees     *FeeSchedule
+	tier     Network
+	yearly   Date        // first day of the plan year that the line falls in
+	priced   money.Cents // allowed before any reduction for further procedures
+	surgical bool
+	// stuck: pended for want of something without which no later stage can run.
+	stuck bool
+}
+
+type pend struct {
+	rule rule
+	line *line // nil: the whole claim
+	// firm pends aren't cleared by a reviewer's approval: the cause must go.
+	firm bool
+}
+
+func (l *line) open() bool { return !l.out.Denied && !l.stuck }
+
+// stage is one step: either sees the claim at once or one open line after another.
+type stage struct {
+	claim func(*run)
+	line  func(*run, *line)
+}
+
+// stages in the order the money moves. Each decides on lines that every
+// stage before it left open.
+var stages = [...]stage{
+	{claim: soundClaim},
+	{claim: matchMember},
+	{line: dated},
+	{line: eligible},
+	{line: filedInTime},
+	{claim: repeats},
+	{line: complete},
+	{line: validCodes},
+	{line: knownProvider},
+	{line: network},
+	{line: covered},
+	{line: necessary},
+	{line: authorized},
+	{line: documented},
+	{line: price},
+	{claim: thresholds},
+	{claim: reviewed},
+	{claim: reduceFurtherProcedures},
+	{line: settle},
+}
+
+// Adjudicate decides a claim. It doesn't keep or change the Input, and it
+// doesn't panic on any: what isn't sound is denied or pends.
+func Adjudicate(in *Input) Decision {
+	n := len(in.Claim.Lines)
+	r := &run{in: in, tally: tally{base: in.Accumulators}}
+	r.lines = make([]line, n)
+	r.out.Lines = make([]LineDecision, n)
+	r.facts = make([]Fact, 0, 12*n)
+	adjustments := make([]Adjustment, 4*n)
+	for i := range r.lines {
+		l := &in.Claim.Lines[i]
+		r.lines[i] = line{Line: l, out: &r.out.Lines[i]}
+		r.out.Lines[i] = LineDecision{
+			Number: l.Number, Charge: l.Charge,
+			Adjustments: adjustments[4*i : 4*i : 4*i+4],
+		}
+	}
+	for _, s := range stages {
+		if s.claim != nil {
+			s.claim(r)
+			continue
+		}
+		for i := range r.lines {
+			if l := &r.lines[i]; l.open() {
+				s.line(r, l)
+			}
+		}
+	}
+	return r.decide()
+}
+
+// decide closes the run: status, totals, versions, postings.
+func (r *run) decide() Decision {
+	d := &r.out
+	d.Versions = r.versions()
+	open, denied := r.openPends(), 0
+	for i := range d.Lines {
+		l := &d.Lines[i]
+		d.Charge = plus(d.Charge, l.Charge)
+		d.Allowed += l.Allowed
+		d.Paid += l.Paid
+		d.Patient = plus(d.Patient, l.Patient)
+		if l.Denied {
+			denied++
+		}
+		if d.Network == "" {
+			d.Network = l.Network
+		}
+	}
+	switch {
+	case len(open) > 0:
+		// Nothing is decided yet: figures that could still change must not be
+		// taken for a promise, and nothing is posted.
+		return Decision{Status: Pended, Charge: d.Charge, PendReasons: open, Versions: d.Versions}
+	case denied == len(d.Lines):
+		d.Status = Denied
+	default:
+		d.Status = Paid
+	}
+	d.Postings = r.tally.added
+	return *d
+}
+
+// openPends turns the doubts that neither a denial nor a reviewer settled
+// into reasons, in the order they arose.
+func (r *run) openPends() []PendReason {
+	var reasons []PendReason
+	for _, p := range r.pends {
+		if !p.open(r) {
+			continue
+		}
+		reasons = append(reasons, p.reason())
+	}
+	return reasons
+}
+
+func (p pend) reason() PendReason {
+	rule := rules[p.rule]
+	reason := PendReason{RuleID: rule.ID, CARC: rule.CARC, RARC: rule.RARC, Message: rule.Pend}
+	if p.line != nil {
+		reason.Line = p.line.Number
+	}
+	return reason
+}
+
+// open tells whether the doubt still matters: its line (or, for the claim,
+// any line) isn't denied, and no reviewer cleared it.
+func (p pend) open(r *run) bool {
+	switch {
+	case p.line != nil && p.line.out.Denied:
+		return false
+	case p.line == nil && len(r.lines) > 0 && !slices.ContainsFunc(r.lines, func(l line) bool { return !l.out.Denied }):
+		return false
+	case p.firm || r.in.Review.Resolution != Approved:
+		return true
+	}
+	seen := r.in.Review.Reasons
+	if len(seen) == 0 {
+		return false
+	}
+	now := p.reason()
+	return !slices.ContainsFunc(seen, func(was PendReason) bool {
+		return was.RuleID == now.RuleID && was.Line == now.Line
+	})
+}
+
+// deny ends a line: its full charge carries the rule, what earlier stages
+// had put on it is gone.
+func (r *run) deny(l *line, why rule, clause string, facts ...Fact) {
+	l.out.Denied = true
+	l.out.Allowed, l.out.Paid, l.out.AllowedQuantityMilli = 0, 0, 0
+	l.out.Adjustments = l.out.Adjustments[:0]
+	r.adjust(l, why, l.Charge, clause, facts...)
+	l.out.Patient = 0
+	if rules[why].Group == "PR" {
+		l.out.Patient = l.Charge
+	}
+}
+
+// adjust records cents not paid. Zero cents need no reason, but a denial of a
+// zero charge does.
+func (r *run) adjust(l *line, why rule, amount money.Cents, clause string, facts ...Fact) {
+	if amount == 0 && !l.out.Denied {
+		return
+	}
+	rule := &rules[why]
+	a := Adjustment{Group: rule.Group, CARC: rule.CARC, Amount: amount, RuleID: rule.ID, Clause: clause}
+	if rule.RARC != "" {
+		a.RARCs = []string{rule.RARC}
+	}
+	if len(facts) > 0 {
+		from := len(r.facts)
+		r.facts = append(r.facts, facts...)
+		a.Facts = r.facts[from:len(r.facts):len(r.facts)]
+	}
+	l.out.Adjustments = append(l.out.Adjustments, a)
+}
+
+// pend notes a doubt about a line, or about the claim when l is nil.
+func (r *run) pend(l *line, why rule) { r.pends = append(r.pends, pend{rule: why, line: l}) }
+
+// stop pends a line, or the whole claim when l is nil, for a cause that
+// approval can't replace, and keeps later stages from judging it.
+func (r *run) stop(l *line, why rule) {
+	r.pends = append(r.pends, pend{rule: why, line: l, firm: true})
+	if l != nil {
+		l.stuck = true
+		return
+	}
+	for i := range r.lines {
+		r.lines[i].stuck = true
+	}
+}
+
+// denyAll denies every open line for one reason.
+func (r *run) denyAll(why rule, facts ...Fact) {
+	for i := range r.lines {
+		if l := &r.lines[i]; !l.out.Denied {
+			r.deny(l, why, "", facts...)
+		}
+	}
+}
+
+func (r *run) versions() Versions {
+	v := r.in.Versions
+	v.Engine = EngineVersion
+	v.Plan, v.Contract, v.FeeSchedule = "", "", ""
+	v.ReceivedDate = r.in.Claim.ReceivedDate.String()
+	for i := range r.lines {
+		l := &r.lines[i]
+		if l.plan != nil {
+			v.Plan = listed(v.Plan, l.plan.spec.Version)
+		}
+		if l.contract != nil {
+			v.Contract = listed(v.Contract, l.contract.Version)
+		}
+		if l.fees != nil {
+			v.FeeSchedule = listed(v.FeeSchedule, l.fees.version)
+		}
+	}
+	return v
+}
+
+// listed adds a version to a comma-separated list that doesn't name it yet.
+func listed(list, version string) string {
+	switch {
+	case list == "" || list == version:
+		return version
+	case slices.Contains(strings.Split(list, ","), version):
+		return list
+	}
+	return list + "," + version
+}
+
+// plus adds and stops at the ends of the range: sums of charges that no
+// bounded claim can reach must not wrap into a payable figure.
+func plus(a, b money.Cents) money.Cents {
+	s, err := money.Add(a, b)
+	switch {
+	case err == nil:
+		return s
+	case b > 0:
+		return 1<<63 - 1
+	}
+	return -1 << 63
+}

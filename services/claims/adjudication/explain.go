@@ -1,0 +1,92 @@
+package adjudication
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/probity-health/probity/services/codes"
+)
+
+// Explain tells a decision in plain words, one line a cent's fate: amounts,
+// codes, clauses and figures; no health data, because a Decision holds none
+// beyond its amounts.
+func (d *Decision) Explain() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: charge %s", d.Status, d.Charge)
+	if d.Status == Pended {
+		b.WriteString("\n")
+		for _, p := range d.PendReasons {
+			where := "claim"
+			if p.Line != 0 {
+				where = fmt.Sprintf("line %d", p.Line)
+			}
+			fmt.Fprintf(&b, "  %s waits [%s; %s if refused]\n    %s\n", where, p.RuleID, codeText(p.CARC, p.RARC), p.Message)
+		}
+		return b.String()
+	}
+	fmt.Fprintf(&b, ", allowed %s, paid %s, patient owes %s", d.Allowed, d.Paid, d.Patient)
+	if d.Network != "" {
+		b.WriteString(", network " + d.Network)
+	}
+	switch {
+	case d.DuplicateOf != "":
+		b.WriteString(", repeats " + d.DuplicateOf)
+	case d.Duplicate:
+		b.WriteString(", repeats itself")
+	}
+	b.WriteString("\n")
+	for i := range d.Lines {
+		d.Lines[i].explain(&b)
+	}
+	for _, p := range d.Postings {
+		unit := "cents"
+		if p.Key.Kind == Visits {
+			unit = "visits"
+		}
+		fmt.Fprintf(&b, "  posts %+d %s to %s %s, network %s", p.Amount, unit, p.Key.Scope, p.Key.KindName(), p.Key.Network)
+		if p.Key.PlanYear != 0 {
+			fmt.Fprintf(&b, ", plan year from %s", p.Key.PlanYear)
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}
+
+func (l *LineDecision) explain(b *strings.Builder) {
+	if l.Denied {
+		fmt.Fprintf(b, "  line %d denied: charge %s", l.Number, l.Charge)
+	} else {
+		fmt.Fprintf(b, "  line %d: charge %s, allowed %s, paid %s, patient owes %s", l.Number, l.Charge, l.Allowed, l.Paid, l.Patient)
+	}
+	if l.Benefit != "" {
+		b.WriteString(", benefit " + l.Benefit)
+	}
+	b.WriteString("\n")
+	for _, a := range l.Adjustments {
+		fmt.Fprintf(b, "    %s-%s %s: %s", a.Group, codeText(a.CARC, a.RARCs...), a.Amount, carcText(a.CARC))
+		fmt.Fprintf(b, " [%s", a.RuleID)
+		if a.Clause != "" {
+			b.WriteString("; " + a.Clause)
+		}
+		b.WriteString("]\n")
+		for _, f := range a.Facts {
+			fmt.Fprintf(b, "      %s = %s\n", f.Key, f.Text())
+		}
+	}
+}
+
+func codeText(carc string, rarcs ...string) string {
+	for _, r := range rarcs {
+		if r != "" {
+			carc += " " + r
+		}
+	}
+	return carc
+}
+
+func carcText(code string) string {
+	if text, ok := codes.CARC(code); ok {
+		return text
+	}
+	return "no text for this code"
+}

@@ -1,0 +1,367 @@
+package adjudication
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/probity-health/probity/services/money"
+)
+
+// PlanSpec is one version of a plan's benefits in the terms of
+// probity.policies.v1.PlanDocument, where each field's meaning is written.
+type PlanSpec struct {
+	ID      string
+	Version string // "plan_gold@3", as decisions record it
+	// CoverageYear: accumulators restart on the coverage's anniversary rather
+	// than on 1 January.
+	CoverageYear     bool
+	TimelyFilingDays int64
+	InNetwork        CostShare
+	OutOfNetwork     *CostShare // nil: not covered out of network
+	Benefits         []Benefit
+	// OutOfNetworkAllowedBps of the fee schedule; 0 is 10000.
+	OutOfNetworkAllowedBps int64
+	FeeScheduleID          string
+	ReferralRequired       bool
+	// MultipleProcedureBps for second and further surgical procedures of a day; 0 is 10000.
+	MultipleProcedureBps int64
+	ReviewAbove          money.Cents // 0: never
+	SequestrationBps     int64
+}
+
+// CostShare is what the patient pays in one network tier.
+type CostShare struct {
+	DeductibleIndividual  money.Cents
+	DeductibleFamily      money.Cents // 0: none
+	AggregateDeductible   bool        // else embedded
+	CoinsuranceBps        int64
+	OutOfPocketIndividual money.Cents // 0: no cap
+	OutOfPocketFamily     money.Cents // 0: no cap
+}
+
+// Benefit is one benefit; the first that matches a line applies.
+type Benefit struct {
+	Name               string
+	Procedures         []string // codes and inclusive ranges
+	PlacesOfService    []string
+	RevenueCodes       []string // codes and inclusive ranges
+	Covered            bool
+	CopayIn            money.Cents
+	CopayOut           money.Cents
+	DeductibleWaived   bool
+	CoinsuranceInBps   int64
+	CoinsuranceOutBps  int64
+	UseCoinsurance     bool
+	VisitsPerYear      int64
+	DollarsPerYear     money.Cents
+	LifetimeDollars    money.Cents
+	PriorAuthorization bool
+	DocumentRequired   bool
+	DiagnosisPrefixes  []string
+	Specialist         bool
+	Review             bool
+}
+
+// Plan is a compiled plan: immutable, safe to share between goroutines.
+type Plan struct {
+	spec     PlanSpec
+	benefits []benefit
+	// starts are the lowest codes of elementary ranges, ascending; claimed[i]
+	// are the benefits that name the range starts[i] up to starts[i+1], in
+	// the plan's order. unnamed are those that name no procedure.
+	starts  []codeKey
+	claimed [][]int32
+	unnamed []int32
+}
+
+type benefit struct {
+	Benefit
+	revenue []codeRange
+	// Clauses are built once: every decision quotes them.
+	clause, clauseCopay, clauseCoinsurance string
+	clauseVisits, clauseDollars            string
+	clauseLifetime, clauseDiagnosis        string
+	clauseAuthorization, clauseDocument    string
+	clauseReview, clauseSpecialist         string
+}
+
+// maxClaims bounds a compiled plan's index: a document that lets many
+// benefits compete for the same codes in many pieces is refused, because it
+// would be as unreadable to a person as it is large here.
+const maxClaims = 1 << 20
+
+// CompilePlan checks a plan and builds its index. Errors name the benefit and
+// field; they hold no health data.
+func CompilePlan(spec PlanSpec) (*Plan, error) {
+	if spec.ID == "" || spec.Version == "" {
+		return nil, errors.New("adjudication: plan without id or version")
+	}
+	if spec.TimelyFilingDays <= 0 {
+		return nil, fmt.Errorf("adjudication: plan %s: timely filing must be at least a day", spec.Version)
+	}
+	if err := spec.check(); err != nil {
+		return nil, fmt.Errorf("adjudication: plan %s: %w", spec.Version, err)
+	}
+	p := &Plan{spec: spec, benefits: make([]benefit, len(spec.Benefits))}
+	if spec.OutOfNetwork != nil {
+		out := *spec.OutOfNetwork
+		p.spec.OutOfNetwork = &out
+	}
+	p.spec.Benefits = nil // the compiled ones are read
+	p.spec.OutOfNetworkAllowedBps = orWhole(spec.OutOfNetworkAllowedBps)
+	p.spec.MultipleProcedureBps = orWhole(spec.MultipleProcedureBps)
+
+	type edge struct {
+		at      codeKey
+		benefit int32
+		opens   bool
+	}
+	var edges []edge
+	seen := make(map[string]bool, len(spec.Benefits))
+	for i, b := range spec.Benefits {
+		if b.Name == "" || seen[b.Name] {
+			return nil, fmt.Errorf("adjudication: plan %s: benefits[%d].name is empty or used twice", spec.Version, i)
+		}
+		seen[b.Name] = true
+		if err := b.check(); err != nil {
+			return nil, fmt.Errorf("adjudication: plan %s: benefits.%s: %w", spec.Version, b.Name, err)
+		}
+		compiled := newBenefit(b)
+		for _, s := range b.RevenueCodes {
+			r, err := parseRange(s)
+			if err != nil {
+				return nil, fmt.Errorf("adjudication: plan %s: benefits.%s.match.revenueCodes: %w", spec.Version, b.Name, err)
+			}
+			compiled.revenue = append(compiled.revenue, r)
+		}
+		p.benefits[i] = compiled
+		if len(b.Procedures) == 0 {
+			p.unnamed = append(p.unnamed, int32(i))
+		}
+		for _, s := range b.Procedures {
+			r, err := parseRange(s)
+			if err != nil {
+				return nil, fmt.Errorf("adjudication: plan %s: benefits.%s.match.procedures: %w", spec.Version, b.Name, err)
+			}
+			edges = append(edges, edge{r.low, int32(i), true}, edge{r.high + 1, int32(i), false})
+		}
+	}
+
+	// Sweep the codes from low to high, keeping who is open, and cut a piece
+	// wherever that changes.
+	slices.SortFunc(edges, func(a, b edge) int {
+		switch {
+		case a.at < b.at:
+			return -1
+		case a.at > b.at:
+			return 1
+		}
+		return 0
+	})
+	open := make([]int32, len(spec.Benefits)) // how many ranges of a benefit are open
+	var now []int32                           // open benefits in the plan's order
+	claims := 0
+	for i := 0; i < len(edges); {
+		at := edges[i].at
+		for ; i < len(edges) && edges[i].at == at; i++ {
+			b := edges[i].benefit
+			where, _ := slices.BinarySearch(now, b)
+			if edges[i].opens {
+				if open[b]++; open[b] == 1 {
+					now = slices.Insert(now, where, b)
+				}
+			} else if open[b]--; open[b] == 0 {
+				where, found := slices.BinarySearch(now, b)
+				if found {
+					now = slices.Delete(now, where, where+1)
+				}
+			}
+		}
+		p.starts = append(p.starts, at)
+		p.claimed = append(p.claimed, slices.Clone(now))
+		if claims += len(now); claims > maxClaims {
+			return nil, fmt.Errorf("adjudication: plan %s: benefits overlap in too many pieces; merge ranges or drop unreachable benefits", spec.Version)
+		}
+	}
+	return p, nil
+}
+
+// ID returns the plan's id, Version its version.
+func (p *Plan) ID() string { return p.spec.ID }
+
+// Version returns the version as decisions record it.
+func (p *Plan) Version() string { return p.spec.Version }
+
+func newBenefit(b Benefit) benefit {
+	at := "benefits." + b.Name
+	b.DiagnosisPrefixes = slices.Clone(b.DiagnosisPrefixes)
+	for i, p := range b.DiagnosisPrefixes { // people write them with the dot
+		b.DiagnosisPrefixes[i] = strings.ToUpper(strings.ReplaceAll(p, ".", ""))
+	}
+	b.PlacesOfService = slices.Clone(b.PlacesOfService)
+	return benefit{
+		Benefit:             b,
+		clause:              at,
+		clauseCopay:         at + ".copay",
+		clauseCoinsurance:   at + ".coinsurance",
+		clauseVisits:        at + ".visitsPerYear",
+		clauseDollars:       at + ".dollarsPerYear",
+		clauseLifetime:      at + ".lifetime",
+		clauseDiagnosis:     at + ".diagnosisPrefixes",
+		clauseAuthorization: at + ".priorAuthorization",
+		clauseDocument:      at + ".documentRequired",
+		clauseReview:        at + ".review",
+		clauseSpecialist:    at + ".specialist",
+	}
+}
+
+// benefitFor returns the first benefit whose match holds, or nil.
+func (p *Plan) benefitFor(procedure, placeOfService, revenueCode string) *benefit {
+	var named []int32
+	if key, ok := keyOf(procedure); ok {
+		where, exact := slices.BinarySearch(p.starts, key)
+		if !exact {
+			where--
+		}
+		if where >= 0 {
+			named = p.claimed[where]
+		}
+	}
+	unnamed := p.unnamed
+	for len(named)+len(unnamed) > 0 {
+		var i int32
+		if len(unnamed) == 0 || (len(named) > 0 && named[0] < unnamed[0]) {
+			i, named = named[0], named[1:]
+		} else {
+			i, unnamed = unnamed[0], unnamed[1:]
+		}
+		if b := &p.benefits[i]; b.matches(placeOfService, revenueCode) {
+			return b
+		}
+	}
+	return nil
+}
+
+func (b *benefit) matches(placeOfService, revenueCode string) bool {
+	if len(b.PlacesOfService) > 0 && !slices.Contains(b.PlacesOfService, placeOfService) {
+		return false
+	}
+	if len(b.revenue) == 0 {
+		return true
+	}
+	key, ok := keyOf(revenueCode)
+	return ok && slices.ContainsFunc(b.revenue, func(r codeRange) bool { return r.contains(key) })
+}
+
+// share is the tier's cost sharing; the plan has one for every tier that
+// passed the network stage.
+func (p *Plan) share(tier Network) *CostShare {
+	if tier == OutOfNetwork {
+		return p.spec.OutOfNetwork
+	}
+	return &p.spec.InNetwork
+}
+
+func (s PlanSpec) check() error {
+	for _, n := range []int64{s.MultipleProcedureBps, s.SequestrationBps} {
+		if n < 0 || n > whole {
+			return errors.New("basis points outside 0 to 10000")
+		}
+	}
+	if s.OutOfNetworkAllowedBps < 0 || s.OutOfNetworkAllowedBps > maxBps {
+		return errors.New("outOfNetworkAllowedBps outside 0 to 100000")
+	}
+	if s.ReviewAbove < 0 {
+		return errors.New("reviewAboveCents is negative")
+	}
+	shares := []*CostShare{&s.InNetwork, s.OutOfNetwork}
+	for _, c := range shares {
+		if c == nil {
+			continue
+		}
+		if c.CoinsuranceBps < 0 || c.CoinsuranceBps > whole {
+			return errors.New("cost share: coinsurance outside 0 to 10000 basis points")
+		}
+		for _, n := range []money.Cents{c.DeductibleIndividual, c.DeductibleFamily, c.OutOfPocketIndividual, c.OutOfPocketFamily} {
+			if n < 0 || n > maxAmount {
+				return errors.New("cost share: amount out of range")
+			}
+		}
+	}
+	return nil
+}
+
+func (b Benefit) check() error {
+	for _, n := range []money.Cents{b.CopayIn, b.CopayOut, b.DollarsPerYear, b.LifetimeDollars} {
+		if n < 0 {
+			return errors.New("an amount is negative")
+		}
+	}
+	for _, n := range []int64{b.CoinsuranceInBps, b.CoinsuranceOutBps} {
+		if n < 0 || n > whole {
+			return errors.New("coinsurance outside 0 to 10000 basis points")
+		}
+	}
+	if b.VisitsPerYear < 0 {
+		return errors.New("visitsPerYear is negative")
+	}
+	return nil
+}
+
+// Basis points: the whole, and the most that a schedule may be multiplied by.
+const (
+	whole  = 10000
+	maxBps = 100000
+)
+
+// maxAmount bounds every amount of a claim and a plan, the protos' limit on
+// X12's ten digits: sums of a thousand of them stay far inside int64.
+const maxAmount money.Cents = 9_999_999_999
+
+func orWhole(bps int64) int64 {
+	if bps == 0 {
+		return whole
+	}
+	return bps
+}
+
+// codeKey orders codes by length, then by their characters, so that a range
+// holds only codes shaped like its ends.
+type codeKey uint64
+
+// keyOf packs a code of one to five characters.
+func keyOf(code string) (codeKey, bool) {
+	if len(code) == 0 || len(code) > 5 {
+		return 0, false
+	}
+	key := codeKey(len(code)) << 40
+	for i := range len(code) {
+		key |= codeKey(code[i]) << (32 - 8*i)
+	}
+	return key, true
+}
+
+type codeRange struct{ low, high codeKey }
+
+func (r codeRange) contains(k codeKey) bool { return r.low <= k && k <= r.high }
+
+// parseRange reads "99213" or "99202-99215".
+func parseRange(s string) (codeRange, error) {
+	from, to, ranged := strings.Cut(s, "-")
+	if !ranged {
+		to = from
+	}
+	low, okLow := keyOf(from)
+	high, okHigh := keyOf(to)
+	switch {
+	case !okLow || !okHigh:
+		return codeRange{}, fmt.Errorf("%q is not a code or a range of codes", s)
+	case len(from) != len(to):
+		return codeRange{}, fmt.Errorf("range %q has ends of different length", s)
+	case low > high:
+		return codeRange{}, fmt.Errorf("range %q runs backwards", s)
+	}
+	return codeRange{low, high}, nil
+}

@@ -1,0 +1,190 @@
+package adjudication
+
+// Rule is one reason for not paying, or for waiting: what the engine's
+// explanations, the portal and the documentation call it by.
+type Rule struct {
+	ID    string // "<stage>.<rule>"
+	Group string // CAS group of the cents it takes
+	CARC  string
+	RARC  string // empty: none needed
+	// Pend is what a person must do; empty for a rule that decides by itself.
+	Pend string
+}
+
+// rule indexes the table below.
+type rule uint8
+
+const (
+	claimEmpty rule = iota
+	claimNoReceipt
+	claimTotal
+	claimAmount
+	adjustmentReplacement
+
+	memberNotOurs
+	memberNotFound
+	memberAmbiguous
+
+	eligibilityNotYet
+	eligibilityTerminated
+	eligibilityGap
+	eligibilityNoPlan
+
+	timelyLate
+
+	duplicateExact
+	duplicateInClaim
+	duplicateSuspected
+
+	completeServiceDate
+	completeEndDate
+	completeFuture
+	completeUnits
+	completeCharge
+	completeProcedure
+	completeProcedureCode
+	completeRevenueCode
+	completePlace
+	completeModifierCode
+	completeModifierPair
+	completeDiagnosis
+	completeDiagnosisCode
+
+	providerNPIMissing
+	providerNPIInvalid
+	providerNPIUnknown
+	providerRenderingInvalid
+	providerNotCertified
+	providerRenderingNotEligible
+	networkOut
+	networkNoReferral
+
+	benefitNone
+	benefitNotCovered
+	benefitDiagnosisPointer
+	benefitNotNecessary
+
+	authorizationAbsent
+	authorizationNotInForce
+	authorizationExceeded
+	authorizationDocument
+
+	priceCapitated
+	priceNoSchedule
+	priceNoRate
+	priceContractUnits
+	priceAboveAllowed
+	priceAboveAllowedOut
+	priceMultipleProcedure
+
+	limitVisits
+	limitDollars
+	limitLifetime
+
+	shareCopay
+	shareDeductible
+	shareCoinsurance
+
+	cobNoPrimaryDecision
+	cobPriorPayers
+
+	sequestrationReduction
+
+	reviewThreshold
+	reviewBenefit
+
+	ruleCount
+)
+
+// rules is the one place where a rule meets its codes.
+var rules = [ruleCount]Rule{
+	claimEmpty:            {"claim.empty", "CO", "16", "M51", "The claim has no service lines; ask the provider for a complete one."},
+	claimNoReceipt:        {"claim.receipt", "CO", "16", "MA130", "The day of receipt isn't known, so timely filing can't be judged; record it."},
+	claimTotal:            {"claim.total", "CO", "16", "M54", ""},
+	claimAmount:           {"claim.amount", "CO", "16", "M79", ""},
+	adjustmentReplacement: {"adjustment.replacement", "CO", "16", "N152", "The claim replaces or voids an earlier one; adjust that one by hand."},
+
+	memberNotOurs:   {"member.not_ours", "CO", "109", "N418", ""},
+	memberNotFound:  {"member.not_found", "PR", "31", "N382", ""},
+	memberAmbiguous: {"member.ambiguous", "PR", "31", "N382", "Several members fit the patient; choose the one who is meant."},
+
+	eligibilityNotYet:     {"eligibility.not_yet", "PR", "26", "N30", ""},
+	eligibilityTerminated: {"eligibility.terminated", "PR", "27", "N30", ""},
+	eligibilityGap:        {"eligibility.gap", "PR", "27", "N30", ""},
+	eligibilityNoPlan:     {"eligibility.no_plan", "PR", "204", "N130", "The member is covered but no plan version governs the date of service; publish one."},
+
+	timelyLate: {"timely.late", "CO", "29", "", ""},
+
+	duplicateExact:     {"duplicate.exact", "CO", "18", "N522", ""},
+	duplicateInClaim:   {"duplicate.in_claim", "CO", "18", "N522", ""},
+	duplicateSuspected: {"duplicate.suspected", "CO", "18", "N522", "The line differs in one point from a service already allowed; decide whether it is the same service."},
+
+	completeServiceDate:   {"complete.service_date", "CO", "16", "M52", ""},
+	completeEndDate:       {"complete.end_date", "CO", "16", "M59", ""},
+	completeFuture:        {"complete.future", "CO", "110", "", ""},
+	completeUnits:         {"complete.units", "CO", "16", "M53", ""},
+	completeCharge:        {"complete.charge", "CO", "16", "M79", ""},
+	completeProcedure:     {"complete.procedure", "CO", "16", "M51", ""},
+	completeProcedureCode: {"complete.procedure_code", "CO", "181", "N56", ""},
+	completeRevenueCode:   {"complete.revenue_code", "CO", "16", "M50", ""},
+	completePlace:         {"complete.place_of_service", "CO", "16", "M77", ""},
+	completeModifierCode:  {"complete.modifier_code", "CO", "182", "N519", ""},
+	completeModifierPair:  {"complete.modifier_pair", "CO", "4", "N519", ""},
+	completeDiagnosis:     {"complete.diagnosis", "CO", "16", "M76", ""},
+	completeDiagnosisCode: {"complete.diagnosis_code", "CO", "146", "M76", ""},
+
+	providerNPIMissing:           {"provider.npi_missing", "CO", "206", "N257", ""},
+	providerNPIInvalid:           {"provider.npi_invalid", "CO", "207", "N257", ""},
+	providerNPIUnknown:           {"provider.npi_unknown", "CO", "208", "N257", ""},
+	providerRenderingInvalid:     {"provider.rendering_npi_invalid", "CO", "207", "N290", ""},
+	providerNotCertified:         {"provider.not_certified", "CO", "B7", "", ""},
+	providerRenderingNotEligible: {"provider.rendering_not_eligible", "CO", "185", "", ""},
+	networkOut:                   {"network.out_of_network", "CO", "242", "", ""},
+	networkNoReferral:            {"network.no_referral", "CO", "288", "", ""},
+
+	benefitNone:             {"benefit.none", "PR", "204", "N130", ""},
+	benefitNotCovered:       {"benefit.not_covered", "PR", "96", "N130", ""},
+	benefitDiagnosisPointer: {"benefit.diagnosis_pointer", "CO", "11", "", ""},
+	benefitNotNecessary:     {"benefit.not_necessary", "CO", "50", "", ""},
+
+	authorizationAbsent:     {"authorization.absent", "CO", "197", "M62", ""},
+	authorizationNotInForce: {"authorization.not_in_force", "CO", "197", "M62", ""},
+	authorizationExceeded:   {"authorization.exceeded", "CO", "198", "", ""},
+	authorizationDocument:   {"authorization.document", "CO", "252", "N706", "The plan wants a document for this service; ask the provider for it."},
+
+	priceCapitated:         {"price.capitated", "CO", "24", "", ""},
+	priceNoSchedule:        {"price.no_fee_schedule", "CO", "147", "", "No fee schedule version governs the date of service; publish one."},
+	priceNoRate:            {"price.no_rate", "CO", "147", "", ""},
+	priceContractUnits:     {"price.contract_units", "CO", "222", "N362", ""},
+	priceAboveAllowed:      {"price.above_allowed", "CO", "45", "", ""},
+	priceAboveAllowedOut:   {"price.above_allowed_out_of_network", "PR", "45", "", ""},
+	priceMultipleProcedure: {"price.multiple_procedure", "CO", "59", "", ""},
+
+	limitVisits:   {"limit.visits", "PR", "119", "", ""},
+	limitDollars:  {"limit.dollars", "PR", "119", "", ""},
+	limitLifetime: {"limit.lifetime", "PR", "35", "", ""},
+
+	shareCopay:       {"share.copay", "PR", "3", "", ""},
+	shareDeductible:  {"share.deductible", "PR", "1", "", ""},
+	shareCoinsurance: {"share.coinsurance", "PR", "2", "", ""},
+
+	cobNoPrimaryDecision: {"cob.no_primary_decision", "CO", "22", "MA04", ""},
+	cobPriorPayers:       {"cob.prior_payers", "OA", "23", "", ""},
+
+	sequestrationReduction: {"sequestration.reduction", "CO", "253", "", ""},
+
+	reviewThreshold: {"review.threshold", "CO", "216", "", "The charge reaches the plan's review threshold; review the claim."},
+	reviewBenefit:   {"review.benefit", "CO", "216", "", "The plan has every service of this benefit reviewed; review the line."},
+}
+
+// Rules lists every rule of the engine in the order of its stages.
+func Rules() []Rule { return append([]Rule(nil), rules[:]...) }
+
+func ruleByID(id string) (rule, bool) {
+	for i := range rules {
+		if rules[i].ID == id {
+			return rule(i), true
+		}
+	}
+	return 0, false
+}

@@ -1,0 +1,352 @@
+package claims
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
+	eventsv1 "github.com/probity-health/probity/proto/probity/events/v1"
+	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
+	"github.com/probity-health/probity/services/eventstore"
+	"github.com/probity-health/probity/services/problem"
+)
+
+// State is one claim as its stream tells it. The zero State is a claim that
+// doesn't exist.
+//
+//	Received ── Decided(paid|denied) ── Remitted
+//	      └──── Decided(pended) ── Reviewed+Decided ──┘
+type State struct {
+	Received *eventsv1.ClaimReceived
+	Decided  *eventsv1.ClaimDecided // the last decision
+	Remitted *eventsv1.ClaimRemitted
+
+	Revision         int64  // of the last event; -1 when there is none
+	DecidedRevision  uint64 // where Decided stands: its place when it was sealed
+	RemittedRevision uint64
+	DecidedAt        eventstore.Position
+	Reviews          map[string]bool // commits' request ids of the reviews
+}
+
+// Command is something asked of a claim.
+type Command interface{ isCommand() }
+
+// Receive brings a new claim in together with its first decision: a claim is
+// never on the ledger undecided.
+type Receive struct {
+	Received *eventsv1.ClaimReceived
+	Decided  *eventsv1.ClaimDecided
+}
+
+// Review gives a reviewer's answer and the decision that follows from it.
+type Review struct {
+	Reviewed *eventsv1.ClaimReviewed
+	Decided  *eventsv1.ClaimDecided
+}
+
+// Remit puts a decided claim into a remittance.
+type Remit struct{ RemittanceID string }
+
+func (Receive) isCommand() {}
+func (Review) isCommand()  {}
+func (Remit) isCommand()   {}
+
+// NewState is the claim that doesn't exist yet.
+func NewState() State { return State{Revision: eventstore.NoStream} }
+
+// Exists tells whether anything is recorded of the claim.
+func (s State) Exists() bool { return s.Received != nil }
+
+// Status is how the claim stands.
+func (s State) Status() claimsv1.ClaimStatus {
+	if s.Decided == nil {
+		return claimsv1.ClaimStatus_CLAIM_STATUS_UNSPECIFIED
+	}
+	return s.Decided.GetStatus()
+}
+
+// Final tells whether a status is an end: nothing waits for anybody.
+func Final(s claimsv1.ClaimStatus) bool {
+	switch s {
+	case claimsv1.ClaimStatus_CLAIM_STATUS_PAID, claimsv1.ClaimStatus_CLAIM_STATUS_DENIED, claimsv1.ClaimStatus_CLAIM_STATUS_REVERSED:
+		return true
+	}
+	return false
+}
+
+// Decide answers a command with the events that follow from it, or refuses.
+// Refusals are Conflict where the claim stands elsewhere than the caller
+// believed and Internal where the command itself can't be true, which keeps a
+// defect in front of the ledger rather than on it.
+func Decide(s State, c Command) ([]proto.Message, error) {
+	switch c := c.(type) {
+	case Receive:
+		if s.Exists() {
+			return nil, conflict("claims.received", "the claim was received before")
+		}
+		if err := soundDecision(c.Received.GetClaimId(), c.Received.GetChargeCents(), c.Decided); err != nil {
+			return nil, err
+		}
+		return []proto.Message{c.Received, c.Decided}, nil
+	case Review:
+		if !s.Exists() {
+			return nil, notFound("claim")
+		}
+		if s.Status() != claimsv1.ClaimStatus_CLAIM_STATUS_PENDED {
+			return nil, conflict("claims.review.not-pended", "the claim is not waiting for a review; it is "+statusWord(s.Status()))
+		}
+		if err := soundDecision(s.Received.GetClaimId(), s.Received.GetChargeCents(), c.Decided); err != nil {
+			return nil, err
+		}
+		return []proto.Message{c.Reviewed, c.Decided}, nil
+	case Remit:
+		if !s.Exists() {
+			return nil, notFound("claim")
+		}
+		if s.Remitted != nil {
+			return nil, conflict("claims.remit.twice", "the claim is in a remittance already")
+		}
+		if st := s.Status(); st != claimsv1.ClaimStatus_CLAIM_STATUS_PAID && st != claimsv1.ClaimStatus_CLAIM_STATUS_DENIED {
+			return nil, conflict("claims.remit.not-final", "only a paid or denied claim is remitted; this one is "+statusWord(st))
+		}
+		return []proto.Message{&eventsv1.ClaimRemitted{
+			ClaimId:      s.Received.GetClaimId(),
+			RemittanceId: c.RemittanceID,
+			PaidCents:    s.Decided.GetPaidCents(),
+		}}, nil
+	}
+	return nil, defect("claims.command", "unknown command")
+}
+
+// soundDecision checks what must hold of every decision whatever the engine
+// did: the cents are within the charge, and a denial pays nothing.
+func soundDecision(claim string, charge int64, d *eventsv1.ClaimDecided) error {
+	switch {
+	case d.GetClaimId() != claim:
+		return defect("claims.decision.claim", "a decision for another claim")
+	case d.GetChargeCents() != charge:
+		return defect("claims.decision.charge", "the decision's charge is not the claim's")
+	case d.GetPaidCents() < 0 || d.GetPatientCents() < 0 || d.GetPaidCents() > charge || d.GetAllowedCents() > charge:
+		return defect("claims.decision.range", "an amount of the decision is outside the charge")
+	}
+	switch d.GetStatus() {
+	case claimsv1.ClaimStatus_CLAIM_STATUS_PAID:
+	case claimsv1.ClaimStatus_CLAIM_STATUS_DENIED, claimsv1.ClaimStatus_CLAIM_STATUS_PENDED:
+		if d.GetPaidCents() != 0 {
+			return defect("claims.decision.paid", "a claim that is not paid has a payment")
+		}
+	default:
+		return defect("claims.decision.status", "a decision is paid, denied or pended")
+	}
+	return nil
+}
+
+// Evolve applies one recorded event. Events that are not a claim's are ignored.
+func Evolve(s State, r eventstore.Recorded) State {
+	switch e := r.Event.(type) {
+	case *eventsv1.ClaimReceived:
+		s.Received = e
+	case *eventsv1.ClaimDecided:
+		s.Decided, s.DecidedRevision, s.DecidedAt = e, r.Revision, r.Position
+	case *eventsv1.ClaimReviewed:
+		reviews := make(map[string]bool, len(s.Reviews)+1)
+		for k := range s.Reviews {
+			reviews[k] = true
+		}
+		reviews[r.RequestID] = true
+		s.Reviews = reviews
+	case *eventsv1.ClaimRemitted:
+		s.Remitted, s.RemittedRevision = e, r.Revision
+	}
+	s.Revision = int64(r.Revision)
+	return s
+}
+
+// Fold is Evolve over a stream from its beginning.
+func Fold(events []eventstore.Recorded) State {
+	s := NewState()
+	for _, r := range events {
+		s = Evolve(s, r)
+	}
+	return s
+}
+
+// Summary is what a list shows of the claim. It is nil when there is none.
+func (s State) Summary() *claimsv1.ClaimSummary {
+	if !s.Exists() {
+		return nil
+	}
+	parts := []*claimsv1.ClaimSummary{summaryOfReceived(s.Received)}
+	if s.Decided != nil {
+		parts = append(parts, summaryOfDecided(s.Decided, s.DecidedAt, s.DecidedRevision))
+	}
+	if s.Remitted != nil {
+		parts = append(parts, summaryOfRemitted(s.Remitted, s.RemittedRevision))
+	}
+	return joinSummary(parts...)
+}
+
+// The summary is made of one part an event, each replacing the part of the
+// event before it of the same kind. The stream's state and the read model
+// join the same parts, so they can't differ.
+
+func summaryOfReceived(e *eventsv1.ClaimReceived) *claimsv1.ClaimSummary {
+	return &claimsv1.ClaimSummary{
+		ClaimId:      e.GetClaimId(),
+		PayerId:      e.GetPayerId(),
+		SubmitterOrg: e.GetSubmitterOrg(),
+		BillingNpi:   e.GetBillingNpi(),
+		MemberHash:   e.GetSubject(),
+		Status:       claimsv1.ClaimStatus_CLAIM_STATUS_RECEIVED,
+		ChargeCents:  e.GetChargeCents(),
+		FileId:       e.GetFileId(),
+		FileOrdinal:  e.GetFileOrdinal(),
+		ReceivedTime: e.GetReceivedTime(),
+	}
+}
+
+func summaryOfDecided(e *eventsv1.ClaimDecided, at eventstore.Position, revision uint64) *claimsv1.ClaimSummary {
+	return &claimsv1.ClaimSummary{
+		Status:       e.GetStatus(),
+		AllowedCents: e.GetAllowedCents(),
+		PaidCents:    e.GetPaidCents(),
+		PatientCents: e.GetPatientCents(),
+		Codes:        e.GetCodes(),
+		DecidedTime:  e.GetDecidedTime(),
+		Position:     positionProto(at),
+		Etag:         strconv.FormatUint(revision, 10),
+		DuplicateOf:  e.GetDuplicateOf(),
+		PendReasons:  e.GetPendReasons(),
+	}
+}
+
+func summaryOfRemitted(e *eventsv1.ClaimRemitted, revision uint64) *claimsv1.ClaimSummary {
+	return &claimsv1.ClaimSummary{RemittanceId: e.GetRemittanceId(), Etag: strconv.FormatUint(revision, 10)}
+}
+
+func joinSummary(parts ...*claimsv1.ClaimSummary) *claimsv1.ClaimSummary {
+	out := &claimsv1.ClaimSummary{}
+	for _, p := range parts {
+		proto.Merge(out, p)
+	}
+	out.NextActor = nextActor(out)
+	return out
+}
+
+// nextActor says who must act next. A pended claim is the provider's move
+// only when everything it waits for is the provider's to send.
+func nextActor(c *claimsv1.ClaimSummary) string {
+	switch c.GetStatus() {
+	case claimsv1.ClaimStatus_CLAIM_STATUS_RECEIVED:
+		return "payer"
+	case claimsv1.ClaimStatus_CLAIM_STATUS_PENDED:
+		for _, r := range c.GetPendReasons() {
+			if r.GetCarc() != carcDocumentNeeded {
+				return "payer"
+			}
+		}
+		return "provider"
+	case claimsv1.ClaimStatus_CLAIM_STATUS_PAID, claimsv1.ClaimStatus_CLAIM_STATUS_DENIED:
+		switch {
+		case c.GetRemittanceId() == "":
+			return "payer"
+		case c.GetPatientCents() > 0:
+			return "patient"
+		}
+	}
+	return "none"
+}
+
+// carcDocumentNeeded is CARC 252: an attachment is required to adjudicate.
+const carcDocumentNeeded = "252"
+
+// Timeline tells the claim's history in plain words. A review is its
+// reviewer's, whichever service handed it in.
+func Timeline(events []eventstore.Recorded) []*claimsv1.TimelineEntry {
+	var out []*claimsv1.TimelineEntry
+	for _, r := range events {
+		when, who := r.RecordedTime, r.Actor
+		var text string
+		switch e := r.Event.(type) {
+		case *eventsv1.ClaimReceived:
+			if text = "Received"; e.GetFileId() != "" {
+				text = fmt.Sprintf("Received as claim %d of file %s", e.GetFileOrdinal()+1, e.GetFileId())
+			}
+		case *eventsv1.ClaimDecided:
+			text, when = decidedText(e), timeOf(e.GetDecidedTime(), when)
+		case *eventsv1.ClaimReviewed:
+			text, when = "Reviewed: "+e.GetResolution(), timeOf(e.GetReviewedTime(), when)
+			if e.GetReviewer() != "" {
+				who = e.GetReviewer()
+			}
+		case *eventsv1.ClaimRemitted:
+			text = fmt.Sprintf("Put into remittance %s with %s paid", e.GetRemittanceId(), dollars(e.GetPaidCents()))
+		default:
+			continue
+		}
+		name := string(r.Event.ProtoReflect().Descriptor().Name())
+		out = append(out, &claimsv1.TimelineEntry{
+			Time: timestamppb.New(when), Event: name, Actor: who, Position: positionProto(r.Position), Text: text,
+		})
+	}
+	return out
+}
+
+func decidedText(e *eventsv1.ClaimDecided) string {
+	var b strings.Builder
+	switch e.GetStatus() {
+	case claimsv1.ClaimStatus_CLAIM_STATUS_PAID:
+		fmt.Fprintf(&b, "Paid %s of %s; the patient owes %s", dollars(e.GetPaidCents()), dollars(e.GetChargeCents()), dollars(e.GetPatientCents()))
+	case claimsv1.ClaimStatus_CLAIM_STATUS_DENIED:
+		b.WriteString("Denied")
+	case claimsv1.ClaimStatus_CLAIM_STATUS_PENDED:
+		b.WriteString("Waiting")
+		for i, r := range e.GetPendReasons() {
+			b.WriteString([]string{" for ", ", "}[min(i, 1)] + r.GetRuleId())
+		}
+		if due := e.GetPromptPayDueDate(); due != "" {
+			b.WriteString("; due by " + due)
+		}
+		return b.String()
+	}
+	if len(e.GetCodes()) > 0 {
+		b.WriteString(" (" + strings.Join(e.GetCodes(), ", ") + ")")
+	}
+	return b.String()
+}
+
+func timeOf(t *timestamppb.Timestamp, otherwise time.Time) time.Time {
+	if t == nil {
+		return otherwise
+	}
+	return t.AsTime()
+}
+
+func positionProto(p eventstore.Position) *ledgerv1.Position {
+	return &ledgerv1.Position{Log: p.Log, Shard: p.Shard, Index: p.Index}
+}
+
+func statusWord(s claimsv1.ClaimStatus) string {
+	return strings.ToLower(strings.TrimPrefix(s.String(), "CLAIM_STATUS_"))
+}
+
+func conflict(rule, message string) error {
+	return problem.New(problem.Conflict, problem.Problem{RuleID: rule, Message: message, Fix: "read the claim again and decide from how it stands now"})
+}
+
+func notFound(what string) error {
+	return problem.New(problem.NotFound, problem.Problem{
+		RuleID:  "claims." + what + ".unknown",
+		Message: "there is no such " + what + ", or it is not yours to see",
+		Fix:     "check the id and the account you are signed in with",
+	})
+}
+
+func defect(rule, message string) error {
+	return problem.New(problem.Internal, problem.Problem{RuleID: rule, Message: message, Fix: "nothing was recorded; give the request id to the operator"})
+}

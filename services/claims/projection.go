@@ -1,0 +1,190 @@
+package claims
+
+import (
+	"encoding/base64"
+	"strconv"
+
+	"google.golang.org/protobuf/proto"
+
+	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
+	eventsv1 "github.com/probity-health/probity/proto/probity/events/v1"
+	"github.com/probity-health/probity/services/eventstore"
+	"github.com/probity-health/probity/services/views"
+)
+
+// projectionVersion rises with every change of what apply yields.
+const projectionVersion = 1
+
+// The view's keys. A row is a hash whose fields are the parts that events
+// told of it, encoded messages that are joined when read; an index is a
+// sorted set of row ids. All of it is opaque ids, codes, dates and amounts.
+//
+//	claim:<id>                    r received, d decided, m remitted: ClaimSummary parts
+//	file:<id>                     f received: File; n outcomes; t time of the last; c completed: File
+//	remittance:<id>               i issued: Remittance without its claims
+//	<kind>:all|org:<o>|payer:<p>  ids by recorded time; kind is claims, pended, files, remittances
+//	claims:file:<f>               claim ids by ordinal
+//	remittances:file:<f>          remittance ids by recorded time
+const (
+	kindClaims      = "claims"
+	kindPended      = "pended"
+	kindFiles       = "files"
+	kindRemittances = "remittances"
+)
+
+func rowKey(kind, id string) string      { return kind + ":" + id }
+func allIndex(kind string) string        { return kind + ":all" }
+func orgIndex(kind, org string) string   { return kind + ":org:" + org }
+func payerIndex(kind, p string) string   { return kind + ":payer:" + p }
+func fileIndex(kind, file string) string { return kind + ":file:" + file }
+
+// Projection is the lists of claims, files and remittances. Each claim that
+// an event is about is told to changed, when that is not nil: it wakes those
+// who wait, and must not fail.
+func Projection(changed func(claimID string)) views.Projection {
+	types := make([]string, 0, 8)
+	for _, m := range []proto.Message{
+		&eventsv1.ClaimReceived{}, &eventsv1.ClaimDecided{}, &eventsv1.ClaimRemitted{},
+		&eventsv1.FileReceived{}, &eventsv1.FileOutcomesRecorded{}, &eventsv1.FileCompleted{}, &eventsv1.RemittanceIssued{},
+	} {
+		types = append(types, string(m.ProtoReflect().Descriptor().FullName()))
+	}
+	return views.Projection{
+		Name: "claims", Version: projectionVersion, Log: logName, Types: types,
+		Apply: func(r eventstore.Recorded) ([]views.Op, error) {
+			ops, claim, err := apply(r)
+			if claim != "" && changed != nil {
+				changed(claim)
+			}
+			return ops, err
+		},
+	}
+}
+
+// apply is the projection: commands for one event, and the claim it is about.
+func apply(r eventstore.Recorded) (ops []views.Op, claim string, err error) {
+	at := r.RecordedTime.UnixMilli()
+	switch e := r.Event.(type) {
+	case *eventsv1.ClaimReceived:
+		ops, err = row(rowKey(kindClaims, e.GetClaimId()), "r", summaryOfReceived(e))
+		ops = append(ops, index(kindClaims, e.GetSubmitterOrg(), e.GetPayerId(), at, e.GetClaimId())...)
+		if e.GetFileId() != "" {
+			ops = append(ops, views.ZAdd(fileIndex(kindClaims, e.GetFileId()), int64(e.GetFileOrdinal()), e.GetClaimId()))
+		}
+		return ops, e.GetClaimId(), err
+	case *eventsv1.ClaimDecided:
+		ops, err = row(rowKey(kindClaims, e.GetClaimId()), "d", summaryOfDecided(e, r.Position, r.Revision))
+		if e.GetStatus() == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED {
+			ops = append(ops, index(kindPended, e.GetSubmitterOrg(), e.GetPayerId(), at, e.GetClaimId())...)
+		} else if r.Revision > 1 {
+			// Not the first decision: the one before it left the claim waiting.
+			ops = append(ops, unindex(kindPended, e.GetSubmitterOrg(), e.GetPayerId(), e.GetClaimId())...)
+		}
+		return ops, e.GetClaimId(), err
+	case *eventsv1.ClaimRemitted:
+		ops, err = row(rowKey(kindClaims, e.GetClaimId()), "m", summaryOfRemitted(e, r.Revision))
+		return ops, e.GetClaimId(), err
+	case *eventsv1.FileReceived:
+		f := fileOfReceived(e, r)
+		f.Problems = nil // may be long; they stand in the file's stream
+		ops, err = row(rowKey(kindFiles, f.GetFileId()), "f", f)
+		ops = append(ops, index(kindFiles, f.GetSubmitterOrg(), "", at, f.GetFileId())...)
+	case *eventsv1.FileOutcomesRecorded:
+		key := rowKey(kindFiles, fileOfStream(r.Stream))
+		ops = []views.Op{views.HIncr(key, "n", int64(len(e.GetOutcomes()))), views.HSet(key, "t", strconv.FormatInt(at, 10))}
+	case *eventsv1.FileCompleted:
+		ops, err = row(rowKey(kindFiles, fileOfStream(r.Stream)), "c",
+			&claimsv1.File{State: claimsv1.FileState_FILE_STATE_COMPLETE, RemittanceIds: bounded(e.GetRemittanceIds(), 200)})
+	case *eventsv1.RemittanceIssued:
+		if len(e.GetRemittance().GetClaimIds()) == 0 {
+			break // every planned claim went into another run's
+		}
+		m := proto.CloneOf(e.GetRemittance())
+		m.ClaimCount = uint32(len(m.GetClaimIds()))
+		m.ClaimIds, m.Position = nil, positionProto(r.Position)
+		ops, err = row(rowKey(kindRemittances, m.GetRemittanceId()), "i", m)
+		ops = append(ops, index(kindRemittances, m.GetSubmitterOrg(), m.GetPayerId(), at, m.GetRemittanceId())...)
+		if m.GetFileId() != "" {
+			ops = append(ops, views.ZAdd(fileIndex(kindRemittances, m.GetFileId()), at, m.GetRemittanceId()))
+		}
+	}
+	return ops, "", err
+}
+
+// row sets one part of a row.
+func row(key, field string, part proto.Message) ([]views.Op, error) {
+	b, err := encode(part)
+	if err != nil {
+		return nil, err
+	}
+	return []views.Op{views.HSet(key, field, base64.RawStdEncoding.EncodeToString(b))}, nil
+}
+
+// part reads one part of a row into m, joining it to what is there.
+func part(fields map[string]string, field string, m proto.Message) error {
+	text, ok := fields[field]
+	if !ok {
+		return nil
+	}
+	b, err := base64.RawStdEncoding.DecodeString(text)
+	if err == nil {
+		err = proto.UnmarshalOptions{Merge: true}.Unmarshal(b, m)
+	}
+	if err != nil {
+		return defect("claims.view.row", "a row of the lists can't be read; drop the view and let it be built again")
+	}
+	return nil
+}
+
+func index(kind, org, payer string, at int64, id string) []views.Op {
+	ops := []views.Op{views.ZAdd(allIndex(kind), at, id)}
+	if org != "" {
+		ops = append(ops, views.ZAdd(orgIndex(kind, org), at, id))
+	}
+	if payer != "" {
+		ops = append(ops, views.ZAdd(payerIndex(kind, payer), at, id))
+	}
+	return ops
+}
+
+func unindex(kind, org, payer, id string) []views.Op {
+	return []views.Op{views.ZRem(allIndex(kind), id), views.ZRem(orgIndex(kind, org), id), views.ZRem(payerIndex(kind, payer), id)}
+}
+
+// claimRow joins a claim's row.
+func claimRow(fields map[string]string) (*claimsv1.ClaimSummary, error) {
+	out := &claimsv1.ClaimSummary{}
+	for _, f := range []string{"r", "d", "m"} {
+		if err := part(fields, f, out); err != nil {
+			return nil, err
+		}
+	}
+	out.NextActor = nextActor(out)
+	return out, nil
+}
+
+// fileRow joins a file's row.
+func fileRow(fields map[string]string) (*claimsv1.File, error) {
+	out := &claimsv1.File{}
+	for _, f := range []string{"f", "c"} {
+		if err := part(fields, f, out); err != nil {
+			return nil, err
+		}
+	}
+	n, _ := strconv.ParseUint(fields["n"], 10, 32)
+	out.OutcomeCount = uint32(n)
+	if at, err := strconv.ParseInt(fields["t"], 10, 64); err == nil {
+		out.CompletedTime = millis(at)
+	}
+	return out, nil
+}
+
+func remittanceRow(fields map[string]string) (*claimsv1.Remittance, error) {
+	out := &claimsv1.Remittance{}
+	return out, part(fields, "i", out)
+}
+
+// fileOfStream is the id in a file stream's name.
+func fileOfStream(stream string) string { return stream[len(fileStream("")):] }
+
+func bounded[T any](s []T, n int) []T { return s[:min(len(s), n)] }

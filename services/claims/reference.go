@@ -1,0 +1,280 @@
+package claims
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+
+	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
+	policiesv1 "github.com/probity-health/probity/proto/probity/policies/v1"
+	"github.com/probity-health/probity/services/claims/adjudication"
+	"github.com/probity-health/probity/services/keys"
+	"github.com/probity-health/probity/services/money"
+	"github.com/probity-health/probity/services/policies"
+	"github.com/probity-health/probity/services/policies/book"
+)
+
+// reference puts what the payer has published into the engine's terms: the
+// book finds it, this compiles it once a version.
+type reference struct {
+	book   *book.Book
+	index  *keys.Index
+	sealer keys.Sealer
+	log    *slog.Logger
+
+	plans     compiled[*book.Plan, *adjudication.Plan]
+	schedules compiled[*book.FeeSchedule, *adjudication.FeeSchedule]
+	contracts compiled[*book.Contract, *adjudication.Contract]
+}
+
+// lookup returns the engine's input for a claim, but for the family's
+// accumulators and a review. Names, birth dates and numbers end here: the
+// book is asked by keyed hashes.
+func (r *reference) lookup(ctx context.Context, claim *claimsv1.Claim, subscriber string, received adjudication.Date) (adjudication.Input, error) {
+	in := adjudication.Input{Claim: engineClaim(claim, received)}
+	numbers := authorizationNumbers(in.Claim)
+	found := r.book.For(r.query(claim, subscriber, &in.Claim, numbers))
+	in.Member = r.member(found, subscriber, in.Claim)
+	for _, c := range found.Contracts {
+		if contract := r.contracts.of(c, r.contract); contract != nil {
+			in.Contracts = append(in.Contracts, contract)
+		}
+	}
+	for _, f := range found.FeeSchedules {
+		if schedule := r.schedules.of(f, r.schedule); schedule != nil {
+			in.FeeSchedules = append(in.FeeSchedules, schedule)
+		}
+	}
+	in.Versions = adjudication.Versions{Coverage: found.CoverageRef, AccumulatorsRevision: -1, ReceivedDate: received.String()}
+	for i, a := range found.Authorizations {
+		if a == nil || a.Sealed == nil {
+			continue
+		}
+		opened, err := r.authorization(ctx, numbers[i], a)
+		if errors.Is(err, keys.ErrDestroyed) {
+			continue
+		}
+		if err != nil {
+			return in, sealProblem(err)
+		}
+		in.Authorizations = append(in.Authorizations, opened)
+	}
+	return in, nil
+}
+
+func (r *reference) query(claim *claimsv1.Claim, subscriber string, c *adjudication.Claim, numbers []string) book.Query {
+	q := book.Query{PayerID: claim.GetPayer().GetId(), Subscriber: subscriber}
+	member := claim.GetSubscriber().GetMemberId()
+	if p := patientOf(claim); p.GetBirthDate() != "" {
+		q.BirthIndex = r.index.BirthIndex(q.PayerID, member, p.GetBirthDate())
+		q.PersonIndex = r.index.PersonIndex(q.PayerID, member, p.GetBirthDate(), p.GetFirstName())
+	}
+	add := func(list *[]string, v string) {
+		if v != "" && !slices.Contains(*list, v) {
+			*list = append(*list, v)
+		}
+	}
+	add(&q.NPIs, c.BillingNPI)
+	add(&q.NPIs, c.RenderingNPI)
+	for _, l := range c.Lines {
+		add(&q.NPIs, l.RenderingNPI)
+		add(&q.ServiceDates, l.ServiceDate.String())
+	}
+	for _, n := range numbers {
+		q.Authorizations = append(q.Authorizations, r.index.Authorization(q.PayerID, n))
+	}
+	return q
+}
+
+// authorizationNumbers are the distinct numbers that a claim quotes.
+func authorizationNumbers(c adjudication.Claim) []string {
+	var out []string
+	if c.PriorAuthorizationNumber != "" {
+		out = append(out, c.PriorAuthorizationNumber)
+	}
+	for _, l := range c.Lines {
+		if l.PriorAuthorizationNumber != "" && !slices.Contains(out, l.PriorAuthorizationNumber) {
+			out = append(out, l.PriorAuthorizationNumber)
+		}
+	}
+	return out
+}
+
+func (r *reference) member(found book.Context, subscriber string, c adjudication.Claim) adjudication.Member {
+	m := adjudication.Member{Subscriber: subscriber, Family: found.Persons > 1}
+	switch {
+	case !found.PayerKnown:
+		m.Match = adjudication.MatchNotOurs
+		return m
+	case found.Match == book.MatchAmbiguous:
+		m.Match = adjudication.MatchAmbiguous
+		return m
+	case found.Member == nil:
+		return m
+	}
+	m.Match, m.Subject = adjudication.MatchOne, found.Member.Subject
+	var first adjudication.Date
+	for _, l := range c.Lines {
+		if first == 0 || (l.ServiceDate != 0 && l.ServiceDate < first) {
+			first = l.ServiceDate
+		}
+	}
+	for _, cover := range found.Coverage {
+		span := adjudication.Coverage{Period: enginePeriod(cover.Period)}
+		span.YearStart, _ = adjudication.ParseDate(cover.SpanStart)
+		if cover.Plan != nil {
+			span.Plan = r.plans.of(cover.Plan, r.plan)
+		}
+		m.Coverage = append(m.Coverage, span)
+		if span.Period.Contains(first) {
+			m.Relationship, m.OtherPayerPrimary = cover.Relationship, cover.OtherPayerPrimary
+		}
+	}
+	return m
+}
+
+// authorization opens what a prior authorisation covers.
+func (r *reference) authorization(ctx context.Context, number string, a *book.Authorization) (adjudication.Authorization, error) {
+	plain, err := r.sealer.Open(ctx, keys.Place{Tenant: a.PayerID, Stream: a.Stream, Revision: a.Revision, Field: policies.AuthorizationField}, a.Sealed)
+	if err != nil {
+		return adjudication.Authorization{}, err
+	}
+	doc := &policiesv1.PriorAuthorization{}
+	if err := proto.Unmarshal(plain, doc); err != nil {
+		return adjudication.Authorization{}, defect("claims.authorization.unreadable", "a recorded prior authorisation can't be read")
+	}
+	return adjudication.Authorization{
+		Number: number, Subject: a.Subject, Procedures: doc.GetProcedures(), Units: int64(a.Units), Period: enginePeriod(a.Effective),
+	}, nil
+}
+
+// compiled keeps what was made of each version. The book gives an unchanged
+// version the same identity, so each is compiled once; one that doesn't
+// compile is kept as nil, for which the engine pends the claim.
+type compiled[V comparable, C any] struct {
+	mu   sync.RWMutex
+	made map[V]C // guarded by mu
+}
+
+// maxCompiled bounds each kind: superseded versions are only ever dropped by
+// starting over.
+const maxCompiled = 20_000
+
+func (c *compiled[V, C]) of(version V, compile func(V) C) C {
+	c.mu.RLock()
+	made, ok := c.made[version]
+	c.mu.RUnlock()
+	if ok {
+		return made
+	}
+	made = compile(version)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.made == nil || len(c.made) >= maxCompiled {
+		c.made = map[V]C{}
+	}
+	c.made[version] = made
+	return made
+}
+
+func (r *reference) contract(v *book.Contract) *adjudication.Contract {
+	d := v.Document
+	return &adjudication.Contract{
+		Version: v.Ref, Period: enginePeriod(v.Governs), FeeScheduleID: d.GetFeeScheduleId(),
+		FeeBps: int64(d.GetFeeBps()), PlanIDs: d.GetPlanIds(), Capitated: d.GetCapitated(),
+	}
+}
+
+func (r *reference) schedule(v *book.FeeSchedule) *adjudication.FeeSchedule {
+	spec := adjudication.FeeScheduleSpec{
+		ID: v.ID, Version: v.Ref, Period: enginePeriod(v.Governs),
+		Fees: make([]adjudication.Fee, 0, len(v.Document.GetFees())), DefaultBpsOfCharge: int64(v.Document.GetDefaultBpsOfCharge()),
+	}
+	for _, f := range v.Document.GetFees() {
+		spec.Fees = append(spec.Fees, adjudication.Fee{
+			Procedure: f.GetProcedure(), Modifier: f.GetModifier(), Amount: money.Cents(f.GetAmountCents()), Surgical: f.GetSurgical(), MaxUnits: int64(f.GetMaxUnits()),
+		})
+	}
+	out, err := adjudication.CompileFeeSchedule(spec)
+	if err != nil {
+		r.log.Error("a published fee schedule doesn't compile; claims under it pend", "version", v.Ref, "error", err)
+		return nil
+	}
+	return out
+}
+
+func (r *reference) plan(v *book.Plan) *adjudication.Plan {
+	d := v.Document
+	spec := adjudication.PlanSpec{
+		ID:                     v.ID,
+		Version:                v.Ref,
+		CoverageYear:           d.GetPlanYear() == "coverage",
+		TimelyFilingDays:       int64(d.GetTimelyFilingDays()),
+		InNetwork:              costShare(d.GetInNetwork()),
+		OutOfNetworkAllowedBps: int64(d.GetOutOfNetworkAllowedBps()),
+		FeeScheduleID:          d.GetFeeScheduleId(),
+		ReferralRequired:       d.GetReferralRequired(),
+		MultipleProcedureBps:   int64(d.GetMultipleProcedureBps()),
+		ReviewAbove:            money.Cents(d.GetReviewAboveCents()),
+		SequestrationBps:       int64(d.GetSequestrationBps()),
+	}
+	if d.GetOutOfNetwork() != nil {
+		out := costShare(d.GetOutOfNetwork())
+		spec.OutOfNetwork = &out
+	}
+	for _, b := range d.GetBenefits() {
+		spec.Benefits = append(spec.Benefits, adjudication.Benefit{
+			Name:               b.GetName(),
+			Procedures:         b.GetMatch().GetProcedures(),
+			PlacesOfService:    b.GetMatch().GetPlacesOfService(),
+			RevenueCodes:       b.GetMatch().GetRevenueCodes(),
+			Covered:            b.GetCovered(),
+			CopayIn:            money.Cents(b.GetCopayInCents()),
+			CopayOut:           money.Cents(b.GetCopayOutCents()),
+			DeductibleWaived:   b.GetDeductibleWaived(),
+			CoinsuranceInBps:   int64(b.GetCoinsuranceInBps()),
+			CoinsuranceOutBps:  int64(b.GetCoinsuranceOutBps()),
+			UseCoinsurance:     b.GetUseCoinsurance(),
+			VisitsPerYear:      int64(b.GetVisitsPerYear()),
+			DollarsPerYear:     money.Cents(b.GetDollarsPerYearCents()),
+			LifetimeDollars:    money.Cents(b.GetLifetimeCents()),
+			PriorAuthorization: b.GetPriorAuthorization(),
+			DocumentRequired:   b.GetDocumentRequired(),
+			DiagnosisPrefixes:  b.GetDiagnosisPrefixes(),
+			Specialist:         b.GetSpecialist(),
+			Review:             b.GetReview(),
+		})
+	}
+	out, err := adjudication.CompilePlan(spec)
+	if err != nil {
+		r.log.Error("a published plan doesn't compile; claims under it pend", "version", v.Ref, "error", err)
+		return nil
+	}
+	return out
+}
+
+func costShare(c *policiesv1.CostShare) adjudication.CostShare {
+	return adjudication.CostShare{
+		DeductibleIndividual:  money.Cents(c.GetDeductibleIndividualCents()),
+		DeductibleFamily:      money.Cents(c.GetDeductibleFamilyCents()),
+		AggregateDeductible:   c.GetDeductibleKind() == "aggregate",
+		CoinsuranceBps:        int64(c.GetCoinsuranceBps()),
+		OutOfPocketIndividual: money.Cents(c.GetOutOfPocketIndividualCents()),
+		OutOfPocketFamily:     money.Cents(c.GetOutOfPocketFamilyCents()),
+	}
+}
+
+// enginePeriod converts a published period; its dates were validated on
+// publication, and one that doesn't parse governs no day.
+func enginePeriod(p policies.Period) adjudication.Period {
+	start, err1 := adjudication.ParseDate(p.Start)
+	end, err2 := adjudication.ParseDate(p.End)
+	if err1 != nil || err2 != nil || start == 0 {
+		return adjudication.Period{Start: 1, End: 1}
+	}
+	return adjudication.Period{Start: start, End: end}
+}

@@ -1,0 +1,183 @@
+package ledger
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"regexp"
+	"slices"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/sasl"
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/probity-health/probity/services/ledger/core"
+	"github.com/probity-health/probity/services/ledger/receipt"
+	"github.com/probity-health/probity/services/ledger/replica"
+	"github.com/probity-health/probity/services/ledger/shard"
+)
+
+// Defaults of Config.
+const (
+	DefaultTopicPrefix   = "probity"
+	DefaultBlockInterval = 250 * time.Millisecond
+)
+
+// DefaultLogs are the logs of a Config that names none, with their shards.
+func DefaultLogs() map[string]int { return map[string]int{"policies": 1, "claims": 4, "consent": 1} }
+
+// Config describes a ledger node. Origin, Brokers, DataDir and SigningKeyFile
+// are needed; everything else has a usable zero value.
+type Config struct {
+	// Origin names the ledger in checkpoints and receipts, by convention a
+	// schema-less URL: "ledger.example.org/health". All nodes share it, and
+	// it never changes.
+	Origin string
+	// Brokers are Kafka bootstrap addresses, host:port.
+	Brokers []string
+	// TLS secures the connections to the brokers; nil is plaintext.
+	TLS *tls.Config
+	// SASL authenticates to the brokers; nil is no authentication.
+	SASL sasl.Mechanism
+	// TopicPrefix begins every topic's name: "<prefix>.<log>". Empty is "probity".
+	TopicPrefix string
+	// Logs gives each log's number of shards (Kafka partitions). It's fixed by
+	// the first start and never changes; new logs may be added. Empty is
+	// DefaultLogs. "blocks" is the ledger's own.
+	Logs map[string]int
+	// Replication is the replication factor of topics this node creates; 0
+	// is the brokers' default. From 3 on, all replicas but one must be in
+	// sync for an append.
+	Replication int
+	// DataDir holds the replica: its store, tiles and checkpoint, and the
+	// file last-signed, which must survive whatever else is deleted.
+	DataDir string
+	// SigningKeyFile holds the Ed25519 note signer key ("PRIVATE+KEY+…"),
+	// readable by its owner only. EnsureKey makes one.
+	SigningKeyFile string
+	// BlockInterval is the least time between two blocks; 0 is 250 ms. A
+	// commit after a quiet time is sealed at once.
+	BlockInterval time.Duration
+	// NodeName names this node in barriers and blocks; empty is "node".
+	NodeName string
+
+	// Logger gets what operators should know; nil is slog.Default. No health
+	// data, stream content or routing key is ever logged.
+	Logger *slog.Logger
+	// Meters gets the node's metrics; nil is none.
+	Meters metric.MeterProvider
+	// Now is the clock that stamps commits and blocks; nil is time.Now.
+	Now func() time.Time
+}
+
+var topicPrefix = regexp.MustCompile(`^[A-Za-z0-9._-]{1,100}$`)
+
+// withDefaults fills zero values in and checks what remains.
+func (c Config) withDefaults() (Config, error) {
+	if c.TopicPrefix == "" {
+		c.TopicPrefix = DefaultTopicPrefix
+	}
+	if len(c.Logs) == 0 {
+		c.Logs = DefaultLogs()
+	}
+	c.Logs = maps.Clone(c.Logs)
+	if c.BlockInterval == 0 {
+		c.BlockInterval = DefaultBlockInterval
+	}
+	if c.NodeName == "" {
+		c.NodeName = "node"
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("ledger: config: "+format, args...)) }
+	if !receipt.ValidOrigin(c.Origin) {
+		bad("Origin must be printable ASCII without spaces and plus, at most 200 bytes")
+	}
+	if len(c.Brokers) == 0 {
+		bad("Brokers is empty")
+	}
+	for _, b := range c.Brokers {
+		if _, _, err := net.SplitHostPort(b); err != nil {
+			bad("broker %q is not host:port", b)
+		}
+	}
+	if !topicPrefix.MatchString(c.TopicPrefix) {
+		bad("TopicPrefix %q does not begin a Kafka topic name", c.TopicPrefix)
+	}
+	if c.DataDir == "" {
+		bad("DataDir is empty")
+	}
+	if c.SigningKeyFile == "" {
+		bad("SigningKeyFile is empty; EnsureKey makes a key")
+	}
+	if c.BlockInterval < time.Millisecond || c.BlockInterval > time.Minute {
+		bad("BlockInterval must be 1 ms to 1 min")
+	}
+	if c.Replication < 0 {
+		bad("Replication is negative")
+	}
+	total := 0
+	for log, n := range c.Logs {
+		if !core.ValidLog(log) || log == replica.BlockLog {
+			bad("log name %q is not 1 to 32 lower-case letters, or is the ledger's own", log)
+		}
+		if n < 1 {
+			bad("log %q has no shards", log)
+		}
+		total += n
+	}
+	// A block names every shard and is one tlog entry of at most 64 KiB.
+	if total > 512 {
+		bad("%d shards are more than the 512 a block can name", total)
+	}
+	return c, errors.Join(errs...)
+}
+
+func (c Config) topic(log string) string { return c.TopicPrefix + "." + log }
+
+// logNames returns the configured logs in order.
+func (c Config) logNames() []string { return slices.Sorted(maps.Keys(c.Logs)) }
+
+// topics lists the topics the ledger needs.
+func (c Config) topics() []shard.Topic {
+	minInSync := 0
+	switch {
+	case c.Replication >= 3:
+		minInSync = c.Replication - 1
+	case c.Replication > 0:
+		minInSync = 1
+	}
+	out := []shard.Topic{{Name: c.topic(replica.BlockLog), Partitions: 1, Replication: c.Replication, MinInSync: minInSync}}
+	for _, log := range c.logNames() {
+		out = append(out, shard.Topic{Name: c.topic(log), Partitions: c.Logs[log], Replication: c.Replication, MinInSync: minInSync})
+	}
+	return out
+}
+
+// client returns a Kafka client whose metadata covers the given topics, or
+// all with none given, and a function that closes its connections.
+func (c Config) client(topics []shard.Topic) (*kafka.Client, func()) {
+	var names []string
+	for _, t := range topics {
+		names = append(names, t.Name)
+	}
+	transport := &kafka.Transport{
+		TLS: c.TLS, SASL: c.SASL, ClientID: "probity-ledger/" + c.NodeName,
+		MetadataTopics: names,
+		// kafka-go cannot be told to refresh, so this bounds how long a
+		// moved leader goes unnoticed.
+		MetadataTTL: 2 * time.Second,
+		IdleTimeout: 5 * time.Minute,
+		DialTimeout: 5 * time.Second,
+	}
+	return &kafka.Client{Addr: kafka.TCP(c.Brokers...), Transport: transport, Timeout: 15 * time.Second}, transport.CloseIdleConnections
+}

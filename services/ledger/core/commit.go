@@ -1,0 +1,264 @@
+// Package core holds the ledger's rules as pure functions: what makes a
+// commit or a block valid, given what stands before it. The shard's owner
+// uses Decide to build commits, every replica uses Judge to re-check them,
+// and the two meet in the same View of the shard, so that a record its owner
+// wrote is a record every replica accepts.
+//
+// Nothing here reads a clock, a store, a network or a random source.
+//
+// Invariants of a shard:
+//   - leaves are dense: the n-th accepted commit has index n-1;
+//   - a stream's revisions are dense from 0, across commits;
+//   - a request id names at most one commit of a shard;
+//   - the term never falls, and one owner alone writes in a term.
+//
+// Barriers raise the term. They are records of the topic, not leaves of the
+// tree: a new owner writes its barrier before it can know the next index.
+package core
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
+	"github.com/probity-health/probity/services/ledger/receipt"
+	"github.com/probity-health/probity/services/problem"
+)
+
+// Bounds of an append. A record must fit a Kafka broker's default
+// message.max.bytes of 1,048,588 with its envelope.
+const (
+	Format          = 1
+	MaxRecord       = 1_000_000
+	MaxWrites       = 100
+	MaxEvents       = 1000
+	MaxIdentifier   = 200
+	MaxStreamSuffix = 120
+)
+
+// Expected revisions that are not a revision.
+const (
+	NoStream int64 = -1
+	Any      int64 = -2
+)
+
+// Head is where a shard stands after the last record that was judged.
+type Head struct {
+	Log   string
+	Shard uint32
+	// Next is the index the next commit takes: the tree's size.
+	Next uint64
+	// Term is the newest barrier's; 0 before the first.
+	Term uint64
+	// Owner is the session that raised Term.
+	Owner string
+}
+
+// Seen is the commit a request id named.
+type Seen struct {
+	Index     uint64
+	Digest    [sha256.Size]byte
+	Entry     []byte
+	Recorded  time.Time
+	Revisions []uint64
+}
+
+// View is what is known of a shard's accepted commits. Its errors are those
+// of the store beneath and abort the judgement; they are never a verdict.
+type View interface {
+	// LastRevision returns a stream's last revision, NoStream when it has none.
+	LastRevision(stream string) (int64, error)
+	// Request finds the commit a request id named.
+	Request(id string) (Seen, bool, error)
+}
+
+// ConflictError says that a stream was not at the expected revision.
+type ConflictError struct {
+	Stream string
+	Actual int64
+}
+
+// Error names the stream, which is opaque.
+func (e *ConflictError) Error() string {
+	return fmt.Sprintf("ledger: stream %s is at revision %d", e.Stream, e.Actual)
+}
+
+// Provenance is what the owner adds to a request.
+type Provenance struct {
+	Actor       string
+	Traceparent string
+	Recorded    time.Time
+}
+
+// ValidLog tells whether s can name a log: 1 to 32 lower-case letters.
+func ValidLog(s string) bool {
+	for i := range len(s) {
+		if s[i] < 'a' || s[i] > 'z' {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 32
+}
+
+// ValidStream tells whether s can name a stream:
+// [a-z][a-z0-9]*-[A-Za-z0-9_.:-]{1,120}. It is on the path of every append,
+// where a regular expression would cost more than the rest of the check.
+func ValidStream(s string) bool {
+	category, id, ok := strings.Cut(s, "-")
+	if !ok || category == "" || id == "" || len(id) > MaxStreamSuffix || category[0] < 'a' {
+		return false
+	}
+	for i := range len(category) {
+		if c := category[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') {
+			return false
+		}
+	}
+	for i := range len(id) {
+		switch c := id[i]; {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '_', c == '.', c == ':', c == '-':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// CheckRequest refuses a request that no state of the ledger would accept.
+// The RPC edge checks the same limits; the ledger doesn't rely on it.
+func CheckRequest(r *ledgerv1.AppendRequest) error {
+	switch {
+	case !ValidLog(r.Log):
+		return problem.Invalidf("ledger.append.log", "log", "a log's name is 1 to 32 lower-case letters")
+	case r.RoutingKey == "" || len(r.RoutingKey) > MaxIdentifier:
+		return problem.Invalidf("ledger.append.routing-key", "routing_key", "a routing key has 1 to %d bytes", MaxIdentifier)
+	case r.RequestId == "" || len(r.RequestId) > MaxIdentifier:
+		return problem.Invalidf("ledger.append.request-id", "request_id", "a request id has 1 to %d bytes", MaxIdentifier)
+	case len(r.Causation) > MaxIdentifier || len(r.Actor) > MaxIdentifier:
+		return problem.Invalidf("ledger.append.identifier", "causation", "causation and actor have at most %d bytes", MaxIdentifier)
+	case len(r.Writes) == 0 || len(r.Writes) > MaxWrites:
+		return problem.Invalidf("ledger.append.writes", "writes", "a commit writes 1 to %d streams", MaxWrites)
+	}
+	seen := make(map[string]bool, len(r.Writes))
+	for i, w := range r.Writes {
+		at := fmt.Sprintf("writes[%d]", i)
+		switch {
+		case w == nil || !ValidStream(w.Stream):
+			return problem.Invalidf("ledger.append.stream", at+".stream", "a stream's name is a category, a hyphen and an opaque id")
+		case seen[w.Stream]:
+			return problem.Invalidf("ledger.append.stream-twice", at+".stream", "a commit writes each stream at most once")
+		case w.ExpectedRevision < Any:
+			return problem.Invalidf("ledger.append.expected", at+".expected_revision", "an expected revision is at least %d", Any)
+		case len(w.Events) == 0 || len(w.Events) > MaxEvents:
+			return problem.Invalidf("ledger.append.events", at+".events", "a stream is written 1 to %d events", MaxEvents)
+		}
+		seen[w.Stream] = true
+		for j, e := range w.Events {
+			if e == nil || e.Type == "" || len(e.Type) > MaxIdentifier {
+				return problem.Invalidf("ledger.append.type", fmt.Sprintf("%s.events[%d].type", at, j),
+					"an event's type has 1 to %d bytes", MaxIdentifier)
+			}
+		}
+	}
+	return nil
+}
+
+// Digest identifies the content of a request: its streams, event types and
+// payloads, length-prefixed, in order. Expected revisions, actor and trace
+// are left out, for they may differ between two sendings of one intention.
+func Digest(writes []*ledgerv1.CommittedWrite) [sha256.Size]byte {
+	h := sha256.New()
+	var n [8]byte
+	put := func(b []byte) {
+		binary.BigEndian.PutUint64(n[:], uint64(len(b)))
+		h.Write(n[:])
+		h.Write(b)
+	}
+	for _, w := range writes {
+		put([]byte(w.Stream))
+		binary.BigEndian.PutUint64(n[:], uint64(len(w.Events)))
+		h.Write(n[:])
+		for _, e := range w.Events {
+			put([]byte(e.Type))
+			put(e.Payload)
+		}
+	}
+	return [sha256.Size]byte(h.Sum(nil))
+}
+
+// Decided is the outcome of Decide: a commit to write, or the commit its
+// request id already named.
+type Decided struct {
+	Commit   *ledgerv1.Commit
+	Value    []byte
+	Seen     Seen
+	Replayed bool
+}
+
+// Decide turns a checked request into the shard's next commit. It refuses
+// with a *ConflictError where a stream is not at its expected revision, and
+// with a *problem.Error where the request id was used for other content or
+// the record would be too large. Any other error is the view's.
+func Decide(head Head, view View, r *ledgerv1.AppendRequest, p Provenance) (Decided, error) {
+	writes := make([]*ledgerv1.CommittedWrite, len(r.Writes))
+	for i, w := range r.Writes {
+		writes[i] = &ledgerv1.CommittedWrite{Stream: w.Stream, Events: w.Events}
+	}
+	digest := Digest(writes)
+	seen, ok, err := view.Request(r.RequestId)
+	if err != nil {
+		return Decided{}, err
+	}
+	if ok {
+		if seen.Digest != digest {
+			return Decided{}, problem.New(problem.Conflict, problem.Problem{
+				RuleID: "ledger.append.request-id-reused", FieldPath: "request_id",
+				Message: "this request id was used for an append of other content",
+				Fix:     "use a fresh request id for each intended append, and the same one only to send it again unchanged",
+			})
+		}
+		return Decided{Seen: seen, Replayed: true}, nil
+	}
+	revisions := make([]uint64, len(writes))
+	for i, w := range r.Writes {
+		last, err := view.LastRevision(w.Stream)
+		if err != nil {
+			return Decided{}, err
+		}
+		if w.ExpectedRevision != Any && w.ExpectedRevision != last {
+			return Decided{}, &ConflictError{Stream: w.Stream, Actual: last}
+		}
+		writes[i].FirstRevision = uint64(last + 1)
+		revisions[i] = uint64(last) + uint64(len(w.Events))
+	}
+	commit := &ledgerv1.Commit{
+		Format: Format, Log: head.Log, Shard: head.Shard, Term: head.Term, Index: head.Next,
+		RequestId: r.RequestId, Actor: p.Actor, Traceparent: p.Traceparent, Causation: r.Causation,
+		RecordedTime: timestamppb.New(p.Recorded), Writes: writes,
+	}
+	value, err := proto.Marshal(commit)
+	if err != nil {
+		return Decided{}, problem.Invalidf("ledger.append.encoding", "writes", "the append cannot be encoded: a text field is not UTF-8").Because(err)
+	}
+	if len(value) > MaxRecord {
+		return Decided{}, problem.Invalidf("ledger.append.too-large", "writes",
+			"the commit takes %d bytes, the limit is %d: split it", len(value), MaxRecord)
+	}
+	return Decided{Commit: commit, Value: value, Seen: Seen{
+		Index: head.Next, Digest: digest, Entry: receipt.Entry(value), Recorded: p.Recorded, Revisions: revisions,
+	}}, nil
+}
+
+// Barrier returns the record by which a session takes a term: higher than
+// any before it to take the shard over, its own to show that it lives.
+func Barrier(log string, shard uint32, term, next uint64, owner string, at time.Time) ([]byte, error) {
+	return proto.Marshal(&ledgerv1.Commit{
+		Format: Format, Log: log, Shard: shard, Term: term, Index: next, RequestId: owner,
+		RecordedTime: timestamppb.New(at), Barrier: true,
+	})
+}

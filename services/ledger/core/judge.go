@@ -1,0 +1,116 @@
+package core
+
+import (
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
+	"github.com/probity-health/probity/services/ledger/receipt"
+)
+
+// Verdict is what a record of a shard's topic amounts to.
+type Verdict int
+
+// The verdicts.
+const (
+	Accepted  Verdict = iota // the shard's next leaf
+	Raised                   // a barrier that raised the term
+	Heartbeat                // a barrier of the reigning owner
+	Void                     // written by an owner whose term had passed: no leaf, no effect
+)
+
+// Violation says that a record breaks a rule of the ledger, so that the shard
+// cannot be followed beyond it. It names the rule and nothing of the content.
+type Violation struct {
+	Rule string
+	What string
+}
+
+// Error gives the rule and what broke it.
+func (v *Violation) Error() string { return "ledger: rule " + v.Rule + " is broken: " + v.What }
+
+func violated(rule, format string, args ...any) error {
+	return &Violation{Rule: rule, What: fmt.Sprintf(format, args...)}
+}
+
+// Judged is a judged record.
+type Judged struct {
+	Verdict Verdict
+	Commit  *ledgerv1.Commit
+	// Seen describes an accepted commit.
+	Seen Seen
+	// Head is the shard's head after the record.
+	Head Head
+}
+
+// Judge re-checks one record as every replica must. The error is a
+// *Violation, or the view's.
+func Judge(head Head, view View, value []byte) (Judged, error) {
+	c := &ledgerv1.Commit{}
+	if err := proto.Unmarshal(value, c); err != nil {
+		return Judged{}, violated("ledger.record.encoding", "a record is not a commit")
+	}
+	switch {
+	case c.Format != Format:
+		return Judged{}, violated("ledger.record.format", "a record has the unknown layout %d", c.Format)
+	case c.Log != head.Log || c.Shard != head.Shard:
+		return Judged{}, violated("ledger.record.shard", "a record belongs to another shard")
+	case c.RequestId == "":
+		return Judged{}, violated("ledger.record.request-id", "a record has no request id")
+	}
+	out := Judged{Commit: c, Head: head}
+	if c.Barrier {
+		switch {
+		case len(c.Writes) > 0:
+			return Judged{}, violated("ledger.barrier.writes", "a barrier writes streams")
+		case c.Term > head.Term:
+			out.Verdict = Raised
+			out.Head.Term, out.Head.Owner = c.Term, c.RequestId
+		case c.Term == head.Term && c.RequestId == head.Owner:
+			out.Verdict = Heartbeat
+		default:
+			out.Verdict = Void
+		}
+		return out, nil
+	}
+	switch {
+	case c.Term < head.Term:
+		out.Verdict = Void
+		return out, nil
+	case c.Term > head.Term:
+		return Judged{}, violated("ledger.commit.term", "index %d has term %d, which no barrier raised", c.Index, c.Term)
+	case c.Index != head.Next:
+		return Judged{}, violated("ledger.commit.index", "expected index %d, found %d", head.Next, c.Index)
+	case len(c.Writes) == 0 || len(c.Writes) > MaxWrites:
+		return Judged{}, violated("ledger.commit.writes", "index %d writes %d streams", c.Index, len(c.Writes))
+	}
+	if _, ok, err := view.Request(c.RequestId); err != nil {
+		return Judged{}, err
+	} else if ok {
+		return Judged{}, violated("ledger.commit.request-id", "index %d repeats the request id of an earlier commit", c.Index)
+	}
+	revisions := make([]uint64, len(c.Writes))
+	written := make(map[string]bool, len(c.Writes))
+	for i, w := range c.Writes {
+		if !ValidStream(w.Stream) || written[w.Stream] || len(w.Events) == 0 || len(w.Events) > MaxEvents {
+			return Judged{}, violated("ledger.commit.stream", "index %d has a malformed write %d", c.Index, i)
+		}
+		written[w.Stream] = true
+		last, err := view.LastRevision(w.Stream)
+		if err != nil {
+			return Judged{}, err
+		}
+		if int64(w.FirstRevision) != last+1 {
+			return Judged{}, violated("ledger.commit.revision", "index %d starts stream %s at %d after %d", c.Index, w.Stream, w.FirstRevision, last)
+		}
+		revisions[i] = w.FirstRevision + uint64(len(w.Events)) - 1
+	}
+	out.Verdict = Accepted
+	out.Head.Next++
+	out.Seen = Seen{
+		Index: c.Index, Digest: Digest(c.Writes), Entry: receipt.Entry(value),
+		Recorded: c.RecordedTime.AsTime(), Revisions: revisions,
+	}
+	return out, nil
+}

@@ -1,0 +1,332 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"connectrpc.com/connect"
+	"go.opentelemetry.io/otel/propagation"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
+	"github.com/probity-health/probity/services/identity"
+	"github.com/probity-health/probity/services/ledger/core"
+	"github.com/probity-health/probity/services/ledger/receipt"
+	"github.com/probity-health/probity/services/ledger/shard"
+	"github.com/probity-health/probity/services/problem"
+)
+
+// Bounds of a call, where the caller sets none that is shorter.
+const (
+	appendTimeout  = 30 * time.Second
+	receiptTimeout = 5 * time.Second
+	tokenTimeout   = 5 * time.Second
+
+	defaultPage  = 1000
+	maxPage      = 10000
+	maxPageBytes = 4 << 20
+)
+
+// handler implements the RPC service. Errors are *problem.Error, which the
+// server maps to codes, except a revision conflict: that is a *connect.Error
+// with a Conflict detail, ready for the wire.
+type handler struct{ n *Node }
+
+// Append implements the RPC.
+func (h handler) Append(ctx context.Context, r *ledgerv1.AppendRequest) (*ledgerv1.AppendResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
+	defer cancel()
+	pending, err := h.submit(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return h.answer(ctx, pending)
+}
+
+// submitted is an append on its way: the pending answer and where it will stand.
+type submitted struct {
+	pending *shard.Pending
+	log     string
+	shard   uint32
+	start   time.Time
+}
+
+func (h handler) submit(ctx context.Context, r *ledgerv1.AppendRequest) (submitted, error) {
+	if err := core.CheckRequest(r); err != nil {
+		return submitted{}, err
+	}
+	m, index, err := h.n.route(r.Log, r.RoutingKey)
+	if err != nil {
+		return submitted{}, err
+	}
+	p := core.Provenance{Actor: r.Actor}
+	if caller, ok := identity.FromContext(ctx); ok && p.Actor == "" {
+		p.Actor = caller.Subject
+	}
+	carrier := propagation.MapCarrier{}
+	propagation.TraceContext{}.Inject(ctx, carrier)
+	p.Traceparent = carrier.Get("traceparent")
+	pending, err := m.writer.Submit(r, p)
+	return submitted{pending: pending, log: r.Log, shard: index, start: time.Now()}, err
+}
+
+func (h handler) answer(ctx context.Context, s submitted) (*ledgerv1.AppendResponse, error) {
+	a, err := s.pending.Wait(ctx)
+	h.n.metrics.appended(ctx, s.log, time.Since(s.start), a.Replayed, err)
+	var conflict *core.ConflictError
+	if errors.As(err, &conflict) {
+		return nil, conflicted(conflict)
+	}
+	if err != nil {
+		return nil, err
+	}
+	promise, err := a.Promise()
+	if err != nil {
+		return nil, err
+	}
+	return &ledgerv1.AppendResponse{
+		Position:  &ledgerv1.Position{Log: s.log, Shard: s.shard, Index: a.Index},
+		Revisions: a.Revisions, Token: core.Token(s.log, s.shard, a.Index),
+		Promise: promise, Replayed: a.Replayed, RecordedTime: timestamppb.New(a.Recorded),
+	}, nil
+}
+
+func conflicted(c *core.ConflictError) *connect.Error {
+	err := connect.NewError(connect.CodeFailedPrecondition, c)
+	if d, derr := connect.NewErrorDetail(&ledgerv1.Conflict{Stream: c.Stream, ActualRevision: c.Actual}); derr == nil {
+		err.AddDetail(d)
+	}
+	return err
+}
+
+// AppendBatch implements the RPC. The appends are queued in order before any
+// is awaited, so those of one shard share group commits.
+func (h handler) AppendBatch(ctx context.Context, r *ledgerv1.AppendBatchRequest) (*ledgerv1.AppendBatchResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
+	defer cancel()
+	if len(r.Appends) == 0 || len(r.Appends) > 1000 {
+		return nil, problem.Invalidf("ledger.append-batch.size", "appends", "a batch has 1 to 1,000 appends")
+	}
+	out := &ledgerv1.AppendBatchResponse{Results: make([]*ledgerv1.AppendResult, len(r.Appends))}
+	waiting := make([]submitted, len(r.Appends))
+	for i, a := range r.Appends {
+		var err error
+		if waiting[i], err = h.submit(ctx, a); err != nil {
+			out.Results[i] = failed(err)
+		}
+	}
+	for i, s := range waiting {
+		if out.Results[i] != nil {
+			continue
+		}
+		res, err := h.answer(ctx, s)
+		if err != nil {
+			out.Results[i] = failed(err)
+			continue
+		}
+		out.Results[i] = &ledgerv1.AppendResult{Result: &ledgerv1.AppendResult_Response{Response: res}}
+	}
+	return out, nil
+}
+
+// codes maps kinds to the RPC codes the server uses for them.
+var codes = map[problem.Kind]connect.Code{
+	problem.Invalid: connect.CodeInvalidArgument, problem.NotFound: connect.CodeNotFound,
+	problem.Conflict: connect.CodeFailedPrecondition, problem.Unauthenticated: connect.CodeUnauthenticated,
+	problem.Forbidden: connect.CodePermissionDenied, problem.Exhausted: connect.CodeResourceExhausted,
+	problem.Unavailable: connect.CodeUnavailable, problem.Internal: connect.CodeInternal,
+}
+
+func failed(err error) *ledgerv1.AppendResult {
+	var c *connect.Error
+	if errors.As(err, &c) {
+		for _, d := range c.Details() {
+			if v, derr := d.Value(); derr == nil {
+				if conflict, ok := v.(*ledgerv1.Conflict); ok {
+					return &ledgerv1.AppendResult{Result: &ledgerv1.AppendResult_Conflict{Conflict: conflict}}
+				}
+			}
+		}
+	}
+	p := problem.As(err)
+	return &ledgerv1.AppendResult{Result: &ledgerv1.AppendResult_Failure{Failure: &ledgerv1.AppendFailure{
+		Code: codes[p.Kind].String(), Message: p.Error(), Retryable: p.Retryable(),
+	}}}
+}
+
+// ReadStream implements the RPC.
+func (h handler) ReadStream(ctx context.Context, r *ledgerv1.ReadStreamRequest) (*ledgerv1.ReadStreamResponse, error) {
+	m, index, err := h.n.route(r.Log, r.RoutingKey)
+	if err != nil {
+		return nil, err
+	}
+	limit := int(r.MaxCount)
+	switch {
+	case limit == 0:
+		limit = defaultPage
+	case limit > maxPage:
+		return nil, problem.Invalidf("ledger.read.count", "max_count", "a page has at most %d events", maxPage)
+	}
+	if r.MinToken != "" {
+		if err := h.await(ctx, m, r, index); err != nil {
+			return nil, err
+		}
+	}
+	out := &ledgerv1.ReadStreamResponse{}
+	err = h.n.read(func() error { return page(m, r, limit, out) })
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// ReadStreams implements the RPC.
+func (h handler) ReadStreams(ctx context.Context, r *ledgerv1.ReadStreamsRequest) (*ledgerv1.ReadStreamsResponse, error) {
+	if len(r.Reads) == 0 || len(r.Reads) > 1000 {
+		return nil, problem.Invalidf("ledger.read-streams.size", "reads", "a call has 1 to 1,000 reads")
+	}
+	out := &ledgerv1.ReadStreamsResponse{}
+	for size := 0; len(out.Results) < len(r.Reads) && size < maxPageBytes; {
+		res, err := h.ReadStream(ctx, r.Reads[len(out.Results)])
+		if err != nil {
+			return nil, err
+		}
+		size += proto.Size(res)
+		out.Results = append(out.Results, res)
+	}
+	return out, nil
+}
+
+// page fills a stream's page in.
+func page(m *member, r *ledgerv1.ReadStreamRequest, limit int, out *ledgerv1.ReadStreamResponse) (err error) {
+	if out.LastRevision, err = m.replica.LastRevision(r.Stream); err != nil {
+		return err
+	}
+	if out.LastRevision < 0 || r.FromRevision > uint64(out.LastRevision) {
+		out.EndOfStream = true
+		return nil
+	}
+	size := 0
+	err = m.replica.Stream(r.Stream, r.FromRevision, func(e *ledgerv1.RecordedEvent) bool {
+		if len(out.Events) > 0 && size+len(e.Event.Payload) > maxPageBytes {
+			return false
+		}
+		size += len(e.Event.Payload) + 256
+		out.Events = append(out.Events, e)
+		// The stream may have grown since its last revision was read.
+		out.LastRevision = max(out.LastRevision, int64(e.Revision))
+		return len(out.Events) < limit
+	})
+	n := len(out.Events)
+	out.EndOfStream = n > 0 && int64(out.Events[n-1].Revision) == out.LastRevision
+	return err
+}
+
+// await waits until the commit of a read's token is visible here.
+func (h handler) await(ctx context.Context, m *member, r *ledgerv1.ReadStreamRequest, index uint32) error {
+	log, shardIndex, commit, err := core.ParseToken(r.MinToken)
+	if err != nil {
+		return err
+	}
+	if log != r.Log || shardIndex != index {
+		return problem.Invalidf("ledger.read.token-shard", "min_token", "the token is of another log or routing key than the read")
+	}
+	ctx, cancel := context.WithTimeout(ctx, tokenTimeout)
+	defer cancel()
+	err = m.replica.WaitIndex(ctx, commit)
+	if err != nil && ctx.Err() != nil {
+		return problem.New(problem.Unavailable, problem.Problem{
+			RuleID: "ledger.read.behind", FieldPath: "min_token",
+			Message: "this replica has not followed as far as the token in time",
+			Fix:     "read again; a token of another ledger never comes",
+		}).Because(err)
+	}
+	return err
+}
+
+// GetReceipt implements the RPC. It waits a bounded time for the block that
+// seals the commit.
+func (h handler) GetReceipt(ctx context.Context, r *ledgerv1.GetReceiptRequest) (*ledgerv1.GetReceiptResponse, error) {
+	pos := r.GetPosition()
+	m, err := h.n.find(pos.GetLog(), pos.GetShard())
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, receiptTimeout)
+	defer cancel()
+	for {
+		changed := h.n.blocks.Changed.Wait()
+		out := &ledgerv1.GetReceiptResponse{}
+		err := h.n.read(func() error {
+			doc, err := h.n.blocks.Receipt(pos.Log, pos.Shard, pos.Index)
+			if err != nil || doc == nil {
+				return err
+			}
+			out.Receipt = doc.Marshal()
+			if r.IncludeCommit {
+				out.Commit, err = m.replica.Commit(pos.Index)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		if out.Receipt != nil {
+			h.n.metrics.receipt(ctx, len(out.Receipt))
+			return out, nil
+		}
+		if err := h.n.blocks.Halted(); err != nil {
+			return nil, err
+		}
+		select {
+		case <-changed:
+		case <-h.n.closing:
+			return nil, closed()
+		case <-ctx.Done():
+			return nil, problem.New(problem.Conflict, problem.Problem{
+				RuleID: "ledger.receipt.not-sealed", FieldPath: "position",
+				Message: "no block has sealed this position yet",
+				Fix:     "ask again in a second; a position that was never returned by an append is never sealed",
+			})
+		}
+	}
+}
+
+func closed() error {
+	return problem.New(problem.Unavailable, problem.Problem{
+		RuleID: "ledger.node.closing", Message: "this ledger node is shutting down", Fix: "call again; another node or its successor answers",
+	})
+}
+
+// GetCheckpoint implements the RPC.
+func (h handler) GetCheckpoint(context.Context, *ledgerv1.GetCheckpointRequest) (*ledgerv1.GetCheckpointResponse, error) {
+	signed, _ := h.n.blocks.Sealed()
+	if signed == nil {
+		return nil, problem.New(problem.Conflict, problem.Problem{
+			RuleID: "ledger.checkpoint.none", Message: "nothing has been sealed yet", Fix: "append something, then ask again",
+		})
+	}
+	return &ledgerv1.GetCheckpointResponse{Checkpoint: signed, VerifierKeys: []string{h.n.vkey}}, nil
+}
+
+// GetLedger implements the RPC.
+func (h handler) GetLedger(context.Context, *ledgerv1.GetLedgerRequest) (*ledgerv1.GetLedgerResponse, error) {
+	heads, err := h.n.heads()
+	if err != nil {
+		return nil, err
+	}
+	out := &ledgerv1.GetLedgerResponse{Origin: h.n.cfg.Origin}
+	for _, head := range heads {
+		out.Heads = append(out.Heads, protoHead(head))
+	}
+	if _, block := h.n.blocks.Sealed(); block != nil {
+		out.BlockHeight = block.Height
+	}
+	return out, nil
+}
+
+func protoHead(h receipt.Head) *ledgerv1.ShardHead {
+	return &ledgerv1.ShardHead{Log: h.Log, Shard: h.Shard, Size: h.Size, Root: append([]byte(nil), h.Root[:]...)}
+}

@@ -1,0 +1,277 @@
+// Package ledgerbench measures a ledger node beside what lies beneath it: the
+// same group commit to the same embedded broker without a ledger on top. Both
+// sync every batch to disk; rounds are interleaved, so that the ratio holds
+// even where the machine's speed does not.
+package ledgerbench
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"github.com/twmb/franz-go/pkg/kfake"
+
+	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
+	"github.com/probity-health/probity/services/ledger"
+	"github.com/probity-health/probity/services/ledger/receipt"
+)
+
+// Options say how long and how hard to measure; zero values are usable.
+type Options struct {
+	// Callers are the closed-loop concurrencies; empty is 1 and 64.
+	Callers []int
+	// Rounds is how often each figure is measured; 0 is 3. The median counts.
+	Rounds int
+	// Round is one measurement's length; 0 is 1 s.
+	Round time.Duration
+	// Payload is an event's size; 0 is 1 KiB.
+	Payload int
+	// Shards is the measured log's; 0 is 1.
+	Shards int
+	// Dir holds the broker's and node's data; empty is a temporary directory.
+	Dir string
+}
+
+// Figure is one measured thing.
+type Figure struct {
+	Name    string        // "node append", "raw group commit", …
+	Callers int           // 0 where it doesn't apply
+	Rate    float64       // per second
+	P50     time.Duration // of one call
+	P99     time.Duration
+	Note    string
+}
+
+// String is one line of a report.
+func (f Figure) String() string {
+	return fmt.Sprintf("%-28s %4d callers %10.0f/s  p50 %-10v p99 %-10v %s", f.Name, f.Callers, f.Rate, f.P50, f.P99, f.Note)
+}
+
+const (
+	origin = "bench.probity.test/ledger"
+	raw    = "bench-raw"
+)
+
+// Run measures and returns the figures in a stable order.
+func Run(ctx context.Context, o Options) ([]Figure, error) {
+	if len(o.Callers) == 0 {
+		o.Callers = []int{1, 64}
+	}
+	o.Rounds, o.Round, o.Payload, o.Shards = cmp.Or(o.Rounds, 3), cmp.Or(o.Round, time.Second), cmp.Or(o.Payload, 1<<10), cmp.Or(o.Shards, 1)
+	if o.Dir == "" {
+		dir, err := os.MkdirTemp("", "ledgerbench-*")
+		if err != nil {
+			return nil, err
+		}
+		defer os.RemoveAll(dir)
+		o.Dir = dir
+	}
+	broker, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.DataDir(filepath.Join(o.Dir, "broker")), kfake.SyncWrites(), kfake.SeedTopics(1, raw))
+	if err != nil {
+		return nil, err
+	}
+	defer broker.Close()
+	key := filepath.Join(o.Dir, "key")
+	vkey, err := ledger.EnsureKey(key, origin)
+	if err != nil {
+		return nil, err
+	}
+	node, err := ledger.Open(ctx, ledger.Config{
+		Origin: origin, Brokers: broker.ListenAddrs(), TopicPrefix: "bench", Logs: map[string]int{"claims": o.Shards},
+		DataDir: filepath.Join(o.Dir, "data"), SigningKeyFile: key, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = node.Close(context.WithoutCancel(ctx)) }()
+	for node.Ready(ctx) != nil {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Millisecond):
+		}
+	}
+	b := &bench{o: o, node: node, client: &kafka.Client{Addr: kafka.TCP(broker.ListenAddrs()...), Transport: &kafka.Transport{}}}
+	return b.run(ctx, vkey)
+}
+
+type bench struct {
+	o      Options
+	node   *ledger.Node
+	client *kafka.Client
+	serial atomic.Uint64
+	last   atomic.Pointer[ledgerv1.Position]
+}
+
+func (b *bench) run(ctx context.Context, vkey string) ([]Figure, error) {
+	payload := make([]byte, b.o.Payload)
+	for i := range payload {
+		payload[i] = byte(i * 7)
+	}
+	var out []Figure
+	for _, callers := range b.o.Callers {
+		var nodes, raws []Figure
+		for range b.o.Rounds {
+			r, err := b.raw(ctx, callers, payload)
+			if err != nil {
+				return nil, err
+			}
+			n, err := b.append(ctx, callers, payload)
+			if err != nil {
+				return nil, err
+			}
+			raws, nodes = append(raws, r), append(nodes, n)
+		}
+		n, r := median(nodes), median(raws)
+		n.Note = fmt.Sprintf("%.0f%% of raw", 100*n.Rate/r.Rate)
+		out = append(out, r, n)
+	}
+	proofs, err := b.proofs(ctx, vkey)
+	return append(out, proofs...), err
+}
+
+func median(fs []Figure) Figure {
+	slices.SortFunc(fs, func(a, b Figure) int { return cmp.Compare(a.Rate, b.Rate) })
+	return fs[len(fs)/2]
+}
+
+// loop runs call from several callers for a round.
+func (b *bench) loop(ctx context.Context, name string, callers int, call func(caller int) error) (Figure, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, b.o.Round, errRound)
+	defer cancel()
+	took := make([][]time.Duration, callers)
+	errs := make([]error, callers)
+	var wg sync.WaitGroup
+	start := time.Now()
+	for c := range callers {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				t := time.Now()
+				if errs[c] = call(c); errs[c] != nil {
+					return
+				}
+				took[c] = append(took[c], time.Since(t))
+			}
+		})
+	}
+	wg.Wait()
+	elapsed := time.Since(start)
+	for _, err := range errs {
+		if err != nil {
+			return Figure{}, fmt.Errorf("ledgerbench: %s: %w", name, err)
+		}
+	}
+	all := slices.Concat(took...)
+	slices.Sort(all)
+	if len(all) == 0 {
+		return Figure{}, fmt.Errorf("ledgerbench: %s: nothing finished within a round", name)
+	}
+	return Figure{
+		Name: name, Callers: callers, Rate: float64(len(all)) / elapsed.Seconds(),
+		P50: all[len(all)/2].Round(time.Microsecond), P99: all[len(all)*99/100].Round(time.Microsecond),
+	}, nil
+}
+
+var errRound = fmt.Errorf("the round is over")
+
+func (b *bench) append(ctx context.Context, callers int, payload []byte) (Figure, error) {
+	h := b.node.Handler()
+	return b.loop(ctx, "node append", callers, func(int) error {
+		n := b.serial.Add(1)
+		id := fmt.Sprintf("%016x", n*0x9e3779b97f4a7c15)
+		res, err := h.Append(ctx, &ledgerv1.AppendRequest{
+			Log: "claims", RoutingKey: id, RequestId: id,
+			Writes: []*ledgerv1.StreamWrite{{Stream: "claim-" + id, ExpectedRevision: -1, Events: []*ledgerv1.Event{{Type: "bench.Event", Payload: payload}}}},
+		})
+		if err == nil {
+			b.last.Store(res.Position)
+		}
+		return err
+	})
+}
+
+// raw is the least that makes 1 KiB durable in a partition: whatever waits is
+// produced as one batch, one batch at a time.
+func (b *bench) raw(ctx context.Context, callers int, payload []byte) (Figure, error) {
+	type item struct{ done chan error }
+	queue := make(chan item, callers)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			var batch []item
+			select {
+			case it := <-queue:
+				batch = append(batch, it)
+			case <-stop:
+				return
+			}
+			for more := true; more && len(batch) < 900; {
+				select {
+				case it := <-queue:
+					batch = append(batch, it)
+				default:
+					more = false
+				}
+			}
+			records := make([]kafka.Record, len(batch))
+			for i := range records {
+				records[i].Value = kafka.NewBytes(payload)
+			}
+			res, err := b.client.Produce(ctx, &kafka.ProduceRequest{
+				Topic: raw, RequiredAcks: kafka.RequireAll, Records: kafka.NewRecordReader(records...),
+			})
+			if err == nil {
+				err = res.Error
+			}
+			for _, it := range batch {
+				it.done <- err
+			}
+		}
+	})
+	f, err := b.loop(ctx, "raw group commit", callers, func(int) error {
+		it := item{done: make(chan error, 1)}
+		queue <- it
+		return <-it.done
+	})
+	close(stop)
+	wg.Wait()
+	return f, err
+}
+
+// proofs measures receipts of what was appended: handed out and verified.
+func (b *bench) proofs(ctx context.Context, vkey string) ([]Figure, error) {
+	last := b.last.Load()
+	h := b.node.Handler()
+	policy, err := receipt.NewPolicy(origin, 1, vkey)
+	if err != nil {
+		return nil, err
+	}
+	var doc []byte
+	handed, err := b.loop(ctx, "receipt handed out", 1, func(int) error {
+		res, err := h.GetReceipt(ctx, &ledgerv1.GetReceiptRequest{Position: &ledgerv1.Position{Log: last.Log, Shard: last.Shard, Index: b.serial.Add(0x9e3779b97f4a7c15) % (last.Index + 1)}})
+		if err == nil {
+			doc = res.Receipt
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	handed.Note = fmt.Sprintf("%d bytes of %d commits", len(doc), last.Index+1)
+	verified, err := b.loop(ctx, "receipt verified", 1, func(int) error {
+		_, err := receipt.Verify(doc, policy)
+		return err
+	})
+	return []Figure{handed, verified}, err
+}

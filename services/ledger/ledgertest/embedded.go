@@ -1,0 +1,70 @@
+package ledgertest
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kfake"
+
+	"github.com/probity-health/probity/services/ledger"
+)
+
+// Origin is the name of the embedded worlds' ledger.
+const Origin = "ledger.test/health"
+
+// Embedded is a World on the embedded broker, which persists and syncs.
+type Embedded struct {
+	Broker *kfake.Cluster
+	Config ledger.Config
+}
+
+// NewEmbedded returns a world of its own.
+func NewEmbedded(t *testing.T) *Embedded {
+	t.Helper()
+	broker, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.DataDir(t.TempDir()), kfake.SyncWrites())
+	require.NoError(t, err)
+	t.Cleanup(broker.Close)
+	dir := t.TempDir()
+	key := filepath.Join(dir, "key")
+	_, err = ledger.EnsureKey(key, Origin)
+	require.NoError(t, err)
+	logger := slog.New(slog.DiscardHandler)
+	if testing.Verbose() {
+		logger = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
+	}
+	return &Embedded{Broker: broker, Config: ledger.Config{
+		Origin: Origin, Brokers: broker.ListenAddrs(), TopicPrefix: "test",
+		Logs:    map[string]int{"policies": 1, "claims": 4, "consent": 1},
+		DataDir: filepath.Join(dir, "data"), SigningKeyFile: key,
+		BlockInterval: 20 * time.Millisecond, Logger: logger,
+	}}
+}
+
+// Origin implements World.
+func (e *Embedded) Origin() string { return Origin }
+
+// Forget implements World.
+func (e *Embedded) Forget(t *testing.T) { require.NoError(t, os.RemoveAll(e.Config.DataDir)) }
+
+// Start implements World.
+func (e *Embedded) Start(t *testing.T) Node { return e.Open(t, e.Config) }
+
+// Open opens a node with a configuration and waits until it's ready.
+func (e *Embedded) Open(t *testing.T, cfg ledger.Config) *ledger.Node {
+	t.Helper()
+	n, err := ledger.Open(ctxOf(t), cfg)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		// The test's own context has ended by now.
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		_ = n.Close(ctx)
+	})
+	require.Eventually(t, func() bool { return n.Ready(t.Context()) == nil }, patience, 5*time.Millisecond)
+	return n
+}

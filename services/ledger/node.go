@@ -1,0 +1,346 @@
+// Package ledger is a node of the ledger: it owns shards and appends to them,
+// replicates every shard, seals blocks, and serves appends, reads, following
+// and proofs.
+//
+// A Node puts three independent halves together. A shard.Writer a shard holds
+// the right to write and decides appends. A replica.Shard a shard follows the
+// topic and re-checks what any writer wrote, this node's own included. And
+// replica.Blocks verifies and signs blocks that any node proposed. Writers
+// depend on replicas, never the other way round, so a node may follow what it
+// doesn't own.
+package ledger
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/probity-health/probity/proto/probity/ledger/v1/ledgerv1connect"
+	"github.com/probity-health/probity/services/ledger/core"
+	"github.com/probity-health/probity/services/ledger/replica"
+	"github.com/probity-health/probity/services/ledger/shard"
+	"github.com/probity-health/probity/services/problem"
+)
+
+// Node is a running ledger node. All methods are safe for concurrent use.
+type Node struct {
+	cfg     Config
+	signer  note.Signer
+	vkey    string
+	store   *replica.Store
+	logs    map[string]*log // fixed after Open
+	moved   replica.Signal  // any shard of any log moved
+	blocks  *replica.Blocks
+	block   *member // the block log's own shard
+	metrics *metrics
+	logger  *slog.Logger
+
+	sealing atomic.Bool        // the newest block was once verified and signed
+	hangUp  func()             // closes the connections to the brokers
+	stop    context.CancelFunc // ends everything below
+	running sync.WaitGroup
+	closing chan struct{} // closed by EndStreams: following streams end
+	ending  sync.Once     // closes closing
+	once    sync.Once
+
+	gate   sync.RWMutex // held for reading around every use of the store
+	closed bool         // guarded by gate; the store is gone
+}
+
+// log is one log's shards on this node.
+type log struct {
+	shards  []*member
+	changed replica.Signal // any of the shards moved
+}
+
+// member is a shard on this node.
+type member struct {
+	replica *replica.Shard
+	writer  *shard.Writer
+}
+
+// Open starts a node: it creates missing topics, opens the local replica and
+// begins to follow, take and seal in the background. Ready tells when the
+// node serves. ctx bounds Open alone.
+func Open(ctx context.Context, config Config) (_ *Node, err error) {
+	cfg, err := config.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	signer, vkey, err := loadKey(cfg.SigningKeyFile, cfg.Origin)
+	if err != nil {
+		return nil, err
+	}
+	// The bootstrap client knows no topics yet; the one that stays asks the
+	// brokers for the ledger's alone.
+	bootstrap, hangUp := cfg.client(nil)
+	err = shard.EnsureTopics(ctx, bootstrap, cfg.topics())
+	hangUp()
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(cfg.DataDir, 0o755); err != nil {
+		return nil, err
+	}
+	n := &Node{cfg: cfg, signer: signer, vkey: vkey, logger: cfg.Logger, logs: map[string]*log{}, closing: make(chan struct{})}
+	if n.metrics, err = newMetrics(cfg.Meters); err != nil {
+		return nil, err
+	}
+	if n.store, err = replica.OpenStore(filepath.Join(cfg.DataDir, "store"), cfg.Logger); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.store.Close())
+		}
+	}()
+	client, hangUp := cfg.client(cfg.topics())
+	n.hangUp = hangUp
+	session := cfg.NodeName + "-" + strings.ToLower(rand.Text())
+	open := func(name string, index int, signals ...*replica.Signal) (*member, error) {
+		r, err := replica.OpenShard(replica.ShardConfig{
+			Log: name, Shard: uint32(index), Store: n.store, Dir: filepath.Join(cfg.DataDir, "tiles"),
+			Source: &replica.KafkaSource{Client: client, Topic: cfg.topic(name), Partition: index},
+			Logger: cfg.Logger, Signals: signals,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("ledger: open shard %s/%d: %w", name, index, err)
+		}
+		observer := n.metrics.observer(name, index)
+		// Taking the block log makes this node the proposer, and commits may
+		// have been waiting for one: no shard needs to move for that.
+		observer.Owning = func(bool) { n.moved.Broadcast() }
+		w := shard.NewWriter(shard.Config{
+			Client: client, Topic: cfg.topic(name), Log: name, Shard: uint32(index),
+			TransactionalID: fmt.Sprintf("%s.%d", cfg.topic(name), index), Origin: cfg.Origin,
+			Signer: signer, Follower: r, Session: session, Now: cfg.Now, Logger: cfg.Logger,
+			Observer: observer,
+		})
+		return &member{replica: r, writer: w}, nil
+	}
+	var all []*replica.Shard
+	for _, name := range cfg.logNames() {
+		l := &log{}
+		for i := range cfg.Logs[name] {
+			m, err := open(name, i, &l.changed, &n.moved)
+			if err != nil {
+				return nil, err
+			}
+			l.shards = append(l.shards, m)
+			all = append(all, m.replica)
+		}
+		n.logs[name] = l
+	}
+	if n.block, err = open(replica.BlockLog, 0, &n.moved); err != nil {
+		return nil, err
+	}
+	n.blocks, err = replica.OpenBlocks(replica.BlocksConfig{
+		Origin: cfg.Origin, Store: n.store, Dir: cfg.DataDir, Log: n.block.replica,
+		Shards: all, Signer: signer, Logger: cfg.Logger,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("ledger: open the block log: %w", err)
+	}
+	if err := n.checkGenesis(); err != nil {
+		return nil, err
+	}
+	if err := n.metrics.watch(n); err != nil {
+		return nil, err
+	}
+	n.start()
+	return n, nil
+}
+
+// checkGenesis compares the configuration with what the last block fixed.
+func (n *Node) checkGenesis() error {
+	last, _ := n.blocks.Last()
+	if last == nil {
+		return nil
+	}
+	counts := map[string]int{}
+	for _, h := range last.Heads {
+		counts[h.Log]++
+	}
+	for name, c := range counts {
+		if n.cfg.Logs[name] != c {
+			return fmt.Errorf("ledger: the blocks seal %d shards of log %s and the configuration says %d", c, name, n.cfg.Logs[name])
+		}
+	}
+	return nil
+}
+
+// start runs the node's parts. A writer ends with its replica: without it
+// there is no state to decide on.
+func (n *Node) start() {
+	ctx, stop := context.WithCancel(context.Background())
+	n.stop = stop
+	run := func(f func()) {
+		n.running.Add(1)
+		go func() {
+			defer n.running.Done()
+			f()
+		}()
+	}
+	each := func(m *member) {
+		ctx, halt := context.WithCancel(ctx)
+		run(func() {
+			defer halt()
+			// A halt is logged by the replica and shows in Ready.
+			_ = m.replica.Run(ctx)
+		})
+		run(func() {
+			// A lost shard is logged by the writer and shows in Ready.
+			_ = m.writer.Run(ctx)
+		})
+	}
+	for _, l := range n.logs {
+		for _, m := range l.shards {
+			each(m)
+		}
+	}
+	each(n.block)
+	run(func() { _ = n.blocks.Run(ctx) })
+	run(func() { n.propose(ctx) })
+}
+
+// Handler returns the node as the RPC service's implementation.
+func (n *Node) Handler() ledgerv1connect.LedgerServiceHandler { return handler{n} }
+
+// VerifierKey returns the key that verifies this node's signatures, in note's
+// vkey form.
+func (n *Node) VerifierKey() string { return n.vkey }
+
+// Ready returns nil when every shard is followed to its end and written by
+// this node, and the blocks are verified as far, or what is missing.
+func (n *Node) Ready(context.Context) error {
+	check := func(name string, i int, m *member) error {
+		if err := m.replica.Halted(); err != nil {
+			return err
+		}
+		if st := m.writer.State(); st != shard.Owning {
+			return problem.New(problem.Unavailable, problem.Problem{
+				RuleID:  "ledger.shard." + st.String(),
+				Message: fmt.Sprintf("shard %s/%d is not written by this node (%s)", name, i, st),
+				Fix:     "wait while it is taking the shard; when it lost it, another node runs with the same topics",
+			})
+		}
+		return nil
+	}
+	for _, name := range n.cfg.logNames() {
+		for i, m := range n.logs[name].shards {
+			if err := check(name, i, m); err != nil {
+				return err
+			}
+		}
+	}
+	if err := check(replica.BlockLog, 0, n.block); err != nil {
+		return err
+	}
+	if err := n.blocks.Halted(); err != nil {
+		return err
+	}
+	if !n.sealing.Load() && !n.sealedAll() {
+		return problem.New(problem.Unavailable, problem.Problem{
+			RuleID:  "ledger.blocks.catching-up",
+			Message: "this node is still verifying the blocks of its predecessors",
+			Fix:     "wait; until then it has no checkpoint and no receipt to give",
+		})
+	}
+	n.sealing.Store(true)
+	return nil
+}
+
+// sealedAll tells whether a checkpoint is signed over all that the block log
+// holds. It may be false for a moment whenever a block arrives.
+func (n *Node) sealedAll() bool {
+	last, done := n.blocks.Last()
+	_, sealed := n.blocks.Sealed()
+	return done >= n.block.replica.Head().Next && (last == nil || sealed != nil && sealed.Height >= last.Height)
+}
+
+// Lost tells whether another node took one of the shards: for good, so this
+// one still answers reads and what it follows, and no append of that shard.
+func (n *Node) Lost() bool {
+	for _, l := range n.logs {
+		for _, m := range l.shards {
+			if m.writer.State() == shard.Lost {
+				return true
+			}
+		}
+	}
+	return n.block.writer.State() == shard.Lost
+}
+
+// EndStreams ends the streams that follow a log, which have no end of their
+// own, and calls that wait for a receipt; new ones end where they would wait.
+// Everything else goes on until Close, which calls it too.
+func (n *Node) EndStreams() { n.ending.Do(func() { close(n.closing) }) }
+
+// Close stops taking appends, answers those it took, ends following streams
+// and closes the store. When ctx ends first the unanswered appends get
+// Unavailable. A second call does nothing.
+func (n *Node) Close(ctx context.Context) error {
+	var err error
+	n.once.Do(func() {
+		n.EndStreams()
+		for _, l := range n.logs {
+			for _, m := range l.shards {
+				err = errors.Join(err, m.writer.Drain(ctx))
+			}
+		}
+		err = errors.Join(err, n.block.writer.Drain(ctx))
+		n.stop()
+		n.running.Wait()
+		n.metrics.unwatch()
+		n.hangUp()
+		n.gate.Lock()
+		defer n.gate.Unlock()
+		n.closed = true
+		err = errors.Join(err, n.store.Sync(), n.store.Close())
+	})
+	return err
+}
+
+// read runs f, which uses the store for a moment, unless the node is closed.
+// A call that waits or sends must do so outside f, or Close would wait for it.
+func (n *Node) read(f func() error) error {
+	n.gate.RLock()
+	defer n.gate.RUnlock()
+	if n.closed {
+		return closed()
+	}
+	return f()
+}
+
+// find returns a shard of a log.
+func (n *Node) find(name string, index uint32) (*member, error) {
+	l, ok := n.logs[name]
+	if !ok || int(index) >= len(l.shards) {
+		return nil, problem.New(problem.NotFound, problem.Problem{
+			RuleID: "ledger.log.unknown", FieldPath: "log",
+			Message: "this ledger has no such log or shard",
+			Fix:     "GetLedger lists the logs and shards there are",
+		})
+	}
+	return l.shards[index], nil
+}
+
+// route returns the shard a routing key lives in.
+func (n *Node) route(name, key string) (*member, uint32, error) {
+	l, ok := n.logs[name]
+	if !ok {
+		_, err := n.find(name, 0)
+		return nil, 0, err
+	}
+	i := core.Route(key, uint32(len(l.shards)))
+	return l.shards[i], i, nil
+}

@@ -1,0 +1,273 @@
+package replica
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/mod/sumdb/note"
+
+	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
+	"github.com/probity-health/probity/services/ledger/core"
+	"github.com/probity-health/probity/services/ledger/receipt"
+)
+
+const testOrigin = "ledger.test/blocks"
+
+// silent is a Source of nothing: these tests apply records themselves.
+type silent struct{}
+
+func (silent) Fetch(ctx context.Context, _ int64) (Fetched, error) {
+	<-ctx.Done()
+	return Fetched{}, ctx.Err()
+}
+
+// bench is a replica with one claims shard and the block log.
+type bench struct {
+	t      *testing.T
+	dir    string
+	signer note.Signer
+	policy receipt.Policy
+	store  *Store
+	claims *Shard
+	log    *Shard
+	blocks *Blocks
+}
+
+func newBench(t *testing.T) *bench {
+	skey, vkey, err := note.GenerateKey(rand.Reader, testOrigin)
+	require.NoError(t, err)
+	b := &bench{t: t, dir: t.TempDir()}
+	b.signer, err = note.NewSigner(skey)
+	require.NoError(t, err)
+	b.policy, err = receipt.NewPolicy(testOrigin, 1, vkey)
+	require.NoError(t, err)
+	require.NoError(t, b.open())
+	t.Cleanup(func() { _ = b.store.Close() })
+	return b
+}
+
+func (b *bench) open() (err error) {
+	logger := slog.New(slog.DiscardHandler)
+	b.store, err = OpenStore(filepath.Join(b.dir, "store"), logger)
+	require.NoError(b.t, err)
+	shard := func(name string) *Shard {
+		s, err := OpenShard(ShardConfig{Log: name, Store: b.store, Dir: filepath.Join(b.dir, "tiles"), Source: silent{}, Logger: logger})
+		require.NoError(b.t, err)
+		return s
+	}
+	b.claims, b.log = shard("claims"), shard(BlockLog)
+	b.blocks, err = OpenBlocks(BlocksConfig{
+		Origin: testOrigin, Store: b.store, Dir: b.dir, Log: b.log, Shards: []*Shard{b.claims}, Signer: b.signer, Logger: logger,
+	})
+	return err
+}
+
+// put applies one commit to a shard as if it had come from its topic.
+func (b *bench) put(s *Shard, id, stream, kind string, payload []byte) {
+	b.t.Helper()
+	var records []Record
+	s.mu.RLock()
+	next := s.st.Offset
+	s.mu.RUnlock()
+	head := s.Head()
+	if head.Term == 0 {
+		barrier, err := core.Barrier(head.Log, 0, 1, 0, "o", time.Unix(1, 0))
+		require.NoError(b.t, err)
+		records = append(records, Record{Offset: next, Value: barrier})
+		head.Term, head.Owner = 1, "o"
+		next++
+	}
+	d, err := core.Decide(head, s, &ledgerv1.AppendRequest{
+		Log: head.Log, RoutingKey: "k", RequestId: id,
+		Writes: []*ledgerv1.StreamWrite{{Stream: stream, ExpectedRevision: core.Any, Events: []*ledgerv1.Event{{Type: kind, Payload: payload}}}},
+	}, core.Provenance{Actor: "proposer-1", Recorded: time.Unix(1, 0)})
+	require.NoError(b.t, err)
+	records = append(records, Record{Offset: next, Value: d.Value})
+	require.NoError(b.t, s.apply(Fetched{Records: records, End: next + 1}))
+}
+
+func (b *bench) claim(id string) { b.put(b.claims, id, "claim-1", "t", []byte(id)) }
+
+func (b *bench) propose(id string, block *receipt.Block) {
+	b.put(b.log, id, BlockStream, BlockType, block.Marshal())
+}
+
+// next returns the honest next block.
+func (b *bench) next() *receipt.Block {
+	size := b.claims.Head().Next
+	root, err := b.claims.tree.Root(size)
+	require.NoError(b.t, err)
+	last, _ := b.blocks.Last()
+	return core.NextBlock(testOrigin, last, []receipt.Head{{Log: "claims", Size: size, Root: root}}, time.Unix(9, 0))
+}
+
+// seal takes in what the block log has and signs.
+func (b *bench) seal() error {
+	moved, err := b.blocks.follow(b.t.Context())
+	if err != nil || !moved {
+		return err
+	}
+	return b.blocks.seal()
+}
+
+func (b *bench) height() uint64 {
+	if _, block := b.blocks.Sealed(); block != nil {
+		return block.Height
+	}
+	return 0
+}
+
+// Given a replica far behind a block log that nobody writes to any more, then
+// it gets to the end by itself: the proposer waits for that before it adds one.
+func TestAReplicaFarBehindGetsToTheEndOfAQuietBlockLog(t *testing.T) {
+	b := newBench(t)
+	var last *receipt.Block
+	for i := range 2 * maxBlocks {
+		b.claim(fmt.Sprint("r", i))
+		size := b.claims.Head().Next
+		root, err := b.claims.tree.Root(size)
+		require.NoError(t, err)
+		last = core.NextBlock(testOrigin, last, []receipt.Head{{Log: "claims", Size: size, Root: root}}, time.Unix(9, 0))
+		b.propose(fmt.Sprint("p", i), last)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- b.blocks.Run(ctx) }()
+	require.Eventually(t, func() bool { return b.height() == last.Height }, 20*time.Second, time.Millisecond)
+	stop()
+	require.NoError(t, <-ended)
+}
+
+// Given proposals that don't verify among one that does, then the valid one
+// takes the height, whatever came before it.
+func TestTheFirstValidBlockWins(t *testing.T) {
+	b := newBench(t)
+	b.claim("r0")
+	honest := b.next()
+	for id, spoil := range map[string]func(x *receipt.Block){
+		"a wrong root":   func(x *receipt.Block) { x.Heads[0].Root[0] ^= 1 },
+		"another ledger": func(x *receipt.Block) { x.Origin = "evil.test" },
+		"a height ahead": func(x *receipt.Block) { x.Height = 2 },
+	} {
+		x := *honest
+		x.Heads = append([]receipt.Head(nil), honest.Heads...)
+		spoil(&x)
+		b.propose(id, &x)
+	}
+	b.put(b.log, "garbage", BlockStream, BlockType, []byte("not a block"))
+	require.NoError(t, b.seal())
+	require.Zero(t, b.height(), "nothing valid, nothing signed")
+
+	b.propose("honest", honest)
+	rival := *honest
+	rival.Time = rival.Time.Add(time.Second)
+	b.propose("rival", &rival)
+	require.NoError(t, b.seal())
+	require.Equal(t, uint64(1), b.height())
+	last, _ := b.blocks.Last()
+	require.Equal(t, honest.Hash(), last.Hash())
+}
+
+// Given a sealed commit whose stored bytes changed, then no receipt is handed
+// out and this replica signs no more.
+func TestAFlippedBitStopsTheReplica(t *testing.T) {
+	b := newBench(t)
+	b.claim("r0")
+	b.claim("r1")
+	b.propose("b1", b.next())
+	require.NoError(t, b.seal())
+	doc, err := b.blocks.Receipt("claims", 0, 1)
+	require.NoError(t, err)
+	_, err = receipt.Verify(doc.Marshal(), b.policy)
+	require.NoError(t, err)
+
+	value, err := b.claims.Commit(1)
+	require.NoError(t, err)
+	value[len(value)-1] ^= 1
+	require.NoError(t, b.store.db.Set(b.claims.rows.key(kindBody, be64(1)), value, pebble.Sync))
+	_, err = b.blocks.Receipt("claims", 0, 1)
+	require.ErrorContains(t, err, "ledger.seal.halted")
+	require.Error(t, b.blocks.Halted())
+	doc, err = b.blocks.Receipt("claims", 0, 0)
+	require.NoError(t, err, "what is intact is still proved")
+	require.NotNil(t, doc)
+}
+
+// Given a replica that signed a height, when its data but not its memory of
+// signing is replaced by another history, then it does not sign a fork.
+func TestAReplicaNeverSignsAFork(t *testing.T) {
+	b := newBench(t)
+	for i, id := range []string{"r0", "r1", "r2"} {
+		b.claim(id)
+		b.propose("b"+id, b.next())
+		require.NoError(t, b.seal())
+		require.Equal(t, uint64(i+1), b.height())
+	}
+	require.NoError(t, b.store.Close())
+	for _, name := range []string{"store", "tiles", "checkpoint"} {
+		require.NoError(t, os.RemoveAll(filepath.Join(b.dir, name)))
+	}
+	require.NoError(t, b.open())
+	for i, id := range []string{"x0", "x1"} {
+		b.claim(id)
+		b.propose("b"+id, b.next())
+		require.NoError(t, b.seal(), "height %d is below what was signed: nothing to sign yet", i+1)
+		require.Zero(t, b.height())
+	}
+	b.claim("x2")
+	b.propose("bx2", b.next())
+	require.ErrorContains(t, b.seal(), "a different head of size 3 was signed")
+	require.Zero(t, b.height())
+}
+
+// Given the same history again, a rebuilt replica signs on from where it was.
+func TestARebuiltReplicaSignsOn(t *testing.T) {
+	b := newBench(t)
+	live := func() {
+		for _, id := range []string{"r0", "r1", "r2"} {
+			b.claim(id)
+			b.propose("b"+id, b.next())
+			require.NoError(t, b.seal())
+		}
+	}
+	live()
+	before, _ := b.blocks.Sealed()
+	require.NoError(t, b.store.Close())
+	for _, name := range []string{"store", "tiles", "checkpoint"} {
+		require.NoError(t, os.RemoveAll(filepath.Join(b.dir, name)))
+	}
+	require.NoError(t, b.open())
+	live()
+	after, _ := b.blocks.Sealed()
+	require.Equal(t, string(before), string(after))
+}
+
+// Given damaged tiles of a sealed shard, reopening rebuilds them and finds
+// them equal to what was sealed.
+func TestDamagedTilesAreRebuiltToTheSealedRoot(t *testing.T) {
+	b := newBench(t)
+	b.claim("r0")
+	b.propose("b0", b.next())
+	require.NoError(t, b.seal())
+	require.NoError(t, b.store.Close())
+	require.NoError(t, os.Remove(filepath.Join(b.dir, "tiles/claims/0/tile/0/000.p/1")))
+	require.NoError(t, b.open())
+	require.Equal(t, uint64(1), b.height())
+
+	// Were a stored body changed as well, the roots would differ: no start.
+	value, err := b.claims.Commit(0)
+	require.NoError(t, err)
+	value[len(value)-1] ^= 1
+	require.NoError(t, b.store.db.Set(b.claims.rows.key(kindBody, be64(0)), value, pebble.Sync))
+	require.NoError(t, b.store.Close())
+	require.NoError(t, os.RemoveAll(filepath.Join(b.dir, "tiles/claims")))
+	require.ErrorIs(t, b.open(), errDamaged)
+}

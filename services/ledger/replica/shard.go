@@ -1,0 +1,400 @@
+package replica
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"google.golang.org/protobuf/proto"
+
+	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
+	"github.com/probity-health/probity/services/ledger/core"
+	"github.com/probity-health/probity/services/ledger/receipt"
+	"github.com/probity-health/probity/services/ledger/tiles"
+	"github.com/probity-health/probity/services/problem"
+)
+
+const (
+	// truncationGrace is how long an offset may be out of range before it
+	// counts as truncation: a new leader's high watermark lags for a moment.
+	truncationGrace = 10 * time.Second
+	// unpublished bounds the leaves a tree keeps in memory only.
+	unpublished = 1 << 16
+	retryFirst  = 20 * time.Millisecond
+	retryMost   = 2 * time.Second
+)
+
+// ShardConfig is what a Shard is made of.
+type ShardConfig struct {
+	Log    string
+	Shard  uint32
+	Store  *Store
+	Dir    string // of the tiles; the shard makes <log>/<shard> below it
+	Source Source
+	Logger *slog.Logger
+	// Signals are broadcast, besides the shard's own, at every change.
+	Signals []*Signal
+	// Grace is how long an offset may be out of range; 0 is 10 s.
+	Grace time.Duration
+}
+
+// Shard follows one partition. Run must have one caller; all else is safe for
+// concurrent use.
+type Shard struct {
+	cfg  ShardConfig
+	rows rows
+	tree *tiles.Tree
+	// Changed is broadcast when commits were applied or the shard halted.
+	Changed Signal
+
+	mu     sync.RWMutex // guards what follows
+	st     state
+	end    int64 // the topic's end as last seen; -1 before the first fetch
+	halted error
+}
+
+// OpenShard opens a shard's local data and brings its tree level with it.
+func OpenShard(cfg ShardConfig) (*Shard, error) {
+	s := &Shard{cfg: cfg, rows: cfg.Store.rows(cfg.Log, cfg.Shard), end: -1}
+	s.cfg.Logger = cfg.Logger.With("log", cfg.Log, "shard", cfg.Shard)
+	if s.cfg.Grace == 0 {
+		s.cfg.Grace = truncationGrace
+	}
+	var err error
+	if s.st, err = s.rows.state(); err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(cfg.Dir, cfg.Log, strconv.Itoa(int(cfg.Shard)))
+	s.tree, err = tiles.Open(dir)
+	if errors.Is(err, tiles.ErrDamaged) || (err == nil && s.tree.Size() > s.st.Next) {
+		// The bodies are the truth the tiles derive from. Blocks compares
+		// the outcome with what was sealed.
+		s.cfg.Logger.Warn("rebuilding the tiles from the stored commits", "cause", err)
+		if err := tiles.Reset(dir); err != nil {
+			return nil, err
+		}
+		s.tree, err = tiles.Open(dir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	err = s.rows.eachBody(s.tree.Size(), s.st.Next, func(_ uint64, value []byte) (bool, error) {
+		s.tree.Append(receipt.Entry(value))
+		return true, s.publishSome()
+	})
+	return s, err
+}
+
+// publishSome keeps the unpublished part of the tree bounded.
+func (s *Shard) publishSome() error {
+	if done, _ := s.tree.Published(); s.tree.Size()-done < unpublished {
+		return nil
+	}
+	if err := s.cfg.Store.Sync(); err != nil {
+		return err
+	}
+	return s.tree.Publish(s.tree.Size())
+}
+
+// Head returns where the shard stands.
+func (s *Shard) Head() core.Head {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return core.Head{Log: s.cfg.Log, Shard: s.cfg.Shard, Next: s.st.Next, Term: s.st.Term, Owner: s.st.Owner}
+}
+
+// Tree returns the shard's tree. Its size may be past Head's for a moment.
+func (s *Shard) Tree() *tiles.Tree { return s.tree }
+
+// LastRevision implements core.View.
+func (s *Shard) LastRevision(stream string) (int64, error) { return s.rows.LastRevision(stream) }
+
+// Request implements core.View.
+func (s *Shard) Request(id string) (core.Seen, bool, error) { return s.rows.Request(id) }
+
+// Halted returns why the shard stopped following, nil while it follows.
+func (s *Shard) Halted() error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.halted
+}
+
+// Lag returns how many records the topic holds that were not applied, and
+// false before the topic was reached for the first time.
+func (s *Shard) Lag() (int64, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return max(0, s.end-s.st.Offset), s.end >= 0
+}
+
+// WaitOffset waits until the record at a Kafka offset was judged.
+func (s *Shard) WaitOffset(ctx context.Context, offset int64) error {
+	return s.wait(ctx, func(st state) bool { return st.Offset > offset })
+}
+
+// WaitIndex waits until the commit at an index is readable.
+func (s *Shard) WaitIndex(ctx context.Context, index uint64) error {
+	return s.wait(ctx, func(st state) bool { return st.Next > index })
+}
+
+func (s *Shard) wait(ctx context.Context, reached func(state) bool) error {
+	for {
+		changed := s.Changed.Wait()
+		s.mu.RLock()
+		ok, halted := reached(s.st), s.halted
+		s.mu.RUnlock()
+		switch {
+		case ok:
+			return nil
+		case halted != nil:
+			return halted
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (s *Shard) halt(rule, what string, cause error) error {
+	err := problem.New(problem.Unavailable, problem.Problem{
+		RuleID:  rule,
+		Message: fmt.Sprintf("shard %s/%d is halted at index %d: %s", s.cfg.Log, s.cfg.Shard, s.Head().Next, what),
+		Fix:     "what was sealed stays readable; compare the topic with another replica before anything is deleted",
+	}).Because(cause)
+	s.cfg.Logger.Error("REPLICA HALTED: the topic and this replica disagree", "rule", rule, "what", what, "cause", cause)
+	s.mu.Lock()
+	s.halted = err
+	s.mu.Unlock()
+	s.broadcast()
+	return err
+}
+
+func (s *Shard) broadcast() {
+	s.Changed.Broadcast()
+	for _, sig := range s.cfg.Signals {
+		sig.Broadcast()
+	}
+}
+
+// Run follows the topic until ctx ends, which is no error, or the shard halts.
+func (s *Shard) Run(ctx context.Context) error {
+	var (
+		checked  bool // the topic's tail was compared since the last failure
+		delay    = retryFirst
+		lostFrom time.Time
+	)
+	for ctx.Err() == nil {
+		var err error
+		if !checked {
+			err = s.checkTail(ctx)
+			checked = err == nil
+		}
+		if checked {
+			err = s.step(ctx)
+		}
+		var v *core.Violation
+		switch {
+		case err == nil:
+			delay, lostFrom = retryFirst, time.Time{}
+			continue
+		case ctx.Err() != nil:
+			return nil
+		case s.Halted() != nil:
+			return s.Halted()
+		case errors.As(err, &v):
+			return s.halt(v.Rule, v.What, nil)
+		case errors.Is(err, ErrOutOfRange):
+			if lostFrom.IsZero() {
+				lostFrom = time.Now()
+			}
+			if time.Since(lostFrom) >= s.cfg.Grace {
+				return s.halt("ledger.topic.truncated", "the topic no longer holds what was read from it", nil)
+			}
+		default:
+			s.cfg.Logger.Warn("following failed, trying again", "error", err)
+		}
+		checked = false
+		select {
+		case <-time.After(delay):
+		case <-ctx.Done():
+		}
+		delay = min(2*delay, retryMost)
+	}
+	return nil
+}
+
+// checkTail reads the last followed record again: a topic that was cut and
+// written anew, or deleted and made again, reads back differently.
+func (s *Shard) checkTail(ctx context.Context) error {
+	s.mu.RLock()
+	st := s.st
+	s.mu.RUnlock()
+	if st.Offset == 0 {
+		return nil
+	}
+	got, err := s.cfg.Source.Fetch(ctx, st.Offset-1)
+	if err != nil {
+		return err
+	}
+	if len(got.Records) == 0 {
+		return ErrOutOfRange
+	}
+	first := got.Records[0]
+	if sum := sha256.Sum256(first.Value); first.Offset != st.Offset-1 || !bytes.Equal(sum[:], st.Last) {
+		return s.halt("ledger.topic.rewritten", fmt.Sprintf("the record at offset %d is not the one followed before", st.Offset-1), nil)
+	}
+	return nil
+}
+
+// step fetches once and applies what came.
+func (s *Shard) step(ctx context.Context) error {
+	s.mu.RLock()
+	next := s.st.Offset
+	s.mu.RUnlock()
+	got, err := s.cfg.Source.Fetch(ctx, next)
+	if err != nil {
+		return err
+	}
+	if len(got.Records) == 0 {
+		s.mu.Lock()
+		first := s.end < 0
+		s.end = got.End
+		s.mu.Unlock()
+		if first {
+			s.broadcast()
+		}
+		if got.End < next {
+			return ErrOutOfRange
+		}
+		return nil
+	}
+	return s.apply(got)
+}
+
+// apply judges fetched records and stores the valid ones. On a broken rule it
+// keeps the records before it.
+func (s *Shard) apply(got Fetched) error {
+	s.mu.RLock()
+	st := s.st
+	s.mu.RUnlock()
+	head := core.Head{Log: s.cfg.Log, Shard: s.cfg.Shard, Next: st.Next, Term: st.Term, Owner: st.Owner}
+	view := core.NewOverlay(s.rows)
+	batch := s.cfg.Store.db.NewBatch()
+	defer batch.Close()
+	var entries [][]byte
+	var broken error
+	for _, rec := range got.Records {
+		if rec.Offset != st.Offset {
+			broken = &core.Violation{Rule: "ledger.topic.gap", What: fmt.Sprintf("expected offset %d, found %d", st.Offset, rec.Offset)}
+			break
+		}
+		j, err := core.Judge(head, view, rec.Value)
+		if err != nil {
+			broken = err
+			break
+		}
+		switch j.Verdict {
+		case core.Accepted:
+			view.Add(j.Commit, j.Seen)
+			if err := s.rows.putCommit(batch, j.Commit, j.Seen, rec.Value); err != nil {
+				return err
+			}
+			entries = append(entries, j.Seen.Entry)
+		case core.Raised:
+			s.cfg.Logger.Info("term raised", "term", j.Head.Term, "index", head.Next)
+		case core.Void:
+			s.cfg.Logger.Warn("ignored a record of a deposed owner", "offset", rec.Offset, "term", j.Commit.Term, "reigning", head.Term)
+		}
+		head = j.Head
+		sum := sha256.Sum256(rec.Value)
+		st.Offset, st.Last = rec.Offset+1, sum[:]
+	}
+	st.Next, st.Term, st.Owner = head.Next, head.Term, head.Owner
+	if err := s.rows.putState(batch, st); err != nil {
+		return err
+	}
+	if err := batch.Commit(pebble.NoSync); err != nil {
+		return err
+	}
+	for _, e := range entries {
+		s.tree.Append(e)
+	}
+	s.mu.Lock()
+	s.st, s.end = st, got.End
+	s.mu.Unlock()
+	s.broadcast()
+	if broken != nil {
+		return broken
+	}
+	return s.publishSome()
+}
+
+// Commit returns a commit's record value.
+func (s *Shard) Commit(index uint64) ([]byte, error) {
+	value, _, err := s.rows.commit(index)
+	return value, err
+}
+
+// Commits calls visit with the decoded commits from an index on, in order,
+// up to where the shard stands; it returns the index to go on from.
+func (s *Shard) Commits(from uint64, visit func(c *ledgerv1.Commit) (more bool)) (uint64, error) {
+	to := s.Head().Next
+	if from >= to {
+		return from, nil
+	}
+	err := s.rows.eachBody(from, to, func(index uint64, value []byte) (bool, error) {
+		c := &ledgerv1.Commit{}
+		if proto.Unmarshal(value, c) != nil {
+			return false, errDamaged
+		}
+		from = index + 1
+		return visit(c), nil
+	})
+	return from, err
+}
+
+// Stream calls visit with a stream's events from a revision on, oldest first.
+func (s *Shard) Stream(stream string, from uint64, visit func(*ledgerv1.RecordedEvent) (more bool)) error {
+	return s.rows.eachExtent(stream, from, func(e extent) (bool, error) {
+		if e.first+uint64(e.count) <= from {
+			return true, nil
+		}
+		_, c, err := s.rows.commit(e.index)
+		if err != nil {
+			return false, err
+		}
+		if e.write >= len(c.Writes) || len(c.Writes[e.write].Events) != e.count {
+			return false, errDamaged
+		}
+		for i := range c.Writes[e.write].Events {
+			if e.first+uint64(i) < from {
+				continue
+			}
+			if !visit(Recorded(c, e.write, i)) {
+				return false, nil
+			}
+		}
+		return true, nil
+	})
+}
+
+// Recorded returns one event of a commit as readers see it.
+func Recorded(c *ledgerv1.Commit, write, event int) *ledgerv1.RecordedEvent {
+	w := c.Writes[write]
+	return &ledgerv1.RecordedEvent{
+		Position: &ledgerv1.Position{Log: c.Log, Shard: c.Shard, Index: c.Index},
+		Stream:   w.Stream, Revision: w.FirstRevision + uint64(event), Event: w.Events[event],
+		RecordedTime: c.RecordedTime, Actor: c.Actor, RequestId: c.RequestId,
+		Traceparent: c.Traceparent, Causation: c.Causation,
+	}
+}

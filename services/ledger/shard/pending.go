@@ -1,0 +1,110 @@
+package shard
+
+import (
+	"context"
+	"errors"
+	"math/bits"
+	"sync/atomic"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
+	"github.com/probity-health/probity/services/ledger/core"
+	"github.com/probity-health/probity/services/ledger/receipt"
+	"github.com/probity-health/probity/services/problem"
+)
+
+// Pending is a submitted append.
+type Pending struct {
+	request    *ledgerv1.AppendRequest
+	provenance core.Provenance
+	size       int
+	writer     *Writer
+	abandoned  atomic.Bool // the caller left; not worth deciding
+	retried    bool        // its group's outcome was unknown once
+
+	done   chan struct{} // closed after answer and err are set
+	answer Answer
+	err    error
+}
+
+// Answer is an acknowledged append.
+type Answer struct {
+	core.Seen
+	// Replayed: the request id had been seen before this append was sent.
+	Replayed bool
+
+	promise *groupPromise
+	place   int
+}
+
+// Wait waits for the answer: an acknowledged commit, a *core.ConflictError,
+// or a *problem.Error. When ctx ends first the outcome is unknown and the
+// error says how to learn it.
+func (p *Pending) Wait(ctx context.Context) (Answer, error) {
+	select {
+	case <-p.done:
+		return p.answer, p.err
+	case <-ctx.Done():
+		p.abandoned.Store(true)
+		return Answer{}, problem.New(problem.Unavailable, problem.Problem{
+			RuleID:  "ledger.append.outcome-unknown",
+			Message: "the call ended before the append was acknowledged; it may have been made or not",
+			Fix:     "send the same append again with the same request id: it's made at most once",
+		}).Because(ctx.Err())
+	}
+}
+
+// Promise returns the signed promise document of the answer.
+func (a Answer) Promise() ([]byte, error) {
+	if a.promise == nil {
+		return nil, errors.New("shard: no promise of an append that was not made")
+	}
+	return a.promise.document(a.place, a.Index, a.Entry)
+}
+
+// groupPromise is what the promises of a group share.
+type groupPromise struct {
+	log   string
+	shard uint32
+	paths [][]receipt.Hash
+	note  []byte
+}
+
+func (g *groupPromise) document(place int, index uint64, entry []byte) ([]byte, error) {
+	p := receipt.Promise{Log: g.log, Shard: g.shard, Index: index, Entry: entry, Proof: g.paths[place], Note: g.note}
+	return p.Marshal(), nil
+}
+
+// paths returns the root of the RFC 6962 tree over leaves and every leaf's
+// audit path in it, from the leaf up.
+func paths(leaves []receipt.Hash) (receipt.Hash, [][]receipt.Hash) {
+	out := make([][]receipt.Hash, len(leaves))
+	if len(leaves) == 0 {
+		return receipt.EmptyRoot(), out
+	}
+	var root func(from, to int) receipt.Hash
+	root = func(from, to int) receipt.Hash {
+		if to-from == 1 {
+			return leaves[from]
+		}
+		// The left part is the largest power of two below the whole.
+		middle := from + 1<<(bits.Len(uint(to-from-1))-1)
+		left, right := root(from, middle), root(middle, to)
+		for i := from; i < middle; i++ {
+			out[i] = append(out[i], right)
+		}
+		for i := middle; i < to; i++ {
+			out[i] = append(out[i], left)
+		}
+		return receipt.Hash(tlog.NodeHash(tlog.Hash(left), tlog.Hash(right)))
+	}
+	return root(0, len(leaves)), out
+}
+
+// isRefusal tells a verdict on the request from a failure to reach one.
+func isRefusal(err error) bool {
+	var c *core.ConflictError
+	var p *problem.Error
+	return errors.As(err, &c) || errors.As(err, &p)
+}

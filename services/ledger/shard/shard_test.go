@@ -1,0 +1,101 @@
+package shard
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"testing"
+	"time"
+
+	"github.com/segmentio/kafka-go/protocol"
+	"github.com/stretchr/testify/require"
+	"github.com/transparency-dev/merkle/proof"
+	"github.com/transparency-dev/merkle/rfc6962"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"pgregory.net/rapid"
+
+	"github.com/probity-health/probity/services/ledger/receipt"
+)
+
+// Two other implementations of the format read what this one writes.
+func TestABatchIsReadByOthers(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p := producer{id: rapid.Int64Min(0).Draw(t, "id"), epoch: rapid.Int16Min(0).Draw(t, "epoch"), sequence: rapid.Int32Min(0).Draw(t, "sequence")}
+		at := time.UnixMilli(rapid.Int64Range(1, 1<<41).Draw(t, "at"))
+		var records []record
+		for range rapid.IntRange(1, 20).Draw(t, "n") {
+			r := record{value: rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(t, "value")}
+			if rapid.Bool().Draw(t, "keyed") {
+				r.key = rapid.SliceOfN(rapid.Byte(), 1, 16).Draw(t, "key")
+			}
+			if rapid.Bool().Draw(t, "traced") {
+				r.traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+			}
+			records = append(records, r)
+		}
+		set := encodeBatch(p, at, records)
+
+		var batch kmsg.RecordBatch
+		if err := batch.ReadFrom(set[4:]); err != nil {
+			t.Fatal(err)
+		}
+		if batch.ProducerID != p.id || batch.ProducerEpoch != p.epoch || batch.FirstSequence != p.sequence || batch.MaxTimestamp != at.UnixMilli() {
+			t.Fatalf("header %+v", batch)
+		}
+		theirs, err := kfake.BatchRecords(batch)
+		if err != nil || len(theirs) != len(records) {
+			t.Fatalf("%d records: %v", len(theirs), err)
+		}
+
+		// kafka-go checks the CRC as well.
+		var rs protocol.RecordSet
+		if _, err := rs.ReadFrom(bytes.NewReader(set)); err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range records {
+			got, err := rs.Records.ReadRecord()
+			if err != nil {
+				t.Fatal(err)
+			}
+			value, err := protocol.ReadAll(got.Value)
+			if err != nil || !bytes.Equal(value, want.value) || !bytes.Equal(theirs[i].Value, want.value) {
+				t.Fatalf("value %d differs: %v", i, err)
+			}
+			key, err := protocol.ReadAll(got.Key)
+			if err != nil || !bytes.Equal(key, want.key) || !bytes.Equal(theirs[i].Key, want.key) {
+				t.Fatalf("key %d differs: %v", i, err)
+			}
+			if (want.traceparent != "") != (len(got.Headers) == 1) || (len(got.Headers) == 1 && string(got.Headers[0].Value) != want.traceparent) {
+				t.Fatalf("headers %d: %v", i, got.Headers)
+			}
+		}
+		if _, err := rs.Records.ReadRecord(); !errors.Is(err, io.EOF) {
+			t.Fatalf("more records: %v", err)
+		}
+	})
+}
+
+func TestSequencesWrapAsKafkas(t *testing.T) {
+	require.Equal(t, int32(7), producer{sequence: 5}.after(2).sequence)
+	// 2^31-1 is followed by 0 (Kafka's DefaultRecordBatch.incrementSequence).
+	require.Equal(t, int32(0), producer{sequence: 1<<31 - 1}.after(1).sequence)
+	require.Equal(t, int32(4), producer{sequence: 1<<31 - 6}.after(10).sequence)
+}
+
+func TestEveryPathOfAGroupLeadsToItsRoot(t *testing.T) {
+	for n := 1; n <= 70; n++ {
+		leaves := make([]receipt.Hash, n)
+		for i := range leaves {
+			leaves[i] = receipt.LeafHash([]byte{byte(i)})
+		}
+		root, all := paths(leaves)
+		for i, path := range all {
+			raw := make([][]byte, len(path))
+			for k := range path {
+				raw[k] = path[k][:]
+			}
+			require.NoError(t, proof.VerifyInclusion(rfc6962.DefaultHasher, uint64(i), uint64(n), leaves[i][:], raw, root[:]), "%d of %d", i, n)
+		}
+	}
+}

@@ -1,0 +1,149 @@
+package views
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/probity-health/probity/services/problem"
+)
+
+// applyScript is the one writer of a view. Redis runs it alone, but doesn't
+// undo it when it fails half way, so what can fail is looked at first (the
+// keys' types), and what fails all the same is parked rather than tried again:
+// a repeated increment would be a wrong sum.
+//
+//	KEYS: offset, meta, parked, then data keys
+//	ARGV: from, next, version, generation, then for each commit
+//	      index, reason ("" unless it is parked), number of commands, then for each command
+//	      number of its data key, type it expects ("" is any), name, number of arguments, arguments
+//
+// Answers {"ok", offset, commits applied}, {"gap", offset}, {"superseded", offset}
+// or {"clash", index}: the commit at index expects another type than the key has.
+var applyScript = redis.NewScript(`
+local stored = tonumber(redis.call('GET', KEYS[1]) or '0')
+local from, next, version = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+if (redis.call('HGET', KEYS[2], 'gen') or '0') ~= ARGV[4] then
+  return {'gap', stored}
+end
+if stored == 0 and tonumber(redis.call('HGET', KEYS[2], 'live') or '0') > version then
+  return {'superseded', stored}
+end
+if stored < from then
+  return {'gap', stored}
+end
+if stored >= next then
+  return {'ok', stored, 0}
+end
+
+local types, commits, at = {}, {}, 5
+while at <= #ARGV do
+  local commit = {index = tonumber(ARGV[at]), reason = ARGV[at + 1], ops = {}}
+  local count = tonumber(ARGV[at + 2])
+  at = at + 3
+  for i = 1, count do
+    local key, kind, n = KEYS[3 + tonumber(ARGV[at])], ARGV[at + 1], tonumber(ARGV[at + 3])
+    local op = {ARGV[at + 2], key}
+    for a = 1, n do op[2 + a] = ARGV[at + 3 + a] end
+    at = at + 4 + n
+    if commit.index >= stored then
+      local have = types[key] or redis.call('TYPE', key).ok
+      if kind ~= '' and have ~= 'none' and have ~= kind then
+        return {'clash', commit.index}
+      end
+      if kind ~= '' then have = kind else have = 'none' end
+      types[key] = have
+      commit.ops[i] = op
+    end
+  end
+  if commit.index >= stored then commits[#commits + 1] = commit end
+end
+
+for _, commit in ipairs(commits) do
+  local reason = commit.reason
+  for _, op in ipairs(commit.ops) do
+    local answer = redis.pcall(unpack(op))
+    if type(answer) == 'table' and answer.err then reason = 'partly applied: ' .. op[1] end
+  end
+  if reason ~= '' then redis.call('HSET', KEYS[3], string.format('%.0f', commit.index), reason) end
+end
+redis.call('SET', KEYS[1], ARGV[2])
+return {'ok', next, #commits}
+`)
+
+// liveScript switches a shard's readers to a version, never back, and never
+// to a generation other than the one that was built.
+//
+//	KEYS: meta; ARGV: version, generation. Answers the version that is live
+//	now, or -1 when the generation is another.
+var liveScript = redis.NewScript(`
+if (redis.call('HGET', KEYS[1], 'gen') or '0') ~= ARGV[2] then return -1 end
+local live = tonumber(redis.call('HGET', KEYS[1], 'live') or '0')
+if live >= tonumber(ARGV[1]) then return live end
+redis.call('HSET', KEYS[1], 'live', ARGV[1])
+return tonumber(ARGV[1])
+`)
+
+// change is what one commit does to a view.
+type change struct {
+	index  uint64
+	reason string // why it is parked; then ops is empty
+	ops    []Op
+}
+
+// applied is the script's answer.
+type applied struct {
+	verdict string
+	offset  uint64 // of a clash: the commit's index
+	commits int64
+}
+
+// apply runs the script for the commits from..next of one shard.
+func (v *View) apply(ctx context.Context, b build, from, next uint64, changes []change) (applied, error) {
+	keys := []string{v.offset(b), v.meta(b.shard), v.parked(b)}
+	numbers := map[string]string{}
+	args := []any{from, next, b.version, b.generation}
+	for _, c := range changes {
+		args = append(args, c.index, c.reason, len(c.ops))
+		for _, o := range c.ops {
+			number, ok := numbers[o.key]
+			if !ok {
+				keys = append(keys, v.data(b, o.key))
+				number = strconv.Itoa(len(keys) - 3)
+				numbers[o.key] = number
+			}
+			args = append(args, number, o.kind, o.cmd, len(o.args))
+			for _, a := range o.args {
+				args = append(args, a)
+			}
+		}
+	}
+	answer, err := applyScript.Run(ctx, v.client, keys, args...).Slice()
+	if err != nil {
+		return applied{}, away(err)
+	}
+	var out applied
+	if len(answer) >= 2 {
+		out.verdict, _ = answer[0].(string)
+		n, _ := answer[1].(int64)
+		out.offset = uint64(max(n, 0))
+	}
+	if len(answer) >= 3 {
+		out.commits, _ = answer[2].(int64)
+	}
+	if out.verdict == "" {
+		return applied{}, fmt.Errorf("views: the script answered with %d values", len(answer))
+	}
+	return out, nil
+}
+
+// away says that Redis can't be reached, or can't serve.
+func away(cause error) error {
+	return problem.New(problem.Unavailable, problem.Problem{
+		RuleID:  "views.unavailable",
+		Message: "the lists are not available just now",
+		Fix:     "ask again in a moment; claims are still accepted and decided",
+	}).Because(cause)
+}

@@ -1,0 +1,292 @@
+package embedded_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	enumspb "go.temporal.io/api/enums/v1"
+	historypb "go.temporal.io/api/history/v1"
+	"go.temporal.io/api/temporalproto"
+	"go.temporal.io/sdk/client"
+
+	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
+	gatewayv1 "github.com/probity-health/probity/proto/probity/gateway/v1"
+	workflowsv1 "github.com/probity-health/probity/proto/probity/workflows/v1"
+	"github.com/probity-health/probity/services/identity"
+	"github.com/probity-health/probity/services/problem"
+	"github.com/probity-health/probity/standalone/embedded"
+	"github.com/probity-health/probity/workflows/claim"
+	"github.com/probity-health/probity/workflows/claimfile"
+	"github.com/probity-health/probity/workflows/follower"
+	"github.com/probity-health/probity/workflows/service"
+	"github.com/probity-health/probity/workflows/worker"
+)
+
+const (
+	fileID  = "fil_aaaaaaaaaaaaaaaaaaaaaaaaaa"
+	claimID = "clm_aaaaaaaaaaaaaaaaaaaaaaaaaa"
+)
+
+// installation is every service the workflows call, with one file and one pended claim.
+type installation struct {
+	mu       sync.Mutex
+	claims   uint32
+	decided  map[uint32]int
+	holdAt   uint32        // the chunk from this ordinal on waits
+	reached  chan struct{} // closed when it is asked for
+	release  chan struct{} // closed to let it through
+	once     sync.Once
+	complete bool
+	status   claimsv1.ClaimStatus
+	resolved int
+}
+
+func newInstallation(claims uint32) *installation {
+	i := &installation{
+		claims: claims, decided: map[uint32]int{}, holdAt: claims + 1,
+		reached: make(chan struct{}), release: make(chan struct{}), status: claimsv1.ClaimStatus_CLAIM_STATUS_PENDED,
+	}
+	return i
+}
+
+func (i *installation) AdjudicateChunk(ctx context.Context, q *gatewayv1.AdjudicateChunkRequest) (*gatewayv1.AdjudicateChunkResponse, error) {
+	if q.GetFirstOrdinal() >= i.holdAt {
+		i.once.Do(func() { close(i.reached) })
+		select {
+		case <-i.release:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for n := range q.GetCount() {
+		i.decided[q.GetFirstOrdinal()+n]++
+	}
+	return &gatewayv1.AdjudicateChunkResponse{Paid: q.GetCount()}, nil
+}
+
+func (i *installation) GetFile(context.Context, *claimsv1.GetFileRequest) (*claimsv1.GetFileResponse, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	f := &claimsv1.File{FileId: fileID, SubmitterOrg: "prov", ClaimCount: i.claims, State: claimsv1.FileState_FILE_STATE_PROCESSING}
+	if i.complete {
+		f.State = claimsv1.FileState_FILE_STATE_COMPLETE
+	}
+	return &claimsv1.GetFileResponse{File: f}, nil
+}
+
+func (i *installation) CreateRemittances(context.Context, *claimsv1.CreateRemittancesRequest) (*claimsv1.CreateRemittancesResponse, error) {
+	return &claimsv1.CreateRemittancesResponse{Remittances: []*claimsv1.Remittance{{RemittanceId: "rem_1"}}}, nil
+}
+
+func (i *installation) CompleteFile(context.Context, *claimsv1.CompleteFileRequest) (*claimsv1.CompleteFileResponse, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.complete = true
+	return &claimsv1.CompleteFileResponse{}, nil
+}
+
+func (i *installation) summary() *claimsv1.ClaimSummary {
+	return &claimsv1.ClaimSummary{ClaimId: claimID, Status: i.status, SubmitterOrg: "prov", PayerId: "payer"}
+}
+
+func (i *installation) GetClaim(context.Context, *claimsv1.GetClaimRequest) (*claimsv1.GetClaimResponse, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return &claimsv1.GetClaimResponse{Claim: i.summary()}, nil
+}
+
+func (i *installation) ResolveClaim(_ context.Context, q *claimsv1.ResolveClaimRequest) (*claimsv1.ResolveClaimResponse, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if q.GetRequestId() == "refused" {
+		return nil, problem.New(problem.Forbidden, problem.Problem{RuleID: "test.refused", Message: "not now", Fix: "wait"})
+	}
+	i.resolved++
+	i.status = claimsv1.ClaimStatus_CLAIM_STATUS_PAID
+	return &claimsv1.ResolveClaimResponse{Claim: i.summary()}, nil
+}
+
+var testKeys = worker.Keys{Current: [32]byte{1, 2, 3}}
+
+func dialSealed(t *testing.T, server *embedded.Temporal) client.Client {
+	t.Helper()
+	c, err := worker.Dial(worker.Connection{HostPort: server.HostPort(), Namespace: embedded.Namespace, Keys: testKeys})
+	require.NoError(t, err)
+	t.Cleanup(c.Close)
+	return c
+}
+
+func startWorker(t *testing.T, c client.Client, i *installation) *worker.Worker {
+	t.Helper()
+	w := worker.New(worker.Deps{Temporal: c, Gateway: i, Files: i, Remittances: i, Claims: i})
+	require.NoError(t, w.Start())
+	t.Cleanup(w.Stop)
+	return w
+}
+
+func newService(t *testing.T, c client.Client, i *installation) *service.Service {
+	t.Helper()
+	authorizer, err := identity.NewAuthorizer()
+	require.NoError(t, err)
+	return service.New(service.Deps{Temporal: c, TaskQueue: worker.TaskQueue, Files: i, Claims: i, Authorizer: authorizer})
+}
+
+func TestAFileGoesOnWithAnotherWorkerWhereTheFirstStopped(t *testing.T) {
+	// Given a file half of whose claims are decided when its worker stops in the middle of a chunk.
+	ctx := testContext(t)
+	server := startTemporal(t, t.TempDir())
+	c := dialSealed(t, server)
+	i := newInstallation(2_100)
+	i.holdAt = 1_000
+	starter := follower.Temporal{Client: c, TaskQueue: worker.TaskQueue}
+	w := startWorker(t, c, i)
+	require.NoError(t, starter.StartFile(ctx, fileID))
+	require.NoError(t, starter.StartFile(ctx, fileID), "starting twice is starting once")
+	<-i.reached
+	svc := newService(t, c, i)
+	asBiller := identity.WithPrincipal(ctx, identity.Principal{Subject: "biller", Org: "prov", Roles: []identity.Role{identity.RoleSubmitter}})
+	require.Eventually(t, func() bool {
+		p, err := svc.GetFileProgress(asBiller, &workflowsv1.GetFileProgressRequest{FileId: fileID})
+		return err == nil && p.GetDone() == 1_000 && p.GetStage() == claimfile.StageDeciding && p.GetClaimCount() == 2_100
+	}, 20*time.Second, 20*time.Millisecond)
+	stopped := make(chan struct{})
+	go func() { w.Stop(); close(stopped) }()
+
+	// When another worker takes over, on another connection.
+	c2 := dialSealed(t, server)
+	startWorker(t, c2, i)
+	close(i.release)
+	<-stopped
+
+	// Then the file is completed, every claim decided, and starting it again does nothing.
+	require.NoError(t, c2.GetWorkflow(ctx, claimfile.WorkflowID(fileID), "").Get(ctx, nil))
+	require.Len(t, i.decided, 2_100)
+	require.True(t, i.complete)
+	p, err := newService(t, c2, i).GetFileProgress(asBiller, &workflowsv1.GetFileProgressRequest{FileId: fileID})
+	require.NoError(t, err)
+	require.Equal(t, claimfile.StageComplete, p.GetStage())
+	require.EqualValues(t, 2_100, p.GetPaid())
+	require.NoError(t, follower.Temporal{Client: c2, TaskQueue: worker.TaskQueue}.StartFile(ctx, fileID))
+	_, err = svc.GetFileProgress(identity.WithPrincipal(ctx, identity.Principal{Subject: "x", Org: "other", Roles: []identity.Role{identity.RoleSubmitter}}),
+		&workflowsv1.GetFileProgressRequest{FileId: fileID})
+	require.True(t, problem.Is(err, problem.Forbidden), "another organisation's file isn't shown: %v", err)
+	record(t, ctx, c2, claimfile.WorkflowID(fileID), "claimfile.json")
+}
+
+func TestAReviewerDecidesAPendedClaimOnce(t *testing.T) {
+	ctx := testContext(t)
+	dir := t.TempDir()
+	server := startTemporal(t, dir)
+	c := dialSealed(t, server)
+	i := newInstallation(0)
+	startWorker(t, c, i)
+	starter := follower.Temporal{Client: c, TaskQueue: worker.TaskQueue}
+	require.NoError(t, starter.StartClaim(ctx, claimID, "2099-12-21"))
+	svc := newService(t, c, i)
+	reviewer := identity.WithPrincipal(ctx, identity.Principal{
+		Subject: "rev-7", Org: "payer-org", Roles: []identity.Role{identity.RoleAdjudicator}, Payers: []string{"payer"},
+	})
+	review := func(ctx context.Context, id, reason string) (*workflowsv1.ReviewClaimResponse, error) {
+		return svc.ReviewClaim(ctx, &workflowsv1.ReviewClaimRequest{ClaimId: claimID, RequestId: id, Resolution: "approve", Reason: reason})
+	}
+
+	// Given the review is open, and refusals reach the reviewer in the services' words.
+	open, err := svc.GetReview(reviewer, &workflowsv1.GetReviewRequest{ClaimId: claimID})
+	require.NoError(t, err)
+	require.Equal(t, claim.StateOpen, open.GetState())
+	require.Equal(t, time.Date(2099, 12, 22, 0, 0, 0, 0, time.UTC), open.GetDueTime().AsTime())
+	_, err = review(reviewer, "refused", "MARKER-REASON")
+	p := problem.As(err)
+	require.Equal(t, problem.Forbidden, p.Kind, err)
+	require.Equal(t, []problem.Problem{{RuleID: "test.refused", Message: "not now", Fix: "wait"}}, p.Problems)
+	_, err = review(reviewer, "r0", "")
+	require.Equal(t, problem.Invalid, problem.As(err).Kind, "the workflow's own refusal")
+	biller := identity.WithPrincipal(ctx, identity.Principal{Subject: "b", Org: "prov", Roles: []identity.Role{identity.RoleSubmitter}})
+	_, err = review(biller, "r0", "please")
+	require.Equal(t, problem.Forbidden, problem.As(err).Kind, "a submitter doesn't review its own claim")
+
+	// When the reviewer approves, then the answer is the decision, and asking again repeats it.
+	for range 2 {
+		answer, err := review(reviewer, "r1", "MARKER-REASON")
+		require.NoError(t, err)
+		require.Equal(t, claimsv1.ClaimStatus_CLAIM_STATUS_PAID, answer.GetClaim().GetStatus())
+	}
+	require.NoError(t, c.GetWorkflow(ctx, claim.WorkflowID(claimID), "").Get(ctx, nil))
+	_, err = review(reviewer, "r2", "another")
+	require.Equal(t, problem.Conflict, problem.As(err).Kind, err)
+	answer, err := review(reviewer, "r1", "MARKER-REASON")
+	require.NoError(t, err, "also after the workflow's end")
+	require.Equal(t, claimsv1.ClaimStatus_CLAIM_STATUS_PAID, answer.GetClaim().GetStatus())
+	require.Equal(t, 1, i.resolved)
+	decided, err := svc.GetReview(reviewer, &workflowsv1.GetReviewRequest{ClaimId: claimID})
+	require.NoError(t, err)
+	require.Equal(t, claim.StateDecided, decided.GetState())
+
+	// And the follower's late messages are no trouble.
+	require.NoError(t, starter.StartClaim(ctx, claimID, "2099-12-21"))
+	require.NoError(t, starter.ClaimDecided(ctx, claimID))
+	require.NoError(t, starter.ClaimDecided(ctx, "clm_unknown"))
+	record(t, ctx, c, claim.WorkflowID(claimID), "claim.json")
+
+	// And nothing of the review is in clear on the server's disk.
+	c.Close()
+	require.NoError(t, server.Stop())
+	files, err := filepath.Glob(filepath.Join(dir, "temporal.db*"))
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	for _, name := range files {
+		raw, err := os.ReadFile(name)
+		require.NoError(t, err)
+		for _, secret := range []string{"MARKER-REASON", "rev-7", "not now", "test.refused"} {
+			require.False(t, bytes.Contains(raw, []byte(secret)), "%s is in clear in %s", secret, filepath.Base(name))
+		}
+	}
+}
+
+func TestAReviewStartsAWorkflowThatTheFollowerHasNot(t *testing.T) {
+	ctx := testContext(t)
+	c := dialSealed(t, startTemporal(t, t.TempDir()))
+	i := newInstallation(0)
+	startWorker(t, c, i)
+	svc := newService(t, c, i)
+	reviewer := identity.WithPrincipal(ctx, identity.Principal{Subject: "rev-7", Roles: []identity.Role{identity.RoleAdjudicator}, Payers: []string{"*"}})
+	answer, err := svc.ReviewClaim(reviewer, &workflowsv1.ReviewClaimRequest{ClaimId: claimID, RequestId: "r1", Resolution: "deny", Reason: "x"})
+	require.NoError(t, err)
+	require.Equal(t, claimID, answer.GetClaim().GetClaimId())
+	require.NoError(t, c.GetWorkflow(ctx, claim.WorkflowID(claimID), "").Get(ctx, nil))
+}
+
+// record keeps a workflow's history for the replay test, when asked to:
+// PROBITY_RECORD_HISTORIES=../../workflows/worker/testdata go test -run 'AFile|AReviewer' ./embedded
+func record(t *testing.T, ctx context.Context, c client.Client, workflowID, name string) {
+	t.Helper()
+	dir := os.Getenv("PROBITY_RECORD_HISTORIES")
+	if dir == "" {
+		return
+	}
+	var h historypb.History
+	for events := c.GetWorkflowHistory(ctx, workflowID, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT); events.HasNext(); {
+		event, err := events.Next()
+		require.NoError(t, err)
+		h.Events = append(h.Events, event)
+	}
+	raw, err := temporalproto.CustomJSONMarshalOptions{Indent: " "}.Marshal(&h)
+	require.NoError(t, err)
+	// The machine that recorded it is nobody's business.
+	if host, err := os.Hostname(); err == nil {
+		raw = bytes.ReplaceAll(raw, []byte("@"+host+"@"), []byte("@worker@"))
+		raw = bytes.ReplaceAll(raw, []byte(`"`+host+":"), []byte(`"worker:`))
+	}
+	require.NoError(t, os.MkdirAll(dir, 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, name), raw, 0o644))
+	fmt.Println("recorded", name, len(h.Events), "events")
+}

@@ -1,0 +1,106 @@
+package assembly
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/probity-health/probity/services/keys"
+	"github.com/probity-health/probity/services/server"
+)
+
+func example(t testing.TB) string {
+	raw, err := os.ReadFile("../../docs/how-to/examples/worker.yaml")
+	require.NoError(t, err)
+	return string(raw)
+}
+
+func TestTheExampleIsAConfigurationAndItsDefaultsAreSet(t *testing.T) {
+	cfg, err := parseConfig([]byte(example(t)))
+	require.NoError(t, err)
+	require.Equal(t, "probity", cfg.Temporal.Namespace)
+	require.Equal(t, "probity", cfg.Temporal.TaskQueue)
+	require.Equal(t, "worker", cfg.Telemetry.Service)
+}
+
+func TestAWrongConfigurationIsRefusedByName(t *testing.T) {
+	for name, c := range map[string]struct{ old, new, says string }{
+		"a name misspelt":        {"payloadKeyFile", "payloadKeyfil", "payloadKeyfil"},
+		"a name twice":           {"cursorFile:", "services: {}\ncursorFile:", "services"},
+		"a required one absent":  {"  claims: https://claims.example:8443\n", "", "services.claims"},
+		"a URL without a scheme": {"https://ledger.example:8443", "ledger.example:8443", "services.ledger"},
+		"TLS settings without":   {"  tls: true\n", "", "temporal.tls"},
+		"an API key in clear":    {"  tls: true\n  caFile: /run/probity/ca.pem\n", "  apiKeyFile: x\n", "temporal.apiKeyFile"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text := strings.Replace(example(t), c.old, c.new, 1)
+			require.NotEqual(t, example(t), text)
+			_, err := parseConfig([]byte(text))
+			require.ErrorContains(t, err, c.says)
+		})
+	}
+}
+
+func FuzzParsingAConfiguration(f *testing.F) {
+	f.Add([]byte(example(f)))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		if cfg, err := parseConfig(raw); err == nil {
+			require.NotEmpty(t, cfg.Temporal.PayloadKeyFile)
+			require.NotEmpty(t, cfg.Services.Ledger)
+		}
+	})
+}
+
+func TestAProcessStartsWaitsAndStopsWithEverythingAway(t *testing.T) {
+	// Given a worker whose Temporal, services and issuer are all away.
+	dir := t.TempDir()
+	key, secret := filepath.Join(dir, "key"), filepath.Join(dir, "secret")
+	_, err := keys.GenerateKeyFile(key)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(secret, []byte("s"), 0o600))
+	cfg, err := parseConfig([]byte(example(t)))
+	require.NoError(t, err)
+	const nowhere = "http://127.0.0.1:1"
+	cfg.Server, cfg.Client = server.Config{Address: "127.0.0.1:0"}, server.ClientConfig{}
+	cfg.Identity.CAFile, cfg.Temporal.TLS, cfg.Temporal.CAFile = "", false, ""
+	cfg.Identity.Issuer, cfg.Identity.TokenURL, cfg.Identity.ClientSecretFile = nowhere, nowhere, secret
+	cfg.Services = ServicesConfig{Gateway: nowhere, Claims: nowhere, Ledger: nowhere}
+	cfg.Temporal.Address, cfg.Temporal.PayloadKeyFile = "127.0.0.1:1", key
+	cfg.CursorFile = filepath.Join(dir, "cursor.json")
+	cfg.Telemetry.LogLevel = "error"
+	p, err := assemble(t.Context(), cfg)
+	require.NoError(t, err)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- p.run(ctx) }()
+	address, err := p.server.Address(ctx)
+	require.NoError(t, err)
+
+	// Then it is alive, not ready, and names what it waits for.
+	status := func(path string) (int, string) {
+		r, err := http.Get("http://" + address.String() + path)
+		require.NoError(t, err)
+		defer r.Body.Close()
+		var b bytes.Buffer
+		_, _ = b.ReadFrom(r.Body)
+		return r.StatusCode, b.String()
+	}
+	code, _ := status("/healthz")
+	require.Equal(t, http.StatusOK, code)
+	code, body := status("/readyz")
+	require.Equal(t, http.StatusServiceUnavailable, code)
+	require.Contains(t, body, "temporal")
+	require.Contains(t, body, "follower")
+
+	// And it stops when told to.
+	stop()
+	require.NoError(t, <-ended)
+}

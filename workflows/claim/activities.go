@@ -1,0 +1,91 @@
+package claim
+
+import (
+	"context"
+
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
+
+	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
+	"github.com/probity-health/probity/services/problem"
+	"github.com/probity-health/probity/workflows/failure"
+)
+
+// Claims resolves pended claims; a request id seen before answers as it did.
+type Claims interface {
+	ResolveClaim(context.Context, *claimsv1.ResolveClaimRequest) (*claimsv1.ResolveClaimResponse, error)
+	GetClaim(context.Context, *claimsv1.GetClaimRequest) (*claimsv1.GetClaimResponse, error)
+}
+
+// Files knows files, and takes remittances made after a file was complete.
+type Files interface {
+	GetFile(context.Context, *claimsv1.GetFileRequest) (*claimsv1.GetFileResponse, error)
+	CompleteFile(context.Context, *claimsv1.CompleteFileRequest) (*claimsv1.CompleteFileResponse, error)
+}
+
+// Remittances makes the remittances of a run over a file, once a request id.
+type Remittances interface {
+	CreateRemittances(context.Context, *claimsv1.CreateRemittancesRequest) (*claimsv1.CreateRemittancesResponse, error)
+}
+
+// Activities are the workflow's hands.
+type Activities struct {
+	Claims      Claims
+	Files       Files
+	Remittances Remittances
+}
+
+// Register makes workflow and activities known to a worker.
+func Register(w worker.Registry, a *Activities) {
+	w.RegisterWorkflowWithOptions(Workflow, workflow.RegisterOptions{Name: WorkflowType})
+	w.RegisterActivityWithOptions(a.Resolve, activity.RegisterOptions{Name: activityResolve})
+	w.RegisterActivityWithOptions(a.Status, activity.RegisterOptions{Name: activityStatus})
+	w.RegisterActivityWithOptions(a.Remit, activity.RegisterOptions{Name: activityRemit})
+}
+
+// Resolve hands a reviewer's answer to the claims service.
+func (a *Activities) Resolve(ctx context.Context, q *claimsv1.ResolveClaimRequest) (*claimsv1.ResolveClaimResponse, error) {
+	r, err := a.Claims.ResolveClaim(ctx, q)
+	return r, failure.FromRPC(err)
+}
+
+// Status reads how the claim stands.
+func (a *Activities) Status(ctx context.Context, claimID string) (claimsv1.ClaimStatus, error) {
+	r, err := a.Claims.GetClaim(ctx, &claimsv1.GetClaimRequest{ClaimId: claimID})
+	return r.GetClaim().GetStatus(), failure.FromRPC(err)
+}
+
+// Remit has a claim remitted that was decided after its file had been: by a
+// run of its own over the file. While the file's own run is to come the claim
+// may yet be in that one, so it is waited for. A claim that came in no file
+// has none to be remitted with.
+func (a *Activities) Remit(ctx context.Context, claimID string) error {
+	r, err := a.Claims.GetClaim(ctx, &claimsv1.GetClaimRequest{ClaimId: claimID})
+	if err != nil {
+		return failure.FromRPC(err)
+	}
+	fileID := r.GetClaim().GetFileId()
+	if fileID == "" || r.GetClaim().GetRemittanceId() != "" {
+		return nil
+	}
+	f, err := a.Files.GetFile(ctx, &claimsv1.GetFileRequest{FileId: fileID})
+	if err != nil {
+		return failure.FromRPC(err)
+	}
+	if f.GetFile().GetState() != claimsv1.FileState_FILE_STATE_COMPLETE {
+		return failure.Refuse(problem.Unavailable, problem.Problem{
+			RuleID: "review.file-open", Message: "the claim's file is not complete yet", Fix: "nothing: it is tried again",
+		})
+	}
+	made, err := a.Remittances.CreateRemittances(ctx, &claimsv1.CreateRemittancesRequest{FileId: fileID, RequestId: "remit:" + claimID})
+	if err != nil {
+		return failure.FromRPC(err)
+	}
+	ids := make([]string, len(made.GetRemittances()))
+	for i, m := range made.GetRemittances() {
+		ids[i] = m.GetRemittanceId()
+	}
+	_, err = a.Files.CompleteFile(ctx, &claimsv1.CompleteFileRequest{FileId: fileID, RemittanceIds: ids})
+	return failure.FromRPC(err)
+}

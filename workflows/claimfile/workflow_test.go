@@ -1,0 +1,294 @@
+package claimfile_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/testsuite"
+	"go.temporal.io/sdk/workflow"
+	"pgregory.net/rapid"
+
+	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
+	gatewayv1 "github.com/probity-health/probity/proto/probity/gateway/v1"
+	workflowsv1 "github.com/probity-health/probity/proto/probity/workflows/v1"
+	"github.com/probity-health/probity/services/problem"
+	"github.com/probity-health/probity/workflows/claimfile"
+)
+
+const fileID = "fil_aaaaaaaaaaaaaaaaaaaaaaaaaa"
+
+// services is a gateway, file and remittance service that remembers which
+// ordinals were decided. Faults are named; each is asked before the call takes effect.
+type services struct {
+	mu        sync.Mutex
+	file      *claimsv1.File
+	decided   map[uint32]int // ordinal -> times
+	calls     int
+	remitted  int
+	completed []string
+
+	failChunk  func(first uint32, call int) error // before deciding
+	loseAnswer func(first uint32, call int) error // after deciding
+	failRemit  func(call int) error
+}
+
+func newServices(claims uint32) *services {
+	return &services{
+		decided: map[uint32]int{},
+		file:    &claimsv1.File{FileId: fileID, ClaimCount: claims, State: claimsv1.FileState_FILE_STATE_PROCESSING},
+	}
+}
+
+func (s *services) AdjudicateChunk(_ context.Context, q *gatewayv1.AdjudicateChunkRequest) (*gatewayv1.AdjudicateChunkResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls++
+	if s.failChunk != nil {
+		if err := s.failChunk(q.GetFirstOrdinal(), s.calls); err != nil {
+			return nil, err
+		}
+	}
+	for i := range q.GetCount() {
+		s.decided[q.GetFirstOrdinal()+i]++
+	}
+	if s.loseAnswer != nil {
+		if err := s.loseAnswer(q.GetFirstOrdinal(), s.calls); err != nil {
+			return nil, err
+		}
+	}
+	return &gatewayv1.AdjudicateChunkResponse{Paid: q.GetCount() - 1, Denied: 1}, nil
+}
+
+func (s *services) GetFile(context.Context, *claimsv1.GetFileRequest) (*claimsv1.GetFileResponse, error) {
+	return &claimsv1.GetFileResponse{File: s.file}, nil
+}
+
+func (s *services) CreateRemittances(_ context.Context, q *claimsv1.CreateRemittancesRequest) (*claimsv1.CreateRemittancesResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.remitted++
+	if s.failRemit != nil {
+		if err := s.failRemit(s.remitted); err != nil {
+			return nil, err
+		}
+	}
+	return &claimsv1.CreateRemittancesResponse{Remittances: []*claimsv1.Remittance{{RemittanceId: "rem_1"}, {RemittanceId: "rem_2"}}}, nil
+}
+
+func (s *services) CompleteFile(_ context.Context, q *claimsv1.CompleteFileRequest) (*claimsv1.CompleteFileResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.completed = q.GetRemittanceIds()
+	return &claimsv1.CompleteFileResponse{}, nil
+}
+
+func (s *services) decidedAll(t require.TestingT, claims uint32) {
+	require.Len(t, s.decided, int(claims))
+	for i := range claims {
+		require.Contains(t, s.decided, i)
+	}
+}
+
+func environment(s *services) *testsuite.TestWorkflowEnvironment {
+	var suite testsuite.WorkflowTestSuite
+	env := suite.NewTestWorkflowEnvironment()
+	claimfile.Register(env, &claimfile.Activities{Gateway: s, Files: s, Remittances: s})
+	return env
+}
+
+func progressOf(t require.TestingT, env *testsuite.TestWorkflowEnvironment) *workflowsv1.GetFileProgressResponse {
+	v, err := env.QueryWorkflow(claimfile.QueryProgress)
+	require.NoError(t, err)
+	var p workflowsv1.GetFileProgressResponse
+	require.NoError(t, v.Get(&p))
+	return &p
+}
+
+func unavailable() error {
+	return problem.New(problem.Unavailable, problem.Problem{RuleID: "test.away", Message: "the service is away"})
+}
+
+func TestEveryClaimOfAFileIsDecidedThenRemittedThenComplete(t *testing.T) {
+	s := newServices(1_003)
+	env := environment(s)
+	env.ExecuteWorkflow(claimfile.WorkflowType, claimfile.Input{FileID: fileID})
+
+	require.NoError(t, env.GetWorkflowError())
+	s.decidedAll(t, 1_003)
+	require.Equal(t, 5, s.calls, "1,003 claims are five chunks")
+	require.Equal(t, []string{"rem_1", "rem_2"}, s.completed)
+	p := progressOf(t, env)
+	require.Equal(t, claimfile.StageComplete, p.GetStage())
+	require.True(t, p.GetComplete())
+	require.EqualValues(t, 1_003, p.GetDone())
+	require.EqualValues(t, 998, p.GetPaid())
+	require.EqualValues(t, 5, p.GetDenied())
+	require.Equal(t, []string{"rem_1", "rem_2"}, p.GetRemittanceIds())
+}
+
+func TestAServiceThatIsAwayIsAskedUntilItIsBack(t *testing.T) {
+	// Given a gateway that is away for a while and then loses an answer, and
+	// a remittance service that fails at first.
+	s := newServices(600)
+	s.failChunk = func(_ uint32, call int) error {
+		if call <= 20 {
+			return unavailable()
+		}
+		return nil
+	}
+	lost := false
+	s.loseAnswer = func(first uint32, _ int) error {
+		if first == 250 && !lost {
+			lost = true
+			return unavailable()
+		}
+		return nil
+	}
+	s.failRemit = func(call int) error {
+		if call == 1 {
+			return unavailable()
+		}
+		return nil
+	}
+	env := environment(s)
+	env.ExecuteWorkflow(claimfile.WorkflowType, claimfile.Input{FileID: fileID})
+
+	// Then the file is finished all the same, and counts nothing twice.
+	require.NoError(t, env.GetWorkflowError())
+	s.decidedAll(t, 600)
+	require.Equal(t, 2, s.decided[250], "the lost answer's chunk was asked for again")
+	require.EqualValues(t, 600, progressOf(t, env).GetDone())
+	require.Equal(t, 2, s.remitted)
+}
+
+func TestAChunkCalledInvalidStallsTheFileButNotItsNeighbours(t *testing.T) {
+	s := newServices(1_000)
+	s.failChunk = func(first uint32, _ int) error {
+		if first == 250 {
+			return problem.Invalidf("gateway.translate", "", "ordinals can't be translated")
+		}
+		return nil
+	}
+	env := environment(s)
+	env.ExecuteWorkflow(claimfile.WorkflowType, claimfile.Input{FileID: fileID})
+
+	var failed *temporal.ApplicationError
+	require.ErrorAs(t, env.GetWorkflowError(), &failed)
+	require.Equal(t, "file.span-refused", failed.Type())
+	require.Len(t, s.decided, 750, "the other three spans are decided")
+	require.Zero(t, s.remitted, "a file with a hole isn't remitted")
+	p := progressOf(t, env)
+	require.Equal(t, claimfile.StageStalled, p.GetStage())
+	require.EqualValues(t, 750, p.GetDone())
+}
+
+func TestAFileRefusedWholeOrCompleteNeedsNothing(t *testing.T) {
+	for state, stage := range map[claimsv1.FileState]string{
+		claimsv1.FileState_FILE_STATE_REFUSED:  claimfile.StageRefused,
+		claimsv1.FileState_FILE_STATE_COMPLETE: claimfile.StageComplete,
+	} {
+		s := newServices(10)
+		s.file.State = state
+		env := environment(s)
+		env.ExecuteWorkflow(claimfile.WorkflowType, claimfile.Input{FileID: fileID})
+		require.NoError(t, env.GetWorkflowError())
+		require.Zero(t, s.calls)
+		require.Zero(t, s.remitted)
+		require.Equal(t, stage, progressOf(t, env).GetStage())
+	}
+}
+
+func TestALongHistoryIsContinuedAsNewWithoutLosingOrRepeatingClaims(t *testing.T) {
+	// Given a file whose run is advised after its second span to start afresh.
+	s := newServices(5_000)
+	env := environment(s)
+	s.failChunk = func(_ uint32, call int) error {
+		if call == 2 {
+			env.SetContinueAsNewSuggested(true)
+		}
+		return nil
+	}
+	env.ExecuteWorkflow(claimfile.WorkflowType, claimfile.Input{FileID: fileID})
+
+	var again *workflow.ContinueAsNewError
+	require.ErrorAs(t, env.GetWorkflowError(), &again)
+	var carried claimfile.Input
+	require.NoError(t, converter.GetDefaultDataConverter().FromPayloads(again.Input, &carried))
+	require.EqualValues(t, len(s.decided), carried.Next, "everything below the cursor is decided")
+	require.Less(t, carried.Next, uint32(5_000))
+	require.Equal(t, carried.Next, carried.Tally.Done)
+
+	// When the next run takes over, then it ends the file and no chunk was decided twice.
+	s.failChunk = nil
+	env = environment(s)
+	env.ExecuteWorkflow(claimfile.WorkflowType, carried)
+	require.NoError(t, env.GetWorkflowError())
+	s.decidedAll(t, 5_000)
+	for ordinal, times := range s.decided {
+		require.Equal(t, 1, times, "ordinal %d", ordinal)
+	}
+	require.EqualValues(t, 5_000, progressOf(t, env).GetDone())
+}
+
+func TestAnyFileUnderAnyPassingFaultsIsDecidedWhole(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		claims := rapid.Uint32Range(0, 1_500).Draw(t, "claims")
+		faults := rapid.MapOfN(rapid.IntRange(1, 12), rapid.Bool(), 0, 6).Draw(t, "faults: call -> after effect")
+		s := newServices(claims)
+		s.failChunk = func(_ uint32, call int) error {
+			if after, faulty := faults[call]; faulty && !after {
+				return unavailable()
+			}
+			return nil
+		}
+		s.loseAnswer = func(_ uint32, call int) error {
+			if after, faulty := faults[call]; faulty && after {
+				return errors.New("connection reset")
+			}
+			return nil
+		}
+		env := environment(s)
+		env.ExecuteWorkflow(claimfile.WorkflowType, claimfile.Input{FileID: fileID})
+		require.NoError(t, env.GetWorkflowError())
+		s.decidedAll(t, claims)
+		p := progressOf(t, env)
+		require.Equal(t, claims, p.GetDone())
+		require.Equal(t, claimfile.StageComplete, p.GetStage())
+	})
+}
+
+func TestAnAttemptContinuesWhereTheLastOneHeartbeat(t *testing.T) {
+	// Given a span of a large file and an earlier attempt that had decided its first two chunks.
+	s := newServices(100_000)
+	var suite testsuite.WorkflowTestSuite
+	env := suite.NewTestActivityEnvironment()
+	a := &claimfile.Activities{Gateway: s, Files: s, Remittances: s}
+	env.RegisterActivity(a.Decide)
+	env.SetHeartbeatDetails(map[string]any{"Next": 1_500, "Tally": claimfile.Tally{Done: 500, Paid: 498, Denied: 2}})
+
+	v, err := env.ExecuteActivity(a.Decide, claimfile.Span{FileID: fileID, First: 1_000, Count: 1_750})
+	require.NoError(t, err)
+
+	// Then only the rest is asked for, and the counts are of the whole span.
+	var tally claimfile.Tally
+	require.NoError(t, v.Get(&tally))
+	require.Len(t, s.decided, 1_250)
+	require.NotContains(t, s.decided, uint32(1_499))
+	require.Equal(t, claimfile.Tally{Done: 1_750, Paid: 1_743, Denied: 7}, tally)
+}
+
+func TestTheNumberOfSpansIsBounded(t *testing.T) {
+	for _, claims := range []uint32{1, 250, 16_000, 16_001, 100_000, 1_000_000} {
+		t.Run(fmt.Sprint(claims), func(t *testing.T) {
+			size := claimfile.SpanClaims(claims)
+			require.NotZero(t, size)
+			require.LessOrEqual(t, (claims+size-1)/size, uint32(64))
+		})
+	}
+}

@@ -1,0 +1,220 @@
+// Package service answers WorkflowService: how far a file has come, how a
+// pended claim's review stands, and the review itself.
+//
+// It owns no data. What a caller may see is decided by the service that does:
+// files and claims are read with the caller's own token before the workflow
+// is asked, so a workflow's answer goes only to those who may see its file or
+// claim. Where a workflow is gone, or Temporal is, the services' own record
+// answers instead.
+package service
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/client"
+
+	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
+	workflowsv1 "github.com/probity-health/probity/proto/probity/workflows/v1"
+	"github.com/probity-health/probity/proto/probity/workflows/v1/workflowsv1connect"
+	"github.com/probity-health/probity/services/identity"
+	"github.com/probity-health/probity/services/problem"
+	"github.com/probity-health/probity/workflows/claim"
+	"github.com/probity-health/probity/workflows/claimfile"
+	"github.com/probity-health/probity/workflows/failure"
+)
+
+// queryTimeout bounds a Query: a progress page that waits is worse than one
+// that shows the record's counts.
+const queryTimeout = 3 * time.Second
+
+// Files reads a file as the caller; its client must forward the caller's token.
+type Files interface {
+	GetFile(context.Context, *claimsv1.GetFileRequest) (*claimsv1.GetFileResponse, error)
+}
+
+// Claims reads a claim as the caller; its client must forward the caller's token.
+type Claims interface {
+	GetClaim(context.Context, *claimsv1.GetClaimRequest) (*claimsv1.GetClaimResponse, error)
+}
+
+// Authorizer decides what a caller may do; *identity.Authorizer is the real one.
+type Authorizer interface {
+	Authorize(ctx context.Context, action string, r identity.Resource) error
+}
+
+// Deps are what the service works with; Logger may be nil.
+type Deps struct {
+	Temporal   client.Client
+	TaskQueue  string
+	Files      Files
+	Claims     Claims
+	Authorizer Authorizer
+	Logger     *slog.Logger
+}
+
+// Service implements workflowsv1connect.WorkflowServiceHandler.
+type Service struct{ deps Deps }
+
+var _ workflowsv1connect.WorkflowServiceHandler = (*Service)(nil)
+
+// New makes the service.
+func New(d Deps) *Service {
+	if d.Logger == nil {
+		d.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Service{d}
+}
+
+// GetFileProgress answers from the workflow and the file's record together:
+// the workflow knows stage and outcomes by kind, the record how many outcomes
+// there are by now.
+func (s *Service) GetFileProgress(ctx context.Context, q *workflowsv1.GetFileProgressRequest) (*workflowsv1.GetFileProgressResponse, error) {
+	r, err := s.deps.Files.GetFile(ctx, &claimsv1.GetFileRequest{FileId: q.GetFileId()})
+	if err != nil {
+		return nil, err
+	}
+	file := r.GetFile()
+	err = s.deps.Authorizer.Authorize(ctx, "GetFileProgress", identity.Resource{
+		Type: identity.File, ID: file.GetFileId(), Org: file.GetSubmitterOrg(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	var p workflowsv1.GetFileProgressResponse
+	if !s.query(ctx, claimfile.WorkflowID(q.GetFileId()), claimfile.QueryProgress, &p) {
+		p.Stage = claimfile.StageWaiting
+		if file.GetOutcomeCount() > 0 {
+			p.Stage = claimfile.StageDeciding
+		}
+	}
+	p.ClaimCount = file.GetClaimCount()
+	p.Done = max(p.GetDone(), file.GetOutcomeCount())
+	switch file.GetState() {
+	case claimsv1.FileState_FILE_STATE_COMPLETE:
+		p.Stage, p.Complete, p.RemittanceIds = claimfile.StageComplete, true, file.GetRemittanceIds()
+	case claimsv1.FileState_FILE_STATE_REFUSED:
+		p.Stage = claimfile.StageRefused
+	}
+	return &p, nil
+}
+
+// GetReview answers from the claim's workflow. A claim that is final is
+// decided, whatever became of its workflow.
+func (s *Service) GetReview(ctx context.Context, q *workflowsv1.GetReviewRequest) (*workflowsv1.GetReviewResponse, error) {
+	c, err := s.claim(ctx, "GetReview", q.GetClaimId())
+	if err != nil {
+		return nil, err
+	}
+	p := workflowsv1.GetReviewResponse{State: claim.StateOpen}
+	found := s.query(ctx, claim.WorkflowID(q.GetClaimId()), claim.QueryReview, &p)
+	p.ClaimId = q.GetClaimId()
+	switch {
+	case claim.Final(c.GetStatus()):
+		p.State = claim.StateDecided
+	case c.GetStatus() != claimsv1.ClaimStatus_CLAIM_STATUS_PENDED && !found:
+		return nil, problem.New(problem.NotFound, problem.Problem{
+			RuleID: "review.none", FieldPath: "claim_id", Message: "the claim is not under review",
+			Fix: "read the claim to see how it stands",
+		})
+	}
+	return &p, nil
+}
+
+// ReviewClaim passes the review to the claim's workflow, starting it where it
+// isn't there yet, and answers when the engine has decided again. The same
+// request id meets the same review, however often it is sent.
+func (s *Service) ReviewClaim(ctx context.Context, q *workflowsv1.ReviewClaimRequest) (*workflowsv1.ReviewClaimResponse, error) {
+	c, err := s.claim(ctx, "ReviewClaim", q.GetClaimId())
+	if err != nil {
+		return nil, err
+	}
+	caller, known := identity.FromContext(ctx)
+	if !known || caller.Subject == "" {
+		return nil, problem.New(problem.Unauthenticated, problem.Problem{
+			RuleID: "review.reviewer", Message: "a review needs a reviewer who has signed in", Fix: "sign in and send it again",
+		})
+	}
+	review := &workflowsv1.ReviewClaimRequest{
+		ClaimId: q.GetClaimId(), RequestId: q.GetRequestId(), Resolution: q.GetResolution(), Reason: q.GetReason(),
+		// Who reviews is who asks; a name in the request counts for nothing.
+		Reviewer: caller.Subject,
+	}
+	start := s.deps.Temporal.NewWithStartWorkflowOperation(client.StartWorkflowOptions{
+		ID: claim.WorkflowID(q.GetClaimId()), TaskQueue: s.deps.TaskQueue,
+		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
+		WorkflowIDReusePolicy:    enumspb.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE,
+	}, claim.WorkflowType, claim.Input{ClaimID: q.GetClaimId(), DueDate: ""})
+	handle, err := s.deps.Temporal.UpdateWithStartWorkflow(ctx, client.UpdateWithStartWorkflowOptions{
+		StartWorkflowOperation: start,
+		UpdateOptions: client.UpdateWorkflowOptions{
+			// Named here too: the payload codec binds the review to it.
+			WorkflowID: claim.WorkflowID(q.GetClaimId()),
+			UpdateID:   caller.Org + "/" + q.GetRequestId(), UpdateName: claim.UpdateReview,
+			WaitForStage: client.WorkflowUpdateStageCompleted, Args: []any{review},
+		},
+	})
+	var answer workflowsv1.ReviewClaimResponse
+	if err == nil {
+		err = handle.Get(ctx, &answer)
+	}
+	var ended *serviceerror.WorkflowExecutionAlreadyStarted
+	switch {
+	case errors.As(err, &ended):
+		return s.afterTheEnd(ctx, q, c)
+	case err != nil:
+		return nil, failure.ToProblem(err)
+	}
+	return &answer, nil
+}
+
+// afterTheEnd answers a review whose workflow has ended: the claim as it
+// stands to the reviewer who decided it so and asks again, a refusal to others.
+func (s *Service) afterTheEnd(ctx context.Context, q *workflowsv1.ReviewClaimRequest, c *claimsv1.ClaimSummary) (*workflowsv1.ReviewClaimResponse, error) {
+	caller, _ := identity.FromContext(ctx)
+	handle := s.deps.Temporal.GetWorkflowUpdateHandle(client.GetWorkflowUpdateHandleOptions{
+		WorkflowID: claim.WorkflowID(q.GetClaimId()), UpdateID: caller.Org + "/" + q.GetRequestId(),
+	})
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
+	var answer workflowsv1.ReviewClaimResponse
+	if err := handle.Get(ctx, &answer); err == nil {
+		return &answer, nil
+	}
+	return nil, problem.New(problem.Conflict, problem.Problem{
+		RuleID: "review.decided", FieldPath: "claim_id", Message: "the claim is decided already",
+		Fix: "read the claim; nothing is left to review",
+	})
+}
+
+// claim reads the claim as the caller and asks whether the caller may do this to it.
+func (s *Service) claim(ctx context.Context, action, id string) (*claimsv1.ClaimSummary, error) {
+	r, err := s.deps.Claims.GetClaim(ctx, &claimsv1.GetClaimRequest{ClaimId: id})
+	if err != nil {
+		return nil, err
+	}
+	c := r.GetClaim()
+	return c, s.deps.Authorizer.Authorize(ctx, action, identity.Resource{
+		Type: identity.Claim, ID: c.GetClaimId(), Org: c.GetSubmitterOrg(), Payer: c.GetPayerId(),
+	})
+}
+
+// query asks a workflow; false when there is none or nobody answers in time.
+func (s *Service) query(ctx context.Context, workflowID, name string, into any) bool {
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
+	v, err := s.deps.Temporal.QueryWorkflow(ctx, workflowID, "", name)
+	if err == nil {
+		err = v.Get(into)
+	}
+	var gone *serviceerror.NotFound
+	if err != nil && !errors.As(err, &gone) {
+		s.deps.Logger.WarnContext(ctx, "a workflow did not answer a query; its service's record answers instead",
+			"workflow_id", workflowID, "query", name, "error", err)
+	}
+	return err == nil
+}
