@@ -50,10 +50,11 @@ type Remote struct {
 	o      RemoteOptions
 
 	mu sync.Mutex // guards floors
-	// floors hold, by log and routing key, the token of this process's newest
-	// commit there. Reads ask for it, so that a replica that is behind doesn't
-	// hide from a service what it has just written.
-	floors map[string]string
+	// floors hold, by log and routing key, the highest position this process
+	// was answered with. Reads ask for it, so that a replica that is behind
+	// doesn't hide from a service what it has just written. They never fall:
+	// a repeated request is answered with its first, lower position.
+	floors map[string]Position
 }
 
 // NewRemote makes a Store over a ledger client.
@@ -70,7 +71,7 @@ func NewRemote(client ledgerv1connect.LedgerServiceClient, o RemoteOptions) *Rem
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Remote{client: client, reads: &reads{client: client}, o: o, floors: map[string]string{}}
+	return &Remote{client: client, reads: &reads{client: client}, o: o, floors: map[string]Position{}}
 }
 
 // Append implements Store. While the ledger is unavailable the same request
@@ -193,18 +194,22 @@ func (r *Remote) appended(req *ledgerv1.AppendRequest, res *ledgerv1.AppendRespo
 	if res.GetPosition() == nil || len(res.GetRevisions()) != len(req.GetWrites()) {
 		return Appended{}, malformedAnswer("an append's answer without its position or revisions")
 	}
+	at, key := position(res.GetPosition()), floorKey(req.GetLog(), req.GetRoutingKey())
 	r.mu.Lock()
-	if len(r.floors) >= maxFloors {
+	floor, known := r.floors[key]
+	if !known && len(r.floors) >= maxFloors {
 		// Any victim will do: a forgotten floor costs a conflict and a reload, never a wrong answer.
 		for k := range r.floors {
 			delete(r.floors, k)
 			break
 		}
 	}
-	r.floors[floorKey(req.GetLog(), req.GetRoutingKey())] = res.GetToken()
+	if !known || at.Index > floor.Index {
+		r.floors[key] = at
+	}
 	r.mu.Unlock()
 	return Appended{
-		Position:     position(res.GetPosition()),
+		Position:     at,
 		Revisions:    res.GetRevisions(),
 		Token:        res.GetToken(),
 		Promise:      res.GetPromise(),
@@ -218,7 +223,10 @@ func floorKey(log, routingKey string) string { return log + "\x00" + routingKey 
 // Read implements Store, page by page. A page that leaves a gap is refused.
 func (r *Remote) Read(ctx context.Context, log, routingKey, stream string, from uint64) ([]Recorded, error) {
 	r.mu.Lock()
-	floor := r.floors[floorKey(log, routingKey)]
+	var floor string
+	if at, ok := r.floors[floorKey(log, routingKey)]; ok {
+		floor = at.Token()
+	}
 	r.mu.Unlock()
 	var out []Recorded
 	for next := from; ; {

@@ -314,3 +314,37 @@ func FuzzToken(f *testing.F) {
 		}
 	})
 }
+
+// asked records the token that each read waits for.
+type asked struct {
+	ledgerv1connect.LedgerServiceClient
+	tokens []string
+}
+
+func (a *asked) ReadStream(ctx context.Context, r *ledgerv1.ReadStreamRequest) (*ledgerv1.ReadStreamResponse, error) {
+	a.tokens = append(a.tokens, r.MinToken)
+	return a.LedgerServiceClient.ReadStream(ctx, r)
+}
+
+// Given a request that is repeated after a later one, then reads still wait
+// for the later one: a first answer's lower position hides nothing.
+func TestRepetitionKeepsTheFloor(t *testing.T) {
+	ctx := context.Background()
+	mux := http.NewServeMux()
+	mux.Handle(ledgerv1connect.NewLedgerServiceHandler(eventstoretest.NewLedger(eventstore.NewMemory(eventstore.MemoryOptions{}))))
+	srv := httptest.NewServer(mux)
+	t.Cleanup(srv.Close)
+	client := &asked{LedgerServiceClient: ledgerv1connect.NewLedgerServiceClient(srv.Client(), srv.URL)}
+	remote := eventstore.NewRemote(client, eventstore.RemoteOptions{})
+	first := commit("r1", "test-1", eventstore.NoStream, erased("a"))
+	_, err := remote.Append(ctx, first)
+	require.NoError(t, err)
+	second, err := remote.Append(ctx, commit("r2", "test-1", 0, erased("b")))
+	require.NoError(t, err)
+	again, err := remote.Append(ctx, first)
+	require.NoError(t, err)
+	require.True(t, again.Replayed)
+	_, err = remote.Read(ctx, "claims", "k", "test-1", 0)
+	require.NoError(t, err)
+	require.Equal(t, []string{second.Token}, client.tokens)
+}
