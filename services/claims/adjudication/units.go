@@ -73,13 +73,3 @@ func perDay(milli, days int64) int64 {
 	}
 	return (milli + days*500) / (days * 1000) * 1000
 }
-
-// days counts the line's days of service.
-func (l *line) days() int64 { return daysBetween(l.ServiceDate, l.last()) }
-
-func daysBetween(first, last Date) int64 {
-	if last <= first {
-		return 1
-	}
-	return int64(last-first) + 1
-}
