@@ -535,7 +535,11 @@ type Versions struct {
 	// Accumulator stream and revision read; -1 when it did not exist.
 	AccumulatorsRevision int64 `protobuf:"varint,6,opt,name=accumulators_revision,json=accumulatorsRevision,proto3" json:"accumulators_revision,omitempty"`
 	// The calendar day it was received, ISO 8601: timely filing is judged by it.
-	ReceivedDate  string `protobuf:"bytes,7,opt,name=received_date,json=receivedDate,proto3" json:"received_date,omitempty"`
+	ReceivedDate string `protobuf:"bytes,7,opt,name=received_date,json=receivedDate,proto3" json:"received_date,omitempty"`
+	// How much of the policies log it had seen, the next index of every shard
+	// that is not empty: "0:412,3:97". What it looked up, it looked up in the
+	// fold of exactly these commits.
+	Reference     string `protobuf:"bytes,15,opt,name=reference,proto3" json:"reference,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -615,6 +619,13 @@ func (x *Versions) GetAccumulatorsRevision() int64 {
 func (x *Versions) GetReceivedDate() string {
 	if x != nil {
 		return x.ReceivedDate
+	}
+	return ""
+}
+
+func (x *Versions) GetReference() string {
+	if x != nil {
+		return x.Reference
 	}
 	return ""
 }
@@ -759,7 +770,7 @@ const file_probity_claims_v1_decision_proto_rawDesc = "" +
 	"\x04line\x18\x02 \x01(\rR\x04line\x12\x12\n" +
 	"\x04carc\x18\x03 \x01(\tR\x04carc\x12\x12\n" +
 	"\x04rarc\x18\x04 \x01(\tR\x04rarc\x12\x18\n" +
-	"\amessage\x18\x05 \x01(\tR\amessage\"\xeb\x01\n" +
+	"\amessage\x18\x05 \x01(\tR\amessage\"\x89\x02\n" +
 	"\bVersions\x12\x16\n" +
 	"\x06engine\x18\x01 \x01(\tR\x06engine\x12\x12\n" +
 	"\x04plan\x18\x02 \x01(\tR\x04plan\x12\x1a\n" +
@@ -767,7 +778,8 @@ const file_probity_claims_v1_decision_proto_rawDesc = "" +
 	"\ffee_schedule\x18\x04 \x01(\tR\vfeeSchedule\x12\x1a\n" +
 	"\bcoverage\x18\x05 \x01(\tR\bcoverage\x123\n" +
 	"\x15accumulators_revision\x18\x06 \x01(\x03R\x14accumulatorsRevision\x12#\n" +
-	"\rreceived_date\x18\a \x01(\tR\freceivedDate\"\xa7\x01\n" +
+	"\rreceived_date\x18\a \x01(\tR\freceivedDate\x12\x1c\n" +
+	"\treference\x18\x0f \x01(\tR\treference\"\xa7\x01\n" +
 	"\x12AccumulatorPosting\x12\x14\n" +
 	"\x05scope\x18\x01 \x01(\tR\x05scope\x12\x18\n" +
 	"\asubject\x18\x02 \x01(\tR\asubject\x12\x12\n" +
