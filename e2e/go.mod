@@ -12,6 +12,8 @@ require (
 	sigs.k8s.io/yaml v1.6.0
 )
 
+require github.com/anishathalye/porcupine v1.3.1 // indirect
+
 require (
 	buf.build/go/protovalidate v1.4.0 // indirect
 	connectrpc.com/authn v0.2.0 // indirect

@@ -16,6 +16,7 @@ import (
 	"github.com/probity-health/probity/services/eventstore"
 	"github.com/probity-health/probity/services/eventstore/eventstoretest"
 	"github.com/probity-health/probity/services/ledger/ledgertest"
+	"github.com/probity-health/probity/services/ledger/shard"
 )
 
 // patience bounds every wait; nothing here takes that long on a machine that works.
@@ -94,4 +95,20 @@ func requireNetworks(t *testing.T) {
 		t.Fatalf("PROBITY_REQUIRE_NETNS is set: %v", err)
 	}
 	t.Skipf("NOT TESTED: no broker was cut off the network: %v", err)
+}
+
+// topic makes a topic of one partition as the ledger makes its own.
+func topic(t *testing.T, c *Cluster, name string) {
+	t.Helper()
+	client, hangUp := c.Client()
+	defer hangUp()
+	require.NoError(t, shard.EnsureTopics(within(t, patience), client, []shard.Topic{{Name: name, Partitions: 1, Replication: 3, MinInSync: 2}}))
+	require.NoError(t, c.AwaitInSync(within(t, patience), name, 3))
+}
+
+// The same facts as of the embedded broker.
+func TestBrokerFacts(t *testing.T) {
+	c := start(t, Options{})
+	topic(t, c, "facts")
+	ledgertest.RunBroker(t, ledgertest.Apache, "facts", c.Addrs()...)
 }
