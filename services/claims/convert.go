@@ -170,6 +170,7 @@ func decisionProto(d adjudication.Decision) *claimsv1.Decision {
 			Coverage:             d.Versions.Coverage,
 			AccumulatorsRevision: d.Versions.AccumulatorsRevision,
 			ReceivedDate:         d.Versions.ReceivedDate,
+			Reference:            d.Versions.Reference,
 		},
 		Network:     d.Network,
 		Duplicate:   d.Duplicate,

@@ -49,7 +49,9 @@ func (r *reference) lookup(ctx context.Context, claim *claimsv1.Claim, subscribe
 			in.FeeSchedules = append(in.FeeSchedules, schedule)
 		}
 	}
-	in.Versions = adjudication.Versions{Coverage: found.CoverageRef, AccumulatorsRevision: -1, ReceivedDate: received.String()}
+	in.Versions = adjudication.Versions{
+		Coverage: found.CoverageRef, AccumulatorsRevision: -1, ReceivedDate: received.String(), Reference: string(found.AsOf),
+	}
 	for i, a := range found.Authorizations {
 		if a == nil || a.Sealed == nil {
 			continue

@@ -38,8 +38,8 @@ type Input struct {
 	ProviderDays []ProviderDay
 	// Review is a person's answer to an earlier pend; zero when there is none.
 	Review Review
-	// Versions.Coverage and .AccumulatorsRevision pass through; the engine
-	// fills the rest with what it read.
+	// Versions.Coverage, .Reference and .AccumulatorsRevision pass through; the
+	// engine fills the rest with what it read.
 	Versions Versions
 }
 
@@ -356,6 +356,7 @@ type Versions struct {
 	Coverage             string
 	AccumulatorsRevision int64
 	ReceivedDate         string
+	Reference            string // state of the reference data, the caller's to name; passes through
 }
 
 // Text renders a fact's value: a "_date" as ISO 8601, anything else as a

@@ -555,7 +555,11 @@ type Versions struct {
 	// The calendar day it was received, ISO 8601: timely filing is judged by it.
 	ReceivedDate string `protobuf:"bytes,7,opt,name=received_date,json=receivedDate,proto3" json:"received_date,omitempty"`
 	// Reference edits, "edits_2026q1@1"; empty when none governs the dates of service.
-	Edits         string `protobuf:"bytes,8,opt,name=edits,proto3" json:"edits,omitempty"`
+	Edits string `protobuf:"bytes,8,opt,name=edits,proto3" json:"edits,omitempty"`
+	// How much of the policies log it had seen, the next index of every shard
+	// that is not empty: "0:412,3:97". What it looked up, it looked up in the
+	// fold of exactly these commits.
+	Reference     string `protobuf:"bytes,15,opt,name=reference,proto3" json:"reference,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -642,6 +646,13 @@ func (x *Versions) GetReceivedDate() string {
 func (x *Versions) GetEdits() string {
 	if x != nil {
 		return x.Edits
+	}
+	return ""
+}
+
+func (x *Versions) GetReference() string {
+	if x != nil {
+		return x.Reference
 	}
 	return ""
 }
@@ -792,7 +803,7 @@ const file_probity_claims_v1_decision_proto_rawDesc = "" +
 	"\n" +
 	"FactsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x81\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9f\x02\n" +
 	"\bVersions\x12\x16\n" +
 	"\x06engine\x18\x01 \x01(\tR\x06engine\x12\x12\n" +
 	"\x04plan\x18\x02 \x01(\tR\x04plan\x12\x1a\n" +
@@ -801,7 +812,8 @@ const file_probity_claims_v1_decision_proto_rawDesc = "" +
 	"\bcoverage\x18\x05 \x01(\tR\bcoverage\x123\n" +
 	"\x15accumulators_revision\x18\x06 \x01(\x03R\x14accumulatorsRevision\x12#\n" +
 	"\rreceived_date\x18\a \x01(\tR\freceivedDate\x12\x14\n" +
-	"\x05edits\x18\b \x01(\tR\x05edits\"\xa7\x01\n" +
+	"\x05edits\x18\b \x01(\tR\x05edits\x12\x1c\n" +
+	"\treference\x18\x0f \x01(\tR\treference\"\xa7\x01\n" +
 	"\x12AccumulatorPosting\x12\x14\n" +
 	"\x05scope\x18\x01 \x01(\tR\x05scope\x12\x18\n" +
 	"\asubject\x18\x02 \x01(\tR\asubject\x12\x12\n" +
