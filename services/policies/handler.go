@@ -12,6 +12,7 @@ import (
 
 	eventsv1 "github.com/probity-health/probity/proto/probity/events/v1"
 	policiesv1 "github.com/probity-health/probity/proto/probity/policies/v1"
+	"github.com/probity-health/probity/proto/probity/policies/v1/policiesv1connect"
 	"github.com/probity-health/probity/services/eventstore"
 	"github.com/probity-health/probity/services/identity"
 	"github.com/probity-health/probity/services/keys"
@@ -78,6 +79,7 @@ type Deps struct {
 // writes, so any number may run beside each other.
 type Handler struct {
 	Deps
+	policiesv1connect.UnimplementedPoliciesServiceHandler
 
 	mu      sync.Mutex                     // guards written
 	written map[uint32]eventstore.Position // highest commit of ours, a shard: what lookups wait for

@@ -60,8 +60,16 @@ type PlanDocument struct {
 	ReviewAboveCents int64 `protobuf:"varint,14,opt,name=review_above_cents,json=reviewAboveCents,proto3" json:"review_above_cents,omitempty"`
 	// Sequestration taken from the plan's payment, basis points (CO-253); 0 for none.
 	SequestrationBps uint32 `protobuf:"varint,15,opt,name=sequestration_bps,json=sequestrationBps,proto3" json:"sequestration_bps,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Rules beside the benefits, tried in order on every line.
+	Rules []*PlanRule `protobuf:"bytes,16,rep,name=rules,proto3" json:"rules,omitempty"`
+	// How this plan pays where another payer is primary.
+	Coordination *CoordinationRule `protobuf:"bytes,17,opt,name=coordination,proto3" json:"coordination,omitempty"`
+	// A child's coverage ends with the month in which it turns so many years old, unless disabled; 0 is never.
+	DependentAgeLimit uint32 `protobuf:"varint,18,opt,name=dependent_age_limit,json=dependentAgeLimit,proto3" json:"dependent_age_limit,omitempty"`
+	// Procedures and ranges that need a prior authorisation, whichever benefit they fall to (CO-197).
+	PriorAuthorizationProcedures []string `protobuf:"bytes,19,rep,name=prior_authorization_procedures,json=priorAuthorizationProcedures,proto3" json:"prior_authorization_procedures,omitempty"`
+	unknownFields                protoimpl.UnknownFields
+	sizeCache                    protoimpl.SizeCache
 }
 
 func (x *PlanDocument) Reset() {
@@ -199,6 +207,183 @@ func (x *PlanDocument) GetSequestrationBps() uint32 {
 	return 0
 }
 
+func (x *PlanDocument) GetRules() []*PlanRule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+func (x *PlanDocument) GetCoordination() *CoordinationRule {
+	if x != nil {
+		return x.Coordination
+	}
+	return nil
+}
+
+func (x *PlanDocument) GetDependentAgeLimit() uint32 {
+	if x != nil {
+		return x.DependentAgeLimit
+	}
+	return 0
+}
+
+func (x *PlanDocument) GetPriorAuthorizationProcedures() []string {
+	if x != nil {
+		return x.PriorAuthorizationProcedures
+	}
+	return nil
+}
+
+// A rule of the plan, written in CEL. Its cost is bounded when the plan is
+// checked and again when it runs; one that fails or costs too much pends the
+// claim.
+type PlanRule struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id, unique in the plan: "chiropractic_maintenance".
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Clause as members read it in the plan.
+	Clause string `protobuf:"bytes,2,opt,name=clause,proto3" json:"clause,omitempty"`
+	// CEL expression over the claim's line; the rule applies where it is true.
+	When string `protobuf:"bytes,3,opt,name=when,proto3" json:"when,omitempty"`
+	// "deny" or "pend".
+	Outcome string `protobuf:"bytes,4,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	// Claim adjustment group code of a denial: CO or PR.
+	GroupCode string `protobuf:"bytes,5,opt,name=group_code,json=groupCode,proto3" json:"group_code,omitempty"`
+	// Claim adjustment reason code of a denial.
+	Carc string `protobuf:"bytes,6,opt,name=carc,proto3" json:"carc,omitempty"`
+	// Remittance advice remark code, where one is wanted.
+	Rarc          string `protobuf:"bytes,7,opt,name=rarc,proto3" json:"rarc,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanRule) Reset() {
+	*x = PlanRule{}
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanRule) ProtoMessage() {}
+
+func (x *PlanRule) ProtoReflect() protoreflect.Message {
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanRule.ProtoReflect.Descriptor instead.
+func (*PlanRule) Descriptor() ([]byte, []int) {
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *PlanRule) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *PlanRule) GetClause() string {
+	if x != nil {
+		return x.Clause
+	}
+	return ""
+}
+
+func (x *PlanRule) GetWhen() string {
+	if x != nil {
+		return x.When
+	}
+	return ""
+}
+
+func (x *PlanRule) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *PlanRule) GetGroupCode() string {
+	if x != nil {
+		return x.GroupCode
+	}
+	return ""
+}
+
+func (x *PlanRule) GetCarc() string {
+	if x != nil {
+		return x.Carc
+	}
+	return ""
+}
+
+func (x *PlanRule) GetRarc() string {
+	if x != nil {
+		return x.Rarc
+	}
+	return ""
+}
+
+// Coordination of benefits.
+type CoordinationRule struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "standard": pays what it would alone, at most what the patient still
+	// owes; "carve_out": pays what it would alone less what the others paid.
+	Method        string `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CoordinationRule) Reset() {
+	*x = CoordinationRule{}
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CoordinationRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CoordinationRule) ProtoMessage() {}
+
+func (x *CoordinationRule) ProtoReflect() protoreflect.Message {
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CoordinationRule.ProtoReflect.Descriptor instead.
+func (*CoordinationRule) Descriptor() ([]byte, []int) {
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *CoordinationRule) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
 // Cost sharing of one network tier.
 type CostShare struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -220,7 +405,7 @@ type CostShare struct {
 
 func (x *CostShare) Reset() {
 	*x = CostShare{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[1]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -232,7 +417,7 @@ func (x *CostShare) String() string {
 func (*CostShare) ProtoMessage() {}
 
 func (x *CostShare) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[1]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -245,7 +430,7 @@ func (x *CostShare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CostShare.ProtoReflect.Descriptor instead.
 func (*CostShare) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{1}
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *CostShare) GetDeductibleIndividualCents() int64 {
@@ -333,7 +518,7 @@ type Benefit struct {
 
 func (x *Benefit) Reset() {
 	*x = Benefit{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[2]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -345,7 +530,7 @@ func (x *Benefit) String() string {
 func (*Benefit) ProtoMessage() {}
 
 func (x *Benefit) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[2]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -358,7 +543,7 @@ func (x *Benefit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Benefit.ProtoReflect.Descriptor instead.
 func (*Benefit) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{2}
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Benefit) GetName() string {
@@ -495,7 +680,7 @@ type ServiceMatch struct {
 
 func (x *ServiceMatch) Reset() {
 	*x = ServiceMatch{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[3]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -507,7 +692,7 @@ func (x *ServiceMatch) String() string {
 func (*ServiceMatch) ProtoMessage() {}
 
 func (x *ServiceMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[3]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -520,7 +705,7 @@ func (x *ServiceMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceMatch.ProtoReflect.Descriptor instead.
 func (*ServiceMatch) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{3}
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ServiceMatch) GetProcedures() []string {
@@ -563,7 +748,7 @@ type FeeSchedule struct {
 
 func (x *FeeSchedule) Reset() {
 	*x = FeeSchedule{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[4]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -575,7 +760,7 @@ func (x *FeeSchedule) String() string {
 func (*FeeSchedule) ProtoMessage() {}
 
 func (x *FeeSchedule) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[4]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -588,7 +773,7 @@ func (x *FeeSchedule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeeSchedule.ProtoReflect.Descriptor instead.
 func (*FeeSchedule) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{4}
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *FeeSchedule) GetFeeScheduleId() string {
@@ -645,7 +830,7 @@ type Fee struct {
 
 func (x *Fee) Reset() {
 	*x = Fee{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[5]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -657,7 +842,7 @@ func (x *Fee) String() string {
 func (*Fee) ProtoMessage() {}
 
 func (x *Fee) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[5]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -670,7 +855,7 @@ func (x *Fee) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fee.ProtoReflect.Descriptor instead.
 func (*Fee) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{5}
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Fee) GetProcedure() string {
@@ -733,7 +918,7 @@ type ProviderContract struct {
 
 func (x *ProviderContract) Reset() {
 	*x = ProviderContract{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[6]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -745,7 +930,7 @@ func (x *ProviderContract) String() string {
 func (*ProviderContract) ProtoMessage() {}
 
 func (x *ProviderContract) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[6]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -758,7 +943,7 @@ func (x *ProviderContract) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProviderContract.ProtoReflect.Descriptor instead.
 func (*ProviderContract) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{6}
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ProviderContract) GetContractId() string {
@@ -836,7 +1021,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[7]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -848,7 +1033,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[7]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -861,7 +1046,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{7}
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Policy) GetPolicyId() string {
@@ -926,7 +1111,7 @@ type Enrollment struct {
 
 func (x *Enrollment) Reset() {
 	*x = Enrollment{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[8]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -938,7 +1123,7 @@ func (x *Enrollment) String() string {
 func (*Enrollment) ProtoMessage() {}
 
 func (x *Enrollment) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[8]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -951,7 +1136,7 @@ func (x *Enrollment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Enrollment.ProtoReflect.Descriptor instead.
 func (*Enrollment) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{8}
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Enrollment) GetPolicyId() string {
@@ -1033,14 +1218,18 @@ type PriorAuthorization struct {
 	// Units approved; 0 is no limit.
 	Units uint32 `protobuf:"varint,6,opt,name=units,proto3" json:"units,omitempty"`
 	// Dates of service.
-	Effective     *v1.Period `protobuf:"bytes,7,opt,name=effective,proto3" json:"effective,omitempty"`
+	Effective *v1.Period `protobuf:"bytes,7,opt,name=effective,proto3" json:"effective,omitempty"`
+	// Providers it was given to; empty is any.
+	Npis []string `protobuf:"bytes,8,rep,name=npis,proto3" json:"npis,omitempty"`
+	// "approved" (also when empty) or "cancelled": it then covers nothing.
+	Status        string `protobuf:"bytes,9,opt,name=status,proto3" json:"status,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PriorAuthorization) Reset() {
 	*x = PriorAuthorization{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[9]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1052,7 +1241,7 @@ func (x *PriorAuthorization) String() string {
 func (*PriorAuthorization) ProtoMessage() {}
 
 func (x *PriorAuthorization) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[9]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1065,7 +1254,7 @@ func (x *PriorAuthorization) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PriorAuthorization.ProtoReflect.Descriptor instead.
 func (*PriorAuthorization) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{9}
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PriorAuthorization) GetNumber() string {
@@ -1117,11 +1306,25 @@ func (x *PriorAuthorization) GetEffective() *v1.Period {
 	return nil
 }
 
+func (x *PriorAuthorization) GetNpis() []string {
+	if x != nil {
+		return x.Npis
+	}
+	return nil
+}
+
+func (x *PriorAuthorization) GetStatus() string {
+	if x != nil {
+		return x.Status
+	}
+	return ""
+}
+
 var File_probity_policies_v1_documents_proto protoreflect.FileDescriptor
 
 const file_probity_policies_v1_documents_proto_rawDesc = "" +
 	"\n" +
-	"#probity/policies/v1/documents.proto\x12\x13probity.policies.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1aprobity/type/v1/type.proto\"\xe3\x06\n" +
+	"#probity/policies/v1/documents.proto\x12\x13probity.policies.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1aprobity/type/v1/type.proto\"\x9e\t\n" +
 	"\fPlanDocument\x126\n" +
 	"\aplan_id\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x182\x16^plan_[a-z0-9_]{1,40}$R\x06planId\x12\x1d\n" +
 	"\x04name\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18xR\x04name\x12$\n" +
@@ -1140,7 +1343,25 @@ const file_probity_policies_v1_documents_proto_rawDesc = "" +
 	"\x11referral_required\x18\f \x01(\bR\x10referralRequired\x12>\n" +
 	"\x16multiple_procedure_bps\x18\r \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\x14multipleProcedureBps\x125\n" +
 	"\x12review_above_cents\x18\x0e \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x10reviewAboveCents\x125\n" +
-	"\x11sequestration_bps\x18\x0f \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\x10sequestrationBps\"\xb7\x03\n" +
+	"\x11sequestration_bps\x18\x0f \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\x10sequestrationBps\x12>\n" +
+	"\x05rules\x18\x10 \x03(\v2\x1d.probity.policies.v1.PlanRuleB\t\xbaH\x06\x92\x01\x03\x10\xc8\x01R\x05rules\x12I\n" +
+	"\fcoordination\x18\x11 \x01(\v2%.probity.policies.v1.CoordinationRuleR\fcoordination\x127\n" +
+	"\x13dependent_age_limit\x18\x12 \x01(\rB\a\xbaH\x04*\x02\x18xR\x11dependentAgeLimit\x12u\n" +
+	"\x1eprior_authorization_procedures\x18\x13 \x03(\tB/\xbaH,\x92\x01)\x10\xd0\x0f\"$r\"2 ^[A-Z0-9]{4,5}(-[A-Z0-9]{4,5})?$R\x1cpriorAuthorizationProcedures\"\x94\x02\n" +
+	"\bPlanRule\x12-\n" +
+	"\x02id\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x182\x16^[a-z][a-z0-9_]{0,40}$R\x02id\x12\"\n" +
+	"\x06clause\x18\x02 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xf4\x03R\x06clause\x12\x1e\n" +
+	"\x04when\x18\x03 \x01(\tB\n" +
+	"\xbaH\ar\x05\x10\x01\x18\xd0\x0fR\x04when\x12+\n" +
+	"\aoutcome\x18\x04 \x01(\tB\x11\xbaH\x0er\fR\x04denyR\x04pendR\aoutcome\x12.\n" +
+	"\n" +
+	"group_code\x18\x05 \x01(\tB\x0f\xbaH\fr\n" +
+	"R\x00R\x02COR\x02PRR\tgroupCode\x12\x1b\n" +
+	"\x04carc\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18\x05R\x04carc\x12\x1b\n" +
+	"\x04rarc\x18\a \x01(\tB\a\xbaH\x04r\x02\x18\x06R\x04rarc\"F\n" +
+	"\x10CoordinationRule\x122\n" +
+	"\x06method\x18\x01 \x01(\tB\x1a\xbaH\x17r\x15R\bstandardR\tcarve_outR\x06method\"\xb7\x03\n" +
 	"\tCostShare\x12M\n" +
 	"\x1bdeductible_individual_cents\x18\x01 \x01(\x03B\r\xbaH\n" +
 	"\"\b\x18\xff\x93\xeb\xdc\x03(\x00R\x19deductibleIndividualCents\x12E\n" +
@@ -1221,7 +1442,7 @@ const file_probity_policies_v1_documents_proto_rawDesc = "" +
 	"birth_date\x18\x06 \x01(\tB\x1a\xbaH\x17r\x152\x13^\\d{4}-\\d{2}-\\d{2}$R\tbirthDate\x12 \n" +
 	"\x03sex\x18\a \x01(\tB\x0e\xbaH\vr\tR\x01FR\x01MR\x01UR\x03sex\x12;\n" +
 	"\bcoverage\x18\b \x01(\v2\x17.probity.type.v1.PeriodB\x06\xbaH\x03\xc8\x01\x01R\bcoverage\x12.\n" +
-	"\x13other_payer_primary\x18\t \x01(\bR\x11otherPayerPrimary\"\xbb\x02\n" +
+	"\x13other_payer_primary\x18\t \x01(\bR\x11otherPayerPrimary\"\x9d\x03\n" +
 	"\x12PriorAuthorization\x12!\n" +
 	"\x06number\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x02\x182R\x06number\x12\"\n" +
 	"\bpayer_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\apayerId\x12$\n" +
@@ -1232,7 +1453,10 @@ const file_probity_policies_v1_documents_proto_rawDesc = "" +
 	"procedures\x18\x05 \x03(\tB\b\xbaH\x05\x92\x01\x02\b\x01R\n" +
 	"procedures\x12\x14\n" +
 	"\x05units\x18\x06 \x01(\rR\x05units\x12=\n" +
-	"\teffective\x18\a \x01(\v2\x17.probity.type.v1.PeriodB\x06\xbaH\x03\xc8\x01\x01R\teffectiveBHZFgithub.com/probity-health/probity/proto/probity/policies/v1;policiesv1b\x06proto3"
+	"\teffective\x18\a \x01(\v2\x17.probity.type.v1.PeriodB\x06\xbaH\x03\xc8\x01\x01R\teffective\x12*\n" +
+	"\x04npis\x18\b \x03(\tB\x16\xbaH\x13\x92\x01\x10\x102\"\fr\n" +
+	"2\b^\\d{10}$R\x04npis\x124\n" +
+	"\x06status\x18\t \x01(\tB\x1c\xbaH\x19r\x17R\x00R\bapprovedR\tcancelledR\x06statusBHZFgithub.com/probity-health/probity/proto/probity/policies/v1;policiesv1b\x06proto3"
 
 var (
 	file_probity_policies_v1_documents_proto_rawDescOnce sync.Once
@@ -1246,37 +1470,41 @@ func file_probity_policies_v1_documents_proto_rawDescGZIP() []byte {
 	return file_probity_policies_v1_documents_proto_rawDescData
 }
 
-var file_probity_policies_v1_documents_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_probity_policies_v1_documents_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_probity_policies_v1_documents_proto_goTypes = []any{
 	(*PlanDocument)(nil),       // 0: probity.policies.v1.PlanDocument
-	(*CostShare)(nil),          // 1: probity.policies.v1.CostShare
-	(*Benefit)(nil),            // 2: probity.policies.v1.Benefit
-	(*ServiceMatch)(nil),       // 3: probity.policies.v1.ServiceMatch
-	(*FeeSchedule)(nil),        // 4: probity.policies.v1.FeeSchedule
-	(*Fee)(nil),                // 5: probity.policies.v1.Fee
-	(*ProviderContract)(nil),   // 6: probity.policies.v1.ProviderContract
-	(*Policy)(nil),             // 7: probity.policies.v1.Policy
-	(*Enrollment)(nil),         // 8: probity.policies.v1.Enrollment
-	(*PriorAuthorization)(nil), // 9: probity.policies.v1.PriorAuthorization
-	(*v1.Period)(nil),          // 10: probity.type.v1.Period
+	(*PlanRule)(nil),           // 1: probity.policies.v1.PlanRule
+	(*CoordinationRule)(nil),   // 2: probity.policies.v1.CoordinationRule
+	(*CostShare)(nil),          // 3: probity.policies.v1.CostShare
+	(*Benefit)(nil),            // 4: probity.policies.v1.Benefit
+	(*ServiceMatch)(nil),       // 5: probity.policies.v1.ServiceMatch
+	(*FeeSchedule)(nil),        // 6: probity.policies.v1.FeeSchedule
+	(*Fee)(nil),                // 7: probity.policies.v1.Fee
+	(*ProviderContract)(nil),   // 8: probity.policies.v1.ProviderContract
+	(*Policy)(nil),             // 9: probity.policies.v1.Policy
+	(*Enrollment)(nil),         // 10: probity.policies.v1.Enrollment
+	(*PriorAuthorization)(nil), // 11: probity.policies.v1.PriorAuthorization
+	(*v1.Period)(nil),          // 12: probity.type.v1.Period
 }
 var file_probity_policies_v1_documents_proto_depIdxs = []int32{
-	10, // 0: probity.policies.v1.PlanDocument.effective:type_name -> probity.type.v1.Period
-	1,  // 1: probity.policies.v1.PlanDocument.in_network:type_name -> probity.policies.v1.CostShare
-	1,  // 2: probity.policies.v1.PlanDocument.out_of_network:type_name -> probity.policies.v1.CostShare
-	2,  // 3: probity.policies.v1.PlanDocument.benefits:type_name -> probity.policies.v1.Benefit
-	3,  // 4: probity.policies.v1.Benefit.match:type_name -> probity.policies.v1.ServiceMatch
-	10, // 5: probity.policies.v1.FeeSchedule.effective:type_name -> probity.type.v1.Period
-	5,  // 6: probity.policies.v1.FeeSchedule.fees:type_name -> probity.policies.v1.Fee
-	10, // 7: probity.policies.v1.ProviderContract.effective:type_name -> probity.type.v1.Period
-	10, // 8: probity.policies.v1.Policy.effective:type_name -> probity.type.v1.Period
-	10, // 9: probity.policies.v1.Enrollment.coverage:type_name -> probity.type.v1.Period
-	10, // 10: probity.policies.v1.PriorAuthorization.effective:type_name -> probity.type.v1.Period
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	12, // 0: probity.policies.v1.PlanDocument.effective:type_name -> probity.type.v1.Period
+	3,  // 1: probity.policies.v1.PlanDocument.in_network:type_name -> probity.policies.v1.CostShare
+	3,  // 2: probity.policies.v1.PlanDocument.out_of_network:type_name -> probity.policies.v1.CostShare
+	4,  // 3: probity.policies.v1.PlanDocument.benefits:type_name -> probity.policies.v1.Benefit
+	1,  // 4: probity.policies.v1.PlanDocument.rules:type_name -> probity.policies.v1.PlanRule
+	2,  // 5: probity.policies.v1.PlanDocument.coordination:type_name -> probity.policies.v1.CoordinationRule
+	5,  // 6: probity.policies.v1.Benefit.match:type_name -> probity.policies.v1.ServiceMatch
+	12, // 7: probity.policies.v1.FeeSchedule.effective:type_name -> probity.type.v1.Period
+	7,  // 8: probity.policies.v1.FeeSchedule.fees:type_name -> probity.policies.v1.Fee
+	12, // 9: probity.policies.v1.ProviderContract.effective:type_name -> probity.type.v1.Period
+	12, // 10: probity.policies.v1.Policy.effective:type_name -> probity.type.v1.Period
+	12, // 11: probity.policies.v1.Enrollment.coverage:type_name -> probity.type.v1.Period
+	12, // 12: probity.policies.v1.PriorAuthorization.effective:type_name -> probity.type.v1.Period
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_probity_policies_v1_documents_proto_init() }
@@ -1290,7 +1518,7 @@ func file_probity_policies_v1_documents_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probity_policies_v1_documents_proto_rawDesc), len(file_probity_policies_v1_documents_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
