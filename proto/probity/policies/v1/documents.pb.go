@@ -1105,8 +1105,10 @@ type Enrollment struct {
 	Coverage *v1.Period `protobuf:"bytes,8,opt,name=coverage,proto3" json:"coverage,omitempty"`
 	// Another payer is primary: a claim without its decision is denied CO-22.
 	OtherPayerPrimary bool `protobuf:"varint,9,opt,name=other_payer_primary,json=otherPayerPrimary,proto3" json:"other_payer_primary,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Disabled: a dependant who doesn't age out.
+	Disabled      bool `protobuf:"varint,10,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Enrollment) Reset() {
@@ -1198,6 +1200,13 @@ func (x *Enrollment) GetCoverage() *v1.Period {
 func (x *Enrollment) GetOtherPayerPrimary() bool {
 	if x != nil {
 		return x.OtherPayerPrimary
+	}
+	return false
+}
+
+func (x *Enrollment) GetDisabled() bool {
+	if x != nil {
+		return x.Disabled
 	}
 	return false
 }
@@ -1429,7 +1438,7 @@ const file_probity_policies_v1_documents_proto_rawDesc = "" +
 	"\bpayer_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\apayerId\x12*\n" +
 	"\fgroup_number\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x182R\vgroupNumber\x126\n" +
 	"\aplan_id\x18\x04 \x01(\tB\x1d\xbaH\x1ar\x182\x16^plan_[a-z0-9_]{1,40}$R\x06planId\x12=\n" +
-	"\teffective\x18\x05 \x01(\v2\x17.probity.type.v1.PeriodB\x06\xbaH\x03\xc8\x01\x01R\teffective\"\xcf\x03\n" +
+	"\teffective\x18\x05 \x01(\v2\x17.probity.type.v1.PeriodB\x06\xbaH\x03\xc8\x01\x01R\teffective\"\xeb\x03\n" +
 	"\n" +
 	"Enrollment\x129\n" +
 	"\tpolicy_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x172\x15^pol_[a-z0-9_]{1,40}$R\bpolicyId\x12&\n" +
@@ -1442,7 +1451,9 @@ const file_probity_policies_v1_documents_proto_rawDesc = "" +
 	"birth_date\x18\x06 \x01(\tB\x1a\xbaH\x17r\x152\x13^\\d{4}-\\d{2}-\\d{2}$R\tbirthDate\x12 \n" +
 	"\x03sex\x18\a \x01(\tB\x0e\xbaH\vr\tR\x01FR\x01MR\x01UR\x03sex\x12;\n" +
 	"\bcoverage\x18\b \x01(\v2\x17.probity.type.v1.PeriodB\x06\xbaH\x03\xc8\x01\x01R\bcoverage\x12.\n" +
-	"\x13other_payer_primary\x18\t \x01(\bR\x11otherPayerPrimary\"\x9d\x03\n" +
+	"\x13other_payer_primary\x18\t \x01(\bR\x11otherPayerPrimary\x12\x1a\n" +
+	"\bdisabled\x18\n" +
+	" \x01(\bR\bdisabled\"\x9d\x03\n" +
 	"\x12PriorAuthorization\x12!\n" +
 	"\x06number\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x02\x182R\x06number\x12\"\n" +
 	"\bpayer_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\apayerId\x12$\n" +
