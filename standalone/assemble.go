@@ -18,7 +18,8 @@ import (
 )
 
 // assemble adds every service and the worker to the process. They call each
-// other by RPC at the process's own address, as they would across machines.
+// other by RPC at the process's own address, as they would across machines;
+// the calls run through the same chain but need no connection.
 func assemble(ctx context.Context, p *assembly.Process, url, dir string, keys secrets, s stores) error {
 	err := assembly.Ledger(ctx, p, assembly.LedgerConfig{
 		Origin: Origin, Kafka: assembly.KafkaConfig{Brokers: []string{s.kafka.Address()}},

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 
@@ -105,18 +106,18 @@ func Start(ctx context.Context, cfg Config) (_ *Stack, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("standalone: %w; is another one running? choose an address with --listen", err)
 	}
-	url := "http://" + listener.Addr().String()
+	at := &url.URL{Scheme: "http", Host: listener.Addr().String()}
 	defer func() {
 		if err != nil {
 			_ = listener.Close()
 		}
 	}()
 
-	issuing, err := issuer.New(issuer.Config{URL: url + "/issuer", Dir: filepath.Join(keys.dir, "issuer"), Principals: principals()})
+	issuing, err := issuer.New(issuer.Config{URL: at.String() + "/issuer", Dir: filepath.Join(keys.dir, "issuer"), Principals: principals()})
 	if err != nil {
 		return nil, err
 	}
-	verifier, err := identity.NewVerifier(identity.VerifierConfig{Issuer: url + "/issuer", Keys: issuing.Keys()})
+	verifier, err := identity.NewVerifier(identity.VerifierConfig{Issuer: at.String() + "/issuer", Keys: issuing.Keys()})
 	if err != nil {
 		return nil, err
 	}
@@ -132,18 +133,19 @@ func Start(ctx context.Context, cfg Config) (_ *Stack, err error) {
 			err = errors.Join(err, process.Close())
 		}
 	}()
+	process.URL = at
 	process.Server.MountPublic("/issuer/", issuing.Handler())
 
 	stores, err := startStores(ctx, process, dir)
 	if err != nil {
 		return nil, err
 	}
-	if err := assemble(ctx, process, url, dir, keys, stores); err != nil {
+	if err := assemble(ctx, process, at.String(), dir, keys, stores); err != nil {
 		return nil, err
 	}
 
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
-	s := &Stack{URL: url, DataDir: dir, issuer: issuing, done: make(chan struct{}), stop: stop}
+	s := &Stack{URL: at.String(), DataDir: dir, issuer: issuing, done: make(chan struct{}), stop: stop}
 	context.AfterFunc(ctx, stop)
 	go func() {
 		defer close(s.done)

@@ -50,6 +50,13 @@ func profiled(ctx context.Context, args []string, stdout, stderr io.Writer) int 
 		pprof.StopCPUProfile()
 		_ = f.Close()
 	}()
+	// What is live while the file is remitted, for the memory figure.
+	defer func() {
+		if heap, err := os.Create(path + ".heap"); err == nil {
+			_ = pprof.Lookup("heap").WriteTo(heap, 0)
+			_ = heap.Close()
+		}
+	}()
 	return standalone.Main(ctx, args, stdout, stderr)
 }
 

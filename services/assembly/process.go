@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -86,6 +87,9 @@ type Process struct {
 	Authorizer *identity.Authorizer
 	// Tokens are this process's own.
 	Tokens identity.TokenSource
+	// URL at which this process answers, when its services call each other
+	// there: such calls then stay inside it. Nil otherwise; set before clients are made.
+	URL    *url.URL
 	client server.ClientConfig
 	parts  []Part
 }
@@ -150,7 +154,11 @@ func (p *Process) OnBehalf() (*server.Client, error) {
 }
 
 func (p *Process) clientWith(tokens identity.TokenSource) (*server.Client, error) {
-	return server.NewClient(p.client, server.ClientDeps{Tokens: tokens, Telemetry: p.Telemetry})
+	deps := server.ClientDeps{Tokens: tokens, Telemetry: p.Telemetry}
+	if p.URL != nil {
+		deps.Inside, deps.InsideURL = p.Server, p.URL
+	}
+	return server.NewClient(p.client, deps)
 }
 
 // Add registers a part; parts start in order and close in reverse.

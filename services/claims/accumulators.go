@@ -103,6 +103,15 @@ func (fs *families) load(ctx context.Context, held *entry[family], tenant string
 	if err != nil {
 		return nil, err
 	}
+	if snapshot, err = fs.fold(ctx, snapshot, tenant, events); err != nil {
+		return nil, err
+	}
+	f.snapshot = snapshot
+	return snapshot, nil
+}
+
+// fold is the snapshot after more events of the family's stream.
+func (fs *families) fold(ctx context.Context, snapshot *Ledgered, tenant string, events []eventstore.Recorded) (*Ledgered, error) {
 	if err := fs.prefetch(ctx, events); err != nil {
 		return nil, err
 	}
@@ -111,7 +120,7 @@ func (fs *families) load(ctx context.Context, held *entry[family], tenant string
 		if !ok {
 			return nil, defect("claims.accumulators.event", "an accumulators' stream holds another kind of event")
 		}
-		history, err := fs.open(ctx, tenant, stream, r.Revision, e)
+		history, err := fs.open(ctx, tenant, r.Stream, r.Revision, e)
 		if err != nil {
 			return nil, err
 		}
@@ -119,7 +128,6 @@ func (fs *families) load(ctx context.Context, held *entry[family], tenant string
 			return nil, err
 		}
 	}
-	f.snapshot = snapshot
 	return snapshot, nil
 }
 

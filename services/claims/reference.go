@@ -49,7 +49,9 @@ func (r *reference) lookup(ctx context.Context, claim *claimsv1.Claim, subscribe
 			in.FeeSchedules = append(in.FeeSchedules, schedule)
 		}
 	}
-	in.Versions = adjudication.Versions{Coverage: found.CoverageRef, AccumulatorsRevision: -1, ReceivedDate: received.String()}
+	in.Versions = adjudication.Versions{
+		Coverage: found.CoverageRef, AccumulatorsRevision: -1, ReceivedDate: received.String(), Reference: string(found.AsOf),
+	}
 	for i, a := range found.Authorizations {
 		if a == nil || a.Sealed == nil {
 			continue
@@ -247,6 +249,12 @@ func (r *reference) plan(v *book.Plan) *adjudication.Plan {
 			DiagnosisPrefixes:  b.GetDiagnosisPrefixes(),
 			Specialist:         b.GetSpecialist(),
 			Review:             b.GetReview(),
+		})
+	}
+	for _, rule := range d.GetRules() {
+		spec.Rules = append(spec.Rules, adjudication.PlanRuleSpec{
+			ID: rule.GetId(), Clause: rule.GetClause(), When: rule.GetWhen(), Benefits: rule.GetBenefits(), Pend: rule.GetPend(),
+			Group: rule.GetGroupCode(), CARC: rule.GetCarc(), RARC: rule.GetRarc(),
 		})
 	}
 	out, err := adjudication.CompilePlan(spec)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"time"
 
 	"connectrpc.com/connect"
@@ -40,6 +41,10 @@ type ClientDeps struct {
 	Tokens identity.TokenSource
 	// Telemetry traces and measures calls; nil doesn't.
 	Telemetry *telemetry.Telemetry
+	// Inside is the server of this very process, where it answers at InsideURL:
+	// calls there go without a connection. Nil for none.
+	Inside    *Server
+	InsideURL *url.URL
 }
 
 // Client is what a generated client's constructor wants: an HTTP client and options.
@@ -78,7 +83,7 @@ func NewClient(cfg ClientConfig, deps ClientDeps) (*Client, error) {
 		}
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return pair.get() }
 	}
-	transport := &http.Transport{
+	var transport http.RoundTripper = &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
 		Protocols:           protocols,
 		TLSClientConfig:     config,
@@ -87,6 +92,9 @@ func NewClient(cfg ClientConfig, deps ClientDeps) (*Client, error) {
 		IdleConnTimeout:     90 * time.Second,
 		DisableCompression:  true, // Connect negotiates its own
 		HTTP2:               &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
+	}
+	if deps.Inside != nil {
+		transport = deps.Inside.Inside(deps.InsideURL, transport)
 	}
 	chain := []connect.Interceptor{&outgoing{tokens: deps.Tokens, timeout: time.Duration(cfg.Timeout)}}
 	if deps.Telemetry != nil {

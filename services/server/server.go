@@ -93,6 +93,7 @@ type Server struct {
 
 	draining atomic.Bool
 	shed     func() bool // nil never sheds; fixed before Run
+	inside   insideCalls
 
 	mu       sync.Mutex
 	checks   []check         // guarded by mu
@@ -137,6 +138,8 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		services: map[string]bool{},
 		listens:  make(chan struct{}),
 	}
+	s.inside.idle = make(chan struct{})
+	s.inside.work, s.inside.cancel = context.WithCancel(context.Background())
 	s.authn = authn.NewMiddleware(s.authenticate)
 	s.mountHealth()
 	return s, nil
@@ -279,13 +282,15 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	defer cancel()
 	// Streams (Subscribe, WatchClaim) have no end of their own: their
 	// contexts end half way, so that they close in order and not by force.
-	half := time.AfterFunc(time.Duration(s.cfg.DrainTimeout)/2, stopWork)
+	half := time.AfterFunc(time.Duration(s.cfg.DrainTimeout)/2, func() { stopWork(); s.inside.cancel() })
 	defer half.Stop()
 	for _, server := range servers {
 		if shutErr := server.Shutdown(drain); shutErr != nil {
 			err = errors.Join(err, fmt.Errorf("server: drain: %w", shutErr), server.Close())
 		}
 	}
+	// Last, for what came from outside needs them.
+	s.inside.drain(drain)
 	return err
 }
 

@@ -9,8 +9,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -111,9 +113,77 @@ func run(t *testing.T, cfg server.Config, impl *claims) *running {
 	return r
 }
 
+// inside makes every client of the tests call without a connection. The tests
+// run one at a time.
+var inside bool
+
+// Given a server in the caller's own process, then calls that need no
+// connection behave in every way like those that have one.
+func TestCallsInsideTheProcessAreTheSame(t *testing.T) {
+	inside = true
+	defer func() { inside = false }()
+	for name, test := range map[string]func(*testing.T){
+		"caller and request id": TestTheCallerAndTheRequestIDReachTheHandler,
+		"no good token":         TestWithoutAGoodTokenTheHandlerIsNotReached,
+		"problems":              TestAProblemCrossesWholeButForItsCause,
+		"kinds":                 TestEveryKindSurvivesTheWay,
+		"details":               TestAnErrorMadeForTheWireKeepsItsDetailsAndGainsAProblem,
+		"unknown errors":        TestWhatIsUnknownStaysInside,
+		"schema":                TestASchemaViolationNamesFieldAndRuleButNoValue,
+		"size":                  TestAnOversizedRequestIsRefusedAsTheCallersFault,
+		"deadlines":             TestUnaryWorkIsBoundedAndStreamsAreNot,
+		"stream errors":         TestAStreamsErrorIsAProblemToo,
+		"audit":                 TestTheAuditRecordSaysWhoDidWhatOnWhichRulesWord,
+		"drain":                 TestADrainEndsStreamsThatHaveNoEnd,
+	} {
+		t.Run(name, test)
+	}
+}
+
+// Given a caller that leaves a stream, then its handler is told; given a
+// handler that writes faster than it is read, then it waits.
+func TestInsideStreamsAreBoundedAndEnd(t *testing.T) {
+	const block, blocks = 64 << 10, 64
+	var written atomic.Int64
+	gone := make(chan struct{})
+	tel, err := telemetry.Setup(context.Background(), telemetry.Config{Service: "claims", LogOutput: io.Discard})
+	require.NoError(t, err)
+	s, err := server.New(server.Config{}, server.Deps{Telemetry: tel, Verifier: tokens{}})
+	require.NoError(t, err)
+	s.MountPublic("/flood", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer close(gone)
+		for range blocks {
+			n, err := w.Write(make([]byte, block))
+			written.Add(int64(n))
+			if err != nil {
+				return
+			}
+		}
+	}))
+	at, err := url.Parse("http://here")
+	require.NoError(t, err)
+	client := http.Client{Transport: s.Inside(at, http.DefaultTransport)}
+	res, err := client.Get("http://here/flood")
+	require.NoError(t, err)
+	_, err = io.ReadFull(res.Body, make([]byte, block))
+	require.NoError(t, err)
+	require.NoError(t, res.Body.Close())
+	<-gone
+	require.Less(t, written.Load(), int64(blocks*block), "the rest was never written")
+
+	_, err = res.Body.Read(make([]byte, 1))
+	require.Error(t, err)
+}
+
 func (r *running) client(t *testing.T, cfg server.ClientConfig, token identity.TokenSource) claimsv1connect.ClaimsServiceClient {
 	t.Helper()
-	c, err := server.NewClient(cfg, server.ClientDeps{Tokens: token, Telemetry: r.tel})
+	deps := server.ClientDeps{Tokens: token, Telemetry: r.tel}
+	if inside {
+		at, err := url.Parse(r.url)
+		require.NoError(t, err)
+		deps.Inside, deps.InsideURL = r.Server, at
+	}
+	c, err := server.NewClient(cfg, deps)
 	require.NoError(t, err)
 	t.Cleanup(c.CloseIdle)
 	return claimsv1connect.NewClaimsServiceClient(c, r.url, c.Options()...)

@@ -16,12 +16,17 @@ import (
 // a repeated increment would be a wrong sum.
 //
 //	KEYS: offset, meta, parked, then data keys
-//	ARGV: from, next, version, generation, then for each commit
-//	      index, reason ("" unless it is parked), number of commands, then for each command
-//	      number of its data key, type it expects ("" is any), name, number of arguments, arguments
+//	ARGV: from, next, version, generation, the indexes of a merged batch or "",
+//	      then for each commit index, reason ("" unless it is parked), number of commands,
+//	      then for each command number of its data key, type it expects ("" is any), name,
+//	      number of arguments, arguments
 //
-// Answers {"ok", offset, commits applied}, {"gap", offset}, {"superseded", offset}
-// or {"clash", index}: the commit at index expects another type than the key has.
+// A merged batch is sent as one commit (see merge). It is all or nothing, so
+// one that overlaps what is stored is answered {"apart"}.
+//
+// Answers {"ok", offset, commits applied}, {"gap", offset}, {"superseded", offset},
+// {"apart", offset} or {"clash", index}: the commit at index expects another
+// type than the key has.
 var applyScript = redis.NewScript(`
 local stored = tonumber(redis.call('GET', KEYS[1]) or '0')
 local from, next, version = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -38,7 +43,12 @@ if stored >= next then
   return {'ok', stored, 0}
 end
 
-local types, commits, at = {}, {}, 5
+local merged = ARGV[5]
+if merged ~= '' and stored ~= from then
+  return {'apart', stored}
+end
+
+local types, commits, at = {}, {}, 6
 while at <= #ARGV do
   local commit = {index = tonumber(ARGV[at]), reason = ARGV[at + 1], ops = {}}
   local count = tonumber(ARGV[at + 2])
@@ -67,7 +77,11 @@ for _, commit in ipairs(commits) do
     local answer = redis.pcall(unpack(op))
     if type(answer) == 'table' and answer.err then reason = 'partly applied: ' .. op[1] end
   end
-  if reason ~= '' then redis.call('HSET', KEYS[3], string.format('%.0f', commit.index), reason) end
+  if reason ~= '' and merged ~= '' then
+    for index in string.gmatch(merged, '%d+') do redis.call('HSET', KEYS[3], index, reason) end
+  elseif reason ~= '' then
+    redis.call('HSET', KEYS[3], string.format('%.0f', commit.index), reason)
+  end
 end
 redis.call('SET', KEYS[1], ARGV[2])
 return {'ok', next, #commits}
@@ -100,11 +114,29 @@ type applied struct {
 	commits int64
 }
 
-// apply runs the script for the commits from..next of one shard.
+// apply runs the script for the commits from..next of one shard: merged where
+// that is the same, for Redis runs one command of a hundred members far sooner
+// than a hundred of one.
 func (v *View) apply(ctx context.Context, b build, from, next uint64, changes []change) (applied, error) {
+	if whole, indexes, ok := merge(changes); ok {
+		out, err := v.run(ctx, b, from, next, indexes, []change{whole})
+		switch {
+		case err != nil:
+			return applied{}, err
+		case out.verdict == "ok":
+			out.commits = min(out.commits, 1) * int64(len(changes))
+			return out, nil
+		case out.verdict != "apart" && out.verdict != "clash":
+			return out, nil
+		}
+	}
+	return v.run(ctx, b, from, next, "", changes)
+}
+
+func (v *View) run(ctx context.Context, b build, from, next uint64, merged string, changes []change) (applied, error) {
 	keys := []string{v.offset(b), v.meta(b.shard), v.parked(b)}
 	numbers := map[string]string{}
-	args := []any{from, next, b.version, b.generation}
+	args := []any{from, next, b.version, b.generation, merged}
 	for _, c := range changes {
 		args = append(args, c.index, c.reason, len(c.ops))
 		for _, o := range c.ops {

@@ -53,6 +53,7 @@ type Book struct {
 	authorizations map[string]*Authorization // by number index
 
 	next     map[uint32]uint64 // index to continue from, a shard
+	asOf     AsOf              // next, as decisions record it
 	caughtUp bool
 	moved    chan struct{} // closed and replaced at every batch
 }
@@ -177,6 +178,7 @@ func (b *Book) Apply(batch eventstore.Batch) error {
 	for shard, next := range batch.Next {
 		b.next[shard] = max(b.next[shard], next)
 	}
+	b.asOf = AsOfNext(b.next)
 	b.caughtUp = b.caughtUp || batch.CaughtUp
 	close(b.moved)
 	b.moved = make(chan struct{})

@@ -41,6 +41,8 @@ const (
 
 // Context is what the book knows about a claim. Everything in it is immutable.
 type Context struct {
+	// AsOf is how much of the policies log this answer knows.
+	AsOf AsOf
 	// PayerKnown: the payer has published a plan here.
 	PayerKnown bool
 	// CardKnown: somebody is enrolled under the subscriber.
@@ -86,7 +88,7 @@ type Coverage struct {
 func (b *Book) For(q Query) Context {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	var c Context
+	c := Context{AsOf: b.asOf}
 	_, c.PayerKnown = b.payers[q.PayerID]
 	if f := b.families[q.Subscriber]; f != nil {
 		c.CardKnown, c.Persons = true, len(f.subjects)

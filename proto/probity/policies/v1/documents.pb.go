@@ -60,16 +60,12 @@ type PlanDocument struct {
 	ReviewAboveCents int64 `protobuf:"varint,14,opt,name=review_above_cents,json=reviewAboveCents,proto3" json:"review_above_cents,omitempty"`
 	// Sequestration taken from the plan's payment, basis points (CO-253); 0 for none.
 	SequestrationBps uint32 `protobuf:"varint,15,opt,name=sequestration_bps,json=sequestrationBps,proto3" json:"sequestration_bps,omitempty"`
-	// Rules beside the benefits, tried in order on every line.
-	Rules []*PlanRule `protobuf:"bytes,16,rep,name=rules,proto3" json:"rules,omitempty"`
-	// How this plan pays where another payer is primary.
-	Coordination *CoordinationRule `protobuf:"bytes,17,opt,name=coordination,proto3" json:"coordination,omitempty"`
 	// A child's coverage ends with the month in which it turns so many years old, unless disabled; 0 is never.
 	DependentAgeLimit uint32 `protobuf:"varint,18,opt,name=dependent_age_limit,json=dependentAgeLimit,proto3" json:"dependent_age_limit,omitempty"`
-	// Procedures and ranges that need a prior authorisation, whichever benefit they fall to (CO-197).
-	PriorAuthorizationProcedures []string `protobuf:"bytes,19,rep,name=prior_authorization_procedures,json=priorAuthorizationProcedures,proto3" json:"prior_authorization_procedures,omitempty"`
-	unknownFields                protoimpl.UnknownFields
-	sizeCache                    protoimpl.SizeCache
+	// The plan's own rules, tried in order.
+	Rules         []*PlanRule `protobuf:"bytes,20,rep,name=rules,proto3" json:"rules,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PlanDocument) Reset() {
@@ -207,20 +203,6 @@ func (x *PlanDocument) GetSequestrationBps() uint32 {
 	return 0
 }
 
-func (x *PlanDocument) GetRules() []*PlanRule {
-	if x != nil {
-		return x.Rules
-	}
-	return nil
-}
-
-func (x *PlanDocument) GetCoordination() *CoordinationRule {
-	if x != nil {
-		return x.Coordination
-	}
-	return nil
-}
-
 func (x *PlanDocument) GetDependentAgeLimit() uint32 {
 	if x != nil {
 		return x.DependentAgeLimit
@@ -228,160 +210,11 @@ func (x *PlanDocument) GetDependentAgeLimit() uint32 {
 	return 0
 }
 
-func (x *PlanDocument) GetPriorAuthorizationProcedures() []string {
+func (x *PlanDocument) GetRules() []*PlanRule {
 	if x != nil {
-		return x.PriorAuthorizationProcedures
+		return x.Rules
 	}
 	return nil
-}
-
-// A rule of the plan, written in CEL. Its cost is bounded when the plan is
-// checked and again when it runs; one that fails or costs too much pends the
-// claim.
-type PlanRule struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Id, unique in the plan: "chiropractic_maintenance".
-	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// Clause as members read it in the plan.
-	Clause string `protobuf:"bytes,2,opt,name=clause,proto3" json:"clause,omitempty"`
-	// CEL expression over the claim's line; the rule applies where it is true.
-	When string `protobuf:"bytes,3,opt,name=when,proto3" json:"when,omitempty"`
-	// "deny" or "pend".
-	Outcome string `protobuf:"bytes,4,opt,name=outcome,proto3" json:"outcome,omitempty"`
-	// Claim adjustment group code of a denial: CO or PR.
-	GroupCode string `protobuf:"bytes,5,opt,name=group_code,json=groupCode,proto3" json:"group_code,omitempty"`
-	// Claim adjustment reason code of a denial.
-	Carc string `protobuf:"bytes,6,opt,name=carc,proto3" json:"carc,omitempty"`
-	// Remittance advice remark code, where one is wanted.
-	Rarc          string `protobuf:"bytes,7,opt,name=rarc,proto3" json:"rarc,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *PlanRule) Reset() {
-	*x = PlanRule{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[1]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *PlanRule) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*PlanRule) ProtoMessage() {}
-
-func (x *PlanRule) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[1]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use PlanRule.ProtoReflect.Descriptor instead.
-func (*PlanRule) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{1}
-}
-
-func (x *PlanRule) GetId() string {
-	if x != nil {
-		return x.Id
-	}
-	return ""
-}
-
-func (x *PlanRule) GetClause() string {
-	if x != nil {
-		return x.Clause
-	}
-	return ""
-}
-
-func (x *PlanRule) GetWhen() string {
-	if x != nil {
-		return x.When
-	}
-	return ""
-}
-
-func (x *PlanRule) GetOutcome() string {
-	if x != nil {
-		return x.Outcome
-	}
-	return ""
-}
-
-func (x *PlanRule) GetGroupCode() string {
-	if x != nil {
-		return x.GroupCode
-	}
-	return ""
-}
-
-func (x *PlanRule) GetCarc() string {
-	if x != nil {
-		return x.Carc
-	}
-	return ""
-}
-
-func (x *PlanRule) GetRarc() string {
-	if x != nil {
-		return x.Rarc
-	}
-	return ""
-}
-
-// Coordination of benefits.
-type CoordinationRule struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// "standard": pays what it would alone, at most what the patient still
-	// owes; "carve_out": pays what it would alone less what the others paid.
-	Method        string `protobuf:"bytes,1,opt,name=method,proto3" json:"method,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *CoordinationRule) Reset() {
-	*x = CoordinationRule{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[2]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *CoordinationRule) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*CoordinationRule) ProtoMessage() {}
-
-func (x *CoordinationRule) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[2]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use CoordinationRule.ProtoReflect.Descriptor instead.
-func (*CoordinationRule) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{2}
-}
-
-func (x *CoordinationRule) GetMethod() string {
-	if x != nil {
-		return x.Method
-	}
-	return ""
 }
 
 // Cost sharing of one network tier.
@@ -405,7 +238,7 @@ type CostShare struct {
 
 func (x *CostShare) Reset() {
 	*x = CostShare{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[3]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -417,7 +250,7 @@ func (x *CostShare) String() string {
 func (*CostShare) ProtoMessage() {}
 
 func (x *CostShare) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[3]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -430,7 +263,7 @@ func (x *CostShare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CostShare.ProtoReflect.Descriptor instead.
 func (*CostShare) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{3}
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *CostShare) GetDeductibleIndividualCents() int64 {
@@ -518,7 +351,7 @@ type Benefit struct {
 
 func (x *Benefit) Reset() {
 	*x = Benefit{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[4]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -530,7 +363,7 @@ func (x *Benefit) String() string {
 func (*Benefit) ProtoMessage() {}
 
 func (x *Benefit) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[4]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -543,7 +376,7 @@ func (x *Benefit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Benefit.ProtoReflect.Descriptor instead.
 func (*Benefit) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{4}
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Benefit) GetName() string {
@@ -680,7 +513,7 @@ type ServiceMatch struct {
 
 func (x *ServiceMatch) Reset() {
 	*x = ServiceMatch{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[5]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -692,7 +525,7 @@ func (x *ServiceMatch) String() string {
 func (*ServiceMatch) ProtoMessage() {}
 
 func (x *ServiceMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[5]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -705,7 +538,7 @@ func (x *ServiceMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceMatch.ProtoReflect.Descriptor instead.
 func (*ServiceMatch) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{5}
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ServiceMatch) GetProcedures() []string {
@@ -748,7 +581,7 @@ type FeeSchedule struct {
 
 func (x *FeeSchedule) Reset() {
 	*x = FeeSchedule{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[6]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -760,7 +593,7 @@ func (x *FeeSchedule) String() string {
 func (*FeeSchedule) ProtoMessage() {}
 
 func (x *FeeSchedule) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[6]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -773,7 +606,7 @@ func (x *FeeSchedule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeeSchedule.ProtoReflect.Descriptor instead.
 func (*FeeSchedule) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{6}
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *FeeSchedule) GetFeeScheduleId() string {
@@ -823,14 +656,19 @@ type Fee struct {
 	// Surgical: multiple-procedure reduction applies.
 	Surgical bool `protobuf:"varint,4,opt,name=surgical,proto3" json:"surgical,omitempty"`
 	// Units payable a line; 0 is no limit (CO-222).
-	MaxUnits      uint32 `protobuf:"varint,5,opt,name=max_units,json=maxUnits,proto3" json:"max_units,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	MaxUnits uint32 `protobuf:"varint,5,opt,name=max_units,json=maxUnits,proto3" json:"max_units,omitempty"`
+	// Anaesthesia: base units, to which the time's units of fifteen minutes are added; 0 is none.
+	BaseUnits uint32 `protobuf:"varint,20,opt,name=base_units,json=baseUnits,proto3" json:"base_units,omitempty"`
+	// Minutes of the provider's own time that a unit usually takes; 0 is not known.
+	// Only for telling an impossible day.
+	TypicalMinutes uint32 `protobuf:"varint,21,opt,name=typical_minutes,json=typicalMinutes,proto3" json:"typical_minutes,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Fee) Reset() {
 	*x = Fee{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[7]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -842,7 +680,7 @@ func (x *Fee) String() string {
 func (*Fee) ProtoMessage() {}
 
 func (x *Fee) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[7]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -855,7 +693,7 @@ func (x *Fee) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fee.ProtoReflect.Descriptor instead.
 func (*Fee) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{7}
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Fee) GetProcedure() string {
@@ -893,6 +731,20 @@ func (x *Fee) GetMaxUnits() uint32 {
 	return 0
 }
 
+func (x *Fee) GetBaseUnits() uint32 {
+	if x != nil {
+		return x.BaseUnits
+	}
+	return 0
+}
+
+func (x *Fee) GetTypicalMinutes() uint32 {
+	if x != nil {
+		return x.TypicalMinutes
+	}
+	return 0
+}
+
 // A payer's contract with a provider.
 type ProviderContract struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -911,14 +763,16 @@ type ProviderContract struct {
 	// Plans it is in network for; empty is all of the payer's.
 	PlanIds []string `protobuf:"bytes,7,rep,name=plan_ids,json=planIds,proto3" json:"plan_ids,omitempty"`
 	// Services under a capitation: CO-24, nothing payable.
-	Capitated     bool `protobuf:"varint,8,opt,name=capitated,proto3" json:"capitated,omitempty"`
+	Capitated bool `protobuf:"varint,8,opt,name=capitated,proto3" json:"capitated,omitempty"`
+	// Rates for institutional claims, tried in order before the fee schedule.
+	FacilityRates []*FacilityRate `protobuf:"bytes,20,rep,name=facility_rates,json=facilityRates,proto3" json:"facility_rates,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ProviderContract) Reset() {
 	*x = ProviderContract{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[8]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -930,7 +784,7 @@ func (x *ProviderContract) String() string {
 func (*ProviderContract) ProtoMessage() {}
 
 func (x *ProviderContract) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[8]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -943,7 +797,7 @@ func (x *ProviderContract) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProviderContract.ProtoReflect.Descriptor instead.
 func (*ProviderContract) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{8}
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ProviderContract) GetContractId() string {
@@ -1002,6 +856,13 @@ func (x *ProviderContract) GetCapitated() bool {
 	return false
 }
 
+func (x *ProviderContract) GetFacilityRates() []*FacilityRate {
+	if x != nil {
+		return x.FacilityRates
+	}
+	return nil
+}
+
 // A group or individual policy: the right to a plan.
 type Policy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1021,7 +882,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[9]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1033,7 +894,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[9]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1046,7 +907,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{9}
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Policy) GetPolicyId() string {
@@ -1113,7 +974,7 @@ type Enrollment struct {
 
 func (x *Enrollment) Reset() {
 	*x = Enrollment{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[10]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1125,7 +986,7 @@ func (x *Enrollment) String() string {
 func (*Enrollment) ProtoMessage() {}
 
 func (x *Enrollment) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[10]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1138,7 +999,7 @@ func (x *Enrollment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Enrollment.ProtoReflect.Descriptor instead.
 func (*Enrollment) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{10}
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Enrollment) GetPolicyId() string {
@@ -1238,7 +1099,7 @@ type PriorAuthorization struct {
 
 func (x *PriorAuthorization) Reset() {
 	*x = PriorAuthorization{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[11]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1250,7 +1111,7 @@ func (x *PriorAuthorization) String() string {
 func (*PriorAuthorization) ProtoMessage() {}
 
 func (x *PriorAuthorization) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[11]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1263,7 +1124,7 @@ func (x *PriorAuthorization) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PriorAuthorization.ProtoReflect.Descriptor instead.
 func (*PriorAuthorization) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{11}
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PriorAuthorization) GetNumber() string {
@@ -1333,7 +1194,7 @@ var File_probity_policies_v1_documents_proto protoreflect.FileDescriptor
 
 const file_probity_policies_v1_documents_proto_rawDesc = "" +
 	"\n" +
-	"#probity/policies/v1/documents.proto\x12\x13probity.policies.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1aprobity/type/v1/type.proto\"\x9e\t\n" +
+	"#probity/policies/v1/documents.proto\x12\x13probity.policies.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fprobity/policies/v1/rates.proto\x1a\x1fprobity/policies/v1/rules.proto\x1a\x1aprobity/type/v1/type.proto\"\xdc\a\n" +
 	"\fPlanDocument\x126\n" +
 	"\aplan_id\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x182\x16^plan_[a-z0-9_]{1,40}$R\x06planId\x12\x1d\n" +
 	"\x04name\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18xR\x04name\x12$\n" +
@@ -1352,25 +1213,9 @@ const file_probity_policies_v1_documents_proto_rawDesc = "" +
 	"\x11referral_required\x18\f \x01(\bR\x10referralRequired\x12>\n" +
 	"\x16multiple_procedure_bps\x18\r \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\x14multipleProcedureBps\x125\n" +
 	"\x12review_above_cents\x18\x0e \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x10reviewAboveCents\x125\n" +
-	"\x11sequestration_bps\x18\x0f \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\x10sequestrationBps\x12>\n" +
-	"\x05rules\x18\x10 \x03(\v2\x1d.probity.policies.v1.PlanRuleB\t\xbaH\x06\x92\x01\x03\x10\xc8\x01R\x05rules\x12I\n" +
-	"\fcoordination\x18\x11 \x01(\v2%.probity.policies.v1.CoordinationRuleR\fcoordination\x127\n" +
-	"\x13dependent_age_limit\x18\x12 \x01(\rB\a\xbaH\x04*\x02\x18xR\x11dependentAgeLimit\x12u\n" +
-	"\x1eprior_authorization_procedures\x18\x13 \x03(\tB/\xbaH,\x92\x01)\x10\xd0\x0f\"$r\"2 ^[A-Z0-9]{4,5}(-[A-Z0-9]{4,5})?$R\x1cpriorAuthorizationProcedures\"\x94\x02\n" +
-	"\bPlanRule\x12-\n" +
-	"\x02id\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x182\x16^[a-z][a-z0-9_]{0,40}$R\x02id\x12\"\n" +
-	"\x06clause\x18\x02 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\xf4\x03R\x06clause\x12\x1e\n" +
-	"\x04when\x18\x03 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\xd0\x0fR\x04when\x12+\n" +
-	"\aoutcome\x18\x04 \x01(\tB\x11\xbaH\x0er\fR\x04denyR\x04pendR\aoutcome\x12.\n" +
-	"\n" +
-	"group_code\x18\x05 \x01(\tB\x0f\xbaH\fr\n" +
-	"R\x00R\x02COR\x02PRR\tgroupCode\x12\x1b\n" +
-	"\x04carc\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18\x05R\x04carc\x12\x1b\n" +
-	"\x04rarc\x18\a \x01(\tB\a\xbaH\x04r\x02\x18\x06R\x04rarc\"F\n" +
-	"\x10CoordinationRule\x122\n" +
-	"\x06method\x18\x01 \x01(\tB\x1a\xbaH\x17r\x15R\bstandardR\tcarve_outR\x06method\"\xb7\x03\n" +
+	"\x11sequestration_bps\x18\x0f \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\x10sequestrationBps\x127\n" +
+	"\x13dependent_age_limit\x18\x12 \x01(\rB\a\xbaH\x04*\x02\x18xR\x11dependentAgeLimit\x12>\n" +
+	"\x05rules\x18\x14 \x03(\v2\x1d.probity.policies.v1.PlanRuleB\t\xbaH\x06\x92\x01\x03\x10\xc8\x01R\x05rules\"\xb7\x03\n" +
 	"\tCostShare\x12M\n" +
 	"\x1bdeductible_individual_cents\x18\x01 \x01(\x03B\r\xbaH\n" +
 	"\"\b\x18\xff\x93\xeb\xdc\x03(\x00R\x19deductibleIndividualCents\x12E\n" +
@@ -1414,14 +1259,17 @@ const file_probity_policies_v1_documents_proto_rawDesc = "" +
 	"\teffective\x18\x02 \x01(\v2\x17.probity.type.v1.PeriodB\x06\xbaH\x03\xc8\x01\x01R\teffective\x12:\n" +
 	"\x04fees\x18\x03 \x03(\v2\x18.probity.policies.v1.FeeB\f\xbaH\t\x92\x01\x06\b\x01\x10\xa0\x9c\x01R\x04fees\x12;\n" +
 	"\x15default_bps_of_charge\x18\x04 \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\x12defaultBpsOfCharge\x12$\n" +
-	"\bpayer_id\x18\x05 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\apayerId\"\xdb\x01\n" +
+	"\bpayer_id\x18\x05 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\apayerId\"\xb6\x02\n" +
 	"\x03Fee\x124\n" +
 	"\tprocedure\x18\x01 \x01(\tB\x16\xbaH\x13r\x112\x0f^[A-Z0-9]{4,5}$R\tprocedure\x123\n" +
 	"\bmodifier\x18\x02 \x01(\tB\x17\xbaH\x14r\x122\x10^([A-Z0-9]{2})?$R\bmodifier\x120\n" +
 	"\famount_cents\x18\x03 \x01(\x03B\r\xbaH\n" +
 	"\"\b\x18\xff\x93\xeb\xdc\x03(\x00R\vamountCents\x12\x1a\n" +
 	"\bsurgical\x18\x04 \x01(\bR\bsurgical\x12\x1b\n" +
-	"\tmax_units\x18\x05 \x01(\rR\bmaxUnits\"\x92\x03\n" +
+	"\tmax_units\x18\x05 \x01(\rR\bmaxUnits\x12&\n" +
+	"\n" +
+	"base_units\x18\x14 \x01(\rB\a\xbaH\x04*\x02\x18dR\tbaseUnits\x121\n" +
+	"\x0ftypical_minutes\x18\x15 \x01(\rB\b\xbaH\x05*\x03\x18\xa0\vR\x0etypicalMinutes\"\xe7\x03\n" +
 	"\x10ProviderContract\x12=\n" +
 	"\vcontract_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x172\x15^ctr_[a-z0-9_]{1,40}$R\n" +
 	"contractId\x12$\n" +
@@ -1432,7 +1280,8 @@ const file_probity_policies_v1_documents_proto_rawDesc = "" +
 	"\x0ffee_schedule_id\x18\x05 \x01(\tB\x1b\xbaH\x18r\x162\x14^fs_[a-z0-9_]{1,40}$R\rfeeScheduleId\x12\"\n" +
 	"\afee_bps\x18\x06 \x01(\rB\t\xbaH\x06*\x04\x18\xa0\x8d\x06R\x06feeBps\x12$\n" +
 	"\bplan_ids\x18\a \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\aplanIds\x12\x1c\n" +
-	"\tcapitated\x18\b \x01(\bR\tcapitated\"\x8c\x02\n" +
+	"\tcapitated\x18\b \x01(\bR\tcapitated\x12S\n" +
+	"\x0efacility_rates\x18\x14 \x03(\v2!.probity.policies.v1.FacilityRateB\t\xbaH\x06\x92\x01\x03\x10\xc8\x01R\rfacilityRates\"\x8c\x02\n" +
 	"\x06Policy\x129\n" +
 	"\tpolicy_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x172\x15^pol_[a-z0-9_]{1,40}$R\bpolicyId\x12$\n" +
 	"\bpayer_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\apayerId\x12*\n" +
@@ -1481,36 +1330,36 @@ func file_probity_policies_v1_documents_proto_rawDescGZIP() []byte {
 	return file_probity_policies_v1_documents_proto_rawDescData
 }
 
-var file_probity_policies_v1_documents_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_probity_policies_v1_documents_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_probity_policies_v1_documents_proto_goTypes = []any{
 	(*PlanDocument)(nil),       // 0: probity.policies.v1.PlanDocument
-	(*PlanRule)(nil),           // 1: probity.policies.v1.PlanRule
-	(*CoordinationRule)(nil),   // 2: probity.policies.v1.CoordinationRule
-	(*CostShare)(nil),          // 3: probity.policies.v1.CostShare
-	(*Benefit)(nil),            // 4: probity.policies.v1.Benefit
-	(*ServiceMatch)(nil),       // 5: probity.policies.v1.ServiceMatch
-	(*FeeSchedule)(nil),        // 6: probity.policies.v1.FeeSchedule
-	(*Fee)(nil),                // 7: probity.policies.v1.Fee
-	(*ProviderContract)(nil),   // 8: probity.policies.v1.ProviderContract
-	(*Policy)(nil),             // 9: probity.policies.v1.Policy
-	(*Enrollment)(nil),         // 10: probity.policies.v1.Enrollment
-	(*PriorAuthorization)(nil), // 11: probity.policies.v1.PriorAuthorization
-	(*v1.Period)(nil),          // 12: probity.type.v1.Period
+	(*CostShare)(nil),          // 1: probity.policies.v1.CostShare
+	(*Benefit)(nil),            // 2: probity.policies.v1.Benefit
+	(*ServiceMatch)(nil),       // 3: probity.policies.v1.ServiceMatch
+	(*FeeSchedule)(nil),        // 4: probity.policies.v1.FeeSchedule
+	(*Fee)(nil),                // 5: probity.policies.v1.Fee
+	(*ProviderContract)(nil),   // 6: probity.policies.v1.ProviderContract
+	(*Policy)(nil),             // 7: probity.policies.v1.Policy
+	(*Enrollment)(nil),         // 8: probity.policies.v1.Enrollment
+	(*PriorAuthorization)(nil), // 9: probity.policies.v1.PriorAuthorization
+	(*v1.Period)(nil),          // 10: probity.type.v1.Period
+	(*PlanRule)(nil),           // 11: probity.policies.v1.PlanRule
+	(*FacilityRate)(nil),       // 12: probity.policies.v1.FacilityRate
 }
 var file_probity_policies_v1_documents_proto_depIdxs = []int32{
-	12, // 0: probity.policies.v1.PlanDocument.effective:type_name -> probity.type.v1.Period
-	3,  // 1: probity.policies.v1.PlanDocument.in_network:type_name -> probity.policies.v1.CostShare
-	3,  // 2: probity.policies.v1.PlanDocument.out_of_network:type_name -> probity.policies.v1.CostShare
-	4,  // 3: probity.policies.v1.PlanDocument.benefits:type_name -> probity.policies.v1.Benefit
-	1,  // 4: probity.policies.v1.PlanDocument.rules:type_name -> probity.policies.v1.PlanRule
-	2,  // 5: probity.policies.v1.PlanDocument.coordination:type_name -> probity.policies.v1.CoordinationRule
-	5,  // 6: probity.policies.v1.Benefit.match:type_name -> probity.policies.v1.ServiceMatch
-	12, // 7: probity.policies.v1.FeeSchedule.effective:type_name -> probity.type.v1.Period
-	7,  // 8: probity.policies.v1.FeeSchedule.fees:type_name -> probity.policies.v1.Fee
-	12, // 9: probity.policies.v1.ProviderContract.effective:type_name -> probity.type.v1.Period
-	12, // 10: probity.policies.v1.Policy.effective:type_name -> probity.type.v1.Period
-	12, // 11: probity.policies.v1.Enrollment.coverage:type_name -> probity.type.v1.Period
-	12, // 12: probity.policies.v1.PriorAuthorization.effective:type_name -> probity.type.v1.Period
+	10, // 0: probity.policies.v1.PlanDocument.effective:type_name -> probity.type.v1.Period
+	1,  // 1: probity.policies.v1.PlanDocument.in_network:type_name -> probity.policies.v1.CostShare
+	1,  // 2: probity.policies.v1.PlanDocument.out_of_network:type_name -> probity.policies.v1.CostShare
+	2,  // 3: probity.policies.v1.PlanDocument.benefits:type_name -> probity.policies.v1.Benefit
+	11, // 4: probity.policies.v1.PlanDocument.rules:type_name -> probity.policies.v1.PlanRule
+	3,  // 5: probity.policies.v1.Benefit.match:type_name -> probity.policies.v1.ServiceMatch
+	10, // 6: probity.policies.v1.FeeSchedule.effective:type_name -> probity.type.v1.Period
+	5,  // 7: probity.policies.v1.FeeSchedule.fees:type_name -> probity.policies.v1.Fee
+	10, // 8: probity.policies.v1.ProviderContract.effective:type_name -> probity.type.v1.Period
+	12, // 9: probity.policies.v1.ProviderContract.facility_rates:type_name -> probity.policies.v1.FacilityRate
+	10, // 10: probity.policies.v1.Policy.effective:type_name -> probity.type.v1.Period
+	10, // 11: probity.policies.v1.Enrollment.coverage:type_name -> probity.type.v1.Period
+	10, // 12: probity.policies.v1.PriorAuthorization.effective:type_name -> probity.type.v1.Period
 	13, // [13:13] is the sub-list for method output_type
 	13, // [13:13] is the sub-list for method input_type
 	13, // [13:13] is the sub-list for extension type_name
@@ -1523,13 +1372,15 @@ func file_probity_policies_v1_documents_proto_init() {
 	if File_probity_policies_v1_documents_proto != nil {
 		return
 	}
+	file_probity_policies_v1_rates_proto_init()
+	file_probity_policies_v1_rules_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probity_policies_v1_documents_proto_rawDesc), len(file_probity_policies_v1_documents_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
