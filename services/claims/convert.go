@@ -4,8 +4,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -127,6 +125,7 @@ func decisionProto(d adjudication.Decision) *claimsv1.Decision {
 			Plan:                 d.Versions.Plan,
 			Contract:             d.Versions.Contract,
 			FeeSchedule:          d.Versions.FeeSchedule,
+			Edits:                d.Versions.Edits,
 			Coverage:             d.Versions.Coverage,
 			AccumulatorsRevision: d.Versions.AccumulatorsRevision,
 			ReceivedDate:         d.Versions.ReceivedDate,
@@ -160,15 +159,17 @@ func adjustmentProto(a adjudication.Adjustment) *claimsv1.Adjustment {
 	out := &claimsv1.Adjustment{
 		GroupCode: a.Group, Carc: a.CARC, Rarcs: a.RARCs, AmountCents: int64(a.Amount), RuleId: a.RuleID, Clause: a.Clause,
 	}
-	if len(a.Facts) > 0 {
-		out.Facts = make(map[string]string, len(a.Facts))
-		for _, f := range a.Facts {
-			if strings.HasSuffix(f.Key, "_date") {
-				out.Facts[f.Key] = adjudication.Date(f.Value).String()
-			} else {
-				out.Facts[f.Key] = strconv.FormatInt(f.Value, 10)
-			}
-		}
+	out.Facts = factsProto(a.Facts)
+	return out
+}
+
+func factsProto(in []adjudication.Fact) map[string]string {
+	if len(in) == 0 {
+		return nil
+	}
+	out := make(map[string]string, len(in))
+	for _, f := range in {
+		out[f.Key] = f.Text()
 	}
 	return out
 }
@@ -183,7 +184,7 @@ func postingProto(p adjudication.Posting) *claimsv1.AccumulatorPosting {
 func pendProtos(in []adjudication.PendReason) []*claimsv1.PendReason {
 	var out []*claimsv1.PendReason
 	for _, r := range in {
-		out = append(out, &claimsv1.PendReason{RuleId: r.RuleID, Line: r.Line, Carc: r.CARC, Rarc: r.RARC, Message: r.Message})
+		out = append(out, &claimsv1.PendReason{RuleId: r.RuleID, Line: r.Line, Carc: r.CARC, Rarc: r.RARC, Message: r.Message, Facts: factsProto(r.Facts), RelatedClaimIds: r.Related})
 	}
 	return out
 }

@@ -251,6 +251,12 @@ func (r *reference) plan(v *book.Plan) *adjudication.Plan {
 			Review:             b.GetReview(),
 		})
 	}
+	for _, rule := range d.GetRules() {
+		spec.Rules = append(spec.Rules, adjudication.PlanRuleSpec{
+			ID: rule.GetId(), Clause: rule.GetClause(), When: rule.GetWhen(), Benefits: rule.GetBenefits(), Pend: rule.GetPend(),
+			Group: rule.GetGroupCode(), CARC: rule.GetCarc(), RARC: rule.GetRarc(),
+		})
+	}
 	out, err := adjudication.CompilePlan(spec)
 	if err != nil {
 		r.log.Error("a published plan doesn't compile; claims under it pend", "version", v.Ref, "error", err)

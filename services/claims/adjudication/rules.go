@@ -69,6 +69,17 @@ const (
 	authorizationExceeded
 	authorizationDocument
 
+	unitsLine
+	unitsDayAbsolute
+	unitsDayAppealable
+
+	pairIncompatible
+	pairComponent
+	pairExclusive
+
+	planRuleFailed
+	planRuleCost
+
 	priceCapitated
 	priceNoSchedule
 	priceNoRate
@@ -93,6 +104,8 @@ const (
 	reviewThreshold
 	reviewBenefit
 
+	signalUnbundled
+
 	ruleCount
 )
 
@@ -115,9 +128,9 @@ var rules = [ruleCount]Rule{
 
 	timelyLate: {"timely.late", "CO", "29", "", ""},
 
-	duplicateExact:     {"duplicate.exact", "CO", "18", "N522", ""},
-	duplicateInClaim:   {"duplicate.in_claim", "CO", "18", "N522", ""},
-	duplicateSuspected: {"duplicate.suspected", "CO", "18", "N522", "The line differs in one point from a service already allowed; decide whether it is the same service."},
+	duplicateExact:     {"duplicate.exact", "OA", "18", "N522", ""},
+	duplicateInClaim:   {"duplicate.in_claim", "OA", "18", "N522", ""},
+	duplicateSuspected: {"duplicate.suspected", "OA", "18", "N522", "The line differs in one point from a service already allowed; decide whether it is the same service."},
 
 	completeServiceDate:   {"complete.service_date", "CO", "16", "M52", ""},
 	completeEndDate:       {"complete.end_date", "CO", "16", "M59", ""},
@@ -152,6 +165,17 @@ var rules = [ruleCount]Rule{
 	authorizationExceeded:   {"authorization.exceeded", "CO", "198", "", ""},
 	authorizationDocument:   {"authorization.document", "CO", "252", "N706", "The plan wants a document for this service; ask the provider for it."},
 
+	unitsLine:          {"units.line", "CO", "151", "N362", ""},
+	unitsDayAbsolute:   {"units.day_absolute", "CO", "151", "N362", ""},
+	unitsDayAppealable: {"units.day_appealable", "CO", "151", "N362", ""},
+
+	pairIncompatible: {"pair.incompatible", "CO", "236", "", ""},
+	pairComponent:    {"pair.component", "CO", "97", "M15", ""},
+	pairExclusive:    {"pair.exclusive", "CO", "231", "", ""},
+
+	planRuleFailed: {"plan_rule.failed", "CO", "216", "", "A rule of the plan could not be evaluated on this claim; decide by the clause and have the rule mended."},
+	planRuleCost:   {"plan_rule.cost", "CO", "216", "", "A rule of the plan took more than its cost limit on this claim; decide by the clause and have the rule mended."},
+
 	priceCapitated:         {"price.capitated", "CO", "24", "", ""},
 	priceNoSchedule:        {"price.no_fee_schedule", "CO", "147", "", "No fee schedule version governs the date of service; publish one."},
 	priceNoRate:            {"price.no_rate", "CO", "147", "", ""},
@@ -175,6 +199,27 @@ var rules = [ruleCount]Rule{
 
 	reviewThreshold: {"review.threshold", "CO", "216", "", "The charge reaches the plan's review threshold; review the claim."},
 	reviewBenefit:   {"review.benefit", "CO", "216", "", "The plan has every service of this benefit reviewed; review the line."},
+
+	signalUnbundled: {"signal.unbundled", "CO", "97", "M15", "A part of this service was paid on an earlier claim of the day; decide whether to take that payment back or to refuse this line."},
+}
+
+// remarkLists holds a list of one for every remark code of the table, so that
+// a decision needn't make its own; they are read only.
+var remarkLists = func() map[string][]string {
+	lists := map[string][]string{}
+	for i := range rules {
+		if code := rules[i].RARC; code != "" && lists[code] == nil {
+			lists[code] = []string{code}
+		}
+	}
+	return lists
+}()
+
+func remarks(code string) []string {
+	if list, ok := remarkLists[code]; ok {
+		return list
+	}
+	return []string{code}
 }
 
 // Rules lists every rule of the engine in the order of its stages.

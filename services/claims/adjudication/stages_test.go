@@ -110,7 +110,7 @@ func earlier(change func(*HistoryLine)) HistoryLine {
 }
 
 func TestDuplicates(t *testing.T) {
-	const exact = "denied\n1 denied, CO-18 N522 180.00 duplicate.exact"
+	const exact = "denied\n1 denied, OA-18 N522 180.00 duplicate.exact"
 	const suspected = "pended\n1 duplicate.suspected 18 N522"
 	after := func(change func(*HistoryLine)) func(*Input) {
 		return func(in *Input) { in.History = []HistoryLine{earlier(change)} }
@@ -142,9 +142,9 @@ func TestDuplicates(t *testing.T) {
 		{"refused by a reviewer", func(in *Input) {
 			in.History = []HistoryLine{earlier(func(h *HistoryLine) { h.Charge = 1 })}
 			in.Review = Review{Refused, []PendReason{{RuleID: "duplicate.suspected", Line: 1}}}
-		}, "denied\n1 denied, CO-18 N522 180.00 duplicate.suspected"},
+		}, "denied\n1 denied, OA-18 N522 180.00 duplicate.suspected"},
 		{"twice in one claim", func(in *Input) { serve(in, given("80053", 30_00, 1), given("80053", 30_00, 1)) },
-			"paid\n1 pays 0.00, CO-45 10.00 price.above_allowed, PR-1 20.00 share.deductible\n2 denied, CO-18 N522 30.00 duplicate.in_claim"},
+			"paid\n1 pays 0.00, CO-45 10.00 price.above_allowed, PR-1 20.00 share.deductible\n2 denied, OA-18 N522 30.00 duplicate.in_claim"},
 		{"twice in one claim, marked as a repeat", func(in *Input) {
 			met(in, Deductible, InNetwork, 500_00, 500_00)
 			serve(in, given("80053", 20_00, 1), given("80053", 20_00, 1, "91"))

@@ -26,6 +26,9 @@ type Input struct {
 	History []HistoryLine
 	// Authorizations approved for the numbers that the claim quotes.
 	Authorizations []Authorization
+	// Edits holds the versions of the reference edits that govern the dates of
+	// service; empty is none, and then nothing is denied for them.
+	Edits []*Edits
 	// Providers is what is known of the claim's providers; empty is no data,
 	// and then nothing is denied for it.
 	Providers []ProviderRecord
@@ -52,8 +55,11 @@ type Claim struct {
 	FrequencyCode string // CLM05-3: 1 original, 7 replacement, 8 void
 	PayerSequence string // SBR01: P, S, T …; empty is P
 	// PlaceOfService is the claim's CMS place of service code, for lines that name none.
-	PlaceOfService           string
-	Charge                   money.Cents // CLM02: must equal the sum of the lines
+	PlaceOfService string
+	Charge         money.Cents // CLM02: must equal the sum of the lines
+	// TypeOfBill of an institutional claim: facility, care and frequency,
+	// "131" (CLM05-1 and -3 without the leading zero).
+	TypeOfBill               string
 	BillingNPI               string
 	BillingTaxonomy          string
 	RenderingNPI             string // empty: the billing provider rendered
@@ -307,6 +313,9 @@ type PendReason struct {
 	CARC    string
 	RARC    string
 	Message string
+	Facts   []Fact
+	// Related are the opaque ids of earlier claims that raised the doubt.
+	Related []string
 }
 
 // Fact is a figure of an explanation. Its key names the unit: "_cents",
@@ -322,6 +331,7 @@ type Versions struct {
 	Plan                 string // several, comma separated, when lines fall under different versions
 	Contract             string
 	FeeSchedule          string
+	Edits                string
 	Coverage             string
 	AccumulatorsRevision int64
 	ReceivedDate         string
