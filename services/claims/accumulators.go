@@ -36,14 +36,16 @@ func (l *Ledgered) post(revision uint64, e *eventsv1.AccumulatorsPosted, history
 			next.Sums = adjudication.Accumulators{}
 		}
 	}
+	postings := make([]adjudication.Posting, 0, len(e.GetPostings()))
 	for _, p := range e.GetPostings() {
 		key, ok := adjudication.ParseKey(p.GetScope(), p.GetSubject(), p.GetKind(), p.GetNetwork(), p.GetPlanYear())
 		if !ok {
 			return nil, defect("claims.accumulators.key", "a recorded posting names no known accumulator")
 		}
-		if err := next.Sums.Post(adjudication.Posting{Key: key, Amount: p.GetAmount()}); err != nil {
-			return nil, defect("claims.accumulators.overflow", "an accumulator is out of range")
-		}
+		postings = append(postings, adjudication.Posting{Key: key, Amount: p.GetAmount()})
+	}
+	if err := next.Sums.Post(postings...); err != nil {
+		return nil, defect("claims.accumulators.range", "a recorded posting would take an accumulator out of its range")
 	}
 	lines, err := engineHistory(history)
 	if err != nil {

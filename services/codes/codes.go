@@ -135,6 +135,7 @@ var carcs = map[string]string{
 	"272": "the plan's guidelines weren't met",
 	"273": "the plan's guidelines were exceeded",
 	"288": "referral is missing",
+	"B20": "given, in part or whole, by another provider",
 	"B7":  "provider wasn't certified on the date of service",
 }
 
@@ -150,6 +151,14 @@ var rarcs = map[string]string{
 	"M76":   "diagnosis is missing or wrong",
 	"M77":   "place of service is missing or wrong",
 	"M79":   "charge is missing or wrong",
+	"MA30":  "type of bill is missing or wrong",
+	"MA31":  "first or last day of the period billed is missing or wrong",
+	"MA32":  "number of covered days is missing or wrong",
+	"MA40":  "admission date is missing or wrong",
+	"MA41":  "type of admission is missing or wrong",
+	"MA42":  "source of admission is missing or wrong",
+	"MA43":  "patient's status is missing or wrong",
+	"N253":  "attending provider's identifier is missing or wrong",
 	"MA04":  "the other payer's identity or decision is needed",
 	"MA130": "nothing could be decided; send a new, complete claim",
 	"N30":   "patient isn't eligible for the service",

@@ -78,8 +78,12 @@ type line struct {
 	edits    *Edits
 	tier     Network
 	yearly   Date        // first day of the plan year that the line falls in
+	billable money.Cents // charge less what the facility bills as not covered
 	priced   money.Cents // allowed before any reduction for further procedures
 	surgical bool
+	rate     *FacilityRate // the contract's rate that takes the line in
+	rated    bool          // priced by it
+	minutes  int64         // thousandths of a minute of the provider's own time; 0 not known
 	// repeated: denied as a service already billed.
 	repeated bool
 	// stuck: pended for want of something without which no later stage can run.
@@ -113,6 +117,7 @@ var stages = [...]stage{
 	{claim: soundClaim},
 	{claim: matchMember},
 	{line: dated},
+	{claim: institutional},
 	{line: eligible},
 	{line: filedInTime},
 	{claim: repeats},
@@ -127,7 +132,11 @@ var stages = [...]stage{
 	{line: planRules},
 	{claim: units},
 	{claim: pairs},
+	{line: noncovered},
+	{line: capitated},
+	{claim: facility},
 	{line: price},
+	{claim: signals},
 	{claim: thresholds},
 	{claim: reviewed},
 	{claim: reduceFurtherProcedures},
@@ -145,7 +154,7 @@ func Adjudicate(in *Input) Decision {
 	adjustments := make([]Adjustment, 4*n)
 	for i := range r.lines {
 		l := &in.Claim.Lines[i]
-		r.lines[i] = line{Line: l, out: &r.out.Lines[i]}
+		r.lines[i] = line{Line: l, out: &r.out.Lines[i], billable: l.Charge}
 		r.out.Lines[i] = LineDecision{
 			Number: l.Number, Charge: l.Charge,
 			Adjustments: adjustments[4*i : 4*i : 4*i+4],
