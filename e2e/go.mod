@@ -289,3 +289,5 @@ replace github.com/probity-health/probity/services => ../services
 replace github.com/probity-health/probity/workflows => ../workflows
 
 replace github.com/probity-health/probity/standalone => ../standalone
+
+replace github.com/probity-health/probity/e2e/naive => ./naive

@@ -3,6 +3,7 @@ module github.com/probity-health/probity/services
 go 1.26.8
 
 require (
+	github.com/probity-health/probity/e2e/naive v0.0.0
 	buf.build/go/protovalidate v1.4.0
 	cel.dev/cel-go v0.32.0
 	connectrpc.com/authn v0.2.0
@@ -125,3 +126,5 @@ require (
 )
 
 replace github.com/probity-health/probity/proto => ../proto
+
+replace github.com/probity-health/probity/e2e/naive => ../e2e/naive

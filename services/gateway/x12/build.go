@@ -59,7 +59,7 @@ type builder struct {
 }
 
 // clone copies what reading on would change. There is no open claim at the places that are remembered.
-func (b *builder) clone() builder {
+func (b *builder) clone() reading {
 	c := *b
 	c.ctx.billing = proto.CloneOf(b.ctx.billing)
 	c.ctx.subscriber = proto.CloneOf(b.ctx.subscriber)
@@ -68,7 +68,7 @@ func (b *builder) clone() builder {
 	c.ctx.billingFaults = append([]Fault(nil), b.ctx.billingFaults...)
 	c.ctx.subscriberFaults = append([]Fault(nil), b.ctx.subscriberFaults...)
 	c.ctx.patientFaults = append([]Fault(nil), b.ctx.patientFaults...)
-	return c
+	return &c
 }
 
 // scopeFaults bounds how many faults one claim, subscriber … keeps; one is enough to reject.

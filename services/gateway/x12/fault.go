@@ -12,6 +12,7 @@ type scope int
 
 const (
 	inClaim scope = iota
+	inMember
 	inPatient
 	inSubscriber
 	inBilling
