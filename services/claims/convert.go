@@ -246,28 +246,21 @@ func historyOf(claim, subject string, c adjudication.Claim, d adjudication.Decis
 		return nil
 	}
 	out := &eventsv1.ServiceHistory{}
-	for i, l := range c.Lines {
-		if i >= len(d.Lines) {
-			break
-		}
-		rendering := l.RenderingNPI
-		if rendering == "" {
-			rendering = c.RenderingNPI
-		}
+	for _, l := range adjudication.Remember(claim, &adjudication.Input{Claim: c, Member: adjudication.Member{Subject: subject}}, &d) {
 		out.Lines = append(out.Lines, &eventsv1.HistoryLine{
-			ClaimId:              claim,
+			ClaimId:              l.ClaimID,
 			Number:               l.Number,
-			Subject:              subject,
-			BillingNpi:           c.BillingNPI,
-			RenderingNpi:         rendering,
+			Subject:              l.Subject,
+			BillingNpi:           l.BillingNPI,
+			RenderingNpi:         l.RenderingNPI,
 			ServiceDate:          l.ServiceDate.String(),
 			ServiceEndDate:       l.ServiceEndDate.String(),
 			Procedure:            l.Procedure,
 			Modifiers:            l.Modifiers,
 			QuantityMilli:        l.QuantityMilli,
 			ChargeCents:          int64(l.Charge),
-			Allowed:              !d.Lines[i].Denied,
-			AllowedQuantityMilli: d.Lines[i].AllowedQuantityMilli,
+			Allowed:              l.Allowed,
+			AllowedQuantityMilli: l.AllowedQuantityMilli,
 		})
 	}
 	return out
