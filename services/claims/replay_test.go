@@ -68,12 +68,13 @@ func again(t *testing.T, s *Service, e *eventsv1.ClaimDecided, revision uint64) 
 		read, err = read.post(p.Revision, event, history)
 		require.NoError(t, err)
 	}
-	review := adjudication.Review{}
-	if reviewed, ok := events[revision-1].Event.(*eventsv1.ClaimReviewed); ok {
-		require.Equal(t, "approve", reviewed.GetResolution())
-		review = adjudication.Review{Resolution: adjudication.Approved, Reasons: enginePends(before.Decided.GetPendReasons())}
+	sub := &submission{input: input, request: &claimsv1.SubmitClaimRequest{Claim: claim}, original: e.GetVersions().GetOriginalClaimId()}
+	_, decision := voided(sub, read)
+	if e.GetStatus() != reversed {
+		read, err = read.view(e.GetVersions().AccumulatorsBefore, sub.original) //nolint:protogetter // absent isn't 0
+		require.NoError(t, err)
+		_, decision = rule(sub, read, before.Review)
 	}
-	_, decision := rule(&submission{input: input}, read, review)
 	encoded, err := encode(decision)
 	require.NoError(t, err)
 	return decisionHash(encoded)

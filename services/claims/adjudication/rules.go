@@ -102,7 +102,7 @@ var rules = [ruleCount]Rule{
 	claimNoReceipt:        {"claim.receipt", "CO", "16", "MA130", "The day of receipt isn't known, so timely filing can't be judged; record it."},
 	claimTotal:            {"claim.total", "CO", "16", "M54", ""},
 	claimAmount:           {"claim.amount", "CO", "16", "M79", ""},
-	adjustmentReplacement: {"adjustment.replacement", "CO", "16", "N152", "The claim replaces or voids an earlier one; adjust that one by hand."},
+	adjustmentReplacement: {"adjustment.replacement", "CO", "16", "N152", "The claim replaces or voids one that is not decided yet; decide that one first, then approve this one."},
 
 	memberNotOurs:   {"member.not_ours", "CO", "109", "N418", ""},
 	memberNotFound:  {"member.not_found", "PR", "31", "N382", ""},
