@@ -60,6 +60,10 @@ modules: ## Build every module by itself, without the workspace
 conformance: build ## Check produced X12 with pyx12 (needs python3)
 	@e2e/conformance/run.sh
 
+.PHONY: test-kafka
+test-kafka: ## Test the ledger on real Apache Kafka brokers (Java 17; SHORT=1: the quick part)
+	@e2e/kafka/run.sh
+
 .PHONY: bench
 bench: build ## Measure and write bench/latest.json
 	@go run ./e2e/cmd/bench -o bench/latest.json

@@ -121,13 +121,10 @@ func sumsAfter(sums adjudication.Accumulators, postings []adjudication.Posting) 
 		out = adjudication.Accumulators{}
 	}
 	if err := out.Post(postings...); err != nil {
-		return nil, defect("claims.accumulators.overflow", "an accumulator is out of range")
+		return nil, defect("claims.accumulators.range", "a recorded posting would take an accumulator out of its range")
 	}
 	for _, p := range postings {
-		switch sum := out[p.Key]; {
-		case sum < 0:
-			return nil, defect("claims.accumulators.negative", "an accumulator would fall below zero")
-		case sum == 0:
+		if out[p.Key] == 0 {
 			delete(out, p.Key)
 		}
 	}
@@ -159,6 +156,7 @@ func (l *Ledgered) view(before *int64, without string) (*Ledgered, error) {
 			return nil, err
 		}
 		out.History = append(out.History, c.lines...)
+		out.claims = append(out.claims, c)
 	}
 	return out, nil
 }
@@ -208,6 +206,15 @@ func (fs *families) load(ctx context.Context, held *entry[family], tenant string
 	if err != nil {
 		return nil, err
 	}
+	if snapshot, err = fs.fold(ctx, snapshot, tenant, events); err != nil {
+		return nil, err
+	}
+	f.snapshot = snapshot
+	return snapshot, nil
+}
+
+// fold is the snapshot after more events of the family's stream.
+func (fs *families) fold(ctx context.Context, snapshot *Ledgered, tenant string, events []eventstore.Recorded) (*Ledgered, error) {
 	if err := fs.prefetch(ctx, events); err != nil {
 		return nil, err
 	}
@@ -216,7 +223,7 @@ func (fs *families) load(ctx context.Context, held *entry[family], tenant string
 		if !ok {
 			return nil, defect("claims.accumulators.event", "an accumulators' stream holds another kind of event")
 		}
-		history, err := fs.open(ctx, tenant, stream, r.Revision, e)
+		history, err := fs.open(ctx, tenant, r.Stream, r.Revision, e)
 		if err != nil {
 			return nil, err
 		}
@@ -224,7 +231,6 @@ func (fs *families) load(ctx context.Context, held *entry[family], tenant string
 			return nil, err
 		}
 	}
-	f.snapshot = snapshot
 	return snapshot, nil
 }
 

@@ -354,7 +354,14 @@ func (s *Service) redecide(ctx context.Context, payer string, am *amendment, id 
 	if at := am.after.standingOf(id); at >= 0 {
 		before = &am.after.claims[at].place
 	}
-	view, err := am.after.view(before, sub.original)
+	// Who is no member now has no accumulators, but for what the claim replaces.
+	viewed := func() (*Ledgered, error) {
+		if !sub.matched && !sub.adjusts() {
+			return nothingLedgered(), nil
+		}
+		return am.after.view(before, sub.original)
+	}
+	view, err := viewed()
 	if err != nil {
 		return false, err
 	}
@@ -376,7 +383,7 @@ func (s *Service) redecide(ctx context.Context, payer string, am *amendment, id 
 		command.Reversed = s.reversal(state, am.cause)
 		revision++
 	}
-	if view, err = am.after.view(before, sub.original); err != nil {
+	if view, err = viewed(); err != nil {
 		return false, err
 	}
 	r, err := s.ruleSealed(ctx, sub, view, state.Review, revision)

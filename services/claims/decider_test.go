@@ -48,7 +48,11 @@ func TestDecide(t *testing.T) {
 	voided := &eventsv1.ClaimReversed{ClaimId: aClaim, DecisionRevision: 1, Reason: eventsv1.ReversalReason_REVERSAL_REASON_VOIDED, PaidCents: 8000}
 	again := proto.CloneOf(voided)
 	again.Reason = eventsv1.ReversalReason_REVERSAL_REASON_REPROCESSED
-	told := func(e *eventsv1.ClaimReversed) *eventsv1.ClaimReversed { e = proto.CloneOf(e); e.Remitted = true; return e }
+	told := func(e *eventsv1.ClaimReversed) *eventsv1.ClaimReversed {
+		e = proto.CloneOf(e)
+		e.Remitted = true
+		return e
+	}
 	mark := func(paid int64, reversed, decision uint64) *eventsv1.ClaimRemitted {
 		return &eventsv1.ClaimRemitted{ClaimId: aClaim, RemittanceId: "rem_2", PaidCents: paid, ReversedRevision: reversed, DecisionRevision: decision, PayerId: payer}
 	}

@@ -49,7 +49,9 @@ func (r *reference) lookup(ctx context.Context, claim *claimsv1.Claim, subscribe
 			in.FeeSchedules = append(in.FeeSchedules, schedule)
 		}
 	}
-	in.Versions = adjudication.Versions{Coverage: found.CoverageRef, AccumulatorsRevision: -1, ReceivedDate: received.String()}
+	in.Versions = adjudication.Versions{
+		Coverage: found.CoverageRef, AccumulatorsRevision: -1, ReceivedDate: received.String(), Reference: string(found.AsOf),
+	}
 	for i, a := range found.Authorizations {
 		if a == nil || a.Sealed == nil {
 			continue
@@ -183,10 +185,34 @@ func (c *compiled[V, C]) of(version V, compile func(V) C) C {
 
 func (r *reference) contract(v *book.Contract) *adjudication.Contract {
 	d := v.Document
-	return &adjudication.Contract{
+	out := &adjudication.Contract{
 		Version: v.Ref, Period: enginePeriod(v.Governs), FeeScheduleID: d.GetFeeScheduleId(),
 		FeeBps: int64(d.GetFeeBps()), PlanIDs: d.GetPlanIds(), Capitated: d.GetCapitated(),
 	}
+	for _, f := range d.GetFacilityRates() {
+		rate, err := adjudication.CompileFacilityRate(facilityRate(f))
+		if err != nil {
+			r.log.Error("a published contract's facility rate doesn't compile; claims under it pend", "version", v.Ref, "error", err)
+			out.FeeScheduleID, out.FacilityRates = "-", nil // no such schedule: nothing can be priced
+			return out
+		}
+		out.FacilityRates = append(out.FacilityRates, rate)
+	}
+	return out
+}
+
+func facilityRate(f *policiesv1.FacilityRate) adjudication.FacilityRateSpec {
+	out := adjudication.FacilityRateSpec{
+		Name: f.GetName(), TypesOfBill: f.GetTypesOfBill(), RevenueCodes: f.GetRevenueCodes(),
+		PerDiem: money.Cents(f.GetPerDiemCents()), PercentOfChargeBps: int64(f.GetPercentOfChargeBps()),
+	}
+	if c := f.GetCaseRate(); c != nil {
+		out.CaseBase, out.CaseWeights = money.Cents(c.GetBaseCents()), make(map[string]int64, len(c.GetWeights()))
+		for _, w := range c.GetWeights() {
+			out.CaseWeights[w.GetDrg()] = int64(w.GetWeight())
+		}
+	}
+	return out
 }
 
 func (r *reference) schedule(v *book.FeeSchedule) *adjudication.FeeSchedule {
@@ -197,6 +223,7 @@ func (r *reference) schedule(v *book.FeeSchedule) *adjudication.FeeSchedule {
 	for _, f := range v.Document.GetFees() {
 		spec.Fees = append(spec.Fees, adjudication.Fee{
 			Procedure: f.GetProcedure(), Modifier: f.GetModifier(), Amount: money.Cents(f.GetAmountCents()), Surgical: f.GetSurgical(), MaxUnits: int64(f.GetMaxUnits()),
+			BaseUnits: int64(f.GetBaseUnits()), TypicalMinutes: int64(f.GetTypicalMinutes()),
 		})
 	}
 	out, err := adjudication.CompileFeeSchedule(spec)
@@ -247,6 +274,12 @@ func (r *reference) plan(v *book.Plan) *adjudication.Plan {
 			DiagnosisPrefixes:  b.GetDiagnosisPrefixes(),
 			Specialist:         b.GetSpecialist(),
 			Review:             b.GetReview(),
+		})
+	}
+	for _, rule := range d.GetRules() {
+		spec.Rules = append(spec.Rules, adjudication.PlanRuleSpec{
+			ID: rule.GetId(), Clause: rule.GetClause(), When: rule.GetWhen(), Benefits: rule.GetBenefits(), Pend: rule.GetPend(),
+			Group: rule.GetGroupCode(), CARC: rule.GetCarc(), RARC: rule.GetRarc(),
 		})
 	}
 	out, err := adjudication.CompilePlan(spec)

@@ -95,7 +95,7 @@ func TestARepeatedServiceUnderANewKeyIsADuplicateAndTouchesNoAccumulator(t *test
 	again := w.submit(lakeside(), "r2", visit(0, "2026-02-10"))
 
 	require.Equal(t, "denied", statusOf(again))
-	require.Equal(t, []string{"CO-18"}, again.Claim.Codes)
+	require.Equal(t, []string{"OA-18"}, again.Claim.Codes)
 	require.Equal(t, first.Claim.ClaimId, again.Claim.DuplicateOf)
 	after, posted := w.sums(0)
 	require.Equal(t, before, after)

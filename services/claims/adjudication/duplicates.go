@@ -120,7 +120,7 @@ func repeats(r *run) {
 		s := r.service(l)
 		again := slices.ContainsFunc(l.Modifiers, codes.RepeatService)
 		if !again && r.inClaim(i, &s) {
-			r.out.Duplicate = true
+			r.out.Duplicate, l.repeated = true, true
 			r.deny(l, duplicateInClaim, "")
 			continue
 		}
@@ -159,7 +159,7 @@ func (r *run) inHistory(l *line, s *service, again bool) {
 			if r.out.DuplicateOf == "" {
 				r.out.DuplicateOf = h.ClaimID
 			}
-			r.out.Duplicate = true
+			r.out.Duplicate, l.repeated = true, true
 			r.deny(l, duplicateExact, "", Fact{"earlier_line", int64(h.Number)})
 			return
 		case n != 1 || again:

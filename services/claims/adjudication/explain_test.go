@@ -78,6 +78,7 @@ func TestAnExplanationHoldsNoHealthData(t *testing.T) {
 	in := visit99213()
 	serve(in, given("45378", 1200_00, 1, "59"), given("70551", 450_00, 1), given("G0108", 50_00, 1))
 	in.Claim.Diagnoses[0].Code = "J069"
+	in.Versions.Coverage = "member-sub_opaque@1"
 	d := Adjudicate(in)
 	text := d.Explain()
 	for _, secret := range []string{"45378", "70551", "G0108", "J069", anna, lakeside, "2026-03-10"} {

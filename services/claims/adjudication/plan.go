@@ -29,6 +29,8 @@ type PlanSpec struct {
 	MultipleProcedureBps int64
 	ReviewAbove          money.Cents // 0: never
 	SequestrationBps     int64
+	// Rules are the plan's own, tried in order on every line of a covered benefit.
+	Rules []PlanRuleSpec
 }
 
 // CostShare is what the patient pays in one network tier.
@@ -68,6 +70,7 @@ type Benefit struct {
 type Plan struct {
 	spec     PlanSpec
 	benefits []benefit
+	rules    []*PlanRule
 	// starts are the lowest codes of elementary ranges, ascending; claimed[i]
 	// are the benefits that name the range starts[i] up to starts[i+1], in
 	// the plan's order. unnamed are those that name no procedure.
@@ -79,6 +82,7 @@ type Plan struct {
 type benefit struct {
 	Benefit
 	revenue []codeRange
+	rules   []*PlanRule // those that apply to the benefit's lines, in the plan's order
 	// Clauses are built once: every decision quotes them.
 	clause, clauseCopay, clauseCoinsurance string
 	clauseVisits, clauseDollars            string
@@ -149,6 +153,10 @@ func CompilePlan(spec PlanSpec) (*Plan, error) {
 		}
 	}
 
+	if err := p.compileRules(spec.Rules); err != nil {
+		return nil, fmt.Errorf("adjudication: plan %s: %w", spec.Version, err)
+	}
+
 	// Sweep the codes from low to high, keeping who is open, and cut a piece
 	// wherever that changes.
 	slices.SortFunc(edges, func(a, b edge) int {
@@ -186,6 +194,38 @@ func CompilePlan(spec PlanSpec) (*Plan, error) {
 		}
 	}
 	return p, nil
+}
+
+// maxPlanRules bounds what one line may cost to decide.
+const maxPlanRules = 200
+
+// compileRules compiles the plan's rules and hangs each on its benefits.
+func (p *Plan) compileRules(specs []PlanRuleSpec) error {
+	if len(specs) > maxPlanRules {
+		return fmt.Errorf("rules: %d, more than %d", len(specs), maxPlanRules)
+	}
+	p.spec.Rules = nil // the compiled ones are read
+	for i, spec := range specs {
+		if slices.ContainsFunc(specs[:i], func(s PlanRuleSpec) bool { return s.ID == spec.ID }) {
+			return fmt.Errorf("rules[%d].id is used twice", i)
+		}
+		rule, err := CompilePlanRule(spec)
+		if err != nil {
+			return err
+		}
+		p.rules = append(p.rules, rule)
+		for _, name := range spec.Benefits {
+			if !slices.ContainsFunc(p.benefits, func(b benefit) bool { return b.Name == name }) {
+				return fmt.Errorf("rules.%s.benefits names %q, which the plan hasn't", spec.ID, name)
+			}
+		}
+		for b := range p.benefits {
+			if len(spec.Benefits) == 0 || slices.Contains(spec.Benefits, p.benefits[b].Name) {
+				p.benefits[b].rules = append(p.benefits[b].rules, rule)
+			}
+		}
+	}
+	return nil
 }
 
 // ID returns the plan's id, Version its version.
@@ -251,7 +291,7 @@ func (b *benefit) matches(placeOfService, revenueCode string) bool {
 	if len(b.revenue) == 0 {
 		return true
 	}
-	key, ok := keyOf(revenueCode)
+	key, ok := keyOf(fullRevenueCode(revenueCode))
 	return ok && slices.ContainsFunc(b.revenue, func(r codeRange) bool { return r.contains(key) })
 }
 
@@ -341,6 +381,16 @@ func keyOf(code string) (codeKey, bool) {
 		key |= codeKey(code[i]) << (32 - 8*i)
 	}
 	return key, true
+}
+
+// code is the text that keyOf packed.
+func (k codeKey) code() string {
+	var b [5]byte
+	n := min(int(k>>40), len(b))
+	for i := range n {
+		b[i] = byte(k >> (32 - 8*i))
+	}
+	return string(b[:n])
 }
 
 type codeRange struct{ low, high codeKey }
