@@ -76,15 +76,16 @@ type line struct {
 	benefit  *benefit
 	contract *Contract
 	fees     *FeeSchedule
-	edits    *Edits
-	tier     Network
-	yearly   Date        // first day of the plan year that the line falls in
-	billable money.Cents // charge less what the facility bills as not covered
-	priced   money.Cents // allowed before any reduction for further procedures
-	surgical bool
-	rate     *FacilityRate // the contract's rate that takes the line in
-	rated    bool          // priced by it
-	minutes  int64         // thousandths of a minute of the provider's own time; 0 not known
+	// The tables of reference edits that the line was held against.
+	pairTable, limitTable *Edits
+	tier                  Network
+	yearly                Date        // first day of the plan year that the line falls in
+	billable              money.Cents // charge less what the facility bills as not covered
+	priced                money.Cents // allowed before any reduction for further procedures
+	surgical              bool
+	rate                  *FacilityRate // the contract's rate that takes the line in
+	rated                 bool          // priced by it
+	minutes               int64         // thousandths of a minute of the provider's own time; 0 not known
 	// repeated: denied as a service already billed.
 	repeated bool
 	// stuck: pended for want of something without which no later stage can run.
@@ -393,8 +394,10 @@ func (r *run) versions() Versions {
 		if l.fees != nil {
 			v.FeeSchedule = listed(v.FeeSchedule, l.fees.version)
 		}
-		if l.edits != nil {
-			v.Edits = listed(v.Edits, l.edits.version)
+		for _, e := range [...]*Edits{l.limitTable, l.pairTable} {
+			if e != nil {
+				v.Edits = listed(v.Edits, e.version)
+			}
 		}
 	}
 	return v
