@@ -40,6 +40,10 @@ type Input struct {
 	ProviderDays []ProviderDay
 	// Review is a person's answer to an earlier pend; zero when there is none.
 	Review Review
+	// OriginalReversed: the claim replaces or voids another (FrequencyCode 7,
+	// 8), and that one is reversed together with this decision. Accumulators and
+	// History then no longer hold it.
+	OriginalReversed bool
 	// Versions.Coverage, .Reference and .AccumulatorsRevision pass through; the
 	// engine fills the rest with what it read.
 	Versions Versions
