@@ -12,6 +12,8 @@ require (
 	sigs.k8s.io/yaml v1.6.0
 )
 
+require github.com/anishathalye/porcupine v1.3.1 // indirect
+
 require (
 	buf.build/go/protovalidate v1.4.0 // indirect
 	connectrpc.com/authn v0.2.0 // indirect
@@ -287,3 +289,5 @@ replace github.com/probity-health/probity/services => ../services
 replace github.com/probity-health/probity/workflows => ../workflows
 
 replace github.com/probity-health/probity/standalone => ../standalone
+
+replace github.com/probity-health/probity/e2e/naive => ./naive

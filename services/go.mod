@@ -3,6 +3,7 @@ module github.com/probity-health/probity/services
 go 1.26.8
 
 require (
+	github.com/probity-health/probity/e2e/naive v0.0.0
 	buf.build/go/protovalidate v1.4.0
 	cel.dev/cel-go v0.32.0
 	connectrpc.com/authn v0.2.0
@@ -43,6 +44,7 @@ require (
 )
 
 require (
+	github.com/anishathalye/porcupine v1.3.1 // indirect
 	github.com/pmezard/go-difflib v1.0.1-0.20181226105442-5d4384ee4fb2 // indirect
 	golang.org/x/crypto v0.57.0 // indirect
 )
@@ -124,3 +126,5 @@ require (
 )
 
 replace github.com/probity-health/probity/proto => ../proto
+
+replace github.com/probity-health/probity/e2e/naive => ../e2e/naive

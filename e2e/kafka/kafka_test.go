@@ -16,6 +16,7 @@ import (
 	"github.com/probity-health/probity/services/eventstore"
 	"github.com/probity-health/probity/services/eventstore/eventstoretest"
 	"github.com/probity-health/probity/services/ledger/ledgertest"
+	"github.com/probity-health/probity/services/ledger/shard"
 )
 
 // patience bounds every wait; nothing here takes that long on a machine that works.
@@ -23,13 +24,20 @@ const patience = 90 * time.Second
 
 func TestMain(m *testing.M) { process.Main(m, map[string]process.Program{nodeRole: nodeMain}) }
 
+// libs is where Kafka is; the test is skipped where it isn't.
+func libs(t *testing.T) string {
+	t.Helper()
+	dir := os.Getenv("PROBITY_KAFKA_LIBS")
+	if dir == "" {
+		t.Skip("needs Apache Kafka: run make test-kafka, as .ci/run does")
+	}
+	return dir
+}
+
 // start starts a cluster for one test.
 func start(t *testing.T, opts Options) *Cluster {
 	t.Helper()
-	opts.Libs = os.Getenv("PROBITY_KAFKA_LIBS")
-	if opts.Libs == "" {
-		t.Skip("needs Apache Kafka: run make test-kafka, as .ci/run does")
-	}
+	opts.Libs = libs(t)
 	opts.Dir = t.TempDir()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -80,6 +88,7 @@ func TestEventStoreConformance(t *testing.T) {
 // none, unless PROBITY_REQUIRE_NETNS says that there must be.
 func requireNetworks(t *testing.T) {
 	t.Helper()
+	libs(t)
 	err := CanMakeNetworks()
 	if err == nil {
 		var out []byte
@@ -94,4 +103,20 @@ func requireNetworks(t *testing.T) {
 		t.Fatalf("PROBITY_REQUIRE_NETNS is set: %v", err)
 	}
 	t.Skipf("NOT TESTED: no broker was cut off the network: %v", err)
+}
+
+// topic makes a topic of one partition as the ledger makes its own.
+func topic(t *testing.T, c *Cluster, name string) {
+	t.Helper()
+	client, hangUp := c.Client()
+	defer hangUp()
+	require.NoError(t, shard.EnsureTopics(within(t, patience), client, []shard.Topic{{Name: name, Partitions: 1, Replication: 3, MinInSync: 2}}))
+	require.NoError(t, c.AwaitInSync(within(t, patience), name, 3))
+}
+
+// The same facts as of the embedded broker.
+func TestBrokerFacts(t *testing.T) {
+	c := start(t, Options{})
+	topic(t, c, "facts")
+	ledgertest.RunBroker(t, ledgertest.Apache, "facts", c.Addrs()...)
 }

@@ -13,6 +13,7 @@ import (
 	policiesv1 "github.com/probity-health/probity/proto/probity/policies/v1"
 	"github.com/probity-health/probity/services/claims/adjudication"
 	"github.com/probity-health/probity/services/keys"
+	"github.com/probity-health/probity/services/money"
 	"github.com/probity-health/probity/services/policies"
 	"github.com/probity-health/probity/services/policies/book"
 )
@@ -191,10 +192,34 @@ func (c *compiled[V, C]) of(version V, compile func(V) C) C {
 
 func (r *reference) contract(v *book.Contract) *adjudication.Contract {
 	d := v.Document
-	return &adjudication.Contract{
+	out := &adjudication.Contract{
 		Version: v.Ref, Period: enginePeriod(v.Governs), FeeScheduleID: d.GetFeeScheduleId(),
 		FeeBps: int64(d.GetFeeBps()), PlanIDs: d.GetPlanIds(), Capitated: d.GetCapitated(),
 	}
+	for _, f := range d.GetFacilityRates() {
+		rate, err := adjudication.CompileFacilityRate(facilityRate(f))
+		if err != nil {
+			r.log.Error("a published contract's facility rate doesn't compile; claims under it pend", "version", v.Ref, "error", err)
+			out.FeeScheduleID, out.FacilityRates = "-", nil // no such schedule: nothing can be priced
+			return out
+		}
+		out.FacilityRates = append(out.FacilityRates, rate)
+	}
+	return out
+}
+
+func facilityRate(f *policiesv1.FacilityRate) adjudication.FacilityRateSpec {
+	out := adjudication.FacilityRateSpec{
+		Name: f.GetName(), TypesOfBill: f.GetTypesOfBill(), RevenueCodes: f.GetRevenueCodes(),
+		PerDiem: money.Cents(f.GetPerDiemCents()), PercentOfChargeBps: int64(f.GetPercentOfChargeBps()),
+	}
+	if c := f.GetCaseRate(); c != nil {
+		out.CaseBase, out.CaseWeights = money.Cents(c.GetBaseCents()), make(map[string]int64, len(c.GetWeights()))
+		for _, w := range c.GetWeights() {
+			out.CaseWeights[w.GetDrg()] = int64(w.GetWeight())
+		}
+	}
+	return out
 }
 
 func (r *reference) schedule(v *book.FeeSchedule) *adjudication.FeeSchedule {

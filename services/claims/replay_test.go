@@ -84,6 +84,12 @@ func dearerPlan(deductible int64) *policiesv1.PlanDocument {
 func (w *world) correct(version uint32, deductible int64, services ...*Service) {
 	w.t.Helper()
 	w.append("plan", &eventsv1.PlanPublished{Version: version, Plan: dearerPlan(deductible)})
+	w.caughtUp(services...)
+}
+
+// caughtUp waits until the services know all that is published.
+func (w *world) caughtUp(services ...*Service) {
+	w.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	var next map[uint32]uint64

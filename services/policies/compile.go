@@ -85,6 +85,7 @@ func CompileFeeSchedule(d *policiesv1.FeeSchedule, ref string, governs adjudicat
 	for _, f := range d.GetFees() {
 		spec.Fees = append(spec.Fees, adjudication.Fee{
 			Procedure: f.GetProcedure(), Modifier: f.GetModifier(), Amount: money.Cents(f.GetAmountCents()), Surgical: f.GetSurgical(), MaxUnits: int64(f.GetMaxUnits()),
+			BaseUnits: int64(f.GetBaseUnits()), TypicalMinutes: int64(f.GetTypicalMinutes()),
 		})
 	}
 	return adjudication.CompileFeeSchedule(spec)

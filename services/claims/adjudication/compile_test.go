@@ -347,3 +347,45 @@ func TestEveryRuleHasItsCodes(t *testing.T) {
 		t.Error("a rule that doesn't exist is found")
 	}
 }
+
+// What would leave an accumulator below zero is refused, and then nothing of
+// it is posted.
+func TestPostingsAreAllOrNone(t *testing.T) {
+	own := Key{Scope: Individual, Kind: Deductible, Network: InNetwork, PlanYear: 1, Subject: anna}
+	family := Key{Scope: Family, Kind: Deductible, Network: InNetwork, PlanYear: 1}
+	a := Accumulators{own: 100, family: 50}
+	if err := a.Post(Posting{own, -100}, Posting{family, -51}); !errors.Is(err, ErrNegative) || a[own] != 100 || a[family] != 50 {
+		t.Errorf("%v leaves %v", err, a)
+	}
+	if err := a.Post(Posting{own, 5}, Posting{family, math.MaxInt64}); !errors.Is(err, money.ErrOverflow) || a[own] != 100 || a[family] != 50 {
+		t.Errorf("%v leaves %v", err, a)
+	}
+	if err := a.Post(Posting{family, -51}, Posting{family, 20}); err != nil || a[family] != 19 {
+		t.Errorf("below zero only on the way: %v leaves %v", err, a)
+	}
+	below := Accumulators{own: -10}
+	if err := below.Post(Posting{own, 4}); err != nil || below[own] != -6 {
+		t.Errorf("mending an old wrong: %v leaves %v", err, below)
+	}
+}
+
+func TestAClaimHasAtMost999Lines(t *testing.T) {
+	for n, want := range map[int]string{999: "", 1000: "claim.lines"} {
+		in := visit99213()
+		lines := make([]Line, n)
+		for i := range lines {
+			lines[i] = given("80053", 1_00+money.Cents(i), 1)
+		}
+		serve(in, lines...)
+		replan(in, func(p *PlanSpec) { p.ReviewAbove = 0 })
+		d := Adjudicate(in)
+		sound(t, in, &d)
+		got := ""
+		if len(d.Lines[n-1].Adjustments) > 0 && d.Lines[n-1].Denied {
+			got = d.Lines[n-1].Adjustments[0].RuleID
+		}
+		if got != want {
+			t.Errorf("%d lines end in %q, want %q", n, got, want)
+		}
+	}
+}

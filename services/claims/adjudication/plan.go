@@ -291,7 +291,7 @@ func (b *benefit) matches(placeOfService, revenueCode string) bool {
 	if len(b.revenue) == 0 {
 		return true
 	}
-	key, ok := rangeKeyOf(revenueCode)
+	key, ok := rangeKeyOf(fullRevenueCode(revenueCode))
 	return ok && slices.ContainsFunc(b.revenue, func(r codeRange) bool { return r.contains(key) })
 }
 
