@@ -298,11 +298,21 @@ func (c *Cluster) Leader(ctx context.Context, topic string, partition int) (int,
 // await polls the metadata of every broker that runs: they learn it at
 // different times.
 func (c *Cluster) await(ctx context.Context, what string, done func(*kafka.MetadataResponse) bool) error {
+	var all []int
+	for i := range c.brokers {
+		all = append(all, i)
+	}
+	return c.awaitAt(ctx, what, all, done)
+}
+
+// awaitAt is await for some of the brokers.
+func (c *Cluster) awaitAt(ctx context.Context, what string, which []int, done func(*kafka.MetadataResponse) bool) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for {
 		var last error
-		for _, b := range c.brokers {
+		for _, i := range which {
+			b := c.brokers[i]
 			if b.process == nil {
 				continue
 			}

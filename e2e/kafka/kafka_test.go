@@ -24,13 +24,20 @@ const patience = 90 * time.Second
 
 func TestMain(m *testing.M) { process.Main(m, map[string]process.Program{nodeRole: nodeMain}) }
 
+// libs is where Kafka is; the test is skipped where it isn't.
+func libs(t *testing.T) string {
+	t.Helper()
+	dir := os.Getenv("PROBITY_KAFKA_LIBS")
+	if dir == "" {
+		t.Skip("needs Apache Kafka: run make test-kafka, as .ci/run does")
+	}
+	return dir
+}
+
 // start starts a cluster for one test.
 func start(t *testing.T, opts Options) *Cluster {
 	t.Helper()
-	opts.Libs = os.Getenv("PROBITY_KAFKA_LIBS")
-	if opts.Libs == "" {
-		t.Skip("needs Apache Kafka: run make test-kafka, as .ci/run does")
-	}
+	opts.Libs = libs(t)
 	opts.Dir = t.TempDir()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -81,6 +88,7 @@ func TestEventStoreConformance(t *testing.T) {
 // none, unless PROBITY_REQUIRE_NETNS says that there must be.
 func requireNetworks(t *testing.T) {
 	t.Helper()
+	libs(t)
 	err := CanMakeNetworks()
 	if err == nil {
 		var out []byte

@@ -75,6 +75,29 @@ func (w *Network) Cut(i int) error { return ip("link", "set", w.cable(i), "down"
 // Mend plugs it in again.
 func (w *Network) Mend(i int) error { return ip("link", "set", w.cable(i), "up") }
 
+// Isolate makes a namespace deaf and dumb towards the others of its switch.
+// Whoever is outside still reaches it: a leader that clients talk to and its
+// followers don't.
+func (w *Network) Isolate(i int) error { return w.routes(i, "add") }
+
+// Rejoin undoes Isolate.
+func (w *Network) Rejoin(i int) error { return w.routes(i, "del") }
+
+func (w *Network) routes(i int, verb string) error {
+	for k := range w.ends {
+		if k == i {
+			continue
+		}
+		// Both ways: what a namespace can't answer it may still hear.
+		for _, r := range [][2]int{{i, k}, {k, i}} {
+			if err := ip("-n", w.namespace(r[0]), "route", verb, "blackhole", fmt.Sprintf("%s.%d/32", w.prefix, r[1]+1)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // Close removes the namespaces, with their end of each cable, and the switch.
 func (w *Network) Close() {
 	for i := range w.ends {

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -39,7 +40,7 @@ func engineClaim(c *claimsv1.Claim, received adjudication.Date) adjudication.Cla
 	case claimsv1.ClaimForm_CLAIM_FORM_PROFESSIONAL:
 		out.Form = adjudication.Professional
 	case claimsv1.ClaimForm_CLAIM_FORM_INSTITUTIONAL:
-		out.Form = adjudication.Institutional
+		engineInstitutional(c, &out)
 	}
 	for _, d := range c.GetDiagnoses() {
 		out.Diagnoses = append(out.Diagnoses, adjudication.Diagnosis{Code: d.GetCode(), Qualifier: d.GetQualifier()})
@@ -57,6 +58,49 @@ func engineClaim(c *claimsv1.Claim, received adjudication.Date) adjudication.Cla
 		})
 	}
 	return out
+}
+
+// engineInstitutional fills in what only a facility's claim says. The
+// statement's dates may also come only as the claim's dates, as a sender
+// without the institutional message has them.
+func engineInstitutional(c *claimsv1.Claim, out *adjudication.Claim) {
+	in := c.GetInstitutional()
+	out.Form = adjudication.Institutional
+	out.TypeOfBill = strings.TrimPrefix(c.GetFacilityType()+c.GetFrequencyCode(), "0")
+	from, to := statementDates(c)
+	out.StatementFrom, _ = adjudication.ParseDate(from)
+	out.StatementThrough, _ = adjudication.ParseDate(to)
+	if out.StatementThrough == 0 {
+		out.StatementThrough = out.StatementFrom
+	}
+	out.AdmissionDate, _ = adjudication.ParseDate(in.GetAdmissionDate())
+	out.AdmissionType = in.GetAdmissionType()
+	out.AdmissionSource = in.GetAdmissionSource()
+	out.PatientStatus = in.GetPatientStatus()
+	out.AttendingNPI = in.GetAttendingProvider().GetNpi()
+	out.DRG = strings.TrimLeft(in.GetDrg(), "0")
+	out.CoveredDays = -1
+	for _, v := range in.GetValues() {
+		if v.GetCode() == coveredDaysValue && v.GetHundredths() >= 0 {
+			out.CoveredDays = v.GetHundredths() / 100
+		}
+	}
+}
+
+// coveredDaysValue is the NUBC value code of covered days.
+const coveredDaysValue = "80"
+
+// statementDates are the first and last day that an institutional claim bills.
+func statementDates(c *claimsv1.Claim) (from, to string) {
+	if in := c.GetInstitutional(); in.GetStatementFrom() != "" {
+		return in.GetStatementFrom(), in.GetStatementThrough()
+	}
+	for _, d := range c.GetDates() {
+		if d.GetQualifier() == "434" {
+			from, to = d.GetStartDate(), d.GetEndDate()
+		}
+	}
+	return from, to
 }
 
 func engineLine(c *claimsv1.Claim, l *claimsv1.ServiceLine) adjudication.Line {
@@ -78,6 +122,7 @@ func engineLine(c *claimsv1.Claim, l *claimsv1.ServiceLine) adjudication.Line {
 		NDC:                      l.GetNdc(),
 		PriorAuthorizationNumber: l.GetPriorAuthorizationNumber(),
 		RenderingNPI:             l.GetRenderingProvider().GetNpi(),
+		Noncovered:               money.Cents(l.GetNoncoveredCents()),
 	}
 	for _, a := range l.GetPriorAdjudications() {
 		out.PriorAdjudications = append(out.PriorAdjudications, adjudication.PriorAdjudication{
@@ -92,11 +137,7 @@ func engineLine(c *claimsv1.Claim, l *claimsv1.ServiceLine) adjudication.Line {
 func lineDates(c *claimsv1.Claim, l *claimsv1.ServiceLine) (first, last adjudication.Date) {
 	from, to := l.GetServiceDate(), l.GetServiceEndDate()
 	if from == "" && c.GetForm() == claimsv1.ClaimForm_CLAIM_FORM_INSTITUTIONAL {
-		for _, d := range c.GetDates() {
-			if d.GetQualifier() == "434" {
-				from, to = d.GetStartDate(), d.GetEndDate()
-			}
-		}
+		from, to = statementDates(c)
 	}
 	first, _ = adjudication.ParseDate(from)
 	last, _ = adjudication.ParseDate(to)

@@ -68,6 +68,14 @@ EnrollMembers            P
 TerminateMember          P
 LookupMember             P
 RecordPriorAuthorization P
+DiffPlans                P
+ApplyEnrollmentChanges   P
+ImportEnrollmentFile     P
+GetMember                A P U!
+GetMemberHistory         A P U!
+ImportEdits              P
+ListEditTables           A P U!
+RecordProviderStatus     P
 SimulatePlan             P
 GetFileProgress          S U!
 GetReview                S A U!

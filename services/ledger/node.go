@@ -197,8 +197,10 @@ func (n *Node) start() {
 			// A halt is logged by the replica and shows in Ready.
 			_ = m.replica.Run(ctx)
 		})
+		// Before Open returns, so that an append right after it waits for
+		// the shard instead of being refused.
+		m.writer.Assign()
 		run(func() {
-			m.writer.Assign()
 			// A lost shard is logged by the writer and shows in Ready.
 			m.writer.Run(ctx)
 		})

@@ -41,6 +41,7 @@ package adjudication
 import (
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/probity-health/probity/services/money"
 )
@@ -78,8 +79,12 @@ type line struct {
 	edits    *Edits
 	tier     Network
 	yearly   Date        // first day of the plan year that the line falls in
+	billable money.Cents // charge less what the facility bills as not covered
 	priced   money.Cents // allowed before any reduction for further procedures
 	surgical bool
+	rate     *FacilityRate // the contract's rate that takes the line in
+	rated    bool          // priced by it
+	minutes  int64         // thousandths of a minute of the provider's own time; 0 not known
 	// repeated: denied as a service already billed.
 	repeated bool
 	// stuck: pended for want of something without which no later stage can run.
@@ -113,6 +118,7 @@ var stages = [...]stage{
 	{claim: soundClaim},
 	{claim: matchMember},
 	{line: dated},
+	{claim: institutional},
 	{line: eligible},
 	{line: filedInTime},
 	{claim: repeats},
@@ -127,30 +133,72 @@ var stages = [...]stage{
 	{line: planRules},
 	{claim: units},
 	{claim: pairs},
+	{line: noncovered},
+	{line: capitated},
+	{claim: facility},
 	{line: price},
+	{claim: signals},
 	{claim: thresholds},
 	{claim: reviewed},
 	{claim: reduceFurtherProcedures},
 	{line: settle},
 }
 
+// runs are workspaces to use again. What a decision holds is never among it.
+var runs = sync.Pool{New: func() any { return new(run) }}
+
 // Adjudicate decides a claim. It doesn't keep or change the Input, and it
 // doesn't panic on any: what isn't sound is denied or pends.
 func Adjudicate(in *Input) Decision {
+	r := runs.Get().(*run)
+	r.begin(in)
+	d := r.decideClaim()
+	r.end()
+	return d
+}
+
+func (r *run) begin(in *Input) {
 	n := len(in.Claim.Lines)
-	r := &run{in: in, tally: tally{base: in.Accumulators}}
-	r.lines = make([]line, n)
+	r.in, r.tally.base = in, in.Accumulators
+	r.lines = slices.Grow(r.lines[:0], n)[:n]
 	r.out.Lines = make([]LineDecision, n)
 	r.facts = make([]Fact, 0, 12*n)
 	adjustments := make([]Adjustment, 4*n)
 	for i := range r.lines {
 		l := &in.Claim.Lines[i]
-		r.lines[i] = line{Line: l, out: &r.out.Lines[i]}
+		r.lines[i] = line{Line: l, out: &r.out.Lines[i], billable: l.Charge}
 		r.out.Lines[i] = LineDecision{
 			Number: l.Number, Charge: l.Charge,
 			Adjustments: adjustments[4*i : 4*i : 4*i+4],
 		}
 	}
+}
+
+// manyLines is more than almost any claim has: the workspace of one that has
+// more isn't kept.
+const manyLines = 100
+
+// end forgets the claim and gives the workspace back.
+func (r *run) end() {
+	if len(r.lines) > manyLines || len(r.pends) > manyLines {
+		return
+	}
+	clear(r.lines)
+	clear(r.pends)
+	clear(r.visited)
+	clear(r.tally.added)
+	vars := r.vars
+	if vars != nil {
+		*vars = ruleVars{}
+	}
+	*r = run{
+		lines: r.lines[:0], pends: r.pends[:0], visited: r.visited[:0],
+		tally: tally{added: r.tally.added[:0]}, vars: vars,
+	}
+	runs.Put(r)
+}
+
+func (r *run) decideClaim() Decision {
 	for _, s := range stages {
 		if s.claim != nil {
 			s.claim(r)
@@ -193,7 +241,9 @@ func (r *run) decide() Decision {
 	default:
 		d.Status = Paid
 	}
-	d.Postings = r.tally.added
+	if len(r.tally.added) > 0 {
+		d.Postings = slices.Clone(r.tally.added)
+	}
 	return *d
 }
 

@@ -13,26 +13,6 @@ type split struct {
 
 func (s *split) share() money.Cents { return s.copay + s.deductible + s.coinsurance }
 
-// keys of a line's accumulators.
-type keys struct {
-	deductible, familyDeductible   Key
-	outOfPocket, familyOutOfPocket Key
-	visits, dollars, lifetime      Key
-}
-
-func (r *run) keys(l *line) keys {
-	subject := r.in.Member.Subject
-	return keys{
-		deductible:        Key{Scope: Individual, Kind: Deductible, Network: l.tier, PlanYear: l.yearly, Subject: subject},
-		familyDeductible:  Key{Scope: Family, Kind: Deductible, Network: l.tier, PlanYear: l.yearly},
-		outOfPocket:       Key{Scope: Individual, Kind: OutOfPocket, Network: l.tier, PlanYear: l.yearly, Subject: subject},
-		familyOutOfPocket: Key{Scope: Family, Kind: OutOfPocket, Network: l.tier, PlanYear: l.yearly},
-		visits:            Key{Scope: Individual, Kind: Visits, Network: AllNetworks, PlanYear: l.yearly, Subject: subject, Benefit: l.benefit.Name},
-		dollars:           Key{Scope: Individual, Kind: Dollars, Network: AllNetworks, PlanYear: l.yearly, Subject: subject, Benefit: l.benefit.Name},
-		lifetime:          Key{Scope: Individual, Kind: Lifetime, Network: AllNetworks, Subject: subject, Benefit: l.benefit.Name},
-	}
-}
-
 // settle moves one line's money, from the allowed amount to what is paid, and
 // posts it before the next line is settled: the second line of a claim meets
 // the deductible that the first left.
@@ -54,10 +34,7 @@ func settle(r *run, l *line) {
 	if secondary {
 		r.afterPriorPayers(l, &s, owed)
 	}
-	if bps := l.plan.spec.SequestrationBps; bps > 0 {
-		s.sequestered = portion(s.paid, bps, whole)
-		s.paid -= s.sequestered
-	}
+	sequester(l, &s)
 
 	r.explain(l, &s, shared, ceiling, owed)
 	l.out.Paid = s.paid
@@ -67,23 +44,7 @@ func settle(r *run, l *line) {
 		}
 	}
 
-	// The deductible is credited as if this plan were alone, as the NAIC's
-	// coordination of benefits model asks of a secondary plan; out of pocket
-	// is what the patient really still owes.
-	r.tally.post(k.deductible, alone.deductible)
-	r.tally.post(k.familyDeductible, alone.deductible)
-	r.tally.post(k.outOfPocket, s.share())
-	r.tally.post(k.familyOutOfPocket, s.share())
-	if l.benefit.VisitsPerYear > 0 && !r.counted(l) {
-		r.tally.post(k.visits, 1)
-		r.visited = append(r.visited, visit{l.benefit, l.ServiceDate})
-	}
-	if l.benefit.DollarsPerYear > 0 {
-		r.tally.post(k.dollars, s.paid)
-	}
-	if l.benefit.LifetimeDollars > 0 {
-		r.tally.post(k.lifetime, s.paid)
-	}
+	r.postings(l, &k, &s, &alone)
 }
 
 // explain writes the split down as adjustments.

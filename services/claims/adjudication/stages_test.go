@@ -171,10 +171,7 @@ func TestADuplicateNamesTheEarlierClaimAndMovesNothing(t *testing.T) {
 
 func TestRememberedClaimsAreRecognised(t *testing.T) {
 	stay := visit99213()
-	stay.Claim.Form = Institutional
-	room := given("", 200_00, 1)
-	room.RevenueCode, room.ServiceEndDate = "0120", on("2026-03-11")
-	serve(stay, room)
+	hospitalise(stay, billed("0120", 200_00, 3))
 	for name, in := range map[string]*Input{"a visit": visit99213(), "a stay without procedure": stay} {
 		t.Run(name, func(t *testing.T) {
 			first := Adjudicate(in)
@@ -233,22 +230,21 @@ func TestCompletenessAndCodes(t *testing.T) {
 			in.Claim.Lines[0].ServiceDate, in.Claim.ReceivedDate = on("2015-10-01"), on("2015-10-10")
 			in.Member.Coverage[0].Period.Start = on("2015-01-01")
 		}, deny("146 M76", "diagnosis_code")},
-		{"institutional without revenue code", claim(func(c *Claim) { c.Form = Institutional }), deny("16 M50", "revenue_code")},
+		{"institutional without revenue code", func(in *Input) { hospitalise(in, billed("", 180_00, 1)) }, deny("16 M50", "revenue_code")},
 		{"institutional, by revenue code alone", func(in *Input) {
 			met(in, Deductible, InNetwork, 500_00, 500_00)
-			in.Claim.Form = Institutional
-			l := &in.Claim.Lines[0]
-			l.Procedure, l.RevenueCode, l.DiagnosisPointers, l.Charge, in.Claim.Charge = "", "0120", nil, 1000_00, 1000_00
+			hospitalise(in, billed("0120", 1000_00, 1))
 		}, "paid\n1 pays 480.00, CO-45 400.00 price.above_allowed, PR-2 120.00 share.coinsurance"},
 		{"a stay is coded by the day of discharge", func(in *Input) {
-			in.Claim.Form = Institutional
-			l := &in.Claim.Lines[0]
-			l.Procedure, l.RevenueCode, l.ServiceDate, l.ServiceEndDate = "", "0120", on("2015-09-28"), on("2015-10-02")
-			in.Member.Coverage[0].Period.Start, in.Claim.ReceivedDate = on("2015-01-01"), on("2015-10-10")
+			hospitalise(in, billed("0120", 180_00, 1))
+			c := &in.Claim
+			c.StatementFrom, c.StatementThrough, c.AdmissionDate = on("2015-09-28"), on("2015-10-02"), on("2015-09-28")
+			c.Lines[0].ServiceDate, c.Lines[0].ServiceEndDate = c.StatementFrom, c.StatementThrough
+			in.Member.Coverage[0].Period.Start, c.ReceivedDate = on("2015-01-01"), on("2015-10-10")
 		}, "paid\n1 pays 0.00, CO-45 72.00 price.above_allowed, PR-1 108.00 share.deductible"},
 		{"institutional without diagnoses", func(in *Input) {
-			in.Claim.Form, in.Claim.Diagnoses = Institutional, nil
-			in.Claim.Lines[0].RevenueCode = "0120"
+			hospitalise(in, billed("0120", 180_00, 1))
+			in.Claim.Diagnoses = nil
 		}, deny("16 M76", "diagnosis")},
 	})
 }

@@ -60,6 +60,8 @@ type PlanDocument struct {
 	ReviewAboveCents int64 `protobuf:"varint,14,opt,name=review_above_cents,json=reviewAboveCents,proto3" json:"review_above_cents,omitempty"`
 	// Sequestration taken from the plan's payment, basis points (CO-253); 0 for none.
 	SequestrationBps uint32 `protobuf:"varint,15,opt,name=sequestration_bps,json=sequestrationBps,proto3" json:"sequestration_bps,omitempty"`
+	// A child's coverage ends with the month in which it turns so many years old, unless disabled; 0 is never.
+	DependentAgeLimit uint32 `protobuf:"varint,18,opt,name=dependent_age_limit,json=dependentAgeLimit,proto3" json:"dependent_age_limit,omitempty"`
 	// The plan's own rules, tried in order.
 	Rules         []*PlanRule `protobuf:"bytes,20,rep,name=rules,proto3" json:"rules,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -197,6 +199,13 @@ func (x *PlanDocument) GetReviewAboveCents() int64 {
 func (x *PlanDocument) GetSequestrationBps() uint32 {
 	if x != nil {
 		return x.SequestrationBps
+	}
+	return 0
+}
+
+func (x *PlanDocument) GetDependentAgeLimit() uint32 {
+	if x != nil {
+		return x.DependentAgeLimit
 	}
 	return 0
 }
@@ -957,8 +966,10 @@ type Enrollment struct {
 	Coverage *v1.Period `protobuf:"bytes,8,opt,name=coverage,proto3" json:"coverage,omitempty"`
 	// Another payer is primary: a claim without its decision is denied CO-22.
 	OtherPayerPrimary bool `protobuf:"varint,9,opt,name=other_payer_primary,json=otherPayerPrimary,proto3" json:"other_payer_primary,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Disabled: a dependant who doesn't age out.
+	Disabled      bool `protobuf:"varint,10,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Enrollment) Reset() {
@@ -1054,6 +1065,13 @@ func (x *Enrollment) GetOtherPayerPrimary() bool {
 	return false
 }
 
+func (x *Enrollment) GetDisabled() bool {
+	if x != nil {
+		return x.Disabled
+	}
+	return false
+}
+
 // A prior authorisation.
 type PriorAuthorization struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1070,7 +1088,11 @@ type PriorAuthorization struct {
 	// Units approved; 0 is no limit.
 	Units uint32 `protobuf:"varint,6,opt,name=units,proto3" json:"units,omitempty"`
 	// Dates of service.
-	Effective     *v1.Period `protobuf:"bytes,7,opt,name=effective,proto3" json:"effective,omitempty"`
+	Effective *v1.Period `protobuf:"bytes,7,opt,name=effective,proto3" json:"effective,omitempty"`
+	// Providers it was given to; empty is any.
+	Npis []string `protobuf:"bytes,8,rep,name=npis,proto3" json:"npis,omitempty"`
+	// "approved" (also when empty) or "cancelled": it then covers nothing.
+	Status        string `protobuf:"bytes,9,opt,name=status,proto3" json:"status,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1154,11 +1176,25 @@ func (x *PriorAuthorization) GetEffective() *v1.Period {
 	return nil
 }
 
+func (x *PriorAuthorization) GetNpis() []string {
+	if x != nil {
+		return x.Npis
+	}
+	return nil
+}
+
+func (x *PriorAuthorization) GetStatus() string {
+	if x != nil {
+		return x.Status
+	}
+	return ""
+}
+
 var File_probity_policies_v1_documents_proto protoreflect.FileDescriptor
 
 const file_probity_policies_v1_documents_proto_rawDesc = "" +
 	"\n" +
-	"#probity/policies/v1/documents.proto\x12\x13probity.policies.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fprobity/policies/v1/rates.proto\x1a\x1fprobity/policies/v1/rules.proto\x1a\x1aprobity/type/v1/type.proto\"\xa3\a\n" +
+	"#probity/policies/v1/documents.proto\x12\x13probity.policies.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fprobity/policies/v1/rates.proto\x1a\x1fprobity/policies/v1/rules.proto\x1a\x1aprobity/type/v1/type.proto\"\xdc\a\n" +
 	"\fPlanDocument\x126\n" +
 	"\aplan_id\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x182\x16^plan_[a-z0-9_]{1,40}$R\x06planId\x12\x1d\n" +
 	"\x04name\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18xR\x04name\x12$\n" +
@@ -1177,7 +1213,8 @@ const file_probity_policies_v1_documents_proto_rawDesc = "" +
 	"\x11referral_required\x18\f \x01(\bR\x10referralRequired\x12>\n" +
 	"\x16multiple_procedure_bps\x18\r \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\x14multipleProcedureBps\x125\n" +
 	"\x12review_above_cents\x18\x0e \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x10reviewAboveCents\x125\n" +
-	"\x11sequestration_bps\x18\x0f \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\x10sequestrationBps\x12>\n" +
+	"\x11sequestration_bps\x18\x0f \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\x10sequestrationBps\x127\n" +
+	"\x13dependent_age_limit\x18\x12 \x01(\rB\a\xbaH\x04*\x02\x18xR\x11dependentAgeLimit\x12>\n" +
 	"\x05rules\x18\x14 \x03(\v2\x1d.probity.policies.v1.PlanRuleB\t\xbaH\x06\x92\x01\x03\x10\xc8\x01R\x05rules\"\xb7\x03\n" +
 	"\tCostShare\x12M\n" +
 	"\x1bdeductible_individual_cents\x18\x01 \x01(\x03B\r\xbaH\n" +
@@ -1250,7 +1287,7 @@ const file_probity_policies_v1_documents_proto_rawDesc = "" +
 	"\bpayer_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\apayerId\x12*\n" +
 	"\fgroup_number\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x182R\vgroupNumber\x126\n" +
 	"\aplan_id\x18\x04 \x01(\tB\x1d\xbaH\x1ar\x182\x16^plan_[a-z0-9_]{1,40}$R\x06planId\x12=\n" +
-	"\teffective\x18\x05 \x01(\v2\x17.probity.type.v1.PeriodB\x06\xbaH\x03\xc8\x01\x01R\teffective\"\xcf\x03\n" +
+	"\teffective\x18\x05 \x01(\v2\x17.probity.type.v1.PeriodB\x06\xbaH\x03\xc8\x01\x01R\teffective\"\xeb\x03\n" +
 	"\n" +
 	"Enrollment\x129\n" +
 	"\tpolicy_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x172\x15^pol_[a-z0-9_]{1,40}$R\bpolicyId\x12&\n" +
@@ -1263,7 +1300,9 @@ const file_probity_policies_v1_documents_proto_rawDesc = "" +
 	"birth_date\x18\x06 \x01(\tB\x1a\xbaH\x17r\x152\x13^\\d{4}-\\d{2}-\\d{2}$R\tbirthDate\x12 \n" +
 	"\x03sex\x18\a \x01(\tB\x0e\xbaH\vr\tR\x01FR\x01MR\x01UR\x03sex\x12;\n" +
 	"\bcoverage\x18\b \x01(\v2\x17.probity.type.v1.PeriodB\x06\xbaH\x03\xc8\x01\x01R\bcoverage\x12.\n" +
-	"\x13other_payer_primary\x18\t \x01(\bR\x11otherPayerPrimary\"\xbb\x02\n" +
+	"\x13other_payer_primary\x18\t \x01(\bR\x11otherPayerPrimary\x12\x1a\n" +
+	"\bdisabled\x18\n" +
+	" \x01(\bR\bdisabled\"\x9d\x03\n" +
 	"\x12PriorAuthorization\x12!\n" +
 	"\x06number\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x02\x182R\x06number\x12\"\n" +
 	"\bpayer_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\apayerId\x12$\n" +
@@ -1274,7 +1313,10 @@ const file_probity_policies_v1_documents_proto_rawDesc = "" +
 	"procedures\x18\x05 \x03(\tB\b\xbaH\x05\x92\x01\x02\b\x01R\n" +
 	"procedures\x12\x14\n" +
 	"\x05units\x18\x06 \x01(\rR\x05units\x12=\n" +
-	"\teffective\x18\a \x01(\v2\x17.probity.type.v1.PeriodB\x06\xbaH\x03\xc8\x01\x01R\teffectiveBHZFgithub.com/probity-health/probity/proto/probity/policies/v1;policiesv1b\x06proto3"
+	"\teffective\x18\a \x01(\v2\x17.probity.type.v1.PeriodB\x06\xbaH\x03\xc8\x01\x01R\teffective\x12*\n" +
+	"\x04npis\x18\b \x03(\tB\x16\xbaH\x13\x92\x01\x10\x102\"\fr\n" +
+	"2\b^\\d{10}$R\x04npis\x124\n" +
+	"\x06status\x18\t \x01(\tB\x1c\xbaH\x19r\x17R\x00R\bapprovedR\tcancelledR\x06statusBHZFgithub.com/probity-health/probity/proto/probity/policies/v1;policiesv1b\x06proto3"
 
 var (
 	file_probity_policies_v1_documents_proto_rawDescOnce sync.Once

@@ -138,8 +138,9 @@ type isFacilityRate_Method interface {
 }
 
 type FacilityRate_PerDiemCents struct {
-	// US cents a day (a line's quantity in DA or UN). Where a claim has lines
-	// of a per diem, its lines of no other rate are included in it (CO-97).
+	// US cents a day (a line's quantity in DA or UN). The days of a claim are
+	// added up and the sum is shared, by charge, over these lines and those
+	// that no other rate fits.
 	PerDiemCents int64 `protobuf:"varint,4,opt,name=per_diem_cents,json=perDiemCents,proto3,oneof"`
 }
 
