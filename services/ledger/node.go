@@ -266,6 +266,9 @@ func (n *Node) start() {
 				n.group.Rejoin() // others are fit for it
 			}
 		})
+		// Before Open returns, so that an append right after it waits for
+		// the shard instead of being refused.
+		m.writer.Assign()
 		run(func() {
 			// A lost shard is logged by the writer and shows in Ready.
 			m.writer.Run(ctx)

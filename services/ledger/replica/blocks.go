@@ -13,7 +13,6 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"golang.org/x/mod/sumdb/note"
-	"golang.org/x/sync/errgroup"
 
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/services/ledger/core"
@@ -81,7 +80,7 @@ type cursor struct {
 func OpenBlocks(cfg BlocksConfig) (*Blocks, error) {
 	b := &Blocks{cfg: cfg}
 	var err error
-	if b.signed, err = openLastSigned(cfg.Dir); err != nil {
+	if b.signed, err = openLastSigned(cfg.Store.disk, cfg.Dir); err != nil {
 		return nil, err
 	}
 	rows := rows{db: cfg.Store.db}
@@ -95,13 +94,13 @@ func OpenBlocks(cfg BlocksConfig) (*Blocks, error) {
 	}
 	b.cursor = cur.Next
 	dir := filepath.Join(cfg.Dir, "tiles", BlockLog)
-	b.tree, err = tiles.Open(dir)
+	b.tree, err = cfg.Store.disk.OpenTree(dir)
 	if errors.Is(err, tiles.ErrDamaged) || (err == nil && b.tree.Size() > cur.Height) {
 		cfg.Logger.Warn("rebuilding the block log's tiles from the stored blocks", "cause", err)
-		if err := tiles.Reset(dir); err != nil {
+		if err := cfg.Store.disk.ResetTree(dir); err != nil {
 			return nil, err
 		}
-		b.tree, err = tiles.Open(dir)
+		b.tree, err = cfg.Store.disk.OpenTree(dir)
 	}
 	if err != nil {
 		return nil, err
@@ -182,33 +181,99 @@ func (b *Blocks) Halted() error {
 	return b.halted
 }
 
+// awaited bounds how long Run waits for commits that a block seals. What a
+// proposer saw acknowledged is in the topic, so the follower gets there,
+// unless it halts.
+const awaited = 2 * time.Minute
+
 // Run follows the block log until ctx ends (no error) or sealing halts.
 func (b *Blocks) Run(ctx context.Context) error {
+	var (
+		waiting  waitingFor
+		patience <-chan time.Time
+	)
 	for ctx.Err() == nil {
 		changed := b.cfg.Log.Changed.Wait()
-		moved, err := b.follow(ctx)
-		if err == nil && moved {
-			err = b.seal()
-			b.Changed.Broadcast()
-		}
-		if ctx.Err() != nil {
+		moved, err := b.Step(ctx)
+		var wait *waitingFor
+		switch {
+		case ctx.Err() != nil:
 			return nil
-		}
-		if err == nil {
-			err = b.cfg.Log.Halted()
-		}
-		if err != nil {
-			return b.halt(err)
-		}
-		if moved {
+		case errors.As(err, &wait):
+			if patience == nil || *wait != waiting {
+				waiting, patience = *wait, time.After(awaited)
+			}
+			s := b.shard(wait.log, wait.shard)
+			changed = s.Changed.Wait()
+			if s.Head().Next >= wait.size || s.Halted() != nil {
+				continue // since Step looked
+			}
+		case err != nil:
+			return err
+		case moved:
 			continue // there may be more, and nobody else to say so
+		default:
+			patience = nil
 		}
 		select {
 		case <-changed:
+		case <-patience:
+			return b.halt(&waiting)
 		case <-ctx.Done():
 		}
 	}
 	return nil
+}
+
+// Step takes the block log's new commits in, at most maxBlocks blocks, and
+// signs the checkpoint over them. It waits for nothing: where a block seals
+// commits that this replica has not read, it takes in what comes before and
+// returns an error that says NotYet. Any other error has halted sealing. Step
+// must have one caller.
+func (b *Blocks) Step(ctx context.Context) (moved bool, err error) {
+	if err := b.Halted(); err != nil {
+		return false, err
+	}
+	moved, err = b.follow()
+	if moved {
+		if failed := b.seal(); failed != nil {
+			err = failed
+		}
+		b.Changed.Broadcast()
+	}
+	var wait *waitingFor
+	if err == nil {
+		err = b.cfg.Log.Halted()
+	} else if errors.As(err, &wait) {
+		// A halted shard gets no further; its halt is looked at first.
+		s := b.shard(wait.log, wait.shard)
+		if halted := s.Halted(); halted != nil && s.Head().Next < wait.size {
+			err = fmt.Errorf("%s: %w", wait.Error(), halted)
+		}
+	}
+	if err != nil && !NotYet(err) && ctx.Err() == nil {
+		err = b.halt(err)
+	}
+	return moved, err
+}
+
+// waitingFor is the error of a block that seals commits not read yet.
+type waitingFor struct {
+	height uint64
+	log    string
+	shard  uint32
+	size   uint64
+}
+
+// Error names the block and the shard it waits for.
+func (w *waitingFor) Error() string {
+	return fmt.Sprintf("replica: block %d seals %d commits of %s/%d, which are not all read yet", w.height, w.size, w.log, w.shard)
+}
+
+// NotYet tells whether a Step ended where a block waits for its commits.
+func NotYet(err error) bool {
+	var w *waitingFor
+	return errors.As(err, &w)
 }
 
 func (b *Blocks) halt(cause error) error {
@@ -228,44 +293,39 @@ func (b *Blocks) halt(cause error) error {
 // maxBlocks bounds what follow takes in at once, and so what one checkpoint adds.
 const maxBlocks = 1024
 
-// follow takes the block log's new commits in, at most maxBlocks blocks.
-func (b *Blocks) follow(ctx context.Context) (moved bool, err error) {
+// follow takes the block log's new commits in, at most maxBlocks blocks. It may
+// move and still return that it waits for a shard.
+func (b *Blocks) follow() (moved bool, err error) {
 	b.mu.RLock()
 	last, next := b.last, b.cursor
 	b.mu.RUnlock()
-	var failed error
+	start := next
 	batch := b.cfg.Store.db.NewBatch()
 	defer batch.Close()
 	var texts [][]byte
-	start := next
-	next, err = b.cfg.Log.Commits(next, func(c *ledgerv1.Commit) bool {
-		for _, w := range c.Writes {
-			for _, e := range w.Events {
-				if e.Type != BlockType {
-					continue
-				}
-				block, err := b.verify(ctx, last, e.Payload)
-				var v *core.Violation
-				if errors.As(err, &v) {
-					b.cfg.Logger.Error("ignored a block that does not verify", "proposer", c.Actor, "rule", v.Rule, "what", v.What, "index", c.Index)
-					continue
-				}
-				if err != nil {
-					failed = err
-					return false
-				}
-				last = block
-				texts = append(texts, e.Payload)
-				failed = errors.Join(failed, batch.Set(blockKey(block.Height), e.Payload, nil))
-			}
+	var failed, wait error
+	_, err = b.cfg.Log.Commits(next, func(c *ledgerv1.Commit) bool {
+		more, newest, err := b.take(last, c)
+		switch {
+		case NotYet(err):
+			wait = err
+			return false
+		case err != nil:
+			failed = err
+			return false
 		}
+		for i, text := range more {
+			height := newest.Height - uint64(len(more)-1-i)
+			failed = errors.Join(failed, batch.Set(blockKey(height), text, nil))
+		}
+		last, texts, next = newest, append(texts, more...), c.Index+1
 		return failed == nil && len(texts) < maxBlocks
 	})
 	if err = errors.Join(err, failed); err != nil {
 		return false, err
 	}
 	if next == start {
-		return false, nil
+		return false, wait
 	}
 	var height uint64
 	if last != nil {
@@ -288,12 +348,37 @@ func (b *Blocks) follow(ctx context.Context) (moved bool, err error) {
 	b.mu.Lock()
 	b.last, b.cursor = last, next
 	b.mu.Unlock()
-	return true, nil
+	return true, wait
+}
+
+// take returns the texts of the valid blocks in a commit and the last of them,
+// prev when there is none.
+func (b *Blocks) take(prev *receipt.Block, c *ledgerv1.Commit) (texts [][]byte, last *receipt.Block, err error) {
+	last = prev
+	for _, w := range c.Writes {
+		for _, e := range w.Events {
+			if e.Type != BlockType {
+				continue
+			}
+			block, err := b.verify(last, e.Payload)
+			var v *core.Violation
+			if errors.As(err, &v) {
+				b.cfg.Logger.Error("ignored a block that does not verify", "proposer", c.Actor, "rule", v.Rule, "what", v.What, "index", c.Index)
+				continue
+			}
+			if err != nil {
+				return nil, nil, err
+			}
+			texts, last = append(texts, e.Payload), block
+		}
+	}
+	return texts, last, nil
 }
 
 // verify returns a valid block; the error is a *core.Violation for one that
-// isn't, and anything else where this replica cannot tell.
-func (b *Blocks) verify(ctx context.Context, prev *receipt.Block, text []byte) (*receipt.Block, error) {
+// isn't, NotYet while its commits are not read, and anything else where this
+// replica cannot tell.
+func (b *Blocks) verify(prev *receipt.Block, text []byte) (*receipt.Block, error) {
 	block, err := receipt.ParseBlock(text)
 	if err != nil {
 		return nil, &core.Violation{Rule: "ledger.block.form", What: err.Error()}
@@ -312,13 +397,8 @@ func (b *Blocks) verify(ctx context.Context, prev *receipt.Block, text []byte) (
 			if s == nil {
 				return nil, fmt.Errorf("replica: block %d seals log %s, which this node is not configured to follow", block.Height, h.Log)
 			}
-			// What a proposer saw acknowledged is in the topic, so the
-			// follower gets there, unless it halts.
-			wait, cancel := context.WithTimeout(ctx, 2*time.Minute)
-			err := s.WaitIndex(wait, h.Size-1)
-			cancel()
-			if err != nil {
-				return nil, fmt.Errorf("replica: block %d seals more of %s/%d than can be read: %w", block.Height, h.Log, h.Shard, err)
+			if s.Head().Next < h.Size {
+				return nil, &waitingFor{height: block.Height, log: h.Log, shard: h.Shard, size: h.Size}
 			}
 		}
 		if err := b.matches(h); err != nil {
@@ -340,14 +420,17 @@ func (b *Blocks) seal() error {
 	}
 	// Side by side, because each waits for the disk and what waits together
 	// is committed together.
-	var publishing errgroup.Group
-	for _, h := range last.Heads {
-		if s := b.shard(h.Log, h.Shard); s != nil {
-			publishing.Go(func() error { return s.tree.Publish(h.Size) })
+	err := b.cfg.Store.disk.Together(len(last.Heads)+1, func(i int) error {
+		if i == len(last.Heads) {
+			return b.tree.Publish(last.Height)
 		}
-	}
-	publishing.Go(func() error { return b.tree.Publish(last.Height) })
-	if err := publishing.Wait(); err != nil {
+		h := last.Heads[i]
+		if s := b.shard(h.Log, h.Shard); s != nil {
+			return s.tree.Publish(h.Size)
+		}
+		return nil
+	})
+	if err != nil {
 		return err
 	}
 	root, err := b.tree.Root(last.Height)
@@ -362,7 +445,7 @@ func (b *Blocks) seal() error {
 	if err != nil {
 		return err
 	}
-	if err := tiles.WriteFile(b.cfg.Dir, "checkpoint", signed); err != nil {
+	if err := b.cfg.Store.disk.WriteFile(b.cfg.Dir, "checkpoint", signed); err != nil {
 		return err
 	}
 	b.mu.Lock()

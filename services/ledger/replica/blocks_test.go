@@ -111,7 +111,7 @@ func (b *bench) next() *receipt.Block {
 
 // seal takes in what the block log has and signs.
 func (b *bench) seal() error {
-	moved, err := b.blocks.follow(b.t.Context())
+	moved, err := b.blocks.follow()
 	if err != nil || !moved {
 		return err
 	}

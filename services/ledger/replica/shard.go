@@ -46,8 +46,8 @@ type ShardConfig struct {
 	Grace time.Duration
 }
 
-// Shard follows one partition. Run must have one caller; all else is safe for
-// concurrent use.
+// Shard follows one partition. Run, or Step, must have one caller; all else is
+// safe for concurrent use.
 type Shard struct {
 	cfg  ShardConfig
 	rows rows
@@ -59,6 +59,10 @@ type Shard struct {
 	st     state
 	end    int64 // the topic's end as last seen; -1 before the first fetch
 	halted error
+
+	// Only Step touches these.
+	checked  bool      // the topic's tail was compared since the last failure
+	lostFrom time.Time // since when the next offset is out of range; zero if it isn't
 }
 
 // OpenShard opens a shard's local data and brings its tree level with it.
@@ -73,15 +77,15 @@ func OpenShard(cfg ShardConfig) (*Shard, error) {
 		return nil, err
 	}
 	dir := filepath.Join(cfg.Dir, cfg.Log, strconv.Itoa(int(cfg.Shard)))
-	s.tree, err = tiles.Open(dir)
+	s.tree, err = cfg.Store.disk.OpenTree(dir)
 	if errors.Is(err, tiles.ErrDamaged) || (err == nil && s.tree.Size() > s.st.Next) {
 		// The bodies are the truth the tiles derive from. Blocks compares
 		// the outcome with what was sealed.
 		s.cfg.Logger.Warn("rebuilding the tiles from the stored commits", "cause", err)
-		if err := tiles.Reset(dir); err != nil {
+		if err := cfg.Store.disk.ResetTree(dir); err != nil {
 			return nil, err
 		}
-		s.tree, err = tiles.Open(dir)
+		s.tree, err = cfg.Store.disk.OpenTree(dir)
 	}
 	if err != nil {
 		return nil, err
@@ -195,42 +199,20 @@ func (s *Shard) broadcast() {
 
 // Run follows the topic until ctx ends, which is no error, or the shard halts.
 func (s *Shard) Run(ctx context.Context) error {
-	var (
-		checked  bool // the topic's tail was compared since the last failure
-		delay    = retryFirst
-		lostFrom time.Time
-	)
+	delay := retryFirst
 	for ctx.Err() == nil {
-		var err error
-		if !checked {
-			err = s.checkTail(ctx)
-			checked = err == nil
-		}
-		if checked {
-			err = s.step(ctx)
-		}
-		var v *core.Violation
+		err := s.Step(ctx, time.Now())
 		switch {
 		case err == nil:
-			delay, lostFrom = retryFirst, time.Time{}
+			delay = retryFirst
 			continue
 		case ctx.Err() != nil:
 			return nil
 		case s.Halted() != nil:
-			return s.Halted()
-		case errors.As(err, &v):
-			return s.halt(v.Rule, v.What, nil)
-		case errors.Is(err, ErrOutOfRange):
-			if lostFrom.IsZero() {
-				lostFrom = time.Now()
-			}
-			if time.Since(lostFrom) >= s.cfg.Grace {
-				return s.halt("ledger.topic.truncated", "the topic no longer holds what was read from it", nil)
-			}
-		default:
+			return err
+		case !errors.Is(err, ErrOutOfRange):
 			s.cfg.Logger.Warn("following failed, trying again", "error", err)
 		}
-		checked = false
 		select {
 		case <-time.After(delay):
 		case <-ctx.Done():
@@ -238,6 +220,43 @@ func (s *Shard) Run(ctx context.Context) error {
 		delay = min(2*delay, retryMost)
 	}
 	return nil
+}
+
+// Step fetches once and applies what came; it waits for nothing but the
+// Source. After a failure it first reads the last followed record again. An
+// error means that nothing was applied and a later Step may succeed, unless
+// the shard is Halted: then it is the halt and no Step does anything more.
+func (s *Shard) Step(ctx context.Context, now time.Time) error {
+	if err := s.Halted(); err != nil {
+		return err
+	}
+	var err error
+	if !s.checked {
+		err = s.checkTail(ctx)
+		s.checked = err == nil
+	}
+	if s.checked {
+		err = s.step(ctx)
+	}
+	var v *core.Violation
+	switch {
+	case err == nil:
+		s.lostFrom = time.Time{}
+		return nil
+	case s.Halted() != nil:
+		return s.Halted()
+	case errors.As(err, &v):
+		return s.halt(v.Rule, v.What, nil)
+	case errors.Is(err, ErrOutOfRange) && ctx.Err() == nil:
+		if s.lostFrom.IsZero() {
+			s.lostFrom = now
+		}
+		if now.Sub(s.lostFrom) >= s.cfg.Grace {
+			return s.halt("ledger.topic.truncated", "the topic no longer holds what was read from it", nil)
+		}
+	}
+	s.checked = false
+	return err
 }
 
 // checkTail reads the last followed record again: a topic that was cut and

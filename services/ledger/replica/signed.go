@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"sync"
 
@@ -19,14 +18,15 @@ const lastSignedFile = "last-signed"
 // signs two heads of one size and never goes back, whatever happens to the
 // rest of its data. Keep it out of backups: restored, it would forget.
 type lastSigned struct {
+	disk tiles.Disk
 	dir  string
 	mu   sync.Mutex
 	last receipt.Checkpoint // zero before the first
 }
 
-func openLastSigned(dir string) (*lastSigned, error) {
-	l := &lastSigned{dir: dir}
-	raw, err := os.ReadFile(filepath.Join(dir, lastSignedFile))
+func openLastSigned(disk tiles.Disk, dir string) (*lastSigned, error) {
+	l := &lastSigned{disk: disk, dir: dir}
+	raw, err := disk.ReadFile(filepath.Join(dir, lastSignedFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return l, nil
 	}
@@ -55,7 +55,7 @@ func (l *lastSigned) advance(c receipt.Checkpoint) (bool, error) {
 	case c.Size == l.last.Size:
 		return false, fmt.Errorf("replica: a different head of size %d was signed before", c.Size)
 	}
-	if err := tiles.WriteFile(l.dir, lastSignedFile, c.Marshal()); err != nil {
+	if err := l.disk.WriteFile(l.dir, lastSignedFile, c.Marshal()); err != nil {
 		return false, err
 	}
 	l.last = c

@@ -29,17 +29,29 @@ import (
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/services/ledger/core"
 	"github.com/probity-health/probity/services/ledger/receipt"
+	"github.com/probity-health/probity/services/ledger/tiles"
 )
 
 // Store is a node's local database of all its shards. Safe for concurrent use.
-type Store struct{ db *pebble.DB }
+type Store struct {
+	db *pebble.DB
+	// disk is where the shards and blocks of this store keep their files.
+	disk tiles.Disk
+}
 
 // OpenStore opens or creates the store in dir and locks it against a second
 // process.
 func OpenStore(dir string, log *slog.Logger) (*Store, error) {
+	return OpenStoreOn(tiles.Disk{}, dir, log)
+}
+
+// OpenStoreOn is OpenStore on a disk, on which the shards and blocks opened
+// with this store keep their files too.
+func OpenStoreOn(disk tiles.Disk, dir string, log *slog.Logger) (*Store, error) {
 	cache := pebble.NewCache(64 << 20)
 	defer cache.Unref()
 	opts := &pebble.Options{
+		FS:           disk.FS,
 		Cache:        cache,
 		MemTableSize: 32 << 20,
 		Logger:       quietLogger{log},
@@ -52,7 +64,7 @@ func OpenStore(dir string, log *slog.Logger) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("replica: open the local store: %w", err)
 	}
-	return &Store{db: db}, nil
+	return &Store{db: db, disk: disk}, nil
 }
 
 // Close closes the store; what was not synced may be lost, which is harmless.

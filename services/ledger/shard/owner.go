@@ -61,7 +61,7 @@ type Op struct {
 // Prepare does what can be done while the Op is on its way: the group's
 // promise. It may run beside the Op or not at all.
 func (op *Op) Prepare() {
-	if op.group != nil {
+	if op.group != nil && len(op.group.leaves) > 0 {
 		_, _ = op.group.promise.sign()
 	}
 }
@@ -315,7 +315,7 @@ func (o *Owner) Done(now time.Time, res Result) {
 			o.finish(op.group)
 			return
 		}
-		for _, p := range op.group.all() {
+		for _, p := range op.group.sent() {
 			p.retried = true
 		}
 		o.leave(now, op.group, res.Err)
@@ -410,12 +410,22 @@ func (o *Owner) serve(now time.Time, wanted, stopping bool) (op *Op, more bool) 
 	}
 	g := o.gathering
 	switch {
-	case len(g.records) > 0:
+	case len(g.records) > 0 || len(g.refusals) > 0:
+		records := g.records
+		if len(records) == 0 {
+			// Nothing to write, but refusals to be sure of.
+			value, err := core.Barrier(o.cfg.Log, o.cfg.Shard, o.term, o.head.Next, o.cfg.Session, now)
+			if err != nil {
+				o.leave(now, nil, err)
+				return nil, true
+			}
+			records = []Record{{Value: value}}
+		}
 		o.gathering = o.group()
 		p := o.producer
-		o.producer = p.after(len(g.records))
+		o.producer = p.after(len(records))
 		g.promise.leaves = g.leaves
-		return o.do(&Op{Kind: Produce, Producer: p, At: now, Records: g.records, group: g}), false
+		return o.do(&Op{Kind: Produce, Producer: p, At: now, Records: records, group: g}), false
 	case len(g.repeats) > 0:
 		o.gathering = o.group()
 		o.finish(g)
@@ -440,7 +450,17 @@ type group struct {
 	promise  *groupPromise
 	// repeats are answered with the group: they name a commit in flight.
 	repeats []repeat
-	bytes   int
+	// refusals are answered with the group too. They were decided on commits
+	// that may still come to nothing, by an owner that may have been deposed
+	// without knowing; a batch of its own that the broker takes proves that
+	// neither is so, as of a time after the refused were asked for.
+	refusals []refusal
+	bytes    int
+}
+
+type refusal struct {
+	pending *Pending
+	err     error
 }
 
 type repeat struct {
@@ -454,11 +474,8 @@ func (o *Owner) group() *group {
 	}}
 }
 
-// all returns everything in the group that still waits for an answer.
-func (g *group) all() []*Pending {
-	if g == nil {
-		return nil
-	}
+// sent returns what the group's records are the answer to.
+func (g *group) sent() []*Pending {
 	out := append([]*Pending(nil), g.pendings...)
 	for _, r := range g.repeats {
 		out = append(out, r.pending)
@@ -466,12 +483,24 @@ func (g *group) all() []*Pending {
 	return out
 }
 
-// gather decides queued appends into the group. Refusals are answered at
-// once; what repeats a commit that is not acknowledged waits with the group.
+// all returns everything in the group that still waits for an answer.
+func (g *group) all() []*Pending {
+	if g == nil {
+		return nil
+	}
+	out := g.sent()
+	for _, r := range g.refusals {
+		out = append(out, r.pending)
+	}
+	return out
+}
+
+// gather decides queued appends into the group. Refusals are answered with
+// it; what repeats a commit that is not acknowledged waits with the group.
 // An error is the view's, and no verdict.
 func (o *Owner) gather(now time.Time) error {
 	g := o.gathering
-	ps := o.desk.take(len(g.records)+len(g.repeats), g.bytes)
+	ps := o.desk.take(len(g.records)+len(g.repeats)+len(g.refusals), g.bytes)
 	for i, p := range ps {
 		if p.abandoned.Load() {
 			o.desk.settle(p, Answer{}, context.Canceled)
@@ -484,7 +513,7 @@ func (o *Owner) gather(now time.Time) error {
 				o.desk.putBack(ps[i:])
 				return err
 			}
-			o.desk.settle(p, Answer{}, err)
+			g.refusals = append(g.refusals, refusal{p, err})
 			continue
 		}
 		if d.Replayed {
@@ -517,6 +546,9 @@ func (o *Owner) finish(g *group) {
 	o.desk.settleAll(g.pendings)
 	for _, r := range g.repeats {
 		o.repeat(r)
+	}
+	for _, r := range g.refusals {
+		o.desk.settle(r.pending, Answer{}, r.err)
 	}
 }
 

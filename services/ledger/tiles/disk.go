@@ -7,15 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
-	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/mod/sumdb/tlog"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/probity-health/probity/services/ledger/receipt"
 )
@@ -26,12 +22,18 @@ const stateFile = "state"
 // where there is none. It fails with ErrDamaged when the right edge does not
 // hash to the published root or files are missing; then Reset and append
 // everything again.
-func Open(dir string) (*Tree, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+func Open(dir string) (*Tree, error) { return Disk{}.OpenTree(dir) }
+
+// Reset removes the tree in dir, for a rebuild.
+func Reset(dir string) error { return Disk{}.ResetTree(dir) }
+
+// OpenTree is Open on this disk.
+func (d Disk) OpenTree(dir string) (*Tree, error) {
+	if err := d.fs().MkdirAll(dir, perm); err != nil {
 		return nil, err
 	}
-	t := &Tree{dir: dir, fresh: map[rowID][]receipt.Hash{}, cache: map[rowID][]receipt.Hash{}, root: receipt.EmptyRoot()}
-	raw, err := os.ReadFile(filepath.Join(dir, stateFile))
+	t := &Tree{disk: d, dir: dir, fresh: map[rowID][]receipt.Hash{}, cache: map[rowID][]receipt.Hash{}, root: receipt.EmptyRoot()}
+	raw, err := d.ReadFile(filepath.Join(dir, stateFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return t, nil
 	}
@@ -52,10 +54,10 @@ func Open(dir string) (*Tree, error) {
 	return t, nil
 }
 
-// Reset removes the tree in dir, for a rebuild.
-func Reset(dir string) error {
+// ResetTree is Reset on this disk.
+func (d Disk) ResetTree(dir string) error {
 	for _, name := range []string{stateFile, "tile"} {
-		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+		if err := d.fs().RemoveAll(filepath.Join(dir, name)); err != nil {
 			return err
 		}
 	}
@@ -95,7 +97,7 @@ func (t *Tree) load(size uint64) error {
 	}
 	t.firstEntry = size &^ (width - 1)
 	if w := int(size % width); w > 0 {
-		raw, err := os.ReadFile(filepath.Join(t.dir, EntriesPath(size>>height, w)))
+		raw, err := t.disk.ReadFile(filepath.Join(t.dir, EntriesPath(size>>height, w)))
 		if err != nil {
 			return err
 		}
@@ -115,7 +117,7 @@ func (t *Tree) load(size uint64) error {
 }
 
 func (t *Tree) readTile(path string, w int) ([]receipt.Hash, error) {
-	raw, err := os.ReadFile(filepath.Join(t.dir, filepath.FromSlash(path)))
+	raw, err := t.disk.ReadFile(filepath.Join(t.dir, filepath.FromSlash(path)))
 	if err != nil {
 		return nil, err
 	}
@@ -182,10 +184,10 @@ func (t *Tree) Publish(size uint64) error {
 	if err != nil {
 		return err
 	}
-	if err := writeAll(t.dir, files); err != nil {
+	if err := t.disk.writeAll(t.dir, files); err != nil {
 		return err
 	}
-	if err := writeAll(t.dir, []file{{stateFile, formatState(size, root)}}); err != nil {
+	if err := t.disk.writeAll(t.dir, []file{{stateFile, formatState(size, root)}}); err != nil {
 		return err
 	}
 	t.mu.Lock()
@@ -201,9 +203,9 @@ func (t *Tree) Publish(size uint64) error {
 	// tlog-tiles lets a log drop partial tiles once the full one exists. A
 	// failure leaves files that harm nobody.
 	for _, id := range done {
-		os.RemoveAll(filepath.Join(t.dir, Path(id.level, id.n, width)+".p"))
+		_ = t.disk.fs().RemoveAll(filepath.Join(t.dir, Path(id.level, id.n, width)+".p"))
 		if id.level == 0 {
-			os.RemoveAll(filepath.Join(t.dir, EntriesPath(id.n, width)+".p"))
+			_ = t.disk.fs().RemoveAll(filepath.Join(t.dir, EntriesPath(id.n, width)+".p"))
 		}
 	}
 	return nil
@@ -230,100 +232,4 @@ func (t *Tree) render(from, to uint64) (files []file, done []rowID, err error) {
 		files = append(files, file{EntriesPath(first>>height, int(last-first)), bundle(part)})
 	}
 	return files, done, nil
-}
-
-// WriteFile replaces dir/name crash-safely: after it returns the file has
-// the data, and at no time does it have anything but the old or the new.
-func WriteFile(dir, name string, data []byte) error { return writeAll(dir, []file{{name, data}}) }
-
-// writeAll writes files under dir so that after it returns all are durable.
-// Files, and then folders, are synced beside each other: a file system commits
-// what waits together at once, in about the time of one.
-func writeAll(dir string, files []file) error {
-	dirs := map[string]bool{}
-	paths := make([]string, len(files))
-	for i, f := range files {
-		paths[i] = filepath.Join(dir, filepath.FromSlash(f.path))
-		parent := filepath.Dir(paths[i])
-		if err := mkdirs(dir, parent, dirs); err != nil {
-			return err
-		}
-		dirs[parent] = true
-	}
-	err := together(len(files), func(i int) error { return writeSynced(paths[i], files[i].data) })
-	if err != nil {
-		return err
-	}
-	folders := slices.Collect(maps.Keys(dirs))
-	return together(len(folders), func(i int) error { return syncDir(folders[i]) })
-}
-
-// syncers bounds how many files one write has open.
-const syncers = 8
-
-// together does 0 … n-1, several at a time, and returns when all are done.
-func together(n int, do func(int) error) error {
-	var group errgroup.Group
-	group.SetLimit(syncers)
-	for i := range n {
-		group.Go(func() error { return do(i) })
-	}
-	return group.Wait()
-}
-
-// mkdirs makes dir's missing parents below base and marks what must be synced.
-func mkdirs(base, dir string, dirs map[string]bool) error {
-	if dirs[dir] {
-		return nil
-	}
-	if _, err := os.Stat(dir); err == nil {
-		return nil
-	}
-	if dir != base {
-		if err := mkdirs(base, filepath.Dir(dir), dirs); err != nil {
-			return err
-		}
-	}
-	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	dirs[filepath.Dir(dir)] = true
-	return nil
-}
-
-func writeSynced(path string, data []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name())
-		}
-	}()
-	if _, err = f.Write(data); err != nil {
-		f.Close()
-		return err
-	}
-	if err = f.Chmod(0o644); err != nil {
-		f.Close()
-		return err
-	}
-	if err = f.Sync(); err != nil {
-		f.Close()
-		return err
-	}
-	if err = f.Close(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

@@ -36,7 +36,8 @@ type rowID struct {
 // Tree is one tree. All methods are safe for concurrent use; Append and
 // Publish must each have one caller at a time.
 type Tree struct {
-	dir string
+	disk Disk
+	dir  string
 
 	mu   sync.RWMutex // guards what follows
 	size uint64
