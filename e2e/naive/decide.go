@@ -245,12 +245,12 @@ func (m *Model) each(c *claim, f *family, who *enrolment, lines []*work) (doubts
 			continue
 		}
 		if m.twice(c, lines, i) {
-			w.deny("CO", "18")
+			w.deny("OA", "18")
 			continue
 		}
 		same, nearly := f.before(c, who, w)
 		if same {
-			w.deny("CO", "18")
+			w.deny("OA", "18")
 		} else if nearly {
 			doubts = append(doubts, doubt{w.Number, "duplicate"})
 		}

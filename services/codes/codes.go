@@ -101,7 +101,7 @@ var carcs = map[string]string{
 	"45":  "above the allowed amount",
 	"49":  "routine or preventive service that the plan leaves out",
 	"50":  "not medically necessary by the plan's rule",
-	"59":  "reduced as a further procedure of the same day",
+	"59":  "reduced as one of several procedures of the day, or as concurrent anaesthesia",
 	"96":  "not covered by the plan",
 	"97":  "included in the payment for another service",
 	"109": "sent to the wrong payer",

@@ -149,7 +149,8 @@ func (r *run) inHistory(l *line, s *service, again bool) {
 	doubt := false
 	for i := range r.in.History {
 		h := &r.in.History[i]
-		if !h.Allowed || h.Subject != r.in.Member.Subject || h.ServiceDate > s.to || h.Procedure != s.code {
+		if !h.Allowed || h.ServiceDate > s.to || max(h.ServiceDate, h.ServiceEndDate) < s.from || h.Procedure != s.code ||
+			h.Subject != r.in.Member.Subject {
 			continue
 		}
 		o := h.service()

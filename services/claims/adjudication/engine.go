@@ -41,6 +41,7 @@ package adjudication
 import (
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/probity-health/probity/services/money"
 )
@@ -143,12 +144,23 @@ var stages = [...]stage{
 	{line: settle},
 }
 
+// runs are workspaces to use again. What a decision holds is never among it.
+var runs = sync.Pool{New: func() any { return new(run) }}
+
 // Adjudicate decides a claim. It doesn't keep or change the Input, and it
 // doesn't panic on any: what isn't sound is denied or pends.
 func Adjudicate(in *Input) Decision {
+	r := runs.Get().(*run)
+	r.begin(in)
+	d := r.decideClaim()
+	r.end()
+	return d
+}
+
+func (r *run) begin(in *Input) {
 	n := len(in.Claim.Lines)
-	r := &run{in: in, tally: tally{base: in.Accumulators}}
-	r.lines = make([]line, n)
+	r.in, r.tally.base = in, in.Accumulators
+	r.lines = slices.Grow(r.lines[:0], n)[:n]
 	r.out.Lines = make([]LineDecision, n)
 	r.facts = make([]Fact, 0, 12*n)
 	adjustments := make([]Adjustment, 4*n)
@@ -160,6 +172,33 @@ func Adjudicate(in *Input) Decision {
 			Adjustments: adjustments[4*i : 4*i : 4*i+4],
 		}
 	}
+}
+
+// manyLines is more than almost any claim has: the workspace of one that has
+// more isn't kept.
+const manyLines = 100
+
+// end forgets the claim and gives the workspace back.
+func (r *run) end() {
+	if len(r.lines) > manyLines || len(r.pends) > manyLines {
+		return
+	}
+	clear(r.lines)
+	clear(r.pends)
+	clear(r.visited)
+	clear(r.tally.added)
+	vars := r.vars
+	if vars != nil {
+		*vars = ruleVars{}
+	}
+	*r = run{
+		lines: r.lines[:0], pends: r.pends[:0], visited: r.visited[:0],
+		tally: tally{added: r.tally.added[:0]}, vars: vars,
+	}
+	runs.Put(r)
+}
+
+func (r *run) decideClaim() Decision {
 	for _, s := range stages {
 		if s.claim != nil {
 			s.claim(r)
@@ -202,7 +241,9 @@ func (r *run) decide() Decision {
 	default:
 		d.Status = Paid
 	}
-	d.Postings = r.tally.added
+	if len(r.tally.added) > 0 {
+		d.Postings = slices.Clone(r.tally.added)
+	}
 	return *d
 }
 

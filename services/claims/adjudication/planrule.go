@@ -3,9 +3,11 @@ package adjudication
 import (
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"unicode/utf8"
 
 	"cel.dev/cel-go/cel"
@@ -380,9 +382,9 @@ func (v *ruleVars) read(name string) ref.Val {
 	switch name {
 	case "claim.form":
 		if c.Form == Institutional {
-			return types.String("institutional")
+			return boxed("institutional")
 		}
-		return types.String("professional")
+		return boxed("professional")
 	case "claim.charge_cents":
 		return types.Int(c.Charge)
 	case "claim.line_count":
@@ -422,7 +424,7 @@ func (v *ruleVars) read(name string) ref.Val {
 	case "line.charge_cents":
 		return types.Int(l.Charge)
 	case "line.units_milli":
-		return types.Int(l.QuantityMilli)
+		return milli(l.QuantityMilli)
 	case "line.unit_code":
 		return text(l.UnitCode)
 	case "line.place_of_service":
@@ -464,14 +466,60 @@ func text(s string) ref.Val {
 	if len(s) > ruleText && utf8.RuneCountInString(s) > ruleText {
 		return types.WrapErr(errRuleSize)
 	}
-	return types.String(s)
+	return boxed(s)
 }
 
 func texts(all []string, most int) ref.Val {
-	if len(all) > most || slices.ContainsFunc(all, func(s string) bool { return utf8.RuneCountInString(s) > ruleText }) {
+	if len(all) > most {
 		return types.WrapErr(errRuleSize)
 	}
-	return types.NewStringList(types.DefaultTypeAdapter, all)
+	values := make([]ref.Val, len(all))
+	for i, s := range all {
+		if values[i] = text(s); types.IsError(values[i]) {
+			return values[i]
+		}
+	}
+	return types.NewRefValList(types.DefaultTypeAdapter, values)
+}
+
+// milli boxes a quantity: whole units up to a hundred are boxed already.
+func milli(n int64) ref.Val {
+	if n >= 0 && n%1000 == 0 && n/1000 < int64(len(wholeUnits)) {
+		return wholeUnits[n/1000]
+	}
+	return types.Int(n)
+}
+
+var wholeUnits = func() (all [101]ref.Val) {
+	for i := range all {
+		all[i] = types.Int(i * 1000)
+	}
+	return all
+}()
+
+// boxes hold texts as CEL's values: claims use few different codes, and boxing
+// one costs an allocation. A slot keeps the last text that fell into it; which
+// that is can't change an outcome.
+var (
+	boxes   [4096]atomic.Pointer[box]
+	boxSeed = maphash.MakeSeed()
+)
+
+type box struct {
+	text  string
+	value ref.Val
+}
+
+func boxed(s string) ref.Val {
+	slot := &boxes[maphash.String(boxSeed, s)%uint64(len(boxes))]
+	if b := slot.Load(); b != nil && b.text == s {
+		return b.value
+	}
+	// A copy: the text may be a piece of a claim's far larger buffer.
+	s = strings.Clone(s)
+	b := &box{s, types.String(s)}
+	slot.Store(b)
+	return b.value
 }
 
 // holds evaluates the condition; failed is the engine's own rule where that
@@ -498,8 +546,9 @@ func planRules(r *run, l *line) {
 		return
 	}
 	if r.vars == nil {
-		r.vars = &ruleVars{r: r}
+		r.vars = new(ruleVars)
 	}
+	r.vars.r = r
 	r.vars.of(l)
 	for _, p := range l.benefit.rules {
 		holds, failed, ok := p.holds(r.vars)
