@@ -123,11 +123,11 @@ func Open(ctx context.Context, config Config) (_ *Node, err error) {
 		observer := n.metrics.observer(name, index)
 		// Taking the block log makes this node the proposer, and commits may
 		// have been waiting for one: no shard needs to move for that.
-		observer.Owning = func(bool) { n.moved.Broadcast() }
+		observer.Changed = func(shard.State) { n.moved.Broadcast() }
 		w := shard.NewWriter(shard.Config{
 			Client: client, Topic: cfg.topic(name), Log: name, Shard: uint32(index),
 			TransactionalID: fmt.Sprintf("%s.%d", cfg.topic(name), index), Origin: cfg.Origin,
-			Signer: key.Notes(), Follower: r, Session: session, Now: cfg.Now, Logger: cfg.Logger,
+			Signer: key.Notes(), Follower: r, Moved: r.Changed.Wait, Session: session, Alone: true, Now: cfg.Now, Logger: cfg.Logger,
 			Observer: observer,
 		})
 		return &member{replica: r, writer: w}, nil
@@ -198,9 +198,12 @@ func (n *Node) start() {
 			// A halt is logged by the replica and shows in Ready.
 			_ = m.replica.Run(ctx)
 		})
+		// Before Open returns, so that an append right after it waits for
+		// the shard instead of being refused.
+		m.writer.Assign()
 		run(func() {
 			// A lost shard is logged by the writer and shows in Ready.
-			_ = m.writer.Run(ctx)
+			m.writer.Run(ctx)
 		})
 	}
 	for _, l := range n.logs {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	policiesv1 "github.com/probity-health/probity/proto/probity/policies/v1"
+	"github.com/probity-health/probity/services/claims/adjudication"
 	"github.com/probity-health/probity/services/codes"
 	"github.com/probity-health/probity/services/problem"
 )
@@ -50,6 +51,11 @@ func LintFeeSchedule(d *policiesv1.FeeSchedule) []problem.Problem {
 			continue
 		}
 		first[k] = i
+	}
+	if len(f.problems) == 0 {
+		if _, err := CompileFeeSchedule(d, Ref(d.GetFeeScheduleId(), 1), adjudication.Period{Start: 1}); err != nil {
+			f.add("fee_schedule.compile", "", err.Error(), "correct what the message names")
+		}
 	}
 	return f.problems
 }

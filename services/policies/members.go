@@ -62,7 +62,7 @@ func (h *Handler) authorizeTermination(ctx context.Context, m Member, subject st
 func foldMember(events []eventstore.Recorded) Member {
 	m := NewMember()
 	for _, r := range events {
-		m = m.Evolve(r.Event, r.Revision)
+		m = m.EvolveAt(r.Event, r.Revision, r.RecordedTime)
 	}
 	return m
 }
@@ -80,7 +80,10 @@ func (h *Handler) LookupMember(ctx context.Context, req *policiesv1.LookupMember
 	if err != nil {
 		return nil, err
 	}
-	newest := m.Spans[len(m.Spans)-1]
+	newest, ok := lastSpan(m)
+	if !ok {
+		return nil, unknownMember()
+	}
 	policy, err := h.policy(ctx, newest.PolicyID)
 	if err != nil {
 		return nil, err

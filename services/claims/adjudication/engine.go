@@ -9,10 +9,10 @@
 //  2. The member: whose claim is it, and is that person ours (CO-109, PR-31)?
 //  3. Eligibility, per line: was a plan in force on the date (PR-26, PR-27)?
 //  4. Timely filing: did it arrive within the plan's days (CO-29)?
-//  5. Duplicates: was the very service allowed before (CO-18)? Nearly so pends.
+//  5. Duplicates: was the very service allowed before (OA-18)? Nearly so pends.
 //  6. Completeness: are codes, dates, units and diagnoses there, and valid on
-//     the date (CO-16, CO-110, CO-146, CO-181, CO-182, CO-4)?
-//  7. The provider and the network tier (CO-206 to 208, CO-B7, CO-185,
+//     the date (CO-16, CO-110, CO-146, OA-181, OA-182, CO-4)?
+//  7. The provider and the network tier (CO-206 to 208, CO-B7, OA-185,
 //     CO-242, CO-288).
 //  8. The benefit: does the plan cover it, for this diagnosis (PR-204, PR-96,
 //     CO-50, CO-11)?
@@ -41,13 +41,14 @@ package adjudication
 import (
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/probity-health/probity/services/money"
 )
 
 // EngineVersion names this set of rules. A change of any outcome changes it,
 // so that a replay knows which rules decided.
-const EngineVersion = "probity-rules/1"
+const EngineVersion = "probity-rules/2"
 
 // run is one adjudication under way.
 type run struct {
@@ -60,6 +61,8 @@ type run struct {
 	pends []pend
 	// visited are the benefit days this claim has counted as visits already.
 	visited []visit
+	// vars are what the plan's rules read; nil until one is evaluated.
+	vars *ruleVars
 	// authorized is what earlier lines of this claim took of each authorisation.
 	authorized []int64
 }
@@ -73,10 +76,17 @@ type line struct {
 	benefit  *benefit
 	contract *Contract
 	fees     *FeeSchedule
+	edits    *Edits
 	tier     Network
 	yearly   Date        // first day of the plan year that the line falls in
+	billable money.Cents // charge less what the facility bills as not covered
 	priced   money.Cents // allowed before any reduction for further procedures
 	surgical bool
+	rate     *FacilityRate // the contract's rate that takes the line in
+	rated    bool          // priced by it
+	minutes  int64         // thousandths of a minute of the provider's own time; 0 not known
+	// repeated: denied as a service already billed.
+	repeated bool
 	// stuck: pended for want of something without which no later stage can run.
 	stuck bool
 }
@@ -85,7 +95,13 @@ type pend struct {
 	rule rule
 	line *line // nil: the whole claim
 	// firm pends aren't cleared by a reviewer's approval: the cause must go.
-	firm bool
+	firm    bool
+	facts   []Fact
+	related string // earlier claim's opaque id
+	// plan is the plan's rule that asked for a decision or failed; asked tells
+	// which of the two.
+	plan  *PlanRule
+	asked bool
 }
 
 func (l *line) open() bool { return !l.out.Denied && !l.stuck }
@@ -102,6 +118,7 @@ var stages = [...]stage{
 	{claim: soundClaim},
 	{claim: matchMember},
 	{line: dated},
+	{claim: institutional},
 	{line: eligible},
 	{line: filedInTime},
 	{claim: repeats},
@@ -113,30 +130,75 @@ var stages = [...]stage{
 	{line: necessary},
 	{line: authorized},
 	{line: documented},
+	{line: planRules},
+	{claim: units},
+	{claim: pairs},
+	{line: noncovered},
+	{line: capitated},
+	{claim: facility},
 	{line: price},
+	{claim: signals},
 	{claim: thresholds},
 	{claim: reviewed},
 	{claim: reduceFurtherProcedures},
 	{line: settle},
 }
 
+// runs are workspaces to use again. What a decision holds is never among it.
+var runs = sync.Pool{New: func() any { return new(run) }}
+
 // Adjudicate decides a claim. It doesn't keep or change the Input, and it
 // doesn't panic on any: what isn't sound is denied or pends.
 func Adjudicate(in *Input) Decision {
+	r := runs.Get().(*run)
+	r.begin(in)
+	d := r.decideClaim()
+	r.end()
+	return d
+}
+
+func (r *run) begin(in *Input) {
 	n := len(in.Claim.Lines)
-	r := &run{in: in, tally: tally{base: in.Accumulators}}
-	r.lines = make([]line, n)
+	r.in, r.tally.base = in, in.Accumulators
+	r.lines = slices.Grow(r.lines[:0], n)[:n]
 	r.out.Lines = make([]LineDecision, n)
 	r.facts = make([]Fact, 0, 12*n)
 	adjustments := make([]Adjustment, 4*n)
 	for i := range r.lines {
 		l := &in.Claim.Lines[i]
-		r.lines[i] = line{Line: l, out: &r.out.Lines[i]}
+		r.lines[i] = line{Line: l, out: &r.out.Lines[i], billable: l.Charge}
 		r.out.Lines[i] = LineDecision{
 			Number: l.Number, Charge: l.Charge,
 			Adjustments: adjustments[4*i : 4*i : 4*i+4],
 		}
 	}
+}
+
+// manyLines is more than almost any claim has: the workspace of one that has
+// more isn't kept.
+const manyLines = 100
+
+// end forgets the claim and gives the workspace back.
+func (r *run) end() {
+	if len(r.lines) > manyLines || len(r.pends) > manyLines {
+		return
+	}
+	clear(r.lines)
+	clear(r.pends)
+	clear(r.visited)
+	clear(r.tally.added)
+	vars := r.vars
+	if vars != nil {
+		*vars = ruleVars{}
+	}
+	*r = run{
+		lines: r.lines[:0], pends: r.pends[:0], visited: r.visited[:0],
+		tally: tally{added: r.tally.added[:0]}, vars: vars,
+	}
+	runs.Put(r)
+}
+
+func (r *run) decideClaim() Decision {
 	for _, s := range stages {
 		if s.claim != nil {
 			s.claim(r)
@@ -179,7 +241,9 @@ func (r *run) decide() Decision {
 	default:
 		d.Status = Paid
 	}
-	d.Postings = r.tally.added
+	if len(r.tally.added) > 0 {
+		d.Postings = slices.Clone(r.tally.added)
+	}
 	return *d
 }
 
@@ -197,8 +261,19 @@ func (r *run) openPends() []PendReason {
 }
 
 func (p pend) reason() PendReason {
-	rule := rules[p.rule]
+	rule := &rules[p.rule]
+	if p.asked {
+		rule = &p.plan.rule
+	}
 	reason := PendReason{RuleID: rule.ID, CARC: rule.CARC, RARC: rule.RARC, Message: rule.Pend}
+	if p.plan != nil && !p.asked {
+		reason.RuleID += "." + p.plan.spec.ID
+		reason.Message += " Clause: " + p.plan.clause
+	}
+	reason.Facts = p.facts
+	if p.related != "" {
+		reason.Related = []string{p.related}
+	}
 	if p.line != nil {
 		reason.Line = p.line.Number
 	}
@@ -229,12 +304,17 @@ func (p pend) open(r *run) bool {
 // deny ends a line: its full charge carries the rule, what earlier stages
 // had put on it is gone.
 func (r *run) deny(l *line, why rule, clause string, facts ...Fact) {
+	r.denyBy(l, &rules[why], clause, facts...)
+}
+
+// denyBy is deny by a rule that may be the plan's own.
+func (r *run) denyBy(l *line, rule *Rule, clause string, facts ...Fact) {
 	l.out.Denied = true
 	l.out.Allowed, l.out.Paid, l.out.AllowedQuantityMilli = 0, 0, 0
 	l.out.Adjustments = l.out.Adjustments[:0]
-	r.adjust(l, why, l.Charge, clause, facts...)
+	r.adjustBy(l, rule, l.Charge, clause, facts...)
 	l.out.Patient = 0
-	if rules[why].Group == "PR" {
+	if rule.Group == "PR" {
 		l.out.Patient = l.Charge
 	}
 }
@@ -245,10 +325,13 @@ func (r *run) adjust(l *line, why rule, amount money.Cents, clause string, facts
 	if amount == 0 && !l.out.Denied {
 		return
 	}
-	rule := &rules[why]
+	r.adjustBy(l, &rules[why], amount, clause, facts...)
+}
+
+func (r *run) adjustBy(l *line, rule *Rule, amount money.Cents, clause string, facts ...Fact) {
 	a := Adjustment{Group: rule.Group, CARC: rule.CARC, Amount: amount, RuleID: rule.ID, Clause: clause}
 	if rule.RARC != "" {
-		a.RARCs = []string{rule.RARC}
+		a.RARCs = remarks(rule.RARC)
 	}
 	if len(facts) > 0 {
 		from := len(r.facts)
@@ -260,6 +343,17 @@ func (r *run) adjust(l *line, why rule, amount money.Cents, clause string, facts
 
 // pend notes a doubt about a line, or about the claim when l is nil.
 func (r *run) pend(l *line, why rule) { r.pends = append(r.pends, pend{rule: why, line: l}) }
+
+// pendAbout is pend with what raised the doubt: figures, and an earlier claim
+// by its opaque id. The same doubt about the same line is noted once.
+func (r *run) pendAbout(l *line, why rule, earlier string, facts ...Fact) {
+	for _, p := range r.pends {
+		if p.rule == why && p.line == l {
+			return
+		}
+	}
+	r.pends = append(r.pends, pend{rule: why, line: l, related: earlier, facts: slices.Clone(facts)})
+}
 
 // stop pends a line, or the whole claim when l is nil, for a cause that
 // approval can't replace, and keeps later stages from judging it.
@@ -286,7 +380,7 @@ func (r *run) denyAll(why rule, facts ...Fact) {
 func (r *run) versions() Versions {
 	v := r.in.Versions
 	v.Engine = EngineVersion
-	v.Plan, v.Contract, v.FeeSchedule = "", "", ""
+	v.Plan, v.Contract, v.FeeSchedule, v.Edits = "", "", "", ""
 	v.ReceivedDate = r.in.Claim.ReceivedDate.String()
 	for i := range r.lines {
 		l := &r.lines[i]
@@ -298,6 +392,9 @@ func (r *run) versions() Versions {
 		}
 		if l.fees != nil {
 			v.FeeSchedule = listed(v.FeeSchedule, l.fees.version)
+		}
+		if l.edits != nil {
+			v.Edits = listed(v.Edits, l.edits.version)
 		}
 	}
 	return v

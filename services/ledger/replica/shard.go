@@ -178,6 +178,13 @@ func (s *Shard) Lag() (int64, bool) {
 	return max(0, s.end-s.st.Offset), s.end >= 0
 }
 
+// Reached tells whether the record at a Kafka offset was judged.
+func (s *Shard) Reached(offset int64) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.st.Offset > offset
+}
+
 // WaitOffset waits until the record at a Kafka offset was judged.
 func (s *Shard) WaitOffset(ctx context.Context, offset int64) error {
 	return s.wait(ctx, func(st state) bool { return st.Offset > offset })

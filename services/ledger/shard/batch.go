@@ -6,23 +6,23 @@ import (
 	"time"
 )
 
-// record is one Kafka record to be produced.
-type record struct {
-	key         []byte
-	value       []byte
-	traceparent string
+// Record is one Kafka record to be produced.
+type Record struct {
+	Key         []byte
+	Value       []byte
+	Traceparent string
 }
 
-// producer identifies a writing session to the broker. Sequence is the next
+// Producer identifies a writing session to the broker. Sequence is the next
 // record's, from 0 in each epoch, wrapping at 2^31.
-type producer struct {
-	id       int64
-	epoch    int16
-	sequence int32
+type Producer struct {
+	ID       int64
+	Epoch    int16
+	Sequence int32
 }
 
-func (p producer) after(records int) producer {
-	p.sequence = int32((int64(p.sequence) + int64(records)) & 0x7fffffff)
+func (p Producer) after(records int) Producer {
+	p.Sequence = int32((int64(p.Sequence) + int64(records)) & 0x7fffffff)
 	return p
 }
 
@@ -39,10 +39,10 @@ const (
 // encodeBatch returns a record set for a Produce request: its length, then
 // one uncompressed v2 record batch. The timestamps must be current: the
 // broker forgets an idle producer's epoch, and with it the fence, by them.
-func encodeBatch(p producer, at time.Time, records []record) []byte {
+func encodeBatch(p Producer, at time.Time, records []Record) []byte {
 	size := 4 + headSize
 	for i := range records {
-		size += len(records[i].value) + len(records[i].key) + len(records[i].traceparent) + 48
+		size += len(records[i].Value) + len(records[i].Key) + len(records[i].Traceparent) + 48
 	}
 	millis := at.UnixMilli()
 	b := make([]byte, 4, size)
@@ -55,9 +55,9 @@ func encodeBatch(p producer, at time.Time, records []record) []byte {
 	b = binary.BigEndian.AppendUint32(b, uint32(len(records)-1)) // last offset delta
 	b = binary.BigEndian.AppendUint64(b, uint64(millis))
 	b = binary.BigEndian.AppendUint64(b, uint64(millis))
-	b = binary.BigEndian.AppendUint64(b, uint64(p.id))
-	b = binary.BigEndian.AppendUint16(b, uint16(p.epoch))
-	b = binary.BigEndian.AppendUint32(b, uint32(p.sequence))
+	b = binary.BigEndian.AppendUint64(b, uint64(p.ID))
+	b = binary.BigEndian.AppendUint16(b, uint16(p.Epoch))
+	b = binary.BigEndian.AppendUint32(b, uint32(p.Sequence))
 	b = binary.BigEndian.AppendUint32(b, uint32(len(records)))
 	var body []byte
 	for i, r := range records {
@@ -65,14 +65,14 @@ func encodeBatch(p producer, at time.Time, records []record) []byte {
 		body = append(body, 0)                     // attributes
 		body = binary.AppendVarint(body, 0)        // timestamp delta
 		body = binary.AppendVarint(body, int64(i)) // offset delta
-		body = appendBytes(body, r.key)
-		body = appendBytes(body, r.value)
-		if r.traceparent == "" {
+		body = appendBytes(body, r.Key)
+		body = appendBytes(body, r.Value)
+		if r.Traceparent == "" {
 			body = binary.AppendVarint(body, 0)
 		} else {
 			body = binary.AppendVarint(body, 1)
 			body = appendBytes(body, []byte("traceparent"))
-			body = appendBytes(body, []byte(r.traceparent))
+			body = appendBytes(body, []byte(r.Traceparent))
 		}
 		b = binary.AppendVarint(b, int64(len(body)))
 		b = append(b, body...)

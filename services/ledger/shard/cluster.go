@@ -91,8 +91,8 @@ type broker struct {
 
 // begin opens a producer session. With last nil it takes the shard from
 // whoever had it. With the last session it goes on only if nobody took the
-// shard since (KIP-360), and fails with errFenced otherwise.
-func (b *broker) begin(ctx context.Context, last *producer) (producer, error) {
+// shard since (KIP-360), and fails with ErrFenced otherwise.
+func (b *broker) begin(ctx context.Context, last *Producer) (Producer, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	req := &kafka.InitProducerIDRequest{
@@ -100,22 +100,22 @@ func (b *broker) begin(ctx context.Context, last *producer) (producer, error) {
 		ProducerID: -1, ProducerEpoch: -1,
 	}
 	if last != nil {
-		req.ProducerID, req.ProducerEpoch = int(last.id), int(last.epoch)
+		req.ProducerID, req.ProducerEpoch = int(last.ID), int(last.Epoch)
 	}
 	res, err := b.client.InitProducerID(ctx, req)
 	if err == nil {
 		err = res.Error
 	}
 	if err != nil {
-		return producer{}, classify(err)
+		return Producer{}, classify(err)
 	}
-	return producer{id: int64(res.Producer.ProducerID), epoch: int16(res.Producer.ProducerEpoch)}, nil
+	return Producer{ID: int64(res.Producer.ProducerID), Epoch: int16(res.Producer.ProducerEpoch)}, nil
 }
 
 // produce appends records as one batch, acknowledged by all in-sync replicas,
-// and returns the first one's offset. After any error but errFenced it is
+// and returns the first one's offset. After any error but ErrFenced it is
 // unknown whether they were appended.
-func (b *broker) produce(ctx context.Context, p producer, at time.Time, records []record) (int64, error) {
+func (b *broker) produce(ctx context.Context, p Producer, at time.Time, records []Record) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	res, err := b.client.RawProduce(ctx, &kafka.RawProduceRequest{
@@ -149,14 +149,15 @@ func (b *broker) end(ctx context.Context) (int64, error) {
 	return 0, errors.New("shard: the broker did not answer for the partition")
 }
 
-var errFenced = errors.New("shard: another session took the shard")
-
-// classify makes the broker's answers for a deposed producer one error.
+// classify makes the broker's answers that an Owner tells apart its own errors.
 func classify(err error) error {
 	for _, fenced := range []kafka.Error{kafka.InvalidProducerEpoch, kafka.ProducerFenced, kafka.FencedInstanceID} {
 		if errors.Is(err, fenced) {
-			return fmt.Errorf("%w: %w", errFenced, err)
+			return fmt.Errorf("%w: %w", ErrFenced, err)
 		}
+	}
+	if errors.Is(err, kafka.InvalidProducerIDMapping) {
+		return fmt.Errorf("%w: %w", ErrForgotten, err)
 	}
 	return err
 }

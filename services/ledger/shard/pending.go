@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"math/bits"
+	"sync"
 	"sync/atomic"
 
+	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
@@ -19,7 +21,6 @@ type Pending struct {
 	request    *ledgerv1.AppendRequest
 	provenance core.Provenance
 	size       int
-	writer     *Writer
 	abandoned  atomic.Bool // the caller left; not worth deciding
 	retried    bool        // its group's outcome was unknown once
 
@@ -63,16 +64,39 @@ func (a Answer) Promise() ([]byte, error) {
 	return a.promise.document(a.place, a.Index, a.Entry)
 }
 
-// groupPromise is what the promises of a group share.
+// groupPromise is what the promises of a group share. It is signed once, by
+// whoever comes first: the shell while the group is on its way, or a caller.
 type groupPromise struct {
-	log   string
-	shard uint32
+	signer note.Signer
+	origin string
+	log    string
+	shard  uint32
+	first  uint64
+	leaves []receipt.Hash
+
+	once  sync.Once // guards what follows
 	paths [][]receipt.Hash
 	note  []byte
+	err   error
+}
+
+func (g *groupPromise) sign() ([]byte, error) {
+	g.once.Do(func() {
+		var root receipt.Hash
+		root, g.paths = paths(g.leaves)
+		g.note, g.err = receipt.Group{
+			Origin: g.origin, Log: g.log, Shard: g.shard, First: g.first, Count: uint64(len(g.leaves)), Root: root,
+		}.Sign(g.signer)
+	})
+	return g.note, g.err
 }
 
 func (g *groupPromise) document(place int, index uint64, entry []byte) ([]byte, error) {
-	p := receipt.Promise{Log: g.log, Shard: g.shard, Index: index, Entry: entry, Proof: g.paths[place], Note: g.note}
+	signed, err := g.sign()
+	if err != nil {
+		return nil, err
+	}
+	p := receipt.Promise{Log: g.log, Shard: g.shard, Index: index, Entry: entry, Proof: g.paths[place], Note: signed}
 	return p.Marshal(), nil
 }
 
@@ -100,11 +124,4 @@ func paths(leaves []receipt.Hash) (receipt.Hash, [][]receipt.Hash) {
 		return receipt.Hash(tlog.NodeHash(tlog.Hash(left), tlog.Hash(right)))
 	}
 	return root(0, len(leaves)), out
-}
-
-// isRefusal tells a verdict on the request from a failure to reach one.
-func isRefusal(err error) bool {
-	var c *core.ConflictError
-	var p *problem.Error
-	return errors.As(err, &c) || errors.As(err, &p)
 }

@@ -21,16 +21,16 @@ import (
 // Two other implementations of the format read what this one writes.
 func TestABatchIsReadByOthers(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		p := producer{id: rapid.Int64Min(0).Draw(t, "id"), epoch: rapid.Int16Min(0).Draw(t, "epoch"), sequence: rapid.Int32Min(0).Draw(t, "sequence")}
+		p := Producer{ID: rapid.Int64Min(0).Draw(t, "id"), Epoch: rapid.Int16Min(0).Draw(t, "epoch"), Sequence: rapid.Int32Min(0).Draw(t, "sequence")}
 		at := time.UnixMilli(rapid.Int64Range(1, 1<<41).Draw(t, "at"))
-		var records []record
+		var records []Record
 		for range rapid.IntRange(1, 20).Draw(t, "n") {
-			r := record{value: rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(t, "value")}
+			r := Record{Value: rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(t, "value")}
 			if rapid.Bool().Draw(t, "keyed") {
-				r.key = rapid.SliceOfN(rapid.Byte(), 1, 16).Draw(t, "key")
+				r.Key = rapid.SliceOfN(rapid.Byte(), 1, 16).Draw(t, "key")
 			}
 			if rapid.Bool().Draw(t, "traced") {
-				r.traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+				r.Traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 			}
 			records = append(records, r)
 		}
@@ -40,7 +40,7 @@ func TestABatchIsReadByOthers(t *testing.T) {
 		if err := batch.ReadFrom(set[4:]); err != nil {
 			t.Fatal(err)
 		}
-		if batch.ProducerID != p.id || batch.ProducerEpoch != p.epoch || batch.FirstSequence != p.sequence || batch.MaxTimestamp != at.UnixMilli() {
+		if batch.ProducerID != p.ID || batch.ProducerEpoch != p.Epoch || batch.FirstSequence != p.Sequence || batch.MaxTimestamp != at.UnixMilli() {
 			t.Fatalf("header %+v", batch)
 		}
 		theirs, err := kfake.BatchRecords(batch)
@@ -59,14 +59,14 @@ func TestABatchIsReadByOthers(t *testing.T) {
 				t.Fatal(err)
 			}
 			value, err := protocol.ReadAll(got.Value)
-			if err != nil || !bytes.Equal(value, want.value) || !bytes.Equal(theirs[i].Value, want.value) {
+			if err != nil || !bytes.Equal(value, want.Value) || !bytes.Equal(theirs[i].Value, want.Value) {
 				t.Fatalf("value %d differs: %v", i, err)
 			}
 			key, err := protocol.ReadAll(got.Key)
-			if err != nil || !bytes.Equal(key, want.key) || !bytes.Equal(theirs[i].Key, want.key) {
+			if err != nil || !bytes.Equal(key, want.Key) || !bytes.Equal(theirs[i].Key, want.Key) {
 				t.Fatalf("key %d differs: %v", i, err)
 			}
-			if (want.traceparent != "") != (len(got.Headers) == 1) || (len(got.Headers) == 1 && string(got.Headers[0].Value) != want.traceparent) {
+			if (want.Traceparent != "") != (len(got.Headers) == 1) || (len(got.Headers) == 1 && string(got.Headers[0].Value) != want.Traceparent) {
 				t.Fatalf("headers %d: %v", i, got.Headers)
 			}
 		}
@@ -77,10 +77,10 @@ func TestABatchIsReadByOthers(t *testing.T) {
 }
 
 func TestSequencesWrapAsKafkas(t *testing.T) {
-	require.Equal(t, int32(7), producer{sequence: 5}.after(2).sequence)
+	require.Equal(t, int32(7), Producer{Sequence: 5}.after(2).Sequence)
 	// 2^31-1 is followed by 0 (Kafka's DefaultRecordBatch.incrementSequence).
-	require.Equal(t, int32(0), producer{sequence: 1<<31 - 1}.after(1).sequence)
-	require.Equal(t, int32(4), producer{sequence: 1<<31 - 6}.after(10).sequence)
+	require.Equal(t, int32(0), Producer{Sequence: 1<<31 - 1}.after(1).Sequence)
+	require.Equal(t, int32(4), Producer{Sequence: 1<<31 - 6}.after(10).Sequence)
 }
 
 func TestEveryPathOfAGroupLeadsToItsRoot(t *testing.T) {

@@ -1,6 +1,10 @@
 // Package shard owns the right to write one partition of a log.
 //
-// A Writer is the only one that appends to its partition, and Kafka enforces
+// Owner is the rules: a state machine without goroutines that says what to
+// ask of the broker next. Writer runs one Owner against Kafka. Balance and
+// Group share the shards of a ledger among its nodes.
+//
+// An Owner is the only one that appends to its partition, and Kafka enforces
 // it: taking a shard opens a new producer epoch, so the broker refuses every
 // batch of the session before. The taking session then writes a barrier with
 // a higher term and waits until its own replica has judged it; from there it
@@ -10,26 +14,26 @@
 // becomes the next. There is no linger and there are never two in flight.
 //
 // A produce whose outcome is unknown is not repeated and not guessed at. The
-// Writer steps down, takes the shard again under a new epoch (which settles
+// Owner steps down, takes the shard again under a new epoch (which settles
 // what of the old one landed), reads up to its barrier, and decides every
 // unanswered append anew: one that did land is found by its request id.
+//
+// Safety rests on the epoch and the term alone. The group says whose turn it
+// is; two nodes that both believe it's theirs only take turns at fencing each
+// other until the newer generation reaches both.
 package shard
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/segmentio/kafka-go"
 	"golang.org/x/mod/sumdb/note"
-	"google.golang.org/protobuf/proto"
 
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/services/ledger/core"
-	"github.com/probity-health/probity/services/problem"
 )
 
 // Bounds of a group commit and of what may wait for one.
@@ -51,28 +55,27 @@ const (
 	// maxAhead bounds the acknowledged commits that the replica hasn't
 	// followed yet, which are kept in memory.
 	maxAhead = 32 << 10
+	// maxBarriers of one attempt.
+	maxBarriers = 8
+	// fencedPause is how long a fenced node leaves a shard alone that is
+	// still assigned to it: long enough for one of the two to hear from the
+	// group that it isn't.
+	fencedPause = time.Second
 )
-
-// Follower is the local replica of the shard: the state a Writer decides on.
-type Follower interface {
-	core.View
-	Head() core.Head
-	// WaitOffset waits until the record at a Kafka offset was judged.
-	WaitOffset(ctx context.Context, offset int64) error
-}
 
 // Observer hears what a Writer does, for metrics. Any field may be nil.
 type Observer struct {
 	// Committed is called after each group commit with its records, bytes
 	// and the time the produce took.
 	Committed func(records, bytes int, took time.Duration)
-	// Owning is called when the shard is taken and when it's given up.
-	Owning func(owning bool)
+	// Changed is called with every new state.
+	Changed func(State)
 	// Ambiguous is called when a produce's outcome was unknown.
 	Ambiguous func()
 }
 
-// Config is what a Writer is made of; all fields but Observer and Renew are needed.
+// Config is what a Writer is made of; all fields but Alone, Observer and
+// Renew are needed.
 type Config struct {
 	Client          *kafka.Client
 	Topic           string
@@ -82,227 +85,131 @@ type Config struct {
 	Origin          string
 	Signer          note.Signer // of promises
 	Follower        Follower
-	Session         string           // a name no other Writer ever had
-	Now             func() time.Time // stamps commits and records
-	Logger          *slog.Logger
-	Observer        Observer
-	Renew           time.Duration // 0 is six hours
+	// Moved returns a channel that is closed when the follower next moves.
+	Moved    func() <-chan struct{}
+	Session  string           // a name no other Writer ever had
+	Alone    bool             // see OwnerConfig
+	Now      func() time.Time // stamps commits and records
+	Logger   *slog.Logger
+	Observer Observer
+	Renew    time.Duration // 0 is six hours
 }
 
-// State is a Writer's relation to its shard.
-type State int
-
-// The states.
-const (
-	Taking State = iota // not served yet, or stepped down for a moment
-	Owning              // appends are served
-	Lost                // another session took the shard; final
-	Closed              // shut down; final
-)
-
-// String names the state.
-func (s State) String() string { return [...]string{"taking", "owning", "lost", "closed"}[s] }
-
-// Writer is one shard's writer. Run must be called once; all else is safe
-// for concurrent use.
+// Writer runs an Owner against Kafka. Run must be called once; all else is
+// safe for concurrent use.
 type Writer struct {
 	cfg    Config
 	broker broker
-	wake   chan struct{} // has room for one; sent to after the queue grew
-
-	mu         sync.Mutex // guards what follows
-	state      State
-	draining   bool
-	queue      []*Pending
-	queueBytes int
-	unanswered int           // submitted and not answered yet
-	idle       chan struct{} // closed when draining and unanswered is 0
+	owner  *Owner
 }
 
-// NewWriter returns a Writer that serves once Run has taken the shard.
+// NewWriter returns a Writer that takes its shard once it runs and is assigned it.
 func NewWriter(cfg Config) *Writer {
 	if cfg.Renew == 0 {
 		cfg.Renew = renewEvery
 	}
 	cfg.Logger = cfg.Logger.With("log", cfg.Log, "shard", cfg.Shard)
-	return &Writer{
+	w := &Writer{
 		cfg:    cfg,
 		broker: broker{client: cfg.Client, topic: cfg.Topic, partition: int(cfg.Shard), transactional: cfg.TransactionalID},
-		wake:   make(chan struct{}, 1),
-		idle:   make(chan struct{}),
+		owner: NewOwner(OwnerConfig{
+			Log: cfg.Log, Shard: cfg.Shard, Origin: cfg.Origin, Signer: cfg.Signer, Follower: cfg.Follower,
+			Session: cfg.Session, Alone: cfg.Alone, Renew: cfg.Renew, Logger: cfg.Logger,
+		}),
 	}
+	w.owner.desk.changed = cfg.Observer.Changed
+	return w
 }
 
 // State returns the Writer's relation to its shard now.
-func (w *Writer) State() State {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.state
-}
+func (w *Writer) State() State { return w.owner.State() }
 
-// Submit queues a request that CheckRequest accepted. It fails at once when
-// the queue is full or the shard is not this node's to write.
+// Assign tells that the shard is this node's to write: Run takes it.
+func (w *Writer) Assign() { w.owner.Assign() }
+
+// Release tells that the shard no longer is this node's to write. What was
+// submitted is still answered, then Run steps down.
+func (w *Writer) Release() { w.owner.Release() }
+
+// Submit queues a request that core.CheckRequest accepted. It fails at once
+// when the queue is full or the shard is not this node's to write.
 func (w *Writer) Submit(r *ledgerv1.AppendRequest, p core.Provenance) (*Pending, error) {
-	// No commit of r takes more: what it has beyond the request is bounded.
-	size := proto.Size(r) + len(p.Actor) + 2*len(p.Traceparent) + 160 + 12*len(r.Writes)
-	if size > core.MaxRecord {
-		return nil, problem.Invalidf("ledger.append.too-large", "writes", "the commit takes %d bytes, the limit is %d: split it", size, core.MaxRecord)
-	}
-	pend := &Pending{request: r, provenance: p, size: size, writer: w, done: make(chan struct{})}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	switch {
-	case w.state == Lost || w.state == Closed || w.draining:
-		return nil, w.unavailable()
-	case len(w.queue) >= maxQueue || w.queueBytes+size > maxQueueBytes:
-		return nil, problem.New(problem.Exhausted, problem.Problem{
-			RuleID:  "ledger.append.queue-full",
-			Message: fmt.Sprintf("shard %s/%d has %d appends waiting", w.cfg.Log, w.cfg.Shard, len(w.queue)),
-			Fix:     "send the same append again after a pause",
-		})
-	}
-	w.queue = append(w.queue, pend)
-	w.queueBytes += size
-	w.unanswered++
-	select {
-	case w.wake <- struct{}{}:
-	default:
-	}
-	return pend, nil
-}
-
-func (w *Writer) unavailable() error {
-	return problem.New(problem.Unavailable, problem.Problem{
-		RuleID:  "ledger.shard.not-owner",
-		Message: fmt.Sprintf("this node does not write shard %s/%d", w.cfg.Log, w.cfg.Shard),
-		Fix:     "send the same append again with the same request id, to the node that does",
-	})
-}
-
-// take removes what fits into a batch that already has records and bytes.
-func (w *Writer) take(records, bytes int) []*Pending {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	n := 0
-	for n < len(w.queue) && records+n < maxBatchRecords {
-		p := w.queue[n]
-		if records+n > 0 && bytes+p.size > maxBatchBytes {
-			break
-		}
-		bytes += p.size
-		w.queueBytes -= p.size
-		n++
-	}
-	out := w.queue[:n:n]
-	w.queue = w.queue[n:]
-	if len(w.queue) == 0 {
-		w.queue = nil
-	}
-	return out
-}
-
-// putBack returns unanswered appends to the front of the queue, in order.
-func (w *Writer) putBack(ps []*Pending) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, p := range ps {
-		w.queueBytes += p.size
-	}
-	w.queue = append(ps[:len(ps):len(ps)], w.queue...)
-	select {
-	case w.wake <- struct{}{}:
-	default:
-	}
-}
-
-// answered settles one append. Each is settled exactly once.
-func (w *Writer) answered(p *Pending, a Answer, err error) {
-	p.answer, p.err = a, err
-	close(p.done)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.unanswered--
-	if w.draining && w.unanswered == 0 {
-		close(w.idle)
-	}
+	return w.owner.Submit(r, p)
 }
 
 // Drain stops taking appends and waits until those taken are answered.
 func (w *Writer) Drain(ctx context.Context) error {
-	w.mu.Lock()
-	if !w.draining {
-		w.draining = true
-		if w.unanswered == 0 {
-			close(w.idle)
-		}
-	}
-	w.mu.Unlock()
 	select {
-	case <-w.idle:
+	case <-w.owner.desk.drain():
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-// become changes the state. Reaching a final one fails everything queued.
-func (w *Writer) become(s State) {
-	w.mu.Lock()
-	was := w.state
-	w.state = s
-	var failed []*Pending
-	if s == Lost || s == Closed {
-		failed, w.queue, w.queueBytes = w.queue, nil, 0
-	}
-	w.mu.Unlock()
-	if (was == Owning) != (s == Owning) && w.cfg.Observer.Owning != nil {
-		w.cfg.Observer.Owning(s == Owning)
-	}
-	for _, p := range failed {
-		w.answered(p, Answer{}, w.unavailable())
+// Run owns the shard while it is assigned, until ctx ends or the Owner does:
+// another session took a shard that nobody assigns, or the replica halted.
+func (w *Writer) Run(ctx context.Context) {
+	done := make(chan Result, 1)
+	stop := context.AfterFunc(ctx, w.owner.Stop)
+	defer stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var armed time.Time
+	for {
+		// Taken before looking, so that no move is missed.
+		moved := w.cfg.Moved()
+		op := w.owner.Step(w.cfg.Now())
+		if op != nil {
+			go func() { done <- w.perform(ctx, op) }()
+			op.Prepare()
+			// What was submitted meanwhile is gathered while op is on its way.
+			continue
+		}
+		if w.owner.Ended() {
+			return
+		}
+		if !w.owner.Follows() {
+			moved = nil
+		}
+		if wake := w.owner.Wake(); !wake.Equal(armed) {
+			armed = wake
+			timer.Stop()
+			if !wake.IsZero() {
+				timer.Reset(wake.Sub(w.cfg.Now()))
+			}
+		}
+		select {
+		case <-w.owner.desk.rung:
+		case <-moved:
+		case <-timer.C:
+			armed = time.Time{}
+		case res := <-done:
+			w.owner.Done(w.cfg.Now(), res)
+		}
 	}
 }
 
-// ErrLost is Run's error after another session took the shard.
-var ErrLost = errors.New("shard: lost to another session")
-
-// Run takes the shard and serves it until ctx ends (no error), another
-// session takes it (ErrLost), or the replica halts.
-func (w *Writer) Run(ctx context.Context) error {
-	delay := retryFirst
-	var last *session
-	for {
-		s, err := w.takeShard(ctx, last)
-		if err == nil {
-			w.cfg.Logger.Info("took the shard", "term", s.term, "next", s.head.Next)
-			delay = retryFirst
-			w.become(Owning)
-			err = w.serve(ctx, s)
-			last = s
-		}
-		var p *problem.Error
+// perform carries an Op out.
+func (w *Writer) perform(ctx context.Context, op *Op) Result {
+	var res Result
+	switch op.Kind {
+	case AskEnd:
+		res.Offset, res.Err = w.broker.end(ctx)
+	case Begin:
+		res.Producer, res.Err = w.broker.begin(ctx, op.Last)
+	case Produce:
+		start := time.Now()
+		// The produce outlives a shutdown that begins now: cutting it would
+		// make its outcome unknown for nothing.
+		res.Offset, res.Err = w.broker.produce(context.WithoutCancel(ctx), op.Producer, op.At, op.Records)
 		switch {
-		case ctx.Err() != nil:
-			w.become(Closed)
-			return nil
-		case errors.Is(err, errFenced):
-			w.cfg.Logger.Warn("lost the shard to another session", "error", err)
-			w.become(Lost)
-			return ErrLost
-		case errors.As(err, &p):
-			// The replica halted: no state to decide on.
-			w.cfg.Logger.Error("stopped writing the shard", "error", err)
-			w.become(Lost)
-			return err
-		}
-		w.become(Taking)
-		if !errors.Is(err, errRenew) {
-			w.cfg.Logger.Warn("stepped down, taking the shard again", "error", err)
-			select {
-			case <-time.After(delay):
-			case <-ctx.Done():
-			}
-			delay = min(2*delay, retryMost)
+		case op.group == nil:
+		case res.Err == nil && w.cfg.Observer.Committed != nil:
+			w.cfg.Observer.Committed(len(op.group.records), op.Bytes(), time.Since(start))
+		case res.Err != nil && !errors.Is(res.Err, ErrFenced) && w.cfg.Observer.Ambiguous != nil:
+			w.cfg.Observer.Ambiguous()
 		}
 	}
+	return res
 }
