@@ -166,15 +166,20 @@ func verify(document []byte, policy Policy, openCheckpoint func([]byte) (Checkpo
 	if err != nil {
 		return Verified{}, err
 	}
+	if len(policy.versions) == 0 {
+		return Verified{}, errors.New("receipt: the policy is empty")
+	}
+	// First, for who has an old policy file should read that, and not that
+	// signatures are missing.
+	if err := policy.knows(r.Header.Policy); err != nil {
+		return Verified{}, err
+	}
 	checkpoint, signers, err := openCheckpoint(r.Checkpoint)
 	if err != nil {
 		return Verified{}, err
 	}
 	if r.Header.Origin != policy.Origin() {
 		return Verified{}, errors.New("receipt: block is of another ledger")
-	}
-	if err := policy.knows(r.Header.Policy); err != nil {
-		return Verified{}, err
 	}
 	if err := r.checkLinks(checkpoint); err != nil {
 		return Verified{}, err
