@@ -166,6 +166,9 @@ func OpenBlocks(cfg BlocksConfig) (*Blocks, error) {
 		return nil, err
 	}
 	for _, h := range b.last.Heads {
+		if b.shard(h.Log, h.Shard) == nil {
+			return nil, fmt.Errorf("replica: the ledger has log %s with shard %d, which this node is not configured to follow", h.Log, h.Shard)
+		}
 		if err := b.matches(h); err != nil {
 			return nil, fmt.Errorf("%w: %w", errDamaged, err)
 		}
