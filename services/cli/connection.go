@@ -25,6 +25,8 @@ type connection struct {
 	remittances claimsv1connect.RemittanceServiceClient
 	replays     claimsv1connect.ReplayServiceClient
 	policies    policiesv1connect.PoliciesServiceClient
+	edits       policiesv1connect.EditsServiceClient
+	enrollments gatewayv1connect.EnrollmentFileServiceClient
 	workflows   workflowsv1connect.WorkflowServiceClient
 	ledger      ledgerv1connect.LedgerServiceClient
 }
@@ -37,6 +39,8 @@ func newConnection(c *server.Client, url string) *connection {
 		remittances: claimsv1connect.NewRemittanceServiceClient(c, url, c.Options()...),
 		replays:     claimsv1connect.NewReplayServiceClient(c, url, c.Options()...),
 		policies:    policiesv1connect.NewPoliciesServiceClient(c, url, c.Options()...),
+		edits:       policiesv1connect.NewEditsServiceClient(c, url, c.Options()...),
+		enrollments: gatewayv1connect.NewEnrollmentFileServiceClient(c, url, c.Options()...),
 		workflows:   workflowsv1connect.NewWorkflowServiceClient(c, url, c.Options()...),
 		ledger:      ledgerv1connect.NewLedgerServiceClient(c, url, c.Options()...),
 	}
