@@ -104,24 +104,30 @@ func (m *simulator) both(ctx context.Context, state State) (first, second *claim
 		return nil, nil, false, nil
 	}
 	sub := &submission{input: input, request: &claimsv1.SubmitClaimRequest{Claim: claim}, original: v.GetOriginalClaimId()}
+	// The family as the simulation has it; its first claim finds it as it was.
 	read := m.after[subscriber]
+	var before *int64
 	if read == nil {
 		if read, err = m.family(ctx, state.Received.GetPayerId(), subscriber, v.GetAccumulatorsRevision()); err != nil {
 			return nil, nil, false, err
 		}
+		before = v.AccumulatorsBefore //nolint:protogetter // absent isn't 0
 	}
 	if first, err = m.service.openDecision(ctx, state); err != nil {
 		return nil, nil, false, err
 	}
 	// Neither an earlier decision of the claim nor what it replaces counts.
 	id := state.Received.GetClaimId()
-	if read, err = read.view(v.AccumulatorsBefore, id); err != nil { //nolint:protogetter // absent isn't 0
+	for _, gone := range []string{id, sub.original} {
+		if read, err = read.view(nil, gone); err != nil {
+			return nil, nil, false, err
+		}
+	}
+	seen, err := read.view(before, "")
+	if err != nil {
 		return nil, nil, false, err
 	}
-	if read, err = read.view(nil, sub.original); err != nil {
-		return nil, nil, false, err
-	}
-	d, second := rule(sub, read, state.Review)
+	d, second := rule(sub, seen, state.Review)
 	next := read
 	if second.GetStatus() != claimsv1.ClaimStatus_CLAIM_STATUS_PENDED {
 		subject := input.Member.Subject
