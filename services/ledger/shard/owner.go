@@ -39,7 +39,7 @@ type OpKind int
 
 // The kinds.
 const (
-	AskEnd  OpKind = iota + 1 // the offset after the partition's last record
+	AskEnd  OpKind = iota + 1 // the offset after the partition's last record; a confirmation when it has a group
 	Begin                     // a new producer epoch
 	Produce                   // one batch, acknowledged by all in-sync replicas
 )
@@ -55,13 +55,15 @@ type Op struct {
 	At       time.Time
 	Records  []Record
 
-	group *group // what a Produce commits; nil for a barrier
+	// group is what a Produce commits, nil for a barrier, or what an AskEnd
+	// confirms, nil while the shard is being taken.
+	group *group
 }
 
 // Prepare does what can be done while the Op is on its way: the group's
 // promise. It may run beside the Op or not at all.
 func (op *Op) Prepare() {
-	if op.group != nil {
+	if op.group != nil && op.Kind == Produce {
 		_, _ = op.group.promise.sign()
 	}
 }
@@ -124,6 +126,7 @@ type Owner struct {
 	// A session.
 	producer  Producer
 	term      uint64
+	written   int64     // the topic's end after our last acknowledged record
 	head      core.Head // with the commits in flight and being gathered
 	view      *core.Overlay
 	gathering *group
@@ -298,6 +301,7 @@ func (o *Owner) late(now time.Time) bool {
 func (o *Owner) open(now time.Time, h core.Head) {
 	o.cfg.Logger.Info("took the shard", "term", o.term, "next", h.Next)
 	o.phase, o.head, o.view = serving, h, core.NewOverlay(o.cfg.Follower)
+	o.written = o.reach + 1
 	o.gathering, o.failure = o.group(), nil
 	o.renewAt, o.delay = now.Add(o.cfg.Renew), retryFirst
 	p := o.producer
@@ -310,8 +314,18 @@ func (o *Owner) Done(now time.Time, res Result) {
 	op := o.doing
 	o.doing = nil
 	switch {
+	case op.group != nil && op.Kind == AskEnd:
+		if res.Err == nil && res.Offset != o.written {
+			res.Err = fmt.Errorf("shard: the topic ends at %d, not at %d: another session wrote", res.Offset, o.written)
+		}
+		if res.Err == nil {
+			o.finish(op.group)
+			return
+		}
+		o.leave(now, op.group, res.Err)
 	case op.group != nil:
 		if res.Err == nil {
+			o.written = res.Offset + int64(len(op.Records))
 			o.finish(op.group)
 			return
 		}
@@ -416,6 +430,9 @@ func (o *Owner) serve(now time.Time, wanted, stopping bool) (op *Op, more bool) 
 		o.producer = p.after(len(g.records))
 		g.promise.leaves = g.leaves
 		return o.do(&Op{Kind: Produce, Producer: p, At: now, Records: g.records, group: g}), false
+	case len(g.refusals) > 0:
+		o.gathering = o.group()
+		return o.do(&Op{Kind: AskEnd, group: g}), false
 	case len(g.repeats) > 0:
 		o.gathering = o.group()
 		o.finish(g)
@@ -440,7 +457,14 @@ type group struct {
 	promise  *groupPromise
 	// repeats are answered with the group: they name a commit in flight.
 	repeats []repeat
-	bytes   int
+	// refusals are answered with the group too: see gather.
+	refusals []refusal
+	bytes    int
+}
+
+type refusal struct {
+	pending *Pending
+	err     error
 }
 
 type repeat struct {
@@ -463,15 +487,24 @@ func (g *group) all() []*Pending {
 	for _, r := range g.repeats {
 		out = append(out, r.pending)
 	}
+	for _, r := range g.refusals {
+		out = append(out, r.pending)
+	}
 	return out
 }
 
-// gather decides queued appends into the group. Refusals are answered at
-// once; what repeats a commit that is not acknowledged waits with the group.
-// An error is the view's, and no verdict.
+// waits is how many answers go out with the group besides its commits'.
+func (g *group) waits() int { return len(g.repeats) + len(g.refusals) }
+
+// gather decides queued appends into the group. What repeats a commit that is
+// not acknowledged waits with the group. So does a refusal, always: it may name
+// a revision that comes to nothing with the commit in flight, or rest on a state
+// that another session has long left behind. The acknowledgement of the group,
+// or without one the topic's end, shows that neither is so. An error is the
+// view's, and no verdict.
 func (o *Owner) gather(now time.Time) error {
 	g := o.gathering
-	ps := o.desk.take(len(g.records)+len(g.repeats), g.bytes)
+	ps := o.desk.take(len(g.records)+g.waits(), g.bytes)
 	for i, p := range ps {
 		if p.abandoned.Load() {
 			o.desk.settle(p, Answer{}, context.Canceled)
@@ -484,7 +517,7 @@ func (o *Owner) gather(now time.Time) error {
 				o.desk.putBack(ps[i:])
 				return err
 			}
-			o.desk.settle(p, Answer{}, err)
+			g.refusals = append(g.refusals, refusal{p, err})
 			continue
 		}
 		if d.Replayed {
@@ -517,6 +550,9 @@ func (o *Owner) finish(g *group) {
 	o.desk.settleAll(g.pendings)
 	for _, r := range g.repeats {
 		o.repeat(r)
+	}
+	for _, r := range g.refusals {
+		o.desk.settle(r.pending, Answer{}, r.err)
 	}
 }
 
