@@ -284,3 +284,5 @@ replace github.com/probity-health/probity/proto => ../proto
 replace github.com/probity-health/probity/services => ../services
 
 replace github.com/probity-health/probity/workflows => ../workflows
+
+replace github.com/probity-health/probity/e2e/naive => ../e2e/naive

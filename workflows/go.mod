@@ -89,3 +89,5 @@ require (
 replace github.com/probity-health/probity/proto => ../proto
 
 replace github.com/probity-health/probity/services => ../services
+
+replace github.com/probity-health/probity/e2e/naive => ../e2e/naive

@@ -75,3 +75,16 @@ func FreeAddress(ctx context.Context) (string, error) {
 	defer func() { _ = l.Close() }()
 	return l.Addr().String(), nil
 }
+
+// LaunchProgram is Launch for another program: a broker's virtual machine for
+// instance. Role names it in its log's file name and in errors.
+func LaunchProgram(dir, role, path string, args ...string) (*Process, error) {
+	return launch(dir, role, path, nil, args)
+}
+
+// Pause stops the process where it stands, as a machine does that swaps or
+// collects garbage for too long; Resume lets it go on, none the wiser.
+func (p *Process) Pause() error { return p.cmd.Process.Signal(syscall.SIGSTOP) }
+
+// Resume undoes Pause.
+func (p *Process) Resume() error { return p.cmd.Process.Signal(syscall.SIGCONT) }

@@ -249,7 +249,7 @@ func theSameClaimsInAnotherFile(t *testing.T, s *stack, sent *ledgerOfTheSender)
 		switch o.Status {
 		case "paid":
 			require.Equal(t, "denied", status(c), o.ControlNumber)
-			require.Contains(t, c.GetCodes(), "CO-18", o.ControlNumber)
+			require.Contains(t, c.GetCodes(), "OA-18", o.ControlNumber)
 			require.Equal(t, first[uint32(i)].GetClaimId(), c.GetDuplicateOf(), o.ControlNumber)
 		case "denied":
 			require.Equal(t, "denied", status(c), o.ControlNumber)
@@ -299,7 +299,7 @@ func theReview(t *testing.T, s *stack, sent *ledgerOfTheSender) {
 	require.Equal(t, cli.ExitOK, repeated.code, repeated.err)
 	r := s.claim(t, sent.repeated).GetClaim()
 	require.Zero(t, r.GetPaidCents(), "approving a repetition pays nothing: %v", r)
-	require.Contains(t, r.GetCodes(), "CO-18")
+	require.Contains(t, r.GetCodes(), "OA-18")
 
 	// What a person has approved is remitted like any other claim.
 	// A claim bears its remittance's mark a moment before that is issued.

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -41,7 +40,7 @@ func engineClaim(c *claimsv1.Claim, received adjudication.Date) adjudication.Cla
 	case claimsv1.ClaimForm_CLAIM_FORM_PROFESSIONAL:
 		out.Form = adjudication.Professional
 	case claimsv1.ClaimForm_CLAIM_FORM_INSTITUTIONAL:
-		out.Form = adjudication.Institutional
+		engineInstitutional(c, &out)
 	}
 	for _, d := range c.GetDiagnoses() {
 		out.Diagnoses = append(out.Diagnoses, adjudication.Diagnosis{Code: d.GetCode(), Qualifier: d.GetQualifier()})
@@ -59,6 +58,49 @@ func engineClaim(c *claimsv1.Claim, received adjudication.Date) adjudication.Cla
 		})
 	}
 	return out
+}
+
+// engineInstitutional fills in what only a facility's claim says. The
+// statement's dates may also come only as the claim's dates, as a sender
+// without the institutional message has them.
+func engineInstitutional(c *claimsv1.Claim, out *adjudication.Claim) {
+	in := c.GetInstitutional()
+	out.Form = adjudication.Institutional
+	out.TypeOfBill = strings.TrimPrefix(c.GetFacilityType()+c.GetFrequencyCode(), "0")
+	from, to := statementDates(c)
+	out.StatementFrom, _ = adjudication.ParseDate(from)
+	out.StatementThrough, _ = adjudication.ParseDate(to)
+	if out.StatementThrough == 0 {
+		out.StatementThrough = out.StatementFrom
+	}
+	out.AdmissionDate, _ = adjudication.ParseDate(in.GetAdmissionDate())
+	out.AdmissionType = in.GetAdmissionType()
+	out.AdmissionSource = in.GetAdmissionSource()
+	out.PatientStatus = in.GetPatientStatus()
+	out.AttendingNPI = in.GetAttendingProvider().GetNpi()
+	out.DRG = strings.TrimLeft(in.GetDrg(), "0")
+	out.CoveredDays = -1
+	for _, v := range in.GetValues() {
+		if v.GetCode() == coveredDaysValue && v.GetHundredths() >= 0 {
+			out.CoveredDays = v.GetHundredths() / 100
+		}
+	}
+}
+
+// coveredDaysValue is the NUBC value code of covered days.
+const coveredDaysValue = "80"
+
+// statementDates are the first and last day that an institutional claim bills.
+func statementDates(c *claimsv1.Claim) (from, to string) {
+	if in := c.GetInstitutional(); in.GetStatementFrom() != "" {
+		return in.GetStatementFrom(), in.GetStatementThrough()
+	}
+	for _, d := range c.GetDates() {
+		if d.GetQualifier() == "434" {
+			from, to = d.GetStartDate(), d.GetEndDate()
+		}
+	}
+	return from, to
 }
 
 func engineLine(c *claimsv1.Claim, l *claimsv1.ServiceLine) adjudication.Line {
@@ -80,6 +122,7 @@ func engineLine(c *claimsv1.Claim, l *claimsv1.ServiceLine) adjudication.Line {
 		NDC:                      l.GetNdc(),
 		PriorAuthorizationNumber: l.GetPriorAuthorizationNumber(),
 		RenderingNPI:             l.GetRenderingProvider().GetNpi(),
+		Noncovered:               money.Cents(l.GetNoncoveredCents()),
 	}
 	for _, a := range l.GetPriorAdjudications() {
 		out.PriorAdjudications = append(out.PriorAdjudications, adjudication.PriorAdjudication{
@@ -94,11 +137,7 @@ func engineLine(c *claimsv1.Claim, l *claimsv1.ServiceLine) adjudication.Line {
 func lineDates(c *claimsv1.Claim, l *claimsv1.ServiceLine) (first, last adjudication.Date) {
 	from, to := l.GetServiceDate(), l.GetServiceEndDate()
 	if from == "" && c.GetForm() == claimsv1.ClaimForm_CLAIM_FORM_INSTITUTIONAL {
-		for _, d := range c.GetDates() {
-			if d.GetQualifier() == "434" {
-				from, to = d.GetStartDate(), d.GetEndDate()
-			}
-		}
+		from, to = statementDates(c)
 	}
 	first, _ = adjudication.ParseDate(from)
 	last, _ = adjudication.ParseDate(to)
@@ -127,9 +166,11 @@ func decisionProto(d adjudication.Decision) *claimsv1.Decision {
 			Plan:                 d.Versions.Plan,
 			Contract:             d.Versions.Contract,
 			FeeSchedule:          d.Versions.FeeSchedule,
+			Edits:                d.Versions.Edits,
 			Coverage:             d.Versions.Coverage,
 			AccumulatorsRevision: d.Versions.AccumulatorsRevision,
 			ReceivedDate:         d.Versions.ReceivedDate,
+			Reference:            d.Versions.Reference,
 		},
 		Network:     d.Network,
 		Duplicate:   d.Duplicate,
@@ -159,15 +200,17 @@ func adjustmentProto(a adjudication.Adjustment) *claimsv1.Adjustment {
 	out := &claimsv1.Adjustment{
 		GroupCode: a.Group, Carc: a.CARC, Rarcs: a.RARCs, AmountCents: int64(a.Amount), RuleId: a.RuleID, Clause: a.Clause,
 	}
-	if len(a.Facts) > 0 {
-		out.Facts = make(map[string]string, len(a.Facts))
-		for _, f := range a.Facts {
-			if strings.HasSuffix(f.Key, "_date") {
-				out.Facts[f.Key] = adjudication.Date(f.Value).String()
-			} else {
-				out.Facts[f.Key] = strconv.FormatInt(f.Value, 10)
-			}
-		}
+	out.Facts = factsProto(a.Facts)
+	return out
+}
+
+func factsProto(in []adjudication.Fact) map[string]string {
+	if len(in) == 0 {
+		return nil
+	}
+	out := make(map[string]string, len(in))
+	for _, f := range in {
+		out[f.Key] = f.Text()
 	}
 	return out
 }
@@ -182,7 +225,7 @@ func postingProto(p adjudication.Posting) *claimsv1.AccumulatorPosting {
 func pendProtos(in []adjudication.PendReason) []*claimsv1.PendReason {
 	var out []*claimsv1.PendReason
 	for _, r := range in {
-		out = append(out, &claimsv1.PendReason{RuleId: r.RuleID, Line: r.Line, Carc: r.CARC, Rarc: r.RARC, Message: r.Message})
+		out = append(out, &claimsv1.PendReason{RuleId: r.RuleID, Line: r.Line, Carc: r.CARC, Rarc: r.RARC, Message: r.Message, Facts: factsProto(r.Facts), RelatedClaimIds: r.Related})
 	}
 	return out
 }
@@ -244,28 +287,21 @@ func historyOf(claim, subject string, c adjudication.Claim, d adjudication.Decis
 		return nil
 	}
 	out := &eventsv1.ServiceHistory{}
-	for i, l := range c.Lines {
-		if i >= len(d.Lines) {
-			break
-		}
-		rendering := l.RenderingNPI
-		if rendering == "" {
-			rendering = c.RenderingNPI
-		}
+	for _, l := range adjudication.Remember(claim, &adjudication.Input{Claim: c, Member: adjudication.Member{Subject: subject}}, &d) {
 		out.Lines = append(out.Lines, &eventsv1.HistoryLine{
-			ClaimId:              claim,
+			ClaimId:              l.ClaimID,
 			Number:               l.Number,
-			Subject:              subject,
-			BillingNpi:           c.BillingNPI,
-			RenderingNpi:         rendering,
+			Subject:              l.Subject,
+			BillingNpi:           l.BillingNPI,
+			RenderingNpi:         l.RenderingNPI,
 			ServiceDate:          l.ServiceDate.String(),
 			ServiceEndDate:       l.ServiceEndDate.String(),
 			Procedure:            l.Procedure,
 			Modifiers:            l.Modifiers,
 			QuantityMilli:        l.QuantityMilli,
 			ChargeCents:          int64(l.Charge),
-			Allowed:              !d.Lines[i].Denied,
-			AllowedQuantityMilli: d.Lines[i].AllowedQuantityMilli,
+			Allowed:              l.Allowed,
+			AllowedQuantityMilli: l.AllowedQuantityMilli,
 		})
 	}
 	return out

@@ -49,7 +49,16 @@ func (r *reference) lookup(ctx context.Context, claim *claimsv1.Claim, subscribe
 			in.FeeSchedules = append(in.FeeSchedules, schedule)
 		}
 	}
-	in.Versions = adjudication.Versions{Coverage: found.CoverageRef, AccumulatorsRevision: -1, ReceivedDate: received.String()}
+	for _, set := range found.Edits {
+		edits, err := set.Compiled()
+		if err != nil {
+			return in, defect("claims.edits.unreadable", "the published claim edits can't be read")
+		}
+		in.Edits = append(in.Edits, edits)
+	}
+	in.Versions = adjudication.Versions{
+		Coverage: found.CoverageRef, AccumulatorsRevision: -1, ReceivedDate: received.String(), Reference: string(found.AsOf),
+	}
 	for i, a := range found.Authorizations {
 		if a == nil || a.Sealed == nil {
 			continue
@@ -183,23 +192,38 @@ func (c *compiled[V, C]) of(version V, compile func(V) C) C {
 
 func (r *reference) contract(v *book.Contract) *adjudication.Contract {
 	d := v.Document
-	return &adjudication.Contract{
+	out := &adjudication.Contract{
 		Version: v.Ref, Period: enginePeriod(v.Governs), FeeScheduleID: d.GetFeeScheduleId(),
 		FeeBps: int64(d.GetFeeBps()), PlanIDs: d.GetPlanIds(), Capitated: d.GetCapitated(),
 	}
+	for _, f := range d.GetFacilityRates() {
+		rate, err := adjudication.CompileFacilityRate(facilityRate(f))
+		if err != nil {
+			r.log.Error("a published contract's facility rate doesn't compile; claims under it pend", "version", v.Ref, "error", err)
+			out.FeeScheduleID, out.FacilityRates = "-", nil // no such schedule: nothing can be priced
+			return out
+		}
+		out.FacilityRates = append(out.FacilityRates, rate)
+	}
+	return out
+}
+
+func facilityRate(f *policiesv1.FacilityRate) adjudication.FacilityRateSpec {
+	out := adjudication.FacilityRateSpec{
+		Name: f.GetName(), TypesOfBill: f.GetTypesOfBill(), RevenueCodes: f.GetRevenueCodes(),
+		PerDiem: money.Cents(f.GetPerDiemCents()), PercentOfChargeBps: int64(f.GetPercentOfChargeBps()),
+	}
+	if c := f.GetCaseRate(); c != nil {
+		out.CaseBase, out.CaseWeights = money.Cents(c.GetBaseCents()), make(map[string]int64, len(c.GetWeights()))
+		for _, w := range c.GetWeights() {
+			out.CaseWeights[w.GetDrg()] = int64(w.GetWeight())
+		}
+	}
+	return out
 }
 
 func (r *reference) schedule(v *book.FeeSchedule) *adjudication.FeeSchedule {
-	spec := adjudication.FeeScheduleSpec{
-		ID: v.ID, Version: v.Ref, Period: enginePeriod(v.Governs),
-		Fees: make([]adjudication.Fee, 0, len(v.Document.GetFees())), DefaultBpsOfCharge: int64(v.Document.GetDefaultBpsOfCharge()),
-	}
-	for _, f := range v.Document.GetFees() {
-		spec.Fees = append(spec.Fees, adjudication.Fee{
-			Procedure: f.GetProcedure(), Modifier: f.GetModifier(), Amount: money.Cents(f.GetAmountCents()), Surgical: f.GetSurgical(), MaxUnits: int64(f.GetMaxUnits()),
-		})
-	}
-	out, err := adjudication.CompileFeeSchedule(spec)
+	out, err := policies.CompileFeeSchedule(v.Document, v.Ref, enginePeriod(v.Governs))
 	if err != nil {
 		r.log.Error("a published fee schedule doesn't compile; claims under it pend", "version", v.Ref, "error", err)
 		return nil
@@ -208,64 +232,12 @@ func (r *reference) schedule(v *book.FeeSchedule) *adjudication.FeeSchedule {
 }
 
 func (r *reference) plan(v *book.Plan) *adjudication.Plan {
-	d := v.Document
-	spec := adjudication.PlanSpec{
-		ID:                     v.ID,
-		Version:                v.Ref,
-		CoverageYear:           d.GetPlanYear() == "coverage",
-		TimelyFilingDays:       int64(d.GetTimelyFilingDays()),
-		InNetwork:              costShare(d.GetInNetwork()),
-		OutOfNetworkAllowedBps: int64(d.GetOutOfNetworkAllowedBps()),
-		FeeScheduleID:          d.GetFeeScheduleId(),
-		ReferralRequired:       d.GetReferralRequired(),
-		MultipleProcedureBps:   int64(d.GetMultipleProcedureBps()),
-		ReviewAbove:            money.Cents(d.GetReviewAboveCents()),
-		SequestrationBps:       int64(d.GetSequestrationBps()),
-	}
-	if d.GetOutOfNetwork() != nil {
-		out := costShare(d.GetOutOfNetwork())
-		spec.OutOfNetwork = &out
-	}
-	for _, b := range d.GetBenefits() {
-		spec.Benefits = append(spec.Benefits, adjudication.Benefit{
-			Name:               b.GetName(),
-			Procedures:         b.GetMatch().GetProcedures(),
-			PlacesOfService:    b.GetMatch().GetPlacesOfService(),
-			RevenueCodes:       b.GetMatch().GetRevenueCodes(),
-			Covered:            b.GetCovered(),
-			CopayIn:            money.Cents(b.GetCopayInCents()),
-			CopayOut:           money.Cents(b.GetCopayOutCents()),
-			DeductibleWaived:   b.GetDeductibleWaived(),
-			CoinsuranceInBps:   int64(b.GetCoinsuranceInBps()),
-			CoinsuranceOutBps:  int64(b.GetCoinsuranceOutBps()),
-			UseCoinsurance:     b.GetUseCoinsurance(),
-			VisitsPerYear:      int64(b.GetVisitsPerYear()),
-			DollarsPerYear:     money.Cents(b.GetDollarsPerYearCents()),
-			LifetimeDollars:    money.Cents(b.GetLifetimeCents()),
-			PriorAuthorization: b.GetPriorAuthorization(),
-			DocumentRequired:   b.GetDocumentRequired(),
-			DiagnosisPrefixes:  b.GetDiagnosisPrefixes(),
-			Specialist:         b.GetSpecialist(),
-			Review:             b.GetReview(),
-		})
-	}
-	out, err := adjudication.CompilePlan(spec)
+	out, err := policies.CompilePlan(v.Document, v.Ref)
 	if err != nil {
 		r.log.Error("a published plan doesn't compile; claims under it pend", "version", v.Ref, "error", err)
 		return nil
 	}
 	return out
-}
-
-func costShare(c *policiesv1.CostShare) adjudication.CostShare {
-	return adjudication.CostShare{
-		DeductibleIndividual:  money.Cents(c.GetDeductibleIndividualCents()),
-		DeductibleFamily:      money.Cents(c.GetDeductibleFamilyCents()),
-		AggregateDeductible:   c.GetDeductibleKind() == "aggregate",
-		CoinsuranceBps:        int64(c.GetCoinsuranceBps()),
-		OutOfPocketIndividual: money.Cents(c.GetOutOfPocketIndividualCents()),
-		OutOfPocketFamily:     money.Cents(c.GetOutOfPocketFamilyCents()),
-	}
 }
 
 // enginePeriod converts a published period; its dates were validated on

@@ -67,6 +67,11 @@ type Config struct {
 	// RemittanceClaims is how many claims one remittance holds; 1,000. X12's
 	// guide for the 835 advises at most 10,000 CLP segments a transaction.
 	RemittanceClaims int `json:"remittanceClaims"`
+	// AmendClaims is how many earlier claims one commit decides again; 90, which
+	// is also the most: the ledger takes 100 streams a commit.
+	AmendClaims int `json:"amendClaims"`
+	// Replays and simulations at a time; 2. Each may hold reference data of its own.
+	Replays int `json:"replays"`
 	// Workers that decide claims beside each other in one call; 16.
 	Workers int `json:"workers"`
 	// Zone is the payer's time zone, an IANA name: which calendar day a claim
@@ -87,6 +92,9 @@ func (c Config) withDefaults() Config {
 	fill(&c.MaxWatchers, 1_000)
 	fill(&c.RemittanceClaims, 1_000)
 	fill(&c.Workers, 16)
+	fill(&c.AmendClaims, maxAmendClaims)
+	c.AmendClaims = min(c.AmendClaims, maxAmendClaims)
+	fill(&c.Replays, 2)
 	if c.FamilyTTL <= 0 {
 		c.FamilyTTL = 10 * time.Minute
 	}
@@ -135,6 +143,7 @@ type Service struct {
 	files    *shelf[*FileRecord]
 	watch    *watch
 	uploads  chan struct{} // a token an upload under way
+	pasts    chan *past    // the books of the past that no replay holds
 
 	mu      sync.Mutex // guards closing; calls.Add happens under it
 	closing bool
@@ -169,7 +178,10 @@ func New(d Deps) (*Service, error) {
 		store: d.Store, sealer: d.Sealer, index: d.Index, book: d.Book, auth: d.Authorizer,
 		now: d.Now, log: d.Log, config: c, zone: zone, workers: c.Workers,
 		files: newShelf[*FileRecord](c.Files), watch: newWatch(c.MaxWatchers), uploads: make(chan struct{}, c.MaxUploads),
-		closed: make(chan struct{}),
+		pasts: make(chan *past, c.Replays), closed: make(chan struct{}),
+	}
+	for range c.Replays {
+		s.pasts <- newPast(s)
 	}
 	s.reference = &reference{book: d.Book, index: d.Index, sealer: d.Sealer, log: d.Log}
 	s.families = &families{shelf: newShelf[family](c.Families), store: d.Store, sealer: d.Sealer, now: d.Now, ttl: c.FamilyTTL}

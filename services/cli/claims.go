@@ -4,19 +4,16 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
-	"github.com/probity-health/probity/services/problem"
 )
 
 func (a *app) claimsCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "claims", Short: "List, follow and explain claims", Args: cobra.NoArgs}
-	cmd.AddCommand(a.claimsList(), a.claimsGet(), a.claimsWatch(), a.claimsExplain())
+	cmd := &cobra.Command{Use: "claims", Short: "List, follow, explain and replay claims", Args: cobra.NoArgs}
+	cmd.AddCommand(a.claimsList(), a.claimsGet(), a.claimsWatch(), a.claimsExplain(), a.claimsReplay())
 	return cmd
 }
 
@@ -204,111 +201,4 @@ func (a *app) claimsWatch() *cobra.Command {
 			return stream.Err()
 		},
 	}
-}
-
-func (a *app) claimsExplain() *cobra.Command {
-	var line uint32
-	cmd := &cobra.Command{
-		Use:   "explain CLAIM_ID",
-		Short: "Say why every cent was or was not paid",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			conn, err := a.connect()
-			if err != nil {
-				return err
-			}
-			got, err := conn.claims.ExplainClaim(cmd.Context(), &claimsv1.ExplainClaimRequest{ClaimId: args[0]})
-			if err != nil {
-				return err
-			}
-			if line > 0 && !slices.ContainsFunc(got.GetDecision().GetLines(), func(l *claimsv1.LineDecision) bool { return l.GetNumber() == line }) {
-				return problem.New(problem.NotFound, problem.Problem{
-					RuleID: "cli.explain.line", Message: fmt.Sprintf("the decision has no line %d", line), Fix: "leave --line out to see them all",
-				})
-			}
-			return a.emitOne(got, func(w io.Writer) error { a.explain(w, got, line); return nil })
-		},
-	}
-	cmd.Flags().Uint32Var(&line, "line", 0, "only this line")
-	return cmd
-}
-
-func (a *app) explain(w io.Writer, e *claimsv1.ExplainClaimResponse, only uint32) {
-	c, d := e.GetClaim(), e.GetDecision()
-	fmt.Fprintf(w, "Claim %s · %s · plan pays %s · patient owes %s\n", c.GetClaimId(), a.status(c.GetStatus()), dollars(d.GetPaidCents()), dollars(d.GetPatientCents()))
-	v := d.GetVersions()
-	if v.GetPlan() != "" {
-		fmt.Fprintf(w, "  by     plan %s, engine %s, received %s\n", v.GetPlan(), v.GetEngine(), v.GetReceivedDate())
-	}
-	fmt.Fprintf(w, "  proof  %s · probity receipt %s\n", place(c.GetPosition()), c.GetClaimId())
-	if who := next(c); who != "" {
-		fmt.Fprintf(w, "  next   %s\n", who)
-	}
-	for _, p := range d.GetPendReasons() {
-		fmt.Fprintf(w, "  waits  %s (%s)\n", p.GetMessage(), p.GetRuleId())
-	}
-	for i, l := range d.GetLines() {
-		if only > 0 && l.GetNumber() != only {
-			continue
-		}
-		fmt.Fprintf(w, "\nLine %d · %s · charge %s · plan pays %s · patient owes %s\n", l.GetNumber(), procedure(e.GetSubmitted(), i),
-			dollars(l.GetChargeCents()), dollars(l.GetPaidCents()), dollars(l.GetPatientCents()))
-		if l.GetBenefit() != "" {
-			fmt.Fprintf(w, "  under  benefit %s, allowed %s\n", l.GetBenefit(), dollars(l.GetAllowedCents()))
-		}
-		for _, adjustment := range l.GetAdjustments() {
-			fmt.Fprintf(w, "  why    %s\n", because(adjustment))
-		}
-		fmt.Fprintf(w, "  where  %s\n", whereIs(e.GetSubmitted(), i))
-	}
-}
-
-func procedure(c *claimsv1.Claim, i int) string {
-	if i >= len(c.GetLines()) {
-		return "-"
-	}
-	l := c.GetLines()[i]
-	code := l.GetProcedure()
-	if code == "" {
-		code = "revenue " + l.GetRevenueCode()
-	}
-	return strings.Join(append([]string{code}, l.GetModifiers()...), "-")
-}
-
-func because(adj *claimsv1.Adjustment) string {
-	parts := []string{fmt.Sprintf("%s-%s %s", adj.GetGroupCode(), adj.GetCarc(), dollars(adj.GetAmountCents()))}
-	if len(adj.GetRarcs()) > 0 {
-		parts = append(parts, strings.Join(adj.GetRarcs(), " "))
-	}
-	parts = append(parts, adj.GetRuleId())
-	if adj.GetClause() != "" {
-		parts = append(parts, "clause "+adj.GetClause())
-	}
-	keys := make([]string, 0, len(adj.GetFacts()))
-	for key := range adj.GetFacts() {
-		keys = append(keys, key)
-	}
-	slices.Sort(keys)
-	for _, key := range keys {
-		parts = append(parts, fact(key, adj.GetFacts()[key]))
-	}
-	return strings.Join(parts, " · ")
-}
-
-// fact writes a figure the way people read it; the key's ending tells its unit.
-func fact(key, value string) string {
-	if name, isCents := strings.CutSuffix(key, "_cents"); isCents {
-		if n, err := strconv.ParseInt(value, 10, 64); err == nil {
-			return strings.ReplaceAll(name, "_", " ") + " " + dollars(n)
-		}
-	}
-	return strings.ReplaceAll(key, "_", " ") + " " + value
-}
-
-// whereIs names a line in the forms people hold in their hands.
-func whereIs(c *claimsv1.Claim, i int) string {
-	if c.GetForm() == claimsv1.ClaimForm_CLAIM_FORM_INSTITUTIONAL {
-		return fmt.Sprintf("JSON lines[%d] · 837I 2400/SV2 · UB-04 line %d", i, i+1)
-	}
-	return fmt.Sprintf("JSON lines[%d] · 837P 2400/SV1 · CMS-1500 box 24 line %d", i, i+1)
 }

@@ -132,6 +132,7 @@ func newWorld(dir string) (*world, error) {
 	srv.Mount(claimsv1connect.NewClaimsServiceHandler(claimsFake{world: w}, srv.Options()...))
 	srv.Mount(claimsv1connect.NewFileServiceHandler(filesFake{world: w}, srv.Options()...))
 	srv.Mount(claimsv1connect.NewRemittanceServiceHandler(remittancesFake{world: w}, srv.Options()...))
+	srv.Mount(claimsv1connect.NewReplayServiceHandler(replaysFake{world: w}, srv.Options()...))
 	srv.Mount(policiesv1connect.NewPoliciesServiceHandler(policiesFake{world: w}, srv.Options()...))
 	srv.Mount(workflowsv1connect.NewWorkflowServiceHandler(workflowsFake{world: w}, srv.Options()...))
 	if w.ledger, err = newLedgerFake(); err != nil {

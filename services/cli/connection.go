@@ -23,6 +23,7 @@ type connection struct {
 	claims      claimsv1connect.ClaimsServiceClient
 	files       claimsv1connect.FileServiceClient
 	remittances claimsv1connect.RemittanceServiceClient
+	replays     claimsv1connect.ReplayServiceClient
 	policies    policiesv1connect.PoliciesServiceClient
 	workflows   workflowsv1connect.WorkflowServiceClient
 	ledger      ledgerv1connect.LedgerServiceClient
@@ -34,6 +35,7 @@ func newConnection(c *server.Client, url string) *connection {
 		claims:      claimsv1connect.NewClaimsServiceClient(c, url, c.Options()...),
 		files:       claimsv1connect.NewFileServiceClient(c, url, c.Options()...),
 		remittances: claimsv1connect.NewRemittanceServiceClient(c, url, c.Options()...),
+		replays:     claimsv1connect.NewReplayServiceClient(c, url, c.Options()...),
 		policies:    policiesv1connect.NewPoliciesServiceClient(c, url, c.Options()...),
 		workflows:   workflowsv1connect.NewWorkflowServiceClient(c, url, c.Options()...),
 		ledger:      ledgerv1connect.NewLedgerServiceClient(c, url, c.Options()...),

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -205,7 +206,7 @@ func (c claimsFake) ExplainClaim(_ context.Context, r *claimsv1.ExplainClaimRequ
 					{GroupCode: "CO", Carc: "45", AmountCents: 1000, RuleId: "pricing.contract"},
 					{GroupCode: "PR", Carc: "3", AmountCents: 2500, RuleId: "cost.copay", Clause: "benefits.office_visit.copay"},
 				}},
-				{Number: 2, ChargeCents: 10000, PatientCents: 2700, Adjustments: []*claimsv1.Adjustment{
+				{Number: 2, ChargeCents: 2700, AllowedCents: 2700, PatientCents: 2700, Adjustments: []*claimsv1.Adjustment{
 					{GroupCode: "PR", Carc: "1", Rarcs: []string{"N130"}, AmountCents: 2700, RuleId: "cost.deductible",
 						Facts: map[string]string{"deductible_remaining_cents": "12000", "visits_used": "20"}},
 				}},
@@ -344,4 +345,51 @@ func (l *ledgerFake) GetCheckpoint(context.Context, *ledgerv1.GetCheckpointReque
 
 func (l *ledgerFake) GetLedger(context.Context, *ledgerv1.GetLedgerRequest) (*ledgerv1.GetLedgerResponse, error) {
 	return &ledgerv1.GetLedgerResponse{Origin: origin, BlockHeight: 1}, nil
+}
+
+// replaysFake finds every decision identical but that of deniedID.
+type replaysFake struct {
+	claimsv1connect.UnimplementedReplayServiceHandler
+	*world
+}
+
+func (f replaysFake) ReplayDecisions(_ context.Context, r *claimsv1.ReplayDecisionsRequest, s *connect.ServerStream[claimsv1.ReplayDecisionsResponse]) error {
+	counts := &claimsv1.ReplayCounts{}
+	for _, c := range f.claims() {
+		if r.GetClaimId() != "" && r.GetClaimId() != c.GetClaimId() {
+			continue
+		}
+		d := &claimsv1.ReplayedDecision{
+			ClaimId: c.GetClaimId(), Position: c.GetPosition(), Verdict: claimsv1.ReplayVerdict_REPLAY_VERDICT_IDENTICAL,
+			RecordedSha256: []byte{0x3f, 0x1c}, ReplayedSha256: []byte{0x3f, 0x1c},
+		}
+		counts.Decisions++
+		if c.GetClaimId() == deniedID {
+			counts.Different++
+			d.Verdict, d.ReplayedSha256 = claimsv1.ReplayVerdict_REPLAY_VERDICT_DIFFERENT, []byte{0x77}
+			d.Differences = []*claimsv1.ReplayDifference{{Path: "decision.lines[0].paid_cents", Recorded: "0", Replayed: "8500"}}
+		} else {
+			counts.Identical++
+		}
+		if r.GetClaimId() != "" || d.GetVerdict() != claimsv1.ReplayVerdict_REPLAY_VERDICT_IDENTICAL {
+			if err := s.Send(&claimsv1.ReplayDecisionsResponse{Counts: counts, Decision: d}); err != nil {
+				return err
+			}
+		}
+	}
+	return s.Send(&claimsv1.ReplayDecisionsResponse{Counts: counts, Done: true})
+}
+
+func (f replaysFake) SimulatePlan(_ context.Context, r *claimsv1.SimulatePlanRequest, s *connect.ServerStream[claimsv1.SimulatePlanResponse]) error {
+	if strings.Contains(r.GetDocument(), "contradiction") {
+		return s.Send(&claimsv1.SimulatePlanResponse{Result: &claimsv1.PlanSimulation{Problems: []*problemv1.Problem{{RuleId: "plan.contradiction", Message: "two limits contradict each other"}}}})
+	}
+	visits := &claimsv1.BenefitDifference{Benefit: "office_visit", LinesBefore: 4, LinesAfter: 4, AllowedBeforeCents: 40000, AllowedAfterCents: 40000,
+		PaidBeforeCents: 16000, PaidAfterCents: 12000, PatientBeforeCents: 24000, PatientAfterCents: 28000, DeniedAfter: 1}
+	return errors.Join(
+		s.Send(&claimsv1.SimulatePlanResponse{Claims: 2}),
+		s.Send(&claimsv1.SimulatePlanResponse{Claims: 4, Result: &claimsv1.PlanSimulation{
+			Plans: []string{"plan_gold@1"}, Claims: 4, Unchanged: 3, PaidLess: 1, Benefits: []*claimsv1.BenefitDifference{visits}, Total: visits,
+		}}),
+	)
 }

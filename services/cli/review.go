@@ -142,7 +142,7 @@ func (a *app) plansCommand() *cobra.Command {
 		},
 	}
 	lint.Flags().StringVar(&kind, "kind", "", "plan, fee_schedule or contract; found out when empty")
-	cmd.AddCommand(lint)
+	cmd.AddCommand(lint, a.plansSimulate())
 	return cmd
 }
 

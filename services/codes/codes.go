@@ -8,6 +8,8 @@
 // Procedure and diagnosis codes are checked by shape only.
 package codes
 
+import "strings"
+
 // CARC returns the meaning of a claim adjustment reason code; ok is false
 // when Probity never sends it.
 func CARC(code string) (text string, ok bool) {
@@ -38,6 +40,31 @@ func StatusCategory(code string) (text string, ok bool) {
 func Status(code string) (text string, ok bool) {
 	text, ok = statuses[code]
 	return text, ok
+}
+
+// GroupAllowed tells whether X12 lets a reason code stand under a group: some
+// codes' usage notes name the only groups they go with (CARC list, X12 external
+// code list 139). Decision page 0020 says how they were read.
+func GroupAllowed(group, carc string) bool {
+	only, limited := groupsOf[carc]
+	return !limited || strings.Contains(only, group)
+}
+
+// groupsOf holds the reason codes whose usage note names their groups.
+var groupsOf = map[string]string{
+	"18": "OA", // CO only where a state's workers' compensation rules ask for it
+	"23": "OA",
+	"45": "CO PR",
+}
+
+// NeedsRemark tells whether a reason code must come with a remark code (RARC)
+// that isn't an alert, as its usage note says.
+func NeedsRemark(carc string) bool {
+	switch carc {
+	case "16", "96", "125", "129", "148", "226", "227", "234", "252", "A1":
+		return true
+	}
+	return false
 }
 
 // Group returns the meaning of a claim adjustment group code (835 CAS01).
@@ -72,8 +99,9 @@ var carcs = map[string]string{
 	"31":  "the patient isn't one of this payer's members",
 	"35":  "lifetime maximum of the benefit reached",
 	"45":  "above the allowed amount",
+	"49":  "routine or preventive service that the plan leaves out",
 	"50":  "not medically necessary by the plan's rule",
-	"59":  "reduced as a further procedure of the same day",
+	"59":  "reduced as one of several procedures of the day, or as concurrent anaesthesia",
 	"96":  "not covered by the plan",
 	"97":  "included in the payment for another service",
 	"109": "sent to the wrong payer",
@@ -82,6 +110,11 @@ var carcs = map[string]string{
 	"146": "diagnosis code not valid on the date of service",
 	"147": "no rate on file for the service",
 	"151": "more units than the record supports",
+	"167": "diagnosis isn't covered",
+	"170": "not payable to this type of provider",
+	"171": "not payable to this type of provider in this type of place",
+	"177": "patient hasn't met what eligibility asks for",
+	"179": "patient hasn't met the waiting time",
 	"181": "procedure code not valid on the date of service",
 	"182": "modifier not valid on the date of service",
 	"185": "rendering provider not eligible for the service",
@@ -98,11 +131,16 @@ var carcs = map[string]string{
 	"242": "provider is out of network",
 	"252": "a document is needed",
 	"253": "sequestration of federal payment",
+	"256": "not payable under the managed care contract",
+	"272": "the plan's guidelines weren't met",
+	"273": "the plan's guidelines were exceeded",
 	"288": "referral is missing",
+	"B20": "given, in part or whole, by another provider",
 	"B7":  "provider wasn't certified on the date of service",
 }
 
 var rarcs = map[string]string{
+	"M15":   "part of a service paid together",
 	"M50":   "revenue code is missing or wrong",
 	"M51":   "procedure code is missing or wrong",
 	"M52":   "first date of service is missing or wrong",
@@ -113,6 +151,14 @@ var rarcs = map[string]string{
 	"M76":   "diagnosis is missing or wrong",
 	"M77":   "place of service is missing or wrong",
 	"M79":   "charge is missing or wrong",
+	"MA30":  "type of bill is missing or wrong",
+	"MA31":  "first or last day of the period billed is missing or wrong",
+	"MA32":  "number of covered days is missing or wrong",
+	"MA40":  "admission date is missing or wrong",
+	"MA41":  "type of admission is missing or wrong",
+	"MA42":  "source of admission is missing or wrong",
+	"MA43":  "patient's status is missing or wrong",
+	"N253":  "attending provider's identifier is missing or wrong",
 	"MA04":  "the other payer's identity or decision is needed",
 	"MA130": "nothing could be decided; send a new, complete claim",
 	"N30":   "patient isn't eligible for the service",

@@ -136,6 +136,39 @@ func RepeatService(modifier string) bool {
 	return false
 }
 
+// OpensPair tells whether a modifier may set two procedures of a pair apart:
+// the modifiers that CMS associates with procedure-to-procedure edits of
+// indicator 1 (NCCI Policy Manual, chapter 1, section E).
+func OpensPair(modifier string) bool {
+	switch modifier {
+	case "24", "25", "27", "57", "58", "78", "79", "91":
+		return true
+	}
+	return DistinctService(modifier) || BodySite(modifier)
+}
+
+// DistinctService tells whether a modifier says that a service was apart from
+// the day's others: 59 and its four finer forms.
+func DistinctService(modifier string) bool {
+	switch modifier {
+	case "59", "XE", "XP", "XS", "XU":
+		return true
+	}
+	return false
+}
+
+// BodySite tells whether a modifier names a side, a digit, an eyelid or an artery.
+func BodySite(modifier string) bool {
+	switch modifier {
+	case "LT", "RT", "E1", "E2", "E3", "E4",
+		"FA", "F1", "F2", "F3", "F4", "F5", "F6", "F7", "F8", "F9",
+		"TA", "T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9",
+		"LC", "LD", "LM", "RC", "RI":
+		return true
+	}
+	return false
+}
+
 func digit(c byte) bool { return '0' <= c && c <= '9' }
 
 func alnum(c byte) bool { return digit(c) || ('A' <= c && c <= 'Z') }

@@ -56,6 +56,7 @@ CompleteFile
 CreateRemittances
 GetRemittance            S A
 ListRemittances          S+ A+ U!
+ReplayDecisions          S A U!
 LintDocument             P!
 PublishPlan              P
 GetPlan                  A P U!
@@ -67,6 +68,15 @@ EnrollMembers            P
 TerminateMember          P
 LookupMember             P
 RecordPriorAuthorization P
+DiffPlans                P
+ApplyEnrollmentChanges   P
+ImportEnrollmentFile     P
+GetMember                A P U!
+GetMemberHistory         A P U!
+ImportEdits              P
+ListEditTables           A P U!
+RecordProviderStatus     P
+SimulatePlan             P
 GetFileProgress          S U!
 GetReview                S A U!
 ReviewClaim              A

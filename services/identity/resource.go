@@ -13,6 +13,8 @@ const (
 	Policy             = "Policy"
 	Member             = "Member"
 	PriorAuthorization = "PriorAuthorization"
+	EditTable          = "EditTable"
+	Provider           = "Provider"
 	Ledger             = "Ledger"
 	SubjectKey         = "SubjectKey"
 )

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/services/ledger"
@@ -28,6 +29,8 @@ type child struct {
 	DataDir string
 	KeyFile string
 	Life    int
+	// Node makes it a node of a cluster that serves others, if not empty.
+	Node string
 }
 
 func (c child) config() ledger.Config {
@@ -57,18 +60,21 @@ func childMain(raw string) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
+	if c.Node != "" {
+		return clusterMain(ctx, c)
+	}
 	n, err := ledger.Open(ctx, c.config())
 	if err != nil {
 		return err
 	}
 	var mu sync.Mutex
-	var wg sync.WaitGroup
+	var wg errgroup.Group
 	for caller := range 8 {
-		wg.Go(func() {
-			for i := int64(-1); ctx.Err() == nil; i++ {
+		wg.Go(func() error {
+			for i := int64(-1); ; i++ {
 				res, err := n.Handler().Append(ctx, claim(1000*c.Life+caller, i))
 				if err != nil {
-					return
+					return err
 				}
 				mu.Lock()
 				fmt.Println(1000*c.Life+caller, i, res.Position.Shard, res.Position.Index)
@@ -76,8 +82,7 @@ func childMain(raw string) error {
 			}
 		})
 	}
-	wg.Wait()
-	return ctx.Err()
+	return wg.Wait()
 }
 
 // Given a node that is killed again and again while it appends and seals,

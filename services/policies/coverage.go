@@ -3,6 +3,7 @@ package policies
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -27,6 +28,17 @@ type Member struct {
 	PayerID    string
 	Spans      []Span // in order of start, without overlap
 	Revision   int64  // of the last event; -1 before the first
+	// Ended is the end date of the last termination; empty: none, or coverage
+	// was granted since.
+	Ended string
+	// AliasOf names the person whom this id also stands for; such a stream
+	// holds nothing else.
+	AliasOf string
+	// Recorded is when the last event was, Before the state it found, nil
+	// before the first: what was known at a time is found by walking back.
+	// Both are kept by EvolveAt.
+	Recorded time.Time
+	Before   *Member
 }
 
 // NewMember is the state before the first event.
@@ -44,10 +56,70 @@ func (m Member) Evolve(event proto.Message, revision uint64) Member {
 			PolicyID: e.GetPolicyId(), Period: PeriodOf(e.GetCoverage()), Relationship: e.GetRelationshipCode(),
 			OtherPayerPrimary: e.GetOtherPayerPrimary(), Revision: revision,
 		})
+		m.Ended = ""
 	case *eventsv1.MemberTerminated:
-		m.Spans = m.endedAfter(e.GetEndDate(), revision)
+		m.Spans, m.Ended = m.endedAfter(e.GetEndDate(), revision), e.GetEndDate()
+	case *eventsv1.MemberReinstated:
+		m.Spans, m.Ended = m.resumed(Span{
+			PolicyID: e.GetPolicyId(), Period: PeriodOf(e.GetCoverage()), Relationship: e.GetRelationshipCode(),
+			OtherPayerPrimary: e.GetOtherPayerPrimary(), Revision: revision,
+		}), ""
+	case *eventsv1.MemberAliased:
+		m.Subject, m.AliasOf = e.GetSubject(), e.GetAliasOf()
 	}
 	return m
+}
+
+// EvolveAt is Evolve of an event recorded at a time; the state it found stays
+// reachable by KnownAt.
+func (m Member) EvolveAt(event proto.Message, revision uint64, recorded time.Time) Member {
+	next := m.Evolve(event, revision)
+	next.Recorded, next.Before = recorded, nil
+	if m.Revision >= 0 {
+		next.Before = &m
+	}
+	return next
+}
+
+// KnownAt returns the state as it was known at a time: that of the last event
+// recorded until then; false when there was none. Coverage has two times: the
+// days it is for stand in its spans, and this asks what was known of them.
+func (m *Member) KnownAt(at time.Time) (*Member, bool) {
+	for m != nil && m.Recorded.After(at) {
+		m = m.Before
+	}
+	return m, m != nil
+}
+
+// resumed returns the spans with s added; where it follows a span of the same
+// policy without a gap, as that span's continuation.
+func (m Member) resumed(s Span) []Span {
+	for _, have := range m.Spans {
+		if have.PolicyID == s.PolicyID && have.Period.End != "" && DayAfter(have.Period.End) == s.Period.Start {
+			s.Period.Start = have.Period.Start
+			break
+		}
+	}
+	return m.with(s)
+}
+
+// On returns the span that covers a day.
+func (m Member) On(day string) (Span, bool) {
+	i := slices.IndexFunc(m.Spans, func(s Span) bool { return s.Period.Contains(day) })
+	if i < 0 {
+		return Span{}, false
+	}
+	return m.Spans[i], true
+}
+
+// Subscribes tells whether the person is, or last was, the subscriber.
+func (m Member) Subscribes() bool {
+	for at := &m; at != nil; at = at.Before {
+		if n := len(at.Spans); n > 0 {
+			return at.Spans[n-1].Relationship == "18"
+		}
+	}
+	return false
 }
 
 // with returns the spans with s added. A span of the same policy and first

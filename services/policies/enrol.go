@@ -48,7 +48,7 @@ func (h *Handler) EnrollMembers(ctx context.Context, req *policiesv1.EnrollMembe
 			Message: fmt.Sprintf("a batch has a request_id and between 1 and %d enrolments", maxEnrollments), Fix: "split the batch"})
 	}
 	b := &batch{h: h, requestID: req.GetRequestId(), results: make([]*policiesv1.EnrollmentResult, len(req.GetEnrollments())),
-		policies: map[string]policyAnswer{}, latest: map[uint32]eventstore.Position{}}
+		policies: map[string]policyAnswer{}, ages: map[string]uint32{}, latest: map[uint32]eventstore.Position{}}
 	for i := range b.results {
 		b.results[i] = &policiesv1.EnrollmentResult{}
 	}
@@ -80,6 +80,7 @@ type batch struct {
 	requestID string
 	results   []*policiesv1.EnrollmentResult
 	policies  map[string]policyAnswer // policies of this batch, loaded and authorised once
+	ages      map[string]uint32       // age limits by plan and day
 	latest    map[uint32]eventstore.Position
 }
 
@@ -118,6 +119,18 @@ func (b *batch) accept(ctx context.Context, all []*policiesv1.Enrollment) ([]*en
 			return nil, err
 		}
 		payer := policy.GetPayerId()
+		coverage := PeriodOf(e.GetCoverage())
+		if e.GetRelationshipCode() == "19" && !e.GetDisabled() {
+			limit, err := b.ageLimit(ctx, policy, coverage.Start)
+			if err != nil {
+				return nil, err
+			}
+			left := true
+			if coverage, left = agedOut(limit, e.GetBirthDate(), coverage); !left {
+				b.refuse(i, invalid([]problem.Problem{agedOutProblem()}))
+				continue
+			}
+		}
 		subject := b.h.Index.Person(payer, e.GetMemberId(), e.GetBirthDate(), e.GetFirstName())
 		stream := MemberStream(subject)
 		id := commitID(b.requestID, stream)
@@ -131,7 +144,7 @@ func (b *batch) accept(ctx context.Context, all []*policiesv1.Enrollment) ([]*en
 				subject: subject, subscriber: b.h.Index.Subscriber(payer, e.GetMemberId()),
 				birthIndex:  b.h.Index.BirthIndex(payer, e.GetMemberId(), e.GetBirthDate()),
 				personIndex: b.h.Index.PersonIndex(payer, e.GetMemberId(), e.GetBirthDate(), e.GetFirstName()),
-				policy:      policy, coverage: PeriodOf(e.GetCoverage()), relationship: e.GetRelationshipCode(),
+				policy:      policy, coverage: coverage, relationship: e.GetRelationshipCode(),
 				otherPayerPrimary: e.GetOtherPayerPrimary(),
 			},
 		})
@@ -156,6 +169,20 @@ func (b *batch) policy(ctx context.Context, id string) (*policiesv1.Policy, erro
 	return policy, err
 }
 
+// ageLimit is the dependants' age limit of a policy's plan on a day, loaded once.
+func (b *batch) ageLimit(ctx context.Context, policy *policiesv1.Policy, day string) (uint32, error) {
+	key := policy.GetPlanId() + "@" + day
+	limit, ok := b.ages[key]
+	if ok {
+		return limit, nil
+	}
+	limit, err := b.h.ageLimit(ctx, policy, day)
+	if err == nil {
+		b.ages[key] = limit
+	}
+	return limit, err
+}
+
 // round takes each person's next enrolment one step: read where needed,
 // decide, seal, append all. It returns what has to go again.
 func (b *batch) round(ctx context.Context, pending []*enrolment) ([]*enrolment, error) {
@@ -176,6 +203,13 @@ func (b *batch) round(ctx context.Context, pending []*enrolment) ([]*enrolment, 
 	var commits []eventstore.Commit
 	var sent []*enrolment
 	for i, e := range now {
+		if m := foldMember(streams[i]); m.AliasOf != "" {
+			// Name or birth date were corrected to these: the person has another stream.
+			e.command.subject, e.stream = m.AliasOf, MemberStream(m.AliasOf)
+			e.commitID = commitID(b.requestID, e.stream) + "#" + strconv.Itoa(e.index)
+			later = append(later, e)
+			continue
+		}
 		commit, ok, err := b.decide(ctx, e, streams[i])
 		if err != nil {
 			if p := problem.As(err); p.Kind == problem.Unavailable || p.Kind == problem.Internal {

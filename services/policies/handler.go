@@ -12,6 +12,7 @@ import (
 
 	eventsv1 "github.com/probity-health/probity/proto/probity/events/v1"
 	policiesv1 "github.com/probity-health/probity/proto/probity/policies/v1"
+	"github.com/probity-health/probity/proto/probity/policies/v1/policiesv1connect"
 	"github.com/probity-health/probity/services/eventstore"
 	"github.com/probity-health/probity/services/identity"
 	"github.com/probity-health/probity/services/keys"
@@ -54,6 +55,18 @@ type Directory interface {
 	MembersByBirth(birthIndex []byte) []Member
 	// Knows tells whether the person has ever been enrolled.
 	Knows(subject string) bool
+	// Family returns the persons ever enrolled under a card, by subject.
+	Family(subscriber string) []Member
+	// DependsOn returns the card that the holder of a dependant's own card
+	// depends on; false for any other card. Both are hashed.
+	DependsOn(ownCard string) (subscriber string, dependent bool)
+	// PoliciesOf returns a payer's policies of a group, by id; of all groups when it is empty.
+	PoliciesOf(payerID, groupNumber string) []*policiesv1.Policy
+	// EditTables returns the versions of a payer's tables of claim edits.
+	EditTables(payerID string) []*policiesv1.EditTableVersion
+	// Affected counts the persons, and their families, who are covered under
+	// the plan on any day of a period.
+	Affected(planID string, period Period) (persons, families int)
 	// WaitFor returns once the commits named by the token are applied, or when ctx ends.
 	WaitFor(ctx context.Context, token string) error
 }
@@ -78,6 +91,7 @@ type Deps struct {
 // writes, so any number may run beside each other.
 type Handler struct {
 	Deps
+	policiesv1connect.UnimplementedPoliciesServiceHandler
 
 	mu      sync.Mutex                     // guards written
 	written map[uint32]eventstore.Position // highest commit of ours, a shard: what lookups wait for

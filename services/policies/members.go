@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -62,7 +63,7 @@ func (h *Handler) authorizeTermination(ctx context.Context, m Member, subject st
 func foldMember(events []eventstore.Recorded) Member {
 	m := NewMember()
 	for _, r := range events {
-		m = m.Evolve(r.Event, r.Revision)
+		m = m.EvolveAt(r.Event, r.Revision, r.RecordedTime)
 	}
 	return m
 }
@@ -80,7 +81,10 @@ func (h *Handler) LookupMember(ctx context.Context, req *policiesv1.LookupMember
 	if err != nil {
 		return nil, err
 	}
-	newest := m.Spans[len(m.Spans)-1]
+	newest, ok := lastSpan(m)
+	if !ok {
+		return nil, unknownMember()
+	}
 	policy, err := h.policy(ctx, newest.PolicyID)
 	if err != nil {
 		return nil, err
@@ -137,9 +141,11 @@ func (h *Handler) RecordPriorAuthorization(ctx context.Context, req *policiesv1.
 		requestID: req.GetRequestId(),
 		stream:    stream,
 		decide: func(ctx context.Context, events []eventstore.Recorded) ([]proto.Message, error) {
-			c := authorize{numberIndex: number, subject: m.Subject, payerID: want.GetPayerId(), units: want.GetUnits(), effective: PeriodOf(want.GetEffective())}
-			existing := authorizationOf(events)
+			c := authorize{numberIndex: number, subject: m.Subject, payerID: want.GetPayerId(), units: want.GetUnits(), effective: PeriodOf(want.GetEffective()),
+				npis: want.GetNpis(), cancelled: want.GetStatus() == "cancelled"}
+			existing, place := authorizationOf(events), place
 			if existing != nil {
+				place.Revision = uint64(len(events) - 1)
 				same, err := h.sealedSame(ctx, place, existing.GetAuthorization(), plaintext)
 				if err != nil {
 					return nil, err
@@ -150,6 +156,7 @@ func (h *Handler) RecordPriorAuthorization(ctx context.Context, req *policiesv1.
 			if err != nil || len(decided) == 0 {
 				return decided, err
 			}
+			place.Revision = uint64(len(events))
 			box, err := h.Sealer.Seal(ctx, m.Subject, place, plaintext)
 			if err != nil {
 				return nil, sealing(err)
@@ -162,7 +169,9 @@ func (h *Handler) RecordPriorAuthorization(ctx context.Context, req *policiesv1.
 			if !ok || e.GetSubject() != m.Subject {
 				return false, nil
 			}
-			return h.sealedSame(ctx, place, e.GetAuthorization(), plaintext)
+			at := place
+			at.Revision = r.Revision
+			return h.sealedSame(ctx, at, e.GetAuthorization(), plaintext)
 		},
 	})
 	if err != nil {
@@ -177,7 +186,7 @@ func authorizationStream(numberIndex []byte) string {
 }
 
 func authorizationOf(events []eventstore.Recorded) *eventsv1.PriorAuthorizationRecorded {
-	for _, r := range events {
+	for _, r := range slices.Backward(events) {
 		if e, ok := r.Event.(*eventsv1.PriorAuthorizationRecorded); ok {
 			return e
 		}

@@ -32,6 +32,7 @@ type recorded struct {
 	revision  uint64
 	token     string
 	unchanged bool // nothing was appended: the state was so already, or the request had been answered
+	answered  bool // the request had been answered
 }
 
 // commitID scopes the caller's request id to one stream, so that two tenants
@@ -50,7 +51,7 @@ func (h *Handler) record(ctx context.Context, w work) (recorded, error) {
 		if !found {
 			return false, nil
 		}
-		out = recorded{revision: r.Revision, token: r.Position.Token(), unchanged: true}
+		out = recorded{revision: r.Revision, token: r.Position.Token(), unchanged: true, answered: true}
 		if same, err := w.says(ctx, r); err != nil || same {
 			return true, err
 		}
@@ -70,6 +71,10 @@ func (h *Handler) record(ctx context.Context, w work) (recorded, error) {
 			return eventstore.Commit{}, err
 		}
 		if len(decided) == 0 {
+			if len(events) == 0 { // nothing is there and nothing was asked for
+				out = recorded{unchanged: true}
+				return eventstore.Commit{}, nil
+			}
 			last := events[len(events)-1]
 			out = recorded{revision: last.Revision, token: last.Position.Token(), unchanged: true}
 			return eventstore.Commit{}, nil
@@ -149,6 +154,7 @@ func problemProtos(err error, prefix, requestID string) []*problemv1.Problem {
 	for i, p := range e.Problems {
 		out[i] = &problemv1.Problem{
 			RuleId: p.RuleID, FieldPath: p.FieldPath, X12Path: p.X12Path, Code: p.Code, Message: p.Message, Fix: p.Fix,
+			Line: uint32(p.Line), Column: uint32(p.Column),
 			Retryable: e.Retryable(), RequestId: requestID, Kind: string(e.Kind),
 		}
 	}

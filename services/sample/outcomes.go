@@ -29,7 +29,7 @@ func Outcomes() []Outcome {
 			"nobody is enrolled under this card"},
 		{"SMPL-0005", "denied", 19000, 0, 0, 0, []string{"CO-29"},
 			"received after the plan's 45 days"},
-		{"SMPL-0006", "paid", 11000, 3800, 1800, 2000, []string{"PR-3", "CO-18"},
+		{"SMPL-0006", "paid", 11000, 3800, 1800, 2000, []string{"PR-3", "OA-18"},
 			"the second line repeats the first"},
 		{"SMPL-0007", "paid", 13000, 9000, 7500, 1500, []string{"PR-3"},
 			"HMO visit at a $15 copay"},

@@ -1,6 +1,7 @@
 package adjudication
 
 import (
+	"errors"
 	"strings"
 
 	"github.com/probity-health/probity/services/money"
@@ -145,15 +146,34 @@ type Posting struct {
 // Accumulators is a family's sums. A missing key is zero; a nil map may be read.
 type Accumulators map[Key]int64
 
-// Post adds postings; on overflow it stops and returns money.ErrOverflow
-// with the earlier ones applied, so the snapshot must then be thrown away.
+// ErrNegative says that postings would leave an accumulator below zero, so something
+// would be given back that was never taken.
+var ErrNegative = errors.New("adjudication: an accumulator would go below zero")
+
+// Post adds postings, all or none. It returns money.ErrOverflow where a sum
+// would leave the range and ErrNegative where one that these postings lower
+// would end below zero; on the way it may, because a reversal and the new
+// decision post together.
 func (a Accumulators) Post(postings ...Posting) error {
+	after := make(Accumulators, len(postings))
 	for _, p := range postings {
-		sum, err := money.Add(money.Cents(a[p.Key]), money.Cents(p.Amount))
+		was, moved := after[p.Key]
+		if !moved {
+			was = a[p.Key]
+		}
+		sum, err := money.Add(money.Cents(was), money.Cents(p.Amount))
 		if err != nil {
 			return err
 		}
-		a[p.Key] = int64(sum)
+		after[p.Key] = int64(sum)
+	}
+	for k, sum := range after {
+		if sum < 0 && sum < a[k] {
+			return ErrNegative
+		}
+	}
+	for k, sum := range after {
+		a[k] = sum
 	}
 	return nil
 }

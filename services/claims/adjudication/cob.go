@@ -88,11 +88,14 @@ func (r *run) lineShare(l *line, amount money.Cents) money.Cents {
 }
 
 // afterPriorPayers cuts the split to what the patient still owed: this plan
-// pays at most that, and no more than it would have paid alone. What earlier
-// payers paid or wrote off of the allowed amount is OA-23.
+// pays at most that, and no more than it would have paid alone. Everything
+// that earlier payers paid or adjusted off the charge is OA-23, and this
+// plan's own reductions are left only as far as they go beyond it: CARC 45
+// may not repeat what a prior payer's adjudication took (X12's notes to CARC
+// 23 and 45).
 func (r *run) afterPriorPayers(l *line, s *split, owed money.Cents) {
 	base := min(owed, l.out.Allowed)
-	s.priorPayers = l.out.Allowed - base
+	s.priorPayers = l.Charge - owed
 	s.paid = min(s.paid, base)
 	// What remains the patient's keeps the reasons in the order they arose.
 	patient := base - s.paid
@@ -105,19 +108,20 @@ func (r *run) afterPriorPayers(l *line, s *split, owed money.Cents) {
 	take(&s.coinsurance)
 	take(&s.overLimit)
 
-	// Out of network the excess over the allowed amount is the patient's only
-	// as far as the earlier payers left it so. The rest joins OA-23, because a
-	// reason may stand only once in a line's group (835 TR3, CAS).
-	kept := l.out.Adjustments[:0]
-	for _, a := range l.out.Adjustments {
-		if a.RuleID == rules[priceAboveAllowedOut].ID {
-			still := min(a.Amount, max(0, owed-l.out.Allowed))
-			s.priorPayers += a.Amount - still
-			if a.Amount = still; still == 0 {
-				continue
+	// The excess over the allowed amount gives way first, then the others.
+	taken := s.priorPayers
+	for _, excess := range []bool{true, false} {
+		kept := l.out.Adjustments[:0]
+		for _, a := range l.out.Adjustments {
+			if (a.CARC == rules[priceAboveAllowed].CARC) == excess {
+				off := min(taken, a.Amount)
+				taken -= off
+				if a.Amount -= off; a.Amount == 0 {
+					continue
+				}
 			}
+			kept = append(kept, a)
 		}
-		kept = append(kept, a)
+		l.out.Adjustments = kept
 	}
-	l.out.Adjustments = kept
 }

@@ -91,7 +91,13 @@ func TestTheIndexFindsTheFirstBenefitThatMatches(t *testing.T) {
 		for i := range rapid.IntRange(1, 8).Draw(t, "benefits") {
 			b := Benefit{Name: "b" + itoa(i)}
 			for range rapid.IntRange(0, 4).Draw(t, "ranges") {
-				from, to := code.Draw(t, "from"), code.Draw(t, "to")
+				from := code.Draw(t, "from")
+				to := strings.Map(func(c rune) rune { // the ends of a range have the same letters
+					if c == 'A' {
+						return c
+					}
+					return rapid.SampledFrom([]rune("0123")).Draw(t, "digit")
+				}, from)
 				if from > to {
 					from, to = to, from
 				}
@@ -133,11 +139,47 @@ func named(ranges []string, code string) bool {
 		if !ranged {
 			to = from
 		}
-		if len(code) == len(from) && from <= code && code <= to {
+		if len(code) == len(from) && letters(code) == letters(from) && from <= code && code <= to {
 			return true
 		}
 	}
 	return len(ranges) == 0
+}
+
+// letters is a code with its digits made alike.
+func letters(code string) string {
+	return strings.Map(func(c rune) rune {
+		if '0' <= c && c <= '9' {
+			return '#'
+		}
+		return c
+	}, code)
+}
+
+// Category II and III codes are written with a letter behind; as text 3008F
+// would lie between two surgical codes.
+func TestARangeHoldsOnlyCodesShapedLikeItsEnds(t *testing.T) {
+	for _, c := range []struct {
+		within, code string
+		want         bool
+	}{
+		{"10004-69990", "27447", true}, {"10004-69990", "3008F", false}, {"10004-69990", "0101T", false},
+		{"0001F-0010F", "0002F", true}, {"0001F-0010F", "0002U", false}, {"J0120-J9999", "J1550", true}, {"J0120-J9999", "K0001", false},
+	} {
+		r, err := parseRange(c.within)
+		if err != nil {
+			t.Fatal(err)
+		}
+		key, _ := rangeKeyOf(c.code)
+		if r.contains(key) != c.want {
+			t.Errorf("%s in %s: %v", c.code, c.within, !c.want)
+		}
+	}
+	for _, bad := range []string{"J0120-K9999", "0001F-99999", "99213-9921", "99215-99202"} {
+		if _, err := parseRange(bad); err == nil {
+			t.Errorf("%s is read", bad)
+		}
+	}
 }
 
 func contains(list []string, s string) bool {
@@ -303,5 +345,47 @@ func TestEveryRuleHasItsCodes(t *testing.T) {
 	}
 	if _, ok := ruleByID("no.such"); ok {
 		t.Error("a rule that doesn't exist is found")
+	}
+}
+
+// What would leave an accumulator below zero is refused, and then nothing of
+// it is posted.
+func TestPostingsAreAllOrNone(t *testing.T) {
+	own := Key{Scope: Individual, Kind: Deductible, Network: InNetwork, PlanYear: 1, Subject: anna}
+	family := Key{Scope: Family, Kind: Deductible, Network: InNetwork, PlanYear: 1}
+	a := Accumulators{own: 100, family: 50}
+	if err := a.Post(Posting{own, -100}, Posting{family, -51}); !errors.Is(err, ErrNegative) || a[own] != 100 || a[family] != 50 {
+		t.Errorf("%v leaves %v", err, a)
+	}
+	if err := a.Post(Posting{own, 5}, Posting{family, math.MaxInt64}); !errors.Is(err, money.ErrOverflow) || a[own] != 100 || a[family] != 50 {
+		t.Errorf("%v leaves %v", err, a)
+	}
+	if err := a.Post(Posting{family, -51}, Posting{family, 20}); err != nil || a[family] != 19 {
+		t.Errorf("below zero only on the way: %v leaves %v", err, a)
+	}
+	below := Accumulators{own: -10}
+	if err := below.Post(Posting{own, 4}); err != nil || below[own] != -6 {
+		t.Errorf("mending an old wrong: %v leaves %v", err, below)
+	}
+}
+
+func TestAClaimHasAtMost999Lines(t *testing.T) {
+	for n, want := range map[int]string{999: "", 1000: "claim.lines"} {
+		in := visit99213()
+		lines := make([]Line, n)
+		for i := range lines {
+			lines[i] = given("80053", 1_00+money.Cents(i), 1)
+		}
+		serve(in, lines...)
+		replan(in, func(p *PlanSpec) { p.ReviewAbove = 0 })
+		d := Adjudicate(in)
+		sound(t, in, &d)
+		got := ""
+		if len(d.Lines[n-1].Adjustments) > 0 && d.Lines[n-1].Denied {
+			got = d.Lines[n-1].Adjustments[0].RuleID
+		}
+		if got != want {
+			t.Errorf("%d lines end in %q, want %q", n, got, want)
+		}
 	}
 }

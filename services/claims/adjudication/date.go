@@ -60,7 +60,16 @@ func (d Date) String() string {
 		return ""
 	}
 	y, m, day := d.civil()
-	return fmt.Sprintf("%04d-%02d-%02d", y, int(m), day)
+	if y < 0 || y > 9999 {
+		return fmt.Sprintf("%04d-%02d-%02d", y, int(m), day)
+	}
+	text := [10]byte{4: '-', 7: '-'}
+	for i := 3; i >= 0; i-- {
+		text[i], y = byte('0'+y%10), y/10
+	}
+	text[5], text[6] = byte('0'+m/10), byte('0'+m%10)
+	text[8], text[9] = byte('0'+day/10), byte('0'+day%10)
+	return string(text[:])
 }
 
 func (d Date) civil() (year int, month time.Month, day int) {

@@ -120,7 +120,7 @@ func repeats(r *run) {
 		s := r.service(l)
 		again := slices.ContainsFunc(l.Modifiers, codes.RepeatService)
 		if !again && r.inClaim(i, &s) {
-			r.out.Duplicate = true
+			r.out.Duplicate, l.repeated = true, true
 			r.deny(l, duplicateInClaim, "")
 			continue
 		}
@@ -149,7 +149,8 @@ func (r *run) inHistory(l *line, s *service, again bool) {
 	doubt := false
 	for i := range r.in.History {
 		h := &r.in.History[i]
-		if !h.Allowed || h.Subject != r.in.Member.Subject || h.ServiceDate > s.to || h.Procedure != s.code {
+		if !h.Allowed || h.ServiceDate > s.to || max(h.ServiceDate, h.ServiceEndDate) < s.from || h.Procedure != s.code ||
+			h.Subject != r.in.Member.Subject {
 			continue
 		}
 		o := h.service()
@@ -159,7 +160,7 @@ func (r *run) inHistory(l *line, s *service, again bool) {
 			if r.out.DuplicateOf == "" {
 				r.out.DuplicateOf = h.ClaimID
 			}
-			r.out.Duplicate = true
+			r.out.Duplicate, l.repeated = true, true
 			r.deny(l, duplicateExact, "", Fact{"earlier_line", int64(h.Number)})
 			return
 		case n != 1 || again:

@@ -21,7 +21,12 @@ func (d *Decision) Explain() string {
 				where = fmt.Sprintf("line %d", p.Line)
 			}
 			fmt.Fprintf(&b, "  %s waits [%s; %s if refused]\n    %s\n", where, p.RuleID, codeText(p.CARC, p.RARC), p.Message)
+			explainFacts(&b, p.Facts)
+			for _, id := range p.Related {
+				fmt.Fprintf(&b, "      earlier claim %s\n", id)
+			}
 		}
+		d.Versions.explain(&b)
 		return b.String()
 	}
 	fmt.Fprintf(&b, ", allowed %s, paid %s, patient owes %s", d.Allowed, d.Paid, d.Patient)
@@ -49,7 +54,21 @@ func (d *Decision) Explain() string {
 		}
 		b.WriteString("\n")
 	}
+	d.Versions.explain(&b)
 	return b.String()
+}
+
+// explain names what the decision read, so that whoever doubts it can read the same.
+func (v *Versions) explain(b *strings.Builder) {
+	fmt.Fprintf(b, "  by rules %s", v.Engine)
+	for _, read := range []struct{ what, version string }{
+		{"plan", v.Plan}, {"contract", v.Contract}, {"fee schedule", v.FeeSchedule}, {"edits", v.Edits}, {"coverage", v.Coverage},
+	} {
+		if read.version != "" {
+			fmt.Fprintf(b, ", %s %s", read.what, read.version)
+		}
+	}
+	fmt.Fprintf(b, ", accumulators at %d, received %s\n", v.AccumulatorsRevision, v.ReceivedDate)
 }
 
 func (l *LineDecision) explain(b *strings.Builder) {
@@ -69,9 +88,18 @@ func (l *LineDecision) explain(b *strings.Builder) {
 			b.WriteString("; " + a.Clause)
 		}
 		b.WriteString("]\n")
-		for _, f := range a.Facts {
-			fmt.Fprintf(b, "      %s = %s\n", f.Key, f.Text())
+		for _, remark := range a.RARCs {
+			if text, ok := codes.RARC(remark); ok {
+				fmt.Fprintf(b, "      %s: %s\n", remark, text)
+			}
 		}
+		explainFacts(b, a.Facts)
+	}
+}
+
+func explainFacts(b *strings.Builder, facts []Fact) {
+	for _, f := range facts {
+		fmt.Fprintf(b, "      %s = %s\n", f.Key, f.Text())
 	}
 }
 

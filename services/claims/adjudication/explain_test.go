@@ -2,9 +2,11 @@ package adjudication
 
 import (
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -78,6 +80,7 @@ func TestAnExplanationHoldsNoHealthData(t *testing.T) {
 	in := visit99213()
 	serve(in, given("45378", 1200_00, 1, "59"), given("70551", 450_00, 1), given("G0108", 50_00, 1))
 	in.Claim.Diagnoses[0].Code = "J069"
+	in.Versions.Coverage = "member-sub_opaque@1"
 	d := Adjudicate(in)
 	text := d.Explain()
 	for _, secret := range []string{"45378", "70551", "G0108", "J069", anna, lakeside, "2026-03-10"} {
@@ -103,7 +106,8 @@ func TestEveryFactNamesItsUnit(t *testing.T) {
 }
 
 // fourLines is the benchmark's claim: an ordinary clinic visit with three
-// tests, halfway through a family's year.
+// tests, halfway through a family's year, under a plan with rules of its own
+// and reference edits of a size like CMS's.
 func fourLines() *Input {
 	in := visit99213()
 	met(in, Deductible, InNetwork, 480_00, 700_00)
@@ -112,8 +116,50 @@ func fourLines() *Input {
 	for i := range 40 {
 		in.History = append(in.History, earlier(func(h *HistoryLine) { h.ServiceDate -= Date(i + 1) }))
 	}
+	replan(in, func(p *PlanSpec) {
+		p.Rules = []PlanRuleSpec{
+			ruleOf(`line.units_milli > 20000`, func(s *PlanRuleSpec) { s.ID, s.Pend = "many_units", true }),
+			ruleOf(`line.procedure == "80053" && line.units_milli > 1000`, func(s *PlanRuleSpec) { s.ID = "one_panel" }),
+			ruleOf(`claim.form == "professional" && claim.diagnoses.exists(d, d.startsWith("Z41"))`, func(s *PlanRuleSpec) { s.ID = "no_ritual"; s.Benefits = []string{"surgery"} }),
+			ruleOf(`coverage.days < 90 && line.network == "in"`, func(s *PlanRuleSpec) { s.ID = "waiting"; s.Benefits = []string{"surgery", "hearing"} }),
+		}
+	})
+	in.Edits = []*Edits{manyEdits()}
 	return in
 }
+
+// manyEdits are half a million pairs and ten thousand unit limits, those of
+// the benchmark's procedures among them.
+var manyEdits = sync.OnceValue(func() *Edits {
+	b := NewEdits("edits_2026q1@1", Period{Start: on("2026-01-01")})
+	add := func(p Pair) {
+		if err := b.Pair(p); err != nil {
+			panic(err)
+		}
+	}
+	for first := range 5000 {
+		for second := range 100 {
+			add(pairOf(fmt.Sprintf("%05d", 10000+first*15), fmt.Sprintf("%05d", 10007+(first*7+second*13)%5900*15), PairModifier, PairIncompatible))
+		}
+	}
+	add(pairOf("11402", "85027", PairNever, PairComponent))
+	add(pairOf("99213", "36415", PairModifier, PairComponent))
+	for i := range 10_000 {
+		if err := b.Limit(UnitLimit{Setting: Practitioner, Procedure: fmt.Sprintf("%05d", 10000+i*9), Units: 2, Indicator: LimitDayAppealable}); err != nil {
+			panic(err)
+		}
+	}
+	for _, procedure := range []string{"80053", "11402"} {
+		if err := b.Limit(UnitLimit{Setting: Practitioner, Procedure: procedure, Units: 1, Indicator: LimitDayAppealable}); err != nil {
+			panic(err)
+		}
+	}
+	e, err := b.Compile()
+	if err != nil {
+		panic(err)
+	}
+	return e
+})
 
 func BenchmarkAdjudicateFourLines(b *testing.B) {
 	in := fourLines()

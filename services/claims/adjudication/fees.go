@@ -23,6 +23,11 @@ type Fee struct {
 	Amount    money.Cents // a unit
 	Surgical  bool        // multiple-procedure reduction applies
 	MaxUnits  int64       // payable a line; 0: no limit
+	// BaseUnits of an anaesthesia procedure, to which the time's are added.
+	BaseUnits int64
+	// TypicalMinutes of the provider's own time a unit; 0 is not known. Read
+	// for no price, only to tell an impossible day.
+	TypicalMinutes int64
 }
 
 // FeeSchedule is a compiled fee schedule: immutable, safe to share.
@@ -58,7 +63,8 @@ func CompileFeeSchedule(spec FeeScheduleSpec) (*FeeSchedule, error) {
 		if _, twice := s.fees[key]; twice {
 			return nil, fmt.Errorf("adjudication: fee schedule %s: fees[%d] prices %s a second time", spec.Version, i, f.Procedure)
 		}
-		if f.Amount < 0 || f.Amount > maxAmount || f.MaxUnits < 0 {
+		if f.Amount < 0 || f.Amount > maxAmount || f.MaxUnits < 0 ||
+			f.BaseUnits < 0 || f.BaseUnits > 100 || f.TypicalMinutes < 0 || f.TypicalMinutes > minutesOfADay {
 			return nil, fmt.Errorf("adjudication: fee schedule %s: fees[%d] is out of range", spec.Version, i)
 		}
 		s.fees[key] = f

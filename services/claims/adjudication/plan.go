@@ -29,6 +29,8 @@ type PlanSpec struct {
 	MultipleProcedureBps int64
 	ReviewAbove          money.Cents // 0: never
 	SequestrationBps     int64
+	// Rules are the plan's own, tried in order on every line of a covered benefit.
+	Rules []PlanRuleSpec
 }
 
 // CostShare is what the patient pays in one network tier.
@@ -68,6 +70,7 @@ type Benefit struct {
 type Plan struct {
 	spec     PlanSpec
 	benefits []benefit
+	rules    []*PlanRule
 	// starts are the lowest codes of elementary ranges, ascending; claimed[i]
 	// are the benefits that name the range starts[i] up to starts[i+1], in
 	// the plan's order. unnamed are those that name no procedure.
@@ -79,6 +82,7 @@ type Plan struct {
 type benefit struct {
 	Benefit
 	revenue []codeRange
+	rules   []*PlanRule // those that apply to the benefit's lines, in the plan's order
 	// Clauses are built once: every decision quotes them.
 	clause, clauseCopay, clauseCoinsurance string
 	clauseVisits, clauseDollars            string
@@ -149,6 +153,10 @@ func CompilePlan(spec PlanSpec) (*Plan, error) {
 		}
 	}
 
+	if err := p.compileRules(spec.Rules); err != nil {
+		return nil, fmt.Errorf("adjudication: plan %s: %w", spec.Version, err)
+	}
+
 	// Sweep the codes from low to high, keeping who is open, and cut a piece
 	// wherever that changes.
 	slices.SortFunc(edges, func(a, b edge) int {
@@ -188,6 +196,38 @@ func CompilePlan(spec PlanSpec) (*Plan, error) {
 	return p, nil
 }
 
+// maxPlanRules bounds what one line may cost to decide.
+const maxPlanRules = 200
+
+// compileRules compiles the plan's rules and hangs each on its benefits.
+func (p *Plan) compileRules(specs []PlanRuleSpec) error {
+	if len(specs) > maxPlanRules {
+		return fmt.Errorf("rules: %d, more than %d", len(specs), maxPlanRules)
+	}
+	p.spec.Rules = nil // the compiled ones are read
+	for i, spec := range specs {
+		if slices.ContainsFunc(specs[:i], func(s PlanRuleSpec) bool { return s.ID == spec.ID }) {
+			return fmt.Errorf("rules[%d].id is used twice", i)
+		}
+		rule, err := CompilePlanRule(spec)
+		if err != nil {
+			return err
+		}
+		p.rules = append(p.rules, rule)
+		for _, name := range spec.Benefits {
+			if !slices.ContainsFunc(p.benefits, func(b benefit) bool { return b.Name == name }) {
+				return fmt.Errorf("rules.%s.benefits names %q, which the plan hasn't", spec.ID, name)
+			}
+		}
+		for b := range p.benefits {
+			if len(spec.Benefits) == 0 || slices.Contains(spec.Benefits, p.benefits[b].Name) {
+				p.benefits[b].rules = append(p.benefits[b].rules, rule)
+			}
+		}
+	}
+	return nil
+}
+
 // ID returns the plan's id, Version its version.
 func (p *Plan) ID() string { return p.spec.ID }
 
@@ -220,7 +260,7 @@ func newBenefit(b Benefit) benefit {
 // benefitFor returns the first benefit whose match holds, or nil.
 func (p *Plan) benefitFor(procedure, placeOfService, revenueCode string) *benefit {
 	var named []int32
-	if key, ok := keyOf(procedure); ok {
+	if key, ok := rangeKeyOf(procedure); ok {
 		where, exact := slices.BinarySearch(p.starts, key)
 		if !exact {
 			where--
@@ -251,7 +291,7 @@ func (b *benefit) matches(placeOfService, revenueCode string) bool {
 	if len(b.revenue) == 0 {
 		return true
 	}
-	key, ok := keyOf(revenueCode)
+	key, ok := rangeKeyOf(fullRevenueCode(revenueCode))
 	return ok && slices.ContainsFunc(b.revenue, func(r codeRange) bool { return r.contains(key) })
 }
 
@@ -327,8 +367,7 @@ func orWhole(bps int64) int64 {
 	return bps
 }
 
-// codeKey orders codes by length, then by their characters, so that a range
-// holds only codes shaped like its ends.
+// codeKey is a code of one to five characters as a number.
 type codeKey uint64
 
 // keyOf packs a code of one to five characters.
@@ -343,6 +382,48 @@ func keyOf(code string) (codeKey, bool) {
 	return key, true
 }
 
+// code is the text that keyOf packed.
+func (k codeKey) code() string {
+	var b [5]byte
+	n := min(int(k>>40), len(b))
+	for i := range n {
+		b[i] = byte(k >> (32 - 8*i))
+	}
+	return string(b[:n])
+}
+
+// rangeKeyOf packs a code so that a range holds only codes shaped like its
+// ends: length, then which characters are letters, then the letters, then the
+// digits. Category II codes (0001F, 3008F) are thus in no range of five digits,
+// though as text they would be.
+func rangeKeyOf(code string) (codeKey, bool) {
+	if len(code) == 0 || len(code) > 5 {
+		return 0, false
+	}
+	var shape, letters, digits codeKey
+	n := 0
+	for i := range len(code) {
+		if c := code[i]; '0' <= c && c <= '9' {
+			digits, n = digits<<8|codeKey(c), n+8
+		} else {
+			letters, shape = letters<<8|codeKey(c), shape|1<<i
+		}
+	}
+	return codeKey(len(code))<<45 | shape<<40 | letters<<n | digits, true
+}
+
+// sameShape tells whether two codes have the same letters at the same places.
+func sameShape(a, b string) bool {
+	for i := range len(a) {
+		digit := '0' <= a[i] && a[i] <= '9' && '0' <= b[i] && b[i] <= '9'
+		if !digit && a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// codeRange is an inclusive range of rangeKeyOf.
 type codeRange struct{ low, high codeKey }
 
 func (r codeRange) contains(k codeKey) bool { return r.low <= k && k <= r.high }
@@ -353,13 +434,15 @@ func parseRange(s string) (codeRange, error) {
 	if !ranged {
 		to = from
 	}
-	low, okLow := keyOf(from)
-	high, okHigh := keyOf(to)
+	low, okLow := rangeKeyOf(from)
+	high, okHigh := rangeKeyOf(to)
 	switch {
 	case !okLow || !okHigh:
 		return codeRange{}, fmt.Errorf("%q is not a code or a range of codes", s)
 	case len(from) != len(to):
 		return codeRange{}, fmt.Errorf("range %q has ends of different length", s)
+	case !sameShape(from, to):
+		return codeRange{}, fmt.Errorf("range %q has ends of different letters", s)
 	case low > high:
 		return codeRange{}, fmt.Errorf("range %q runs backwards", s)
 	}

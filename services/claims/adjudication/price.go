@@ -2,18 +2,21 @@ package adjudication
 
 import "github.com/probity-health/probity/services/money"
 
-// anesthesiaMinutes is how many minutes billed as MJ make one payable unit
-// (CMS Claims Processing Manual, chapter 12, section 50).
-const anesthesiaMinutes = 15
+// capitated denies what the provider is paid for by the head.
+func capitated(r *run, l *line) {
+	if l.contract != nil && l.contract.Capitated {
+		r.deny(l, priceCapitated, "contract.capitated")
+	}
+}
 
 // price sets the allowed amount: the lesser of the charge and the contracted
-// fee for the payable units.
+// fee for the payable units. A line that a facility's rate took in is priced.
 func price(r *run, l *line) {
+	if l.rated {
+		return
+	}
 	schedule, bps := l.plan.spec.FeeScheduleID, int64(whole)
 	switch {
-	case l.contract != nil && l.contract.Capitated:
-		r.deny(l, priceCapitated, "contract.capitated")
-		return
 	case l.contract != nil:
 		bps = orWhole(l.contract.FeeBps)
 		if l.contract.FeeScheduleID != "" {
@@ -28,41 +31,77 @@ func price(r *run, l *line) {
 		return
 	}
 	fee, listed := l.fees.fee(l.Procedure, l.Modifiers)
-	if !listed && l.fees.defaultBps == 0 {
+	switch {
+	case listed:
+		r.priceByFee(l, &fee, bps)
+	case l.fees.defaultBps > 0:
+		l.out.AllowedQuantityMilli = l.QuantityMilli
+		allowed := min(l.billable, portion(l.billable, l.fees.defaultBps*bps, whole*whole))
+		r.allow(l, l.billable, allowed, "feeSchedule.defaultBpsOfCharge",
+			Fact{"charge_bps", l.fees.defaultBps}, Fact{"fee_bps", bps}, Fact{"allowed_cents", int64(allowed)})
+	default:
 		r.deny(l, priceNoRate, "feeSchedule.defaultBpsOfCharge")
-		return
 	}
+}
 
+func (r *run) priceByFee(l *line, fee *Fee, bps int64) {
+	minutes := l.UnitCode == "MJ"
 	unit := int64(1000) // thousandths of a billed quantity that make one payable unit
-	if l.UnitCode == "MJ" {
-		unit *= anesthesiaMinutes
+	if minutes {
+		unit *= 15
 	}
-	quantity, charge := l.QuantityMilli, l.Charge
-	if listed && fee.MaxUnits > 0 && fee.MaxUnits <= maxUnits && quantity > fee.MaxUnits*unit {
+	quantity, charge := l.QuantityMilli, l.billable
+	if fee.MaxUnits > 0 && fee.MaxUnits <= maxUnits && quantity > fee.MaxUnits*unit {
 		quantity = fee.MaxUnits * unit
-		over := portion(l.Charge, l.QuantityMilli-quantity, l.QuantityMilli)
+		over := portion(l.billable, l.QuantityMilli-quantity, l.QuantityMilli)
 		charge -= over
 		r.adjust(l, priceContractUnits, over, "feeSchedule.fees.maxUnits",
 			Fact{"units_milli", l.QuantityMilli}, Fact{"payable_milli", quantity})
 	}
+	l.out.AllowedQuantityMilli = quantity
+	payable := quantity
+	if minutes {
+		payable = timeUnits(quantity)
+	}
+	full, concurrent := portion(fee.Amount, payable*bps, 1000*whole), money.Cents(0)
+	if fee.BaseUnits > 0 {
+		full, concurrent = anesthesia(fee, l.Modifiers, payable, bps)
+		payable += fee.BaseUnits * 1000
+	} else {
+		concurrent = full
+	}
+	full, concurrent = min(charge, full), min(charge, concurrent)
+	if !r.allow(l, charge, full, "feeSchedule.fees",
+		Fact{"fee_cents", int64(fee.Amount)}, Fact{"payable_milli", payable}, Fact{"fee_bps", bps}, Fact{"allowed_cents", int64(full)}) {
+		return
+	}
+	if concurrent < full {
+		r.adjust(l, priceConcurrentAnesthesia, full-concurrent, "feeSchedule.fees.baseUnits", Fact{"before_cents", int64(full)})
+		l.out.Allowed, l.priced = concurrent, concurrent
+	}
+	l.surgical = fee.Surgical
+	l.minutes = fee.TypicalMinutes * l.QuantityMilli
+	if minutes {
+		l.minutes = l.QuantityMilli
+	}
+}
 
+// allow sets a line's allowed amount and gives the rest of the charge up to
+// its reason. Where nothing is allowed the line is denied as included in
+// others: the excess over an allowed amount may not be the whole charge (X12's
+// note to CARC 45).
+func (r *run) allow(l *line, charge, allowed money.Cents, clause string, facts ...Fact) bool {
+	if allowed <= 0 {
+		r.deny(l, priceIncluded, clause, facts...)
+		return false
+	}
 	above := priceAboveAllowed
 	if l.tier == OutOfNetwork {
 		above = priceAboveAllowedOut // no contract binds the provider: the patient's
 	}
-	var allowed money.Cents
-	if listed {
-		allowed = min(charge, portion(fee.Amount, quantity*bps, unit*whole))
-		r.adjust(l, above, charge-allowed, "feeSchedule.fees",
-			Fact{"fee_cents", int64(fee.Amount)}, Fact{"payable_milli", quantity}, Fact{"fee_bps", bps}, Fact{"allowed_cents", int64(allowed)})
-	} else {
-		allowed = min(charge, portion(charge, l.fees.defaultBps*bps, whole*whole))
-		r.adjust(l, above, charge-allowed, "feeSchedule.defaultBpsOfCharge",
-			Fact{"charge_bps", l.fees.defaultBps}, Fact{"fee_bps", bps}, Fact{"allowed_cents", int64(allowed)})
-	}
+	r.adjust(l, above, charge-allowed, clause, facts...)
 	l.out.Allowed, l.priced = allowed, allowed
-	l.out.AllowedQuantityMilli = quantity
-	l.surgical = listed && fee.Surgical
+	return true
 }
 
 // portion is a share that can't leave the range of amounts: a product beyond
@@ -82,44 +121,4 @@ func (r *run) scheduleFor(id string, on Date) *FeeSchedule {
 		}
 	}
 	return nil
-}
-
-// reduceFurtherProcedures pays the day's dearest surgical procedure in full
-// and the others at the plan's share. One allowed on an earlier claim of the
-// same provider and day was paid in full already; so were equals listed first.
-func reduceFurtherProcedures(r *run) {
-	for i := range r.lines {
-		l := &r.lines[i]
-		if !l.open() || !l.surgical || l.plan.spec.MultipleProcedureBps == whole || r.isFirstProcedure(i) {
-			continue
-		}
-		bps := l.plan.spec.MultipleProcedureBps
-		reduced := portion(l.priced, bps, whole)
-		r.adjust(l, priceMultipleProcedure, l.priced-reduced, "multipleProcedureBps",
-			Fact{"before_cents", int64(l.priced)}, Fact{"share_bps", bps})
-		l.out.Allowed = reduced
-	}
-}
-
-func (r *run) isFirstProcedure(i int) bool {
-	l := &r.lines[i]
-	for j := range r.lines {
-		o := &r.lines[j]
-		if j == i || !o.open() || !o.surgical || o.ServiceDate != l.ServiceDate {
-			continue
-		}
-		if o.priced > l.priced || (o.priced == l.priced && j < i) {
-			return false
-		}
-	}
-	for j := range r.in.History {
-		h := &r.in.History[j]
-		if !h.Allowed || h.Subject != r.in.Member.Subject || h.ServiceDate != l.ServiceDate || h.BillingNPI != r.in.Claim.BillingNPI {
-			continue
-		}
-		if fee, ok := l.fees.fee(h.Procedure, h.Modifiers); ok && fee.Surgical {
-			return false
-		}
-	}
-	return true
 }

@@ -6,12 +6,6 @@ import (
 	"github.com/probity-health/probity/services/codes"
 )
 
-// noSurprises is 2022-01-01: from then emergency services of providers
-// without a contract carry in-network cost sharing, need no prior
-// authorisation, and the patient may not be billed above the allowed amount
-// (45 CFR 149.110, 149.410).
-const noSurprises Date = 738156
-
 // knownProvider checks the billing and the rendering provider's numbers, and
 // their standing on the date where the payer has data on it.
 func knownProvider(r *run, l *line) {
@@ -43,35 +37,4 @@ func (r *run) certified(npi string, on Date) bool {
 		}
 	}
 	return true
-}
-
-// network finds the contract and with it the tier, then asks for the referral
-// that the plan wants for a specialist's service.
-func network(r *run, l *line) {
-	l.benefit = l.plan.benefitFor(l.Procedure, r.place(l), l.RevenueCode)
-	emergency := l.Emergency && l.ServiceDate >= noSurprises
-	l.contract = r.contractFor(l)
-	l.tier = InNetwork
-	if l.contract == nil && !emergency {
-		l.tier = OutOfNetwork
-	}
-	l.out.Network = l.tier.String()
-	if l.tier == OutOfNetwork && l.plan.spec.OutOfNetwork == nil {
-		r.deny(l, networkOut, "outOfNetwork")
-		return
-	}
-	if l.plan.spec.ReferralRequired && l.benefit != nil && l.benefit.Specialist && !emergency &&
-		r.in.Claim.ReferralNumber == "" {
-		r.deny(l, networkNoReferral, l.benefit.clauseSpecialist)
-	}
-}
-
-func (r *run) contractFor(l *line) *Contract {
-	for _, c := range r.in.Contracts {
-		if c != nil && c.Period.Contains(l.ServiceDate) &&
-			(len(c.PlanIDs) == 0 || slices.Contains(c.PlanIDs, l.plan.spec.ID)) {
-			return c
-		}
-	}
-	return nil
 }

@@ -25,15 +25,29 @@ func reviewed(r *run) {
 		}
 	}
 	for _, reason := range reasons {
-		why, ok := ruleByID(reason.RuleID)
-		if !ok {
-			why = reviewBenefit
-		}
 		for i := range r.lines {
 			l := &r.lines[i]
 			if !l.out.Denied && (reason.Line == 0 || reason.Line == l.Number) {
-				r.deny(l, why, "")
+				r.refuse(l, reason.RuleID)
 			}
 		}
 	}
+}
+
+// refuse denies a line by the rule that a reviewer upheld: one of the
+// engine's, or one of the line's plan.
+func (r *run) refuse(l *line, id string) {
+	if why, ok := ruleByID(id); ok {
+		r.deny(l, why, "")
+		return
+	}
+	if l.plan != nil {
+		for _, p := range l.plan.rules {
+			if id == p.rule.ID || id == rules[planRuleFailed].ID+"."+p.spec.ID || id == rules[planRuleCost].ID+"."+p.spec.ID {
+				r.denyBy(l, &p.rule, p.clause)
+				return
+			}
+		}
+	}
+	r.deny(l, reviewBenefit, "")
 }

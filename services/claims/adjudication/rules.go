@@ -17,6 +17,7 @@ type rule uint8
 const (
 	claimEmpty rule = iota
 	claimNoReceipt
+	claimLines
 	claimTotal
 	claimAmount
 	adjustmentReplacement
@@ -35,6 +36,18 @@ const (
 	duplicateExact
 	duplicateInClaim
 	duplicateSuspected
+
+	institutionalTypeOfBill
+	institutionalStatement
+	institutionalAdmissionDate
+	institutionalAdmissionType
+	institutionalAdmissionSource
+	institutionalPatientStatus
+	institutionalAttending
+	institutionalAttendingInvalid
+	institutionalOutside
+	institutionalDays
+	institutionalNoncovered
 
 	completeServiceDate
 	completeEndDate
@@ -69,13 +82,26 @@ const (
 	authorizationExceeded
 	authorizationDocument
 
+	unitsLine
+	unitsDayAbsolute
+	unitsDayAppealable
+
+	pairIncompatible
+	pairComponent
+	pairExclusive
+
+	planRuleFailed
+	planRuleCost
+
 	priceCapitated
 	priceNoSchedule
 	priceNoRate
 	priceContractUnits
 	priceAboveAllowed
 	priceAboveAllowedOut
+	priceIncluded
 	priceMultipleProcedure
+	priceConcurrentAnesthesia
 
 	limitVisits
 	limitDollars
@@ -93,6 +119,12 @@ const (
 	reviewThreshold
 	reviewBenefit
 
+	signalUnbundled
+	signalOtherProvider
+	signalImpossibleDay
+	signalDeceased
+	signalInactive
+
 	ruleCount
 )
 
@@ -100,9 +132,10 @@ const (
 var rules = [ruleCount]Rule{
 	claimEmpty:            {"claim.empty", "CO", "16", "M51", "The claim has no service lines; ask the provider for a complete one."},
 	claimNoReceipt:        {"claim.receipt", "CO", "16", "MA130", "The day of receipt isn't known, so timely filing can't be judged; record it."},
+	claimLines:            {"claim.lines", "CO", "16", "MA130", ""},
 	claimTotal:            {"claim.total", "CO", "16", "M54", ""},
 	claimAmount:           {"claim.amount", "CO", "16", "M79", ""},
-	adjustmentReplacement: {"adjustment.replacement", "CO", "16", "N152", "The claim replaces or voids an earlier one; adjust that one by hand."},
+	adjustmentReplacement: {"adjustment.replacement", "CO", "16", "N152", "The claim replaces or voids one that is not decided yet; decide that one first, then approve this one."},
 
 	memberNotOurs:   {"member.not_ours", "CO", "109", "N418", ""},
 	memberNotFound:  {"member.not_found", "PR", "31", "N382", ""},
@@ -115,9 +148,21 @@ var rules = [ruleCount]Rule{
 
 	timelyLate: {"timely.late", "CO", "29", "", ""},
 
-	duplicateExact:     {"duplicate.exact", "CO", "18", "N522", ""},
-	duplicateInClaim:   {"duplicate.in_claim", "CO", "18", "N522", ""},
-	duplicateSuspected: {"duplicate.suspected", "CO", "18", "N522", "The line differs in one point from a service already allowed; decide whether it is the same service."},
+	duplicateExact:     {"duplicate.exact", "OA", "18", "N522", ""},
+	duplicateInClaim:   {"duplicate.in_claim", "OA", "18", "N522", ""},
+	duplicateSuspected: {"duplicate.suspected", "OA", "18", "N522", "The line differs in one point from a service already allowed; decide whether it is the same service."},
+
+	institutionalTypeOfBill:       {"institutional.type_of_bill", "CO", "16", "MA30", ""},
+	institutionalStatement:        {"institutional.statement_period", "CO", "16", "MA31", ""},
+	institutionalAdmissionDate:    {"institutional.admission_date", "CO", "16", "MA40", ""},
+	institutionalAdmissionType:    {"institutional.admission_type", "CO", "16", "MA41", ""},
+	institutionalAdmissionSource:  {"institutional.admission_source", "CO", "16", "MA42", ""},
+	institutionalPatientStatus:    {"institutional.patient_status", "CO", "16", "MA43", ""},
+	institutionalAttending:        {"institutional.attending", "CO", "16", "N253", ""},
+	institutionalAttendingInvalid: {"institutional.attending_npi_invalid", "CO", "207", "N253", ""},
+	institutionalOutside:          {"institutional.outside_statement", "CO", "16", "MA31", ""},
+	institutionalDays:             {"institutional.covered_days", "CO", "16", "MA32", ""},
+	institutionalNoncovered:       {"institutional.noncovered", "PR", "96", "N130", ""},
 
 	completeServiceDate:   {"complete.service_date", "CO", "16", "M52", ""},
 	completeEndDate:       {"complete.end_date", "CO", "16", "M59", ""},
@@ -152,13 +197,26 @@ var rules = [ruleCount]Rule{
 	authorizationExceeded:   {"authorization.exceeded", "CO", "198", "", ""},
 	authorizationDocument:   {"authorization.document", "CO", "252", "N706", "The plan wants a document for this service; ask the provider for it."},
 
-	priceCapitated:         {"price.capitated", "CO", "24", "", ""},
-	priceNoSchedule:        {"price.no_fee_schedule", "CO", "147", "", "No fee schedule version governs the date of service; publish one."},
-	priceNoRate:            {"price.no_rate", "CO", "147", "", ""},
-	priceContractUnits:     {"price.contract_units", "CO", "222", "N362", ""},
-	priceAboveAllowed:      {"price.above_allowed", "CO", "45", "", ""},
-	priceAboveAllowedOut:   {"price.above_allowed_out_of_network", "PR", "45", "", ""},
-	priceMultipleProcedure: {"price.multiple_procedure", "CO", "59", "", ""},
+	unitsLine:          {"units.line", "CO", "151", "N362", ""},
+	unitsDayAbsolute:   {"units.day_absolute", "CO", "151", "N362", ""},
+	unitsDayAppealable: {"units.day_appealable", "CO", "151", "N362", ""},
+
+	pairIncompatible: {"pair.incompatible", "CO", "236", "", ""},
+	pairComponent:    {"pair.component", "CO", "97", "M15", ""},
+	pairExclusive:    {"pair.exclusive", "CO", "231", "", ""},
+
+	planRuleFailed: {"plan_rule.failed", "CO", "216", "", "A rule of the plan could not be evaluated on this claim; decide by the clause and have the rule mended."},
+	planRuleCost:   {"plan_rule.cost", "CO", "216", "", "A rule of the plan took more than its cost limit on this claim; decide by the clause and have the rule mended."},
+
+	priceCapitated:            {"price.capitated", "CO", "24", "", ""},
+	priceNoSchedule:           {"price.no_fee_schedule", "CO", "147", "", "No fee schedule version governs the date of service; publish one."},
+	priceNoRate:               {"price.no_rate", "CO", "147", "", ""},
+	priceContractUnits:        {"price.contract_units", "CO", "222", "N362", ""},
+	priceAboveAllowed:         {"price.above_allowed", "CO", "45", "", ""},
+	priceAboveAllowedOut:      {"price.above_allowed_out_of_network", "PR", "45", "", ""},
+	priceIncluded:             {"price.included", "CO", "97", "M15", ""},
+	priceMultipleProcedure:    {"price.multiple_procedure", "CO", "59", "", ""},
+	priceConcurrentAnesthesia: {"price.concurrent_anesthesia", "CO", "59", "", ""},
 
 	limitVisits:   {"limit.visits", "PR", "119", "", ""},
 	limitDollars:  {"limit.dollars", "PR", "119", "", ""},
@@ -175,6 +233,31 @@ var rules = [ruleCount]Rule{
 
 	reviewThreshold: {"review.threshold", "CO", "216", "", "The charge reaches the plan's review threshold; review the claim."},
 	reviewBenefit:   {"review.benefit", "CO", "216", "", "The plan has every service of this benefit reviewed; review the line."},
+
+	signalUnbundled:     {"signal.unbundled", "CO", "97", "M15", "A part of this service was paid on an earlier claim of the day; decide whether to take that payment back or to refuse this line."},
+	signalOtherProvider: {"signal.other_provider", "CO", "B20", "", "Another provider was paid for the same service to the same person on the same day; find out who gave it."},
+	signalImpossibleDay: {"signal.impossible_day", "CO", "151", "N362", "The provider's services of the day add up to more than a day; ask for the records."},
+	signalDeceased:      {"signal.deceased_provider", "CO", "B7", "", "The service is dated after the provider's death; find out who gave it."},
+	signalInactive:      {"signal.inactive_provider", "CO", "B7", "", "The provider's number was not active on the date of service; find out whether it was in practice."},
+}
+
+// remarkLists holds a list of one for every remark code of the table, so that
+// a decision needn't make its own; they are read only.
+var remarkLists = func() map[string][]string {
+	lists := map[string][]string{}
+	for i := range rules {
+		if code := rules[i].RARC; code != "" && lists[code] == nil {
+			lists[code] = []string{code}
+		}
+	}
+	return lists
+}()
+
+func remarks(code string) []string {
+	if list, ok := remarkLists[code]; ok {
+		return list
+	}
+	return []string{code}
 }
 
 // Rules lists every rule of the engine in the order of its stages.

@@ -225,33 +225,33 @@ func TestOtherPayers(t *testing.T) {
 			in.Member.OtherPayerPrimary, in.Claim.PayerSequence = false, "P"
 		}, "paid\n1 pays 640.00, CO-45 200.00 price.above_allowed, PR-2 160.00 share.coinsurance"},
 		{"the patient owed less than we would have paid", answered(700_00, 100_00),
-			"paid\n1 pays 100.00, CO-45 200.00 price.above_allowed, OA-23 700.00 cob.prior_payers"},
+			"paid\n1 pays 100.00, OA-23 900.00 cob.prior_payers"},
 		{"the patient owed more: we pay as if alone", answered(100_00, 700_00),
-			"paid\n1 pays 640.00, CO-45 200.00 price.above_allowed, PR-2 60.00 share.coinsurance, OA-23 100.00 cob.prior_payers"},
+			"paid\n1 pays 640.00, PR-2 60.00 share.coinsurance, OA-23 300.00 cob.prior_payers"},
 		{"the primary covered nothing: ours in full", answered(0, 1000_00),
 			"paid\n1 pays 640.00, CO-45 200.00 price.above_allowed, PR-2 160.00 share.coinsurance"},
 		{"nothing left to pay", answered(800_00, 0),
-			"paid\n1 pays 0.00, CO-45 200.00 price.above_allowed, OA-23 800.00 cob.prior_payers"},
+			"paid\n1 pays 0.00, OA-23 1000.00 cob.prior_payers"},
 		{"an answer that says less than it leaves", func(in *Input) {
 			scope(in)
 			in.Claim.Lines[0].PriorAdjudications = []PriorAdjudication{{Paid: 700_00, Adjustments: []PriorAdjustment{{"PR", "1", 50_00}}}}
-		}, "paid\n1 pays 50.00, CO-45 200.00 price.above_allowed, OA-23 750.00 cob.prior_payers"},
+		}, "paid\n1 pays 50.00, OA-23 950.00 cob.prior_payers"},
 		{"an answer beyond the charge", func(in *Input) {
 			scope(in)
 			in.Claim.Lines[0].PriorAdjudications = []PriorAdjudication{{Paid: 5000_00}}
-		}, "paid\n1 pays 0.00, CO-45 200.00 price.above_allowed, OA-23 800.00 cob.prior_payers"},
+		}, "paid\n1 pays 0.00, OA-23 1000.00 cob.prior_payers"},
 		{"tertiary: the least that any left", func(in *Input) {
 			answered(500_00, 300_00)(in)
 			l := &in.Claim.Lines[0]
 			l.PriorAdjudications = append(l.PriorAdjudications, PriorAdjudication{Paid: 220_00, Adjustments: []PriorAdjustment{{"OA", "23", 700_00}, {"PR", "2", 80_00}}})
-		}, "paid\n1 pays 80.00, CO-45 200.00 price.above_allowed, OA-23 720.00 cob.prior_payers"},
+		}, "paid\n1 pays 80.00, OA-23 920.00 cob.prior_payers"},
 		{"answered for the claim: shared by charge to the cent", func(in *Input) {
 			scope(in)
 			serve(in, given("45378", 100_00, 1), given("85025", 100_00, 1), given("85027", 100_00, 1))
 			in.Claim.OtherPayers = []OtherPayer{{Adjudicated: true, Paid: 200_00, Adjustments: []PriorAdjustment{{"PR", "1", 100_00}}}}
 		}, "paid\n1 pays 33.33, OA-23 66.67 cob.prior_payers\n" +
-			"2 pays 33.34, CO-45 40.00 price.above_allowed, OA-23 26.66 cob.prior_payers\n" +
-			"3 pays 33.33, CO-45 40.00 price.above_allowed, OA-23 26.67 cob.prior_payers"},
+			"2 pays 33.34, OA-23 66.66 cob.prior_payers\n" +
+			"3 pays 33.33, OA-23 66.67 cob.prior_payers"},
 		{"a payer that hasn't decided isn't an answer", func(in *Input) {
 			scope(in)
 			in.Claim.OtherPayers = []OtherPayer{{PayerID: "OTHER"}}
@@ -260,7 +260,7 @@ func TestOtherPayers(t *testing.T) {
 			answered(700_00, 100_00)(in)
 			first := in.Claim.Lines[0]
 			serve(in, first, given("80053", 20_00, 1))
-		}, "paid\n1 pays 100.00, CO-45 200.00 price.above_allowed, OA-23 700.00 cob.prior_payers\n" +
+		}, "paid\n1 pays 100.00, OA-23 900.00 cob.prior_payers\n" +
 			"2 denied, CO-22 MA04 20.00 cob.no_primary_decision"},
 		{"out of network the excess is the patient's only as far as it was left", func(in *Input) {
 			answered(300_00, 660_00)(in)

@@ -110,7 +110,7 @@ func earlier(change func(*HistoryLine)) HistoryLine {
 }
 
 func TestDuplicates(t *testing.T) {
-	const exact = "denied\n1 denied, CO-18 N522 180.00 duplicate.exact"
+	const exact = "denied\n1 denied, OA-18 N522 180.00 duplicate.exact"
 	const suspected = "pended\n1 duplicate.suspected 18 N522"
 	after := func(change func(*HistoryLine)) func(*Input) {
 		return func(in *Input) { in.History = []HistoryLine{earlier(change)} }
@@ -142,9 +142,9 @@ func TestDuplicates(t *testing.T) {
 		{"refused by a reviewer", func(in *Input) {
 			in.History = []HistoryLine{earlier(func(h *HistoryLine) { h.Charge = 1 })}
 			in.Review = Review{Refused, []PendReason{{RuleID: "duplicate.suspected", Line: 1}}}
-		}, "denied\n1 denied, CO-18 N522 180.00 duplicate.suspected"},
+		}, "denied\n1 denied, OA-18 N522 180.00 duplicate.suspected"},
 		{"twice in one claim", func(in *Input) { serve(in, given("80053", 30_00, 1), given("80053", 30_00, 1)) },
-			"paid\n1 pays 0.00, CO-45 10.00 price.above_allowed, PR-1 20.00 share.deductible\n2 denied, CO-18 N522 30.00 duplicate.in_claim"},
+			"paid\n1 pays 0.00, CO-45 10.00 price.above_allowed, PR-1 20.00 share.deductible\n2 denied, OA-18 N522 30.00 duplicate.in_claim"},
 		{"twice in one claim, marked as a repeat", func(in *Input) {
 			met(in, Deductible, InNetwork, 500_00, 500_00)
 			serve(in, given("80053", 20_00, 1), given("80053", 20_00, 1, "91"))
@@ -171,10 +171,7 @@ func TestADuplicateNamesTheEarlierClaimAndMovesNothing(t *testing.T) {
 
 func TestRememberedClaimsAreRecognised(t *testing.T) {
 	stay := visit99213()
-	stay.Claim.Form = Institutional
-	room := given("", 200_00, 1)
-	room.RevenueCode, room.ServiceEndDate = "0120", on("2026-03-11")
-	serve(stay, room)
+	hospitalise(stay, billed("0120", 200_00, 3))
 	for name, in := range map[string]*Input{"a visit": visit99213(), "a stay without procedure": stay} {
 		t.Run(name, func(t *testing.T) {
 			first := Adjudicate(in)
@@ -233,22 +230,21 @@ func TestCompletenessAndCodes(t *testing.T) {
 			in.Claim.Lines[0].ServiceDate, in.Claim.ReceivedDate = on("2015-10-01"), on("2015-10-10")
 			in.Member.Coverage[0].Period.Start = on("2015-01-01")
 		}, deny("146 M76", "diagnosis_code")},
-		{"institutional without revenue code", claim(func(c *Claim) { c.Form = Institutional }), deny("16 M50", "revenue_code")},
+		{"institutional without revenue code", func(in *Input) { hospitalise(in, billed("", 180_00, 1)) }, deny("16 M50", "revenue_code")},
 		{"institutional, by revenue code alone", func(in *Input) {
 			met(in, Deductible, InNetwork, 500_00, 500_00)
-			in.Claim.Form = Institutional
-			l := &in.Claim.Lines[0]
-			l.Procedure, l.RevenueCode, l.DiagnosisPointers, l.Charge, in.Claim.Charge = "", "0120", nil, 1000_00, 1000_00
+			hospitalise(in, billed("0120", 1000_00, 1))
 		}, "paid\n1 pays 480.00, CO-45 400.00 price.above_allowed, PR-2 120.00 share.coinsurance"},
 		{"a stay is coded by the day of discharge", func(in *Input) {
-			in.Claim.Form = Institutional
-			l := &in.Claim.Lines[0]
-			l.Procedure, l.RevenueCode, l.ServiceDate, l.ServiceEndDate = "", "0120", on("2015-09-28"), on("2015-10-02")
-			in.Member.Coverage[0].Period.Start, in.Claim.ReceivedDate = on("2015-01-01"), on("2015-10-10")
+			hospitalise(in, billed("0120", 180_00, 1))
+			c := &in.Claim
+			c.StatementFrom, c.StatementThrough, c.AdmissionDate = on("2015-09-28"), on("2015-10-02"), on("2015-09-28")
+			c.Lines[0].ServiceDate, c.Lines[0].ServiceEndDate = c.StatementFrom, c.StatementThrough
+			in.Member.Coverage[0].Period.Start, c.ReceivedDate = on("2015-01-01"), on("2015-10-10")
 		}, "paid\n1 pays 0.00, CO-45 72.00 price.above_allowed, PR-1 108.00 share.deductible"},
 		{"institutional without diagnoses", func(in *Input) {
-			in.Claim.Form, in.Claim.Diagnoses = Institutional, nil
-			in.Claim.Lines[0].RevenueCode = "0120"
+			hospitalise(in, billed("0120", 180_00, 1))
+			in.Claim.Diagnoses = nil
 		}, deny("16 M76", "diagnosis")},
 	})
 }

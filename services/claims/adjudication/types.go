@@ -26,13 +26,26 @@ type Input struct {
 	History []HistoryLine
 	// Authorizations approved for the numbers that the claim quotes.
 	Authorizations []Authorization
+	// Edits holds the versions of the reference edits that govern the dates of
+	// service, all tables in one or each in its own; of two that hold the same
+	// table for a day the first is read. Empty is none, and then nothing is
+	// denied for them.
+	Edits []*Edits
 	// Providers is what is known of the claim's providers; empty is no data,
 	// and then nothing is denied for it.
 	Providers []ProviderRecord
+	// ProviderDays hold what the claim's providers gave to others on its dates.
+	// They raise a doubt, never decide: a run without them differs only in
+	// that it doesn't pend for signal.impossible_day.
+	ProviderDays []ProviderDay
 	// Review is a person's answer to an earlier pend; zero when there is none.
 	Review Review
-	// Versions.Coverage and .AccumulatorsRevision pass through; the engine
-	// fills the rest with what it read.
+	// OriginalReversed: the claim replaces or voids another (FrequencyCode 7,
+	// 8), and that one is reversed together with this decision. Accumulators and
+	// History then no longer hold it.
+	OriginalReversed bool
+	// Versions.Coverage, .Reference and .AccumulatorsRevision pass through; the
+	// engine fills the rest with what it read.
 	Versions Versions
 }
 
@@ -52,8 +65,20 @@ type Claim struct {
 	FrequencyCode string // CLM05-3: 1 original, 7 replacement, 8 void
 	PayerSequence string // SBR01: P, S, T …; empty is P
 	// PlaceOfService is the claim's CMS place of service code, for lines that name none.
-	PlaceOfService           string
-	Charge                   money.Cents // CLM02: must equal the sum of the lines
+	PlaceOfService string
+	Charge         money.Cents // CLM02: must equal the sum of the lines
+	// TypeOfBill of an institutional claim: facility, care and frequency,
+	// "131" (CLM05-1 and -3 without the leading zero).
+	TypeOfBill               string
+	StatementFrom            Date // of an institutional claim (DTP*434)
+	StatementThrough         Date
+	AdmissionDate            Date   // DTP*435
+	AdmissionType            string // CL101
+	AdmissionSource          string // CL102
+	PatientStatus            string // CL103
+	AttendingNPI             string // 2310A
+	DRG                      string // as billed, without leading zeros
+	CoveredDays              int64  // value code 80; negative: not said
 	BillingNPI               string
 	BillingTaxonomy          string
 	RenderingNPI             string // empty: the billing provider rendered
@@ -90,8 +115,9 @@ type Line struct {
 	ServiceEndDate           Date // zero: one day
 	RevenueCode              string
 	NDC                      string
-	PriorAuthorizationNumber string // empty: the claim's
-	RenderingNPI             string // empty: the claim's
+	PriorAuthorizationNumber string      // empty: the claim's
+	RenderingNPI             string      // empty: the claim's
+	Noncovered               money.Cents // part of the charge billed as not covered (SV207)
 	PriorAdjudications       []PriorAdjudication
 }
 
@@ -164,6 +190,9 @@ type Contract struct {
 	FeeBps        int64    // basis points of the fee schedule; 0 is 10000
 	PlanIDs       []string // empty: all of the payer's plans
 	Capitated     bool
+	// FacilityRates price institutional lines, the first that fits; a line
+	// that none fits is priced by the fee schedule.
+	FacilityRates []*FacilityRate
 }
 
 // HistoryLine is an earlier finalised line of the family.
@@ -204,6 +233,10 @@ type ProviderRecord struct {
 	// Certified periods; empty is no data, else a date outside all is CO-B7
 	// (billing) or CO-185 (rendering).
 	Certified []Period
+	// Died is the last day of the provider's life; zero: alive, as far as known.
+	Died Date
+	// Inactive periods of its number.
+	Inactive []Period
 }
 
 // Resolution is a reviewer's answer.
@@ -270,11 +303,11 @@ type Decision struct {
 
 // LineDecision is one line's outcome.
 //
-// Allowed = Paid + PR-1, PR-2, PR-3, PR-119, PR-35, OA-23 and CO-253. (Out of
-// network OA-23 also holds what earlier payers took of the excess above the
-// allowed amount; then the sum is that much more.) A denied line has Allowed
-// 0 and one adjustment of its full charge. Patient is the sum of every PR
-// adjustment, the excess of PR-45 included.
+// Where this plan pays first, Allowed = Paid + PR-1, PR-2, PR-3, PR-119, PR-35
+// and CO-253. After other payers OA-23 holds all they paid or adjusted off the
+// charge, and that sum is the lesser of Allowed and what they left. A denied
+// line has Allowed 0 and one adjustment of its full charge. Patient is the sum
+// of every PR adjustment, the excess of PR-45 included.
 type LineDecision struct {
 	Number      uint32
 	Charge      money.Cents
@@ -307,6 +340,9 @@ type PendReason struct {
 	CARC    string
 	RARC    string
 	Message string
+	Facts   []Fact
+	// Related are the opaque ids of earlier claims that raised the doubt.
+	Related []string
 }
 
 // Fact is a figure of an explanation. Its key names the unit: "_cents",
@@ -322,9 +358,11 @@ type Versions struct {
 	Plan                 string // several, comma separated, when lines fall under different versions
 	Contract             string
 	FeeSchedule          string
+	Edits                string
 	Coverage             string
 	AccumulatorsRevision int64
 	ReceivedDate         string
+	Reference            string // state of the reference data, the caller's to name; passes through
 }
 
 // Text renders a fact's value: a "_date" as ISO 8601, anything else as a

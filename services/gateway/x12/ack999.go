@@ -59,7 +59,7 @@ func (e *encoder) acknowledge(g *Group) {
 	e.seg("AK1", g.FunctionalID, g.Control, g.Version)
 	accepted, noted := 0, false
 	for _, s := range g.Sets {
-		if g.Rejected && s.ID != "837" {
+		if g.Rejected && s.ID != "837" && s.ID != "834" {
 			continue
 		}
 		e.seg("AK2", s.ID, s.Control, s.Version)

@@ -59,7 +59,7 @@ type builder struct {
 }
 
 // clone copies what reading on would change. There is no open claim at the places that are remembered.
-func (b *builder) clone() builder {
+func (b *builder) clone() reading {
 	c := *b
 	c.ctx.billing = proto.CloneOf(b.ctx.billing)
 	c.ctx.subscriber = proto.CloneOf(b.ctx.subscriber)
@@ -68,7 +68,7 @@ func (b *builder) clone() builder {
 	c.ctx.billingFaults = append([]Fault(nil), b.ctx.billingFaults...)
 	c.ctx.subscriberFaults = append([]Fault(nil), b.ctx.subscriberFaults...)
 	c.ctx.patientFaults = append([]Fault(nil), b.ctx.patientFaults...)
-	return c
+	return &c
 }
 
 // scopeFaults bounds how many faults one claim, subscriber … keeps; one is enough to reject.
@@ -111,6 +111,9 @@ func (b *builder) enter(loop string) {
 		b.ctx.patient, b.ctx.patientFaults, b.ctx.relationship = &claimsv1.Person{}, nil, ""
 	case "2300":
 		b.open = &openClaim{claim: &claimsv1.Claim{Form: b.form, TransactionType: b.transactionType}}
+		if b.form == claimsv1.ClaimForm_CLAIM_FORM_INSTITUTIONAL {
+			b.open.claim.Institutional = &claimsv1.Institutional{}
+		}
 	case "2320":
 		b.open.other = &claimsv1.OtherPayer{}
 		b.open.claim.OtherPayers = append(b.open.claim.OtherPayers, b.open.other)
@@ -241,14 +244,39 @@ func address(a *claimsv1.Address, s *Segment) *claimsv1.Address {
 	return a
 }
 
+// named is where the claim keeps a provider of a role (NM101 of loop 2310);
+// nil for a role that isn't kept.
+func (b *builder) named(role string) **claimsv1.Provider {
+	c := b.open.claim
+	switch role {
+	case "DN":
+		return &c.ReferringProvider
+	case "82":
+		return &c.RenderingProvider
+	case "77":
+		return &c.ServiceFacility
+	}
+	if in := c.Institutional; in != nil {
+		switch role {
+		case "71":
+			return &in.AttendingProvider
+		case "72":
+			return &in.OperatingProvider
+		case "ZZ":
+			return &in.OtherOperatingProvider
+		}
+	}
+	return nil
+}
+
 // takeClaim reads a segment of the claim loop or below.
 func (b *builder) takeClaim(p *setParser, loop string, s *Segment) {
-	o, c := b.open, b.open.claim
+	o := b.open
 	switch {
 	case loop == "2300":
 		b.takeHeader(p, s)
 	case strings.HasPrefix(loop, "2310"):
-		named := map[string]**claimsv1.Provider{"DN": &c.ReferringProvider, "82": &c.RenderingProvider, "77": &c.ServiceFacility}[p.g.entityOf(loop)]
+		named := b.named(p.g.roleOf(loop))
 		if named == nil || s.ID == "NM1" && s.El(1) == "P3" { // P3: primary care provider
 			return
 		}

@@ -58,6 +58,13 @@ func (b *builder) takeHeader(p *setParser, s *Segment) {
 		if d.StartDate != "" && len(c.Dates) < 20 {
 			c.Dates = append(c.Dates, d)
 		}
+		if c.Institutional != nil {
+			takeStay(c.Institutional, d, s)
+		}
+	case "CL1":
+		if in := c.Institutional; in != nil {
+			in.AdmissionType, in.AdmissionSource, in.PatientStatus = s.El(1), s.El(2), s.El(3)
+		}
 	case "AMT":
 		if s.El(1) == "F5" {
 			c.PatientPaidCents = b.amount(p, "2300", s, 2)
@@ -74,18 +81,114 @@ func (b *builder) takeHeader(p *setParser, s *Segment) {
 			c.ClearinghouseTrace = v
 		}
 	case "HI":
-		// Only the lists that lines point to or that payment rests on; the
-		// admitting diagnosis, reasons for visit and the rest are not carried.
 		for n := range s.elems {
-			switch q := s.Comp(n+1, 1); q {
-			case "ABK", "BK", "ABF", "BF":
-				if code := s.Comp(n+1, 2); code != "" && len(c.Diagnoses) < 25 {
-					c.Diagnoses = append(c.Diagnoses, &claimsv1.Diagnosis{Qualifier: q, Code: strings.ToUpper(strings.ReplaceAll(code, ".", ""))})
-				}
-			}
+			b.takeCode(p, s, n+1)
 		}
 	}
 }
+
+// takeStay reads the dates that only an institutional claim has.
+func takeStay(in *claimsv1.Institutional, d *claimsv1.ClaimDate, s *Segment) {
+	v := s.El(3)
+	switch d.GetQualifier() {
+	case "434":
+		if in.StatementFrom, in.StatementThrough = d.GetStartDate(), d.GetEndDate(); in.StatementThrough == "" {
+			in.StatementThrough = in.StatementFrom
+		}
+	case "435":
+		in.AdmissionDate = d.GetStartDate()
+		if s.El(2) == "DT" && len(v) == 12 && clock(v[8:]) {
+			in.AdmissionTime = v[8:]
+		}
+	case "096":
+		if len(v) >= 4 && clock(v) {
+			in.DischargeTime = v[:4]
+		}
+	}
+}
+
+// listed bounds the lists of codes, as the messages do.
+const listed = 24
+
+// takeCode reads one composite of an HI segment: a diagnosis or, on an
+// institutional claim, another of the claim's codes. Lists that no payment
+// rests on are passed over.
+func (b *builder) takeCode(p *setParser, s *Segment, n int) {
+	c := b.open.claim
+	qualifier, code := s.Comp(n, 1), s.Comp(n, 2)
+	if code == "" {
+		return
+	}
+	diagnosis := func() *claimsv1.Diagnosis {
+		return &claimsv1.Diagnosis{Qualifier: qualifier, Code: undotted(code), PresentOnAdmission: s.Comp(n, 9)}
+	}
+	switch qualifier {
+	case "ABK", "BK", "ABF", "BF":
+		if len(c.Diagnoses) < 25 {
+			c.Diagnoses = append(c.Diagnoses, diagnosis())
+		}
+		return
+	}
+	in := c.Institutional
+	if in == nil {
+		return
+	}
+	switch qualifier {
+	case "BG", "BH", "BI", "BE":
+		if len(code) > 2 {
+			p.fault(Fault{Rule: "x12.institutional.code", Segment: "HI", Loop: "2300", Element: n, Component: 2, SegmentCode: "8", ElementCode: "5", Status: "A7:21", scope: inClaim,
+				Message: "a condition, occurrence or value code has more than two characters", Fix: "send the code as the NUBC's manual lists it"})
+			return
+		}
+	}
+	switch qualifier {
+	case "ABJ", "BJ":
+		in.AdmittingDiagnosis = diagnosis()
+	case "APR", "PR":
+		if len(in.VisitReasons) < 3 {
+			in.VisitReasons = append(in.VisitReasons, diagnosis())
+		}
+	case "ABN", "BN":
+		if len(in.ExternalCauses) < 12 {
+			in.ExternalCauses = append(in.ExternalCauses, diagnosis())
+		}
+	case "DR":
+		if in.Drg = strings.TrimLeft(code, "0"); len(in.Drg) > 4 {
+			in.Drg = ""
+		}
+	case "BBR", "BR", "CAH", "BBQ", "BQ":
+		if len(in.Procedures) < 25 {
+			day, _ := isoDate(s.Comp(n, 4))
+			in.Procedures = append(in.Procedures, &claimsv1.InstitutionalProcedure{Qualifier: qualifier, Code: undotted(code), Date: day})
+		}
+	case "BG":
+		if len(in.ConditionCodes) < listed {
+			in.ConditionCodes = append(in.ConditionCodes, code)
+		}
+	case "BH":
+		if len(in.Occurrences) < listed {
+			day, _ := isoDate(s.Comp(n, 4))
+			in.Occurrences = append(in.Occurrences, &claimsv1.Occurrence{Code: code, StartDate: day})
+		}
+	case "BI":
+		if len(in.OccurrenceSpans) < listed {
+			from, to, _ := isoRange(s.Comp(n, 4))
+			in.OccurrenceSpans = append(in.OccurrenceSpans, &claimsv1.Occurrence{Code: code, StartDate: from, EndDate: to})
+		}
+	case "BE":
+		hundredths, ok := cents(s.Comp(n, 5))
+		if !ok || hundredths < 0 {
+			p.fault(Fault{Rule: "x12.amount.range", Segment: "HI", Loop: "2300", Element: n, SegmentCode: "8", ElementCode: "7", scope: inClaim,
+				Message: "a value code's figure is negative, has more than two decimals or is too large", Fix: "send amounts and days with at most two decimals"})
+			return
+		}
+		if len(in.Values) < listed {
+			in.Values = append(in.Values, &claimsv1.ValueCode{Code: code, Hundredths: hundredths})
+		}
+	}
+}
+
+func undotted(code string) string { return strings.ToUpper(strings.ReplaceAll(code, ".", "")) }
 
 // takeLine reads a segment of a service line.
 func (b *builder) takeLine(p *setParser, loop string, s *Segment) {
@@ -113,6 +216,7 @@ func (b *builder) takeLine(p *setParser, loop string, s *Segment) {
 			line.ChargeCents = b.amount(p, loop, s, 3)
 			line.UnitCode = s.El(4)
 			b.quantity(p, loop, s, 5)
+			line.NoncoveredCents = b.amount(p, loop, s, 7)
 		case "DTP":
 			if s.El(1) != "472" {
 				break

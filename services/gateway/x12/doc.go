@@ -3,6 +3,7 @@
 //
 //	837P 005010X222A1, X222A2    claims, professional (read)
 //	837I 005010X223A2, X223A3    claims, institutional (read)
+//	834  005010X220A1            benefit enrolment and maintenance (read)
 //	999  005010X231A1            syntax acknowledgement (written)
 //	277CA 005010X214             claim acknowledgement (written)
 //	835  005010X221A1            remittance advice (written, read for balance)

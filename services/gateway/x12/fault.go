@@ -12,6 +12,7 @@ type scope int
 
 const (
 	inClaim scope = iota
+	inMember
 	inPatient
 	inSubscriber
 	inBilling
@@ -77,11 +78,7 @@ const namable = " 40 41 71 72 77 82 85 87 DK DN DQ GB IL PR QB QC "
 
 // entityOf is the entity code of a loop that names someone, or "".
 func (g *grammar) entityOf(loop string) string {
-	l := g.loops[loop]
-	if l == nil || l.segs[0].id != "NM1" {
-		return ""
-	}
-	code := l.segs[0].elems[0].codes[0]
+	code := g.roleOf(loop)
 	if loop == "2330A" {
 		code = "GB"
 	}
@@ -89,6 +86,16 @@ func (g *grammar) entityOf(loop string) string {
 		return ""
 	}
 	return code
+}
+
+// roleOf is the entity identifier that a loop's NM1 carries (NM101), empty for
+// a loop that names nobody.
+func (g *grammar) roleOf(loop string) string {
+	l := g.loops[loop]
+	if l == nil || l.segs[0].id != "NM1" {
+		return ""
+	}
+	return l.segs[0].elems[0].codes[0]
 }
 
 // statusOf is the claim status code (X12 external list 508) that tells best

@@ -99,7 +99,7 @@ const markEvery = 64
 // what is wrong with the file is in its problems.
 func ParseFile(r io.Reader, limits Limits) (*File, error) {
 	f := &File{limits: limits.withDefaults()}
-	rd := newReader(f, newTokenizer(r, 0, delimiters{}, limits))
+	rd := newReader(f, newTokenizer(r, 0, delimiters{}, limits), claimFiles)
 	rd.marking = true
 	rd.sink = func(o *openClaim) bool {
 		if rd.set.Claims++; len(o.faults) > 0 {

@@ -111,6 +111,18 @@ func TestSamplesMeanWhatTheySay(t *testing.T) {
 		if c.FacilityType != "13" || c.FrequencyCode != "1" || c.Lines[0].RevenueCode != "0305" || c.Lines[1].QuantityMilli != 3000 || len(c.Diagnoses) != 3 || c.Dates[0].EndDate != "2005-03-15" {
 			t.Errorf("%v", c)
 		}
+		in := c.Institutional
+		if in.StatementFrom != "2005-03-15" || in.StatementThrough != "2005-03-15" || in.AdmissionType != "1" || in.AdmissionSource != "" ||
+			in.PatientStatus != "01" || in.AttendingProvider.GetNpi() != "1122334455" || in.AttendingProvider.GetFirstName() != "JOHN" {
+			t.Errorf("%v", in)
+		}
+	})
+	t.Run("institutional codes", func(t *testing.T) {
+		in := read("837i/837-institutional-claim.edi").Claim.Institutional
+		if len(in.Occurrences) != 4 || in.Occurrences[1].Code != "A2" || in.Occurrences[1].StartDate != "1991-11-01" ||
+			len(in.Values) != 1 || in.Values[0].Code != "A2" || in.Values[0].Hundredths != 1531 || len(in.ConditionCodes) != 1 || in.ConditionCodes[0] != "09" {
+			t.Errorf("%v", in)
+		}
 	})
 }
 

@@ -28,6 +28,8 @@ type grammar struct {
 	// known are the segment ids that occur anywhere in it.
 	known map[string]bool
 	loops map[string]*loop
+	// scope says what a fault in a loop rejects; nil: as in claims.
+	scope func(loop string) scope
 }
 
 type loop struct {
@@ -85,12 +87,23 @@ var elementCount = map[string]int{
 	"BHT": 6, "NM1": 12, "PER": 9, "HL": 4, "PRV": 6, "CUR": 21, "N2": 2, "N3": 2, "N4": 7, "REF": 4, "SBR": 9, "PAT": 9,
 	"DMG": 11, "CLM": 20, "DTP": 3, "CL1": 4, "PWK": 9, "CN1": 6, "AMT": 3, "K3": 3, "NTE": 2, "CR1": 10, "CR2": 12, "CR3": 5,
 	"CRC": 7, "HI": 12, "HCP": 15, "CAS": 19, "OI": 6, "MIA": 24, "MOA": 9, "LX": 1, "SV1": 21, "SV2": 10, "SV5": 7,
-	"QTY": 4, "MEA": 12, "PS1": 3, "LIN": 31, "CTP": 11, "SVD": 6, "LQ": 2, "FRM": 5,
+	"BGN": 9, "N1": 6, "ACT": 9, "INS": 17, "EC": 7, "ICM": 5, "HLH": 7, "LUI": 5, "DSB": 8, "HD": 11, "IDC": 4, "PLA": 6, "COB": 4,
+	"LS": 1, "LE": 1, "QTY": 4, "MEA": 12, "PS1": 3, "LIN": 31, "CTP": 11, "SVD": 6, "LQ": 2, "FRM": 5,
 }
 
 var (
 	professional  = sync.OnceValue(func() *grammar { return mustGrammar(grammar837P) })
 	institutional = sync.OnceValue(func() *grammar { return mustGrammar(grammar837I) })
+	enrollment    = sync.OnceValue(func() *grammar {
+		g := mustGrammar(grammar834)
+		g.scope = func(loop string) scope {
+			if strings.HasPrefix(loop, "2") {
+				return inMember
+			}
+			return inSet
+		}
+		return g
+	})
 )
 
 // mustGrammar reads a grammar's text. The texts are constants of this

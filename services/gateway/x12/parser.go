@@ -20,6 +20,17 @@ func newFrame(l *loop, ordinal int) frame {
 	return frame{loop: l, pos: l.segs[0].pos, ordinal: ordinal, segs: make([]uint16, len(l.segs)), kids: make([]uint16, len(l.kids))}
 }
 
+// reading makes of a set's segments, as the grammar places them, what callers
+// get: claims (builder) or members (memberBuilder).
+type reading interface {
+	enter(loop string)
+	take(p *setParser, loop string, s *Segment)
+	leave(p *setParser, loop string)
+	// keep attaches a fault to what it rejects.
+	keep(f Fault)
+	clone() reading
+}
+
 // setParser walks one transaction set along its grammar. It is a value that
 // clone copies, so that reading can start again from a claim in the middle.
 type setParser struct {
@@ -33,7 +44,7 @@ type setParser struct {
 	// skipping the rest of a loop whose first segment was not understood.
 	skipping bool
 
-	build builder
+	build reading
 	// report takes each fault as it is found.
 	report func(Fault)
 }
@@ -312,6 +323,9 @@ func (p *setParser) scope() scope { return p.scopeOf(p.frames[len(p.frames)-1].l
 
 // scopeOf is what a fault in a loop rejects; the loop's id begins with its level's.
 func (p *setParser) scopeOf(loop string) scope {
+	if p.g.scope != nil {
+		return p.g.scope(loop)
+	}
 	switch {
 	case strings.HasPrefix(loop, "23"), strings.HasPrefix(loop, "24"):
 		return inClaim
@@ -338,8 +352,8 @@ func (p *setParser) fault(f Fault) {
 }
 
 func (p *setParser) status(category, loop, segment string, element int) string {
-	if p.scopeOf(loop) == inSet {
-		return ""
+	if p.g.scope != nil || p.scopeOf(loop) == inSet {
+		return "" // the 277CA answers claims alone
 	}
 	return category + ":" + p.g.statusOf(loop, segment, element)
 }

@@ -10,7 +10,21 @@ import (
 	"github.com/probity-health/probity/services/problem"
 )
 
-// kinds are the implementation guides that are read, by GS08.
+// transaction is what a reader reads; groups and sets of other kinds are refused.
+type transaction struct {
+	function, set string            // GS01, ST01
+	guides        map[string]string // kind by GS08
+	holds         string            // for messages: what the groups hold
+	versions      string            // for messages: GS08 as listed
+}
+
+var (
+	claimFiles  = transaction{function: "HC", set: "837", guides: kinds, holds: "health care claims", versions: "005010X222A1, X222A2, X223A2, X223A3"}
+	memberFiles = transaction{function: "BE", set: "834", guides: map[string]string{"005010X220A1": "834", "005010X220": "834"},
+		holds: "benefit enrolments", versions: "005010X220A1"}
+)
+
+// kinds are the implementation guides of claims that are read, by GS08.
 var kinds = map[string]string{
 	"005010X222A1": "837P", "005010X222A2": "837P", "005010X222": "837P",
 	"005010X223A2": "837I", "005010X223A3": "837I", "005010X223A1": "837I", "005010X223": "837I",
@@ -18,8 +32,9 @@ var kinds = map[string]string{
 
 // reader walks the envelope of a file: interchanges, groups, transaction sets.
 type reader struct {
-	file *File
-	tok  *tokenizer
+	file  *File
+	tok   *tokenizer
+	takes transaction
 
 	ic    *Interchange
 	group *Group
@@ -34,13 +49,14 @@ type reader struct {
 	setIndex, claimIndex int // of the open set in the file, of the next claim in it
 	marking              bool
 	sinceMark            int
-	// sink takes each finished claim; false ends reading.
+	// sink takes each finished claim, members each finished member; false ends reading.
 	sink    func(*openClaim) bool
+	members func(*openMember) bool
 	stopped bool
 }
 
-func newReader(f *File, t *tokenizer) *reader {
-	rd := &reader{file: f, tok: t, setIndex: -1}
+func newReader(f *File, t *tokenizer, takes transaction) *reader {
+	rd := &reader{file: f, tok: t, takes: takes, setIndex: -1}
 	f.marks = append(f.marks, mark{state: rd.snapshot()})
 	return rd
 }
@@ -48,7 +64,7 @@ func newReader(f *File, t *tokenizer) *reader {
 // snapshot copies the state as it is before the current segment.
 func (rd *reader) snapshot() *reader {
 	c := *rd
-	c.file, c.sink, c.marking, c.groupControls, c.setControls = nil, nil, false, nil, nil
+	c.file, c.sink, c.members, c.marking, c.groupControls, c.setControls = nil, nil, nil, false, nil, nil
 	c.tok = &tokenizer{d: rd.tok.d}
 	if rd.parser != nil {
 		c.parser = rd.parser.clone()
@@ -80,13 +96,24 @@ func (rd *reader) resume(t *tokenizer) *reader {
 // attach ties the open set's parser to this reader.
 func (rd *reader) attach() {
 	rd.parser.report = rd.fault
-	rd.parser.build.done = func(o *openClaim, b *builder) {
-		rd.set.Reference, rd.set.Submitter, rd.set.Receiver = b.reference, b.submitter, b.receiver
-		if !rd.stopped && !rd.sink(o) {
-			rd.stopped = true
+	switch build := rd.parser.build.(type) {
+	case *builder:
+		build.done = func(o *openClaim, b *builder) {
+			rd.set.Reference, rd.set.Submitter, rd.set.Receiver = b.reference, b.submitter, b.receiver
+			if !rd.stopped && !rd.sink(o) {
+				rd.stopped = true
+			}
+			rd.claimIndex++
+			rd.sinceMark++
 		}
-		rd.claimIndex++
-		rd.sinceMark++
+	case *memberBuilder:
+		build.done = func(o *openMember) {
+			rd.set.Reference = build.reference
+			if !rd.stopped && !rd.members(o) {
+				rd.stopped = true
+			}
+			rd.claimIndex++
+		}
 	}
 }
 
@@ -246,12 +273,12 @@ func (rd *reader) openGroup(s *Segment) {
 	}
 	rd.groupControls[g.Control] = true
 	switch {
-	case g.FunctionalID != "HC":
+	case g.FunctionalID != rd.takes.function:
 		g.FunctionalID = shortCode(g.FunctionalID)
-		rd.groupFault("1", "x12.group.function", "the group doesn't hold health care claims", "send functional identifier HC in GS01")
-	case kinds[g.Version] == "":
+		rd.groupFault("1", "x12.group.function", "the group doesn't hold "+rd.takes.holds, "send functional identifier "+rd.takes.function+" in GS01")
+	case rd.takes.guides[g.Version] == "":
 		g.Version = shortCode(g.Version)
-		rd.groupFault("2", "x12.group.version", "the version is none of 005010X222A1, X222A2, X223A2, X223A3", "send an 837P or 837I of a version listed")
+		rd.groupFault("2", "x12.group.version", "the version is none of "+rd.takes.versions, "send an "+rd.takes.set+" of a version listed")
 	}
 }
 
@@ -280,13 +307,22 @@ func (rd *reader) openSet(s *Segment) {
 		rd.setFault("23", "x12.set.control-number", "ST", 2, "the transaction set control number repeats in the group", "number each transaction set of a group differently")
 	}
 	rd.setControls[set.Control] = true
-	if set.ID != "837" {
-		rd.setFault("1", "x12.set.unsupported", "ST", 1, "the transaction set is not an 837", "send claims in 837 transaction sets")
+	if set.ID != rd.takes.set {
+		rd.setFault("1", "x12.set.unsupported", "ST", 1, "the transaction set is not an "+rd.takes.set, "send "+rd.takes.holds+" in "+rd.takes.set+" transaction sets")
 		return
 	}
 	if set.Version != "" && set.Version != rd.group.Version {
 		set.Version = shortCode(set.Version)
 		rd.setFault("I6", "x12.set.version", "ST", 3, "ST03 names another implementation guide than GS08", "send the same version in both")
+		return
+	}
+	if rd.takes.set == "834" {
+		if rd.takes.guides[rd.group.Version] == "" {
+			return
+		}
+		rd.parser = &setParser{g: enrollment(), build: &memberBuilder{}}
+		rd.attach()
+		rd.parser.open()
 		return
 	}
 	g, form := professional(), claimsv1.ClaimForm_CLAIM_FORM_PROFESSIONAL
@@ -296,7 +332,7 @@ func (rd *reader) openSet(s *Segment) {
 	case "":
 		return
 	}
-	rd.parser = &setParser{g: g, build: builder{form: form, place: &claimsv1.X12Place{
+	rd.parser = &setParser{g: g, build: &builder{form: form, place: &claimsv1.X12Place{
 		InterchangeControlNumber: rd.ic.Control, GroupControlNumber: rd.group.Control, TransactionControlNumber: set.Control}}}
 	rd.attach()
 	rd.parser.open()

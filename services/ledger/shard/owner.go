@@ -39,7 +39,7 @@ type OpKind int
 
 // The kinds.
 const (
-	AskEnd  OpKind = iota + 1 // the offset after the partition's last record; a confirmation when it has a group
+	AskEnd  OpKind = iota + 1 // the offset after the partition's last record
 	Begin                     // a new producer epoch
 	Produce                   // one batch, acknowledged by all in-sync replicas
 )
@@ -55,15 +55,13 @@ type Op struct {
 	At       time.Time
 	Records  []Record
 
-	// group is what a Produce commits, nil for a barrier, or what an AskEnd
-	// confirms, nil while the shard is being taken.
-	group *group
+	group *group // what a Produce commits; nil for a barrier
 }
 
 // Prepare does what can be done while the Op is on its way: the group's
 // promise. It may run beside the Op or not at all.
 func (op *Op) Prepare() {
-	if op.group != nil && op.Kind == Produce {
+	if op.group != nil && len(op.group.leaves) > 0 {
 		_, _ = op.group.promise.sign()
 	}
 }
@@ -126,7 +124,6 @@ type Owner struct {
 	// A session.
 	producer  Producer
 	term      uint64
-	written   int64     // the topic's end after our last acknowledged record
 	head      core.Head // with the commits in flight and being gathered
 	view      *core.Overlay
 	gathering *group
@@ -301,7 +298,6 @@ func (o *Owner) late(now time.Time) bool {
 func (o *Owner) open(now time.Time, h core.Head) {
 	o.cfg.Logger.Info("took the shard", "term", o.term, "next", h.Next)
 	o.phase, o.head, o.view = serving, h, core.NewOverlay(o.cfg.Follower)
-	o.written = o.reach + 1
 	o.gathering, o.failure = o.group(), nil
 	o.renewAt, o.delay = now.Add(o.cfg.Renew), retryFirst
 	p := o.producer
@@ -314,22 +310,12 @@ func (o *Owner) Done(now time.Time, res Result) {
 	op := o.doing
 	o.doing = nil
 	switch {
-	case op.group != nil && op.Kind == AskEnd:
-		if res.Err == nil && res.Offset != o.written {
-			res.Err = fmt.Errorf("shard: the topic ends at %d, not at %d: another session wrote", res.Offset, o.written)
-		}
-		if res.Err == nil {
-			o.finish(op.group)
-			return
-		}
-		o.leave(now, op.group, res.Err)
 	case op.group != nil:
 		if res.Err == nil {
-			o.written = res.Offset + int64(len(op.Records))
 			o.finish(op.group)
 			return
 		}
-		for _, p := range op.group.all() {
+		for _, p := range op.group.sent() {
 			p.retried = true
 		}
 		o.leave(now, op.group, res.Err)
@@ -424,15 +410,22 @@ func (o *Owner) serve(now time.Time, wanted, stopping bool) (op *Op, more bool) 
 	}
 	g := o.gathering
 	switch {
-	case len(g.records) > 0:
+	case len(g.records) > 0 || len(g.refusals) > 0:
+		records := g.records
+		if len(records) == 0 {
+			// Nothing to write, but refusals to be sure of.
+			value, err := core.Barrier(o.cfg.Log, o.cfg.Shard, o.term, o.head.Next, o.cfg.Session, now)
+			if err != nil {
+				o.leave(now, nil, err)
+				return nil, true
+			}
+			records = []Record{{Value: value}}
+		}
 		o.gathering = o.group()
 		p := o.producer
-		o.producer = p.after(len(g.records))
+		o.producer = p.after(len(records))
 		g.promise.leaves = g.leaves
-		return o.do(&Op{Kind: Produce, Producer: p, At: now, Records: g.records, group: g}), false
-	case len(g.refusals) > 0:
-		o.gathering = o.group()
-		return o.do(&Op{Kind: AskEnd, group: g}), false
+		return o.do(&Op{Kind: Produce, Producer: p, At: now, Records: records, group: g}), false
 	case len(g.repeats) > 0:
 		o.gathering = o.group()
 		o.finish(g)
@@ -457,7 +450,10 @@ type group struct {
 	promise  *groupPromise
 	// repeats are answered with the group: they name a commit in flight.
 	repeats []repeat
-	// refusals are answered with the group too: see gather.
+	// refusals are answered with the group too. They were decided on commits
+	// that may still come to nothing, by an owner that may have been deposed
+	// without knowing; a batch of its own that the broker takes proves that
+	// neither is so, as of a time after the refused were asked for.
 	refusals []refusal
 	bytes    int
 }
@@ -478,33 +474,33 @@ func (o *Owner) group() *group {
 	}}
 }
 
+// sent returns what the group's records are the answer to.
+func (g *group) sent() []*Pending {
+	out := append([]*Pending(nil), g.pendings...)
+	for _, r := range g.repeats {
+		out = append(out, r.pending)
+	}
+	return out
+}
+
 // all returns everything in the group that still waits for an answer.
 func (g *group) all() []*Pending {
 	if g == nil {
 		return nil
 	}
-	out := append([]*Pending(nil), g.pendings...)
-	for _, r := range g.repeats {
-		out = append(out, r.pending)
-	}
+	out := g.sent()
 	for _, r := range g.refusals {
 		out = append(out, r.pending)
 	}
 	return out
 }
 
-// waits is how many answers go out with the group besides its commits'.
-func (g *group) waits() int { return len(g.repeats) + len(g.refusals) }
-
-// gather decides queued appends into the group. What repeats a commit that is
-// not acknowledged waits with the group. So does a refusal, always: it may name
-// a revision that comes to nothing with the commit in flight, or rest on a state
-// that another session has long left behind. The acknowledgement of the group,
-// or without one the topic's end, shows that neither is so. An error is the
-// view's, and no verdict.
+// gather decides queued appends into the group. Refusals are answered with
+// it; what repeats a commit that is not acknowledged waits with the group.
+// An error is the view's, and no verdict.
 func (o *Owner) gather(now time.Time) error {
 	g := o.gathering
-	ps := o.desk.take(len(g.records)+g.waits(), g.bytes)
+	ps := o.desk.take(len(g.records)+len(g.repeats)+len(g.refusals), g.bytes)
 	for i, p := range ps {
 		if p.abandoned.Load() {
 			o.desk.settle(p, Answer{}, context.Canceled)

@@ -206,7 +206,7 @@ func (w *Writer) perform(ctx context.Context, op *Op) Result {
 		switch {
 		case op.group == nil:
 		case res.Err == nil && w.cfg.Observer.Committed != nil:
-			w.cfg.Observer.Committed(len(op.Records), op.Bytes(), time.Since(start))
+			w.cfg.Observer.Committed(len(op.group.records), op.Bytes(), time.Since(start))
 		case res.Err != nil && !errors.Is(res.Err, ErrFenced) && w.cfg.Observer.Ambiguous != nil:
 			w.cfg.Observer.Ambiguous()
 		}

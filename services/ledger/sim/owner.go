@@ -76,10 +76,12 @@ func (n *node) send(o *owner, op *shard.Op) {
 	kind := [...]string{"", "asks for the end", "begins a session", "produces"}[op.Kind]
 	n.w.tracef("%s %s of %s/%d (%d records)", n, kind, names[o.p].log, names[o.p].shard, len(op.Records))
 	op.Prepare()
-	if op.Kind == shard.AskEnd && o.State() == shard.Owning {
-		n.w.cover("branch: refusal confirmed")
-	}
 	barrier := op.Kind == shard.Produce && op.Records[0].Key == nil
+	if barrier && o.State() == shard.Owning {
+		// A heartbeat: a refusal waits until the broker takes it.
+		n.w.cover("branch: refusal confirmed")
+		barrier = false
+	}
 	done := func(res shard.Result) {
 		if res.Err != nil {
 			n.w.tracef("%s: its request for %s/%d failed: %v", n, names[o.p].log, names[o.p].shard, res.Err)

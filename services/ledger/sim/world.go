@@ -64,6 +64,7 @@ type world struct {
 	seq   uint64
 
 	broker  *broker
+	author  *node // of the batch being appended
 	truth   [parts]*truth
 	notary  *notary
 	chain   []*receipt.Block // what the block log says, to the truth's eye
@@ -229,10 +230,11 @@ func (w *world) appended(p int, offset int64, values [][]byte) {
 	}
 	for i, v := range values {
 		verdict, err := t.append(v, w.now)
-		if err != nil && t.tampered {
+		if err != nil && (t.tampered || w.author.wronged) {
 			// An owner that did not hear of the loss yet writes what stands
-			// on what was lost. Whoever reads it stops.
-			t.broken = true
+			// on what was lost, and one that was lied to what stands on a
+			// lie. Whoever reads it stops.
+			t.tampered, t.broken = true, true
 			w.cover("branch: log goes on where it lost its end")
 			return
 		}
@@ -374,6 +376,7 @@ func (w *world) ask(n *node, p int, op *shard.Op, done func(shard.Result)) {
 		case op.Kind == shard.Begin:
 			res.Producer, res.Err = w.broker.begin(p, op.Last)
 		default:
+			w.author = n
 			res.Offset, res.Err = w.broker.produce(p, op.Producer, op.Records)
 			if gone || finished {
 				w.cover("branch: zombie's produce arrives")

@@ -20,8 +20,6 @@ import (
 	"strings"
 	"sync"
 
-	"google.golang.org/protobuf/proto"
-
 	eventsv1 "github.com/probity-health/probity/proto/probity/events/v1"
 	policiesv1 "github.com/probity-health/probity/proto/probity/policies/v1"
 	typev1 "github.com/probity-health/probity/proto/probity/type/v1"
@@ -49,10 +47,18 @@ type Book struct {
 	births  map[string][]string         // birth index to subjects, in order
 	// families counts the persons of a card. Its keys are also where equal
 	// subscriber ids share their memory.
-	families       map[string]*family
+	families map[string]*family
+	// cards maps dependants' own cards to the card they depend on.
+	cards          map[string]string
 	authorizations map[string]*Authorization // by number index
+	providers      map[providerKey]*Provider
+
+	chunks map[string]map[string][]byte // of tables of claim edits, by stream and hash
+	tables map[string][]*table          // by payer, as published
+	sets   map[string][]*EditSet        // by payer, in order of days
 
 	next     map[uint32]uint64 // index to continue from, a shard
+	asOf     AsOf              // next, as decisions record it
 	caughtUp bool
 	moved    chan struct{} // closed and replaced at every batch
 }
@@ -61,7 +67,7 @@ type providerKey struct{ payerID, npi string }
 
 type family struct {
 	subscriber string
-	persons    int
+	subjects   []string // in order
 }
 
 // New makes an empty book.
@@ -71,7 +77,8 @@ func New() *Book {
 		schedules: map[string]*shelf[*policiesv1.FeeSchedule]{}, contracts: map[string]*shelf[*policiesv1.ProviderContract]{},
 		listed: map[providerKey][]string{}, policies: map[string]*policiesv1.Policy{},
 		members: map[string]*policies.Member{}, persons: map[string]string{}, births: map[string][]string{},
-		families: map[string]*family{}, authorizations: map[string]*Authorization{},
+		families: map[string]*family{}, cards: map[string]string{}, authorizations: map[string]*Authorization{},
+		providers: map[providerKey]*Provider{}, chunks: map[string]map[string][]byte{}, tables: map[string][]*table{}, sets: map[string][]*EditSet{},
 		next: map[uint32]uint64{}, moved: make(chan struct{}),
 	}
 }
@@ -101,6 +108,8 @@ type Authorization struct {
 	Subject     string
 	Units       uint32 // 0 is no limit
 	Effective   policies.Period
+	NPIs        []string // providers it was given to; empty is any
+	Cancelled   bool     // it covers nothing
 	// Stream and Revision are the place the sealed PriorAuthorization was
 	// sealed for, with policies.AuthorizationField and the payer as tenant.
 	Stream   string
@@ -177,6 +186,7 @@ func (b *Book) Apply(batch eventstore.Batch) error {
 	for shard, next := range batch.Next {
 		b.next[shard] = max(b.next[shard], next)
 	}
+	b.asOf = AsOfNext(b.next)
 	b.caughtUp = b.caughtUp || batch.CaughtUp
 	close(b.moved)
 	b.moved = make(chan struct{})
@@ -208,13 +218,25 @@ func (b *Book) apply(r eventstore.Recorded) error {
 	case *eventsv1.PolicyCreated:
 		b.policies[e.GetPolicy().GetPolicyId()] = e.GetPolicy()
 	case *eventsv1.MemberEnrolled:
-		b.enrolled(e, e.GetSubject(), r.Revision)
+		b.enrolled(e, r)
 	case *eventsv1.MemberTerminated:
-		b.evolve(e, e.GetSubject(), r.Revision)
+		b.evolve(e.GetSubject(), r)
+	case *eventsv1.MemberReinstated:
+		b.evolve(e.GetSubject(), r)
+	case *eventsv1.MemberChanged:
+		b.identified(e)
+		b.evolve(e.GetSubject(), r)
+	case *eventsv1.EditChunkRecorded:
+		b.chunked(r.Stream, e)
+	case *eventsv1.EditTablePublished:
+		return b.tabled(r.Stream, e)
+	case *eventsv1.ProviderStatusRecorded:
+		b.providers[providerKey{e.GetPayerId(), e.GetNpi()}] = &Provider{NPI: e.GetNpi(),
+			InactiveFrom: e.GetInactiveFrom(), ReactivatedFrom: e.GetReactivatedFrom(), DeceasedOn: e.GetDeceasedOn()}
 	case *eventsv1.PriorAuthorizationRecorded:
 		b.authorizations[string(e.GetNumberIndex())] = &Authorization{
 			NumberIndex: e.GetNumberIndex(), PayerID: e.GetPayerId(), Subject: e.GetSubject(), Units: e.GetUnits(),
-			Effective: policies.PeriodOf(e.GetEffective()), Stream: r.Stream, Revision: r.Revision, Sealed: e.GetAuthorization(),
+			Effective: policies.PeriodOf(e.GetEffective()), NPIs: e.GetNpis(), Cancelled: e.GetCancelled(), Stream: r.Stream, Revision: r.Revision, Sealed: e.GetAuthorization(),
 		}
 	}
 	return nil
@@ -229,30 +251,56 @@ func stand[D policies.Document](shelves map[string]*shelf[D], id string, version
 	return s.add(id, version, doc)
 }
 
-func (b *Book) enrolled(e *eventsv1.MemberEnrolled, subject string, revision uint64) {
+func (b *Book) enrolled(e *eventsv1.MemberEnrolled, r eventstore.Recorded) {
+	subject := e.GetSubject()
 	if _, known := b.members[subject]; !known {
 		f := b.families[e.GetSubscriber()]
 		if f == nil {
 			f = &family{subscriber: e.GetSubscriber()}
 			b.families[f.subscriber] = f
 		}
-		f.persons++
-		birth := string(e.GetBirthIndex())
-		at, _ := slices.BinarySearch(b.births[birth], subject)
-		b.births[birth] = slices.Insert(b.births[birth], at, subject)
-		b.persons[string(e.GetPersonIndex())] = subject
+		at, _ := slices.BinarySearch(f.subjects, subject)
+		f.subjects = slices.Insert(slices.Clone(f.subjects), at, subject)
+		b.find(subject, e.GetBirthIndex(), e.GetPersonIndex())
 	}
-	b.evolve(e, subject, revision)
+	if own := e.GetOwnCard(); own != "" {
+		b.cards[own] = b.families[e.GetSubscriber()].subscriber
+	}
+	b.evolve(subject, r)
+}
+
+// identified moves a person to the indexes of corrected details; mu is held.
+func (b *Book) identified(e *eventsv1.MemberChanged) {
+	subject := e.GetSubject()
+	if b.persons[string(e.GetPreviousPersonIndex())] == subject {
+		delete(b.persons, string(e.GetPreviousPersonIndex()))
+	}
+	birth := string(e.GetPreviousBirthIndex())
+	if at, found := slices.BinarySearch(b.births[birth], subject); found {
+		if b.births[birth] = slices.Delete(slices.Clone(b.births[birth]), at, at+1); len(b.births[birth]) == 0 {
+			delete(b.births, birth)
+		}
+	}
+	b.find(subject, e.GetBirthIndex(), e.GetPersonIndex())
+}
+
+// find makes a person findable by both indexes; mu is held.
+func (b *Book) find(subject string, birthIndex, personIndex []byte) {
+	birth := string(birthIndex)
+	if at, found := slices.BinarySearch(b.births[birth], subject); !found {
+		b.births[birth] = slices.Insert(slices.Clone(b.births[birth]), at, subject)
+	}
+	b.persons[string(personIndex)] = subject
 }
 
 // evolve replaces a member by its next state, sharing the text that equals
 // the book's own so that a hundred thousand members stay small.
-func (b *Book) evolve(e proto.Message, subject string, revision uint64) {
+func (b *Book) evolve(subject string, r eventstore.Recorded) {
 	m := policies.NewMember()
 	if have, ok := b.members[subject]; ok {
 		m = *have
 	}
-	m = m.Evolve(e, revision)
+	m = m.EvolveAt(r.Event, r.Revision, r.RecordedTime)
 	if f := b.families[m.Subscriber]; f != nil {
 		m.Subscriber = f.subscriber
 	}

@@ -3,7 +3,9 @@ package book
 import (
 	"slices"
 	"strings"
+	"time"
 
+	policiesv1 "github.com/probity-health/probity/proto/probity/policies/v1"
 	"github.com/probity-health/probity/services/policies"
 )
 
@@ -19,6 +21,9 @@ type Query struct {
 	NPIs []string
 	// ServiceDates as ISO 8601, in any order; they choose contracts and fee schedules.
 	ServiceDates []string
+	// KnownAt asks for the coverage as it was known at a time; zero is now. It
+	// is of coverage alone: documents are versions of their own.
+	KnownAt time.Time
 	// Authorizations are number indexes (keys.Index.Authorization) the claim quotes.
 	Authorizations [][]byte
 }
@@ -36,6 +41,8 @@ const (
 
 // Context is what the book knows about a claim. Everything in it is immutable.
 type Context struct {
+	// AsOf is how much of the policies log this answer knows.
+	AsOf AsOf
 	// PayerKnown: the payer has published a plan here.
 	PayerKnown bool
 	// CardKnown: somebody is enrolled under the subscriber.
@@ -58,7 +65,12 @@ type Context struct {
 	// FeeSchedules that govern one of the dates and are named by a contract
 	// or plan above, by Ref.
 	FeeSchedules []*FeeSchedule
-	// Authorizations in the query's order; nil where the number is unknown to the payer.
+	// Edits that govern one of the dates.
+	Edits []*EditSet
+	// Providers of the query's NPIs that the payer knows something of, in that order.
+	Providers []*Provider
+	// Authorizations in the query's order; nil where the number is unknown to
+	// the payer, cancelled, or given to none of the query's providers.
 	Authorizations []*Authorization
 }
 
@@ -81,22 +93,35 @@ type Coverage struct {
 func (b *Book) For(q Query) Context {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	var c Context
+	c := Context{AsOf: b.asOf}
 	_, c.PayerKnown = b.payers[q.PayerID]
 	if f := b.families[q.Subscriber]; f != nil {
-		c.CardKnown, c.Persons = true, f.persons
+		c.CardKnown, c.Persons = true, len(f.subjects)
 	}
 	c.Member, c.Match = b.match(q)
+	if !q.KnownAt.IsZero() && c.Member != nil {
+		known, ok := c.Member.KnownAt(q.KnownAt)
+		if c.Member = known; !ok {
+			c.Match = MatchNone
+		}
+	}
 	if m := c.Member; m != nil {
 		c.CoverageRef = policies.Ref(policies.MemberStream(m.Subject), uint32(m.Revision))
 		c.Coverage = b.coverage(m)
 	}
 	c.Contracts = b.contractsFor(q)
 	c.FeeSchedules = b.feeSchedulesFor(q.ServiceDates, c)
+	c.Edits = b.editsFor(q.PayerID, q.ServiceDates)
+	for _, npi := range q.NPIs {
+		if p := b.providers[providerKey{q.PayerID, npi}]; p != nil && !slices.Contains(c.Providers, p) {
+			c.Providers = append(c.Providers, p)
+		}
+	}
 	if len(q.Authorizations) > 0 {
 		c.Authorizations = make([]*Authorization, len(q.Authorizations))
 		for i, number := range q.Authorizations {
-			if a := b.authorizations[string(number)]; a != nil && a.PayerID == q.PayerID {
+			if a := b.authorizations[string(number)]; a != nil && a.PayerID == q.PayerID && !a.Cancelled &&
+				(len(a.NPIs) == 0 || slices.ContainsFunc(a.NPIs, func(npi string) bool { return slices.Contains(q.NPIs, npi) })) {
 				c.Authorizations[i] = a
 			}
 		}
@@ -282,4 +307,66 @@ func (b *Book) Knows(subject string) bool {
 	defer b.mu.RUnlock()
 	_, ok := b.members[subject]
 	return ok
+}
+
+// Family implements policies.Directory.
+func (b *Book) Family(subscriber string) []policies.Member {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	f := b.families[subscriber]
+	if f == nil {
+		return nil
+	}
+	out := make([]policies.Member, len(f.subjects))
+	for i, subject := range f.subjects {
+		out[i] = *b.members[subject]
+	}
+	return out
+}
+
+// DependsOn implements policies.Directory.
+func (b *Book) DependsOn(ownCard string) (string, bool) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	subscriber, ok := b.cards[ownCard]
+	return subscriber, ok
+}
+
+// PoliciesOf implements policies.Directory.
+func (b *Book) PoliciesOf(payerID, groupNumber string) []*policiesv1.Policy {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	var out []*policiesv1.Policy
+	for _, p := range b.policies {
+		if p.GetPayerId() == payerID && (groupNumber == "" || p.GetGroupNumber() == groupNumber) {
+			out = append(out, p)
+		}
+	}
+	slices.SortFunc(out, func(x, y *policiesv1.Policy) int { return strings.Compare(x.GetPolicyId(), y.GetPolicyId()) })
+	return out
+}
+
+// Affected implements policies.Directory. It looks at every member.
+func (b *Book) Affected(planID string, period policies.Period) (persons, families int) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	for _, f := range b.families {
+		before := persons
+		for _, subject := range f.subjects {
+			if slices.ContainsFunc(b.members[subject].Spans, func(s policies.Span) bool {
+				p := b.policies[s.PolicyID]
+				if p.GetPlanId() != planID {
+					return false
+				}
+				covered, ok := s.Period.Within(policies.PeriodOf(p.GetEffective()))
+				return ok && covered.Overlaps(period)
+			}) {
+				persons++
+			}
+		}
+		if persons > before {
+			families++
+		}
+	}
+	return persons, families
 }

@@ -146,8 +146,10 @@ type Claim struct {
 	PayToDiffers bool `protobuf:"varint,31,opt,name=pay_to_differs,json=payToDiffers,proto3" json:"pay_to_differs,omitempty"`
 	// CH fee-for-service, RP encounter report (BHT06).
 	TransactionType string `protobuf:"bytes,32,opt,name=transaction_type,json=transactionType,proto3" json:"transaction_type,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// What only an institutional claim says; absent on a professional one.
+	Institutional *Institutional `protobuf:"bytes,33,opt,name=institutional,proto3" json:"institutional,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Claim) Reset() {
@@ -402,6 +404,13 @@ func (x *Claim) GetTransactionType() string {
 		return x.TransactionType
 	}
 	return ""
+}
+
+func (x *Claim) GetInstitutional() *Institutional {
+	if x != nil {
+		return x.Institutional
+	}
+	return nil
 }
 
 // Where a claim stands in an interchange.
@@ -829,9 +838,11 @@ type Diagnosis struct {
 	// Code without the dot, upper case.
 	Code string `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
 	// Code list: ABK/ABF (ICD-10-CM principal/other), BK/BF (ICD-9-CM) … (HI01-1).
-	Qualifier     string `protobuf:"bytes,2,opt,name=qualifier,proto3" json:"qualifier,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Qualifier string `protobuf:"bytes,2,opt,name=qualifier,proto3" json:"qualifier,omitempty"`
+	// Present on admission: Y, N, U or W; empty when not said (HI01-9, 837I).
+	PresentOnAdmission string `protobuf:"bytes,3,opt,name=present_on_admission,json=presentOnAdmission,proto3" json:"present_on_admission,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Diagnosis) Reset() {
@@ -874,6 +885,13 @@ func (x *Diagnosis) GetCode() string {
 func (x *Diagnosis) GetQualifier() string {
 	if x != nil {
 		return x.Qualifier
+	}
+	return ""
+}
+
+func (x *Diagnosis) GetPresentOnAdmission() string {
+	if x != nil {
+		return x.PresentOnAdmission
 	}
 	return ""
 }
@@ -983,8 +1001,10 @@ type ServiceLine struct {
 	SalesTaxCents int64 `protobuf:"varint,18,opt,name=sales_tax_cents,json=salesTaxCents,proto3" json:"sales_tax_cents,omitempty"`
 	// Who rendered this line, when another than the claim's.
 	RenderingProvider *Provider `protobuf:"bytes,19,opt,name=rendering_provider,json=renderingProvider,proto3" json:"rendering_provider,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Part of the charge that the provider itself says isn't covered, US cents (SV207).
+	NoncoveredCents int64 `protobuf:"varint,20,opt,name=noncovered_cents,json=noncoveredCents,proto3" json:"noncovered_cents,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ServiceLine) Reset() {
@@ -1148,6 +1168,13 @@ func (x *ServiceLine) GetRenderingProvider() *Provider {
 		return x.RenderingProvider
 	}
 	return nil
+}
+
+func (x *ServiceLine) GetNoncoveredCents() int64 {
+	if x != nil {
+		return x.NoncoveredCents
+	}
+	return 0
 }
 
 // Another payer that covers the patient.
@@ -1378,11 +1405,413 @@ func (x *PriorAdjustment) GetAmountCents() int64 {
 	return 0
 }
 
+// What only an institutional claim says (837I, UB-04): the type of bill is the claim's facility type
+// and frequency code; the dates of the statement and of the admission are
+// also among the claim's dates, as sent.
+type Institutional struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// First day of the statement, ISO 8601 (DTP*434).
+	StatementFrom string `protobuf:"bytes,1,opt,name=statement_from,json=statementFrom,proto3" json:"statement_from,omitempty"`
+	// Last day of the statement, ISO 8601.
+	StatementThrough string `protobuf:"bytes,2,opt,name=statement_through,json=statementThrough,proto3" json:"statement_through,omitempty"`
+	// Day of admission or start of care, ISO 8601 (DTP*435).
+	AdmissionDate string `protobuf:"bytes,3,opt,name=admission_date,json=admissionDate,proto3" json:"admission_date,omitempty"`
+	// Hour and minute of admission, HHMM; empty when not given.
+	AdmissionTime string `protobuf:"bytes,4,opt,name=admission_time,json=admissionTime,proto3" json:"admission_time,omitempty"`
+	// Hour and minute of discharge, HHMM (DTP*096).
+	DischargeTime string `protobuf:"bytes,5,opt,name=discharge_time,json=dischargeTime,proto3" json:"discharge_time,omitempty"`
+	// Type of admission: 1 emergency, 2 urgent, 3 elective, 4 newborn, 5 trauma, 9 unknown (CL101).
+	AdmissionType string `protobuf:"bytes,6,opt,name=admission_type,json=admissionType,proto3" json:"admission_type,omitempty"`
+	// Point of origin (CL102).
+	AdmissionSource string `protobuf:"bytes,7,opt,name=admission_source,json=admissionSource,proto3" json:"admission_source,omitempty"`
+	// Patient's status at the statement's end: 01 home, 20 expired, 30 still a patient … (CL103).
+	PatientStatus string `protobuf:"bytes,8,opt,name=patient_status,json=patientStatus,proto3" json:"patient_status,omitempty"`
+	// Who is responsible for the patient's care (2310A).
+	AttendingProvider *Provider `protobuf:"bytes,9,opt,name=attending_provider,json=attendingProvider,proto3" json:"attending_provider,omitempty"`
+	// Who operated (2310B).
+	OperatingProvider *Provider `protobuf:"bytes,10,opt,name=operating_provider,json=operatingProvider,proto3" json:"operating_provider,omitempty"`
+	// Who else operated (2310C).
+	OtherOperatingProvider *Provider `protobuf:"bytes,11,opt,name=other_operating_provider,json=otherOperatingProvider,proto3" json:"other_operating_provider,omitempty"`
+	// Admitting diagnosis (HI with ABJ, BJ).
+	AdmittingDiagnosis *Diagnosis `protobuf:"bytes,12,opt,name=admitting_diagnosis,json=admittingDiagnosis,proto3" json:"admitting_diagnosis,omitempty"`
+	// Patient's reasons for an outpatient visit (HI with APR, PR).
+	VisitReasons []*Diagnosis `protobuf:"bytes,13,rep,name=visit_reasons,json=visitReasons,proto3" json:"visit_reasons,omitempty"`
+	// External causes of injury (HI with ABN, BN).
+	ExternalCauses []*Diagnosis `protobuf:"bytes,14,rep,name=external_causes,json=externalCauses,proto3" json:"external_causes,omitempty"`
+	// Diagnosis related group as billed, without leading zeros (HI with DR).
+	Drg string `protobuf:"bytes,15,opt,name=drg,proto3" json:"drg,omitempty"`
+	// Procedures done, the principal first (HI with BBR, BR, CAH, BBQ, BQ).
+	Procedures []*InstitutionalProcedure `protobuf:"bytes,16,rep,name=procedures,proto3" json:"procedures,omitempty"`
+	// Condition codes (HI with BG).
+	ConditionCodes []string `protobuf:"bytes,17,rep,name=condition_codes,json=conditionCodes,proto3" json:"condition_codes,omitempty"`
+	// Occurrences (HI with BH).
+	Occurrences []*Occurrence `protobuf:"bytes,18,rep,name=occurrences,proto3" json:"occurrences,omitempty"`
+	// Occurrence spans (HI with BI).
+	OccurrenceSpans []*Occurrence `protobuf:"bytes,19,rep,name=occurrence_spans,json=occurrenceSpans,proto3" json:"occurrence_spans,omitempty"`
+	// Values (HI with BE).
+	Values        []*ValueCode `protobuf:"bytes,20,rep,name=values,proto3" json:"values,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Institutional) Reset() {
+	*x = Institutional{}
+	mi := &file_probity_claims_v1_claim_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Institutional) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Institutional) ProtoMessage() {}
+
+func (x *Institutional) ProtoReflect() protoreflect.Message {
+	mi := &file_probity_claims_v1_claim_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Institutional.ProtoReflect.Descriptor instead.
+func (*Institutional) Descriptor() ([]byte, []int) {
+	return file_probity_claims_v1_claim_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Institutional) GetStatementFrom() string {
+	if x != nil {
+		return x.StatementFrom
+	}
+	return ""
+}
+
+func (x *Institutional) GetStatementThrough() string {
+	if x != nil {
+		return x.StatementThrough
+	}
+	return ""
+}
+
+func (x *Institutional) GetAdmissionDate() string {
+	if x != nil {
+		return x.AdmissionDate
+	}
+	return ""
+}
+
+func (x *Institutional) GetAdmissionTime() string {
+	if x != nil {
+		return x.AdmissionTime
+	}
+	return ""
+}
+
+func (x *Institutional) GetDischargeTime() string {
+	if x != nil {
+		return x.DischargeTime
+	}
+	return ""
+}
+
+func (x *Institutional) GetAdmissionType() string {
+	if x != nil {
+		return x.AdmissionType
+	}
+	return ""
+}
+
+func (x *Institutional) GetAdmissionSource() string {
+	if x != nil {
+		return x.AdmissionSource
+	}
+	return ""
+}
+
+func (x *Institutional) GetPatientStatus() string {
+	if x != nil {
+		return x.PatientStatus
+	}
+	return ""
+}
+
+func (x *Institutional) GetAttendingProvider() *Provider {
+	if x != nil {
+		return x.AttendingProvider
+	}
+	return nil
+}
+
+func (x *Institutional) GetOperatingProvider() *Provider {
+	if x != nil {
+		return x.OperatingProvider
+	}
+	return nil
+}
+
+func (x *Institutional) GetOtherOperatingProvider() *Provider {
+	if x != nil {
+		return x.OtherOperatingProvider
+	}
+	return nil
+}
+
+func (x *Institutional) GetAdmittingDiagnosis() *Diagnosis {
+	if x != nil {
+		return x.AdmittingDiagnosis
+	}
+	return nil
+}
+
+func (x *Institutional) GetVisitReasons() []*Diagnosis {
+	if x != nil {
+		return x.VisitReasons
+	}
+	return nil
+}
+
+func (x *Institutional) GetExternalCauses() []*Diagnosis {
+	if x != nil {
+		return x.ExternalCauses
+	}
+	return nil
+}
+
+func (x *Institutional) GetDrg() string {
+	if x != nil {
+		return x.Drg
+	}
+	return ""
+}
+
+func (x *Institutional) GetProcedures() []*InstitutionalProcedure {
+	if x != nil {
+		return x.Procedures
+	}
+	return nil
+}
+
+func (x *Institutional) GetConditionCodes() []string {
+	if x != nil {
+		return x.ConditionCodes
+	}
+	return nil
+}
+
+func (x *Institutional) GetOccurrences() []*Occurrence {
+	if x != nil {
+		return x.Occurrences
+	}
+	return nil
+}
+
+func (x *Institutional) GetOccurrenceSpans() []*Occurrence {
+	if x != nil {
+		return x.OccurrenceSpans
+	}
+	return nil
+}
+
+func (x *Institutional) GetValues() []*ValueCode {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+// A procedure of a stay.
+type InstitutionalProcedure struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Code as sent, without its dot.
+	Code string `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
+	// BBR/BBQ ICD-10-PCS principal/other, BR/BQ ICD-9-CM, CAH advanced billing concepts.
+	Qualifier string `protobuf:"bytes,2,opt,name=qualifier,proto3" json:"qualifier,omitempty"`
+	// ISO 8601 date.
+	Date          string `protobuf:"bytes,3,opt,name=date,proto3" json:"date,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InstitutionalProcedure) Reset() {
+	*x = InstitutionalProcedure{}
+	mi := &file_probity_claims_v1_claim_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InstitutionalProcedure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InstitutionalProcedure) ProtoMessage() {}
+
+func (x *InstitutionalProcedure) ProtoReflect() protoreflect.Message {
+	mi := &file_probity_claims_v1_claim_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InstitutionalProcedure.ProtoReflect.Descriptor instead.
+func (*InstitutionalProcedure) Descriptor() ([]byte, []int) {
+	return file_probity_claims_v1_claim_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *InstitutionalProcedure) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *InstitutionalProcedure) GetQualifier() string {
+	if x != nil {
+		return x.Qualifier
+	}
+	return ""
+}
+
+func (x *InstitutionalProcedure) GetDate() string {
+	if x != nil {
+		return x.Date
+	}
+	return ""
+}
+
+// Something that happened on a day or over days.
+type Occurrence struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// NUBC occurrence or occurrence span code.
+	Code string `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
+	// ISO 8601 date, the first of a span.
+	StartDate string `protobuf:"bytes,2,opt,name=start_date,json=startDate,proto3" json:"start_date,omitempty"`
+	// Last of a span; empty for one day.
+	EndDate       string `protobuf:"bytes,3,opt,name=end_date,json=endDate,proto3" json:"end_date,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Occurrence) Reset() {
+	*x = Occurrence{}
+	mi := &file_probity_claims_v1_claim_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Occurrence) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Occurrence) ProtoMessage() {}
+
+func (x *Occurrence) ProtoReflect() protoreflect.Message {
+	mi := &file_probity_claims_v1_claim_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Occurrence.ProtoReflect.Descriptor instead.
+func (*Occurrence) Descriptor() ([]byte, []int) {
+	return file_probity_claims_v1_claim_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Occurrence) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *Occurrence) GetStartDate() string {
+	if x != nil {
+		return x.StartDate
+	}
+	return ""
+}
+
+func (x *Occurrence) GetEndDate() string {
+	if x != nil {
+		return x.EndDate
+	}
+	return ""
+}
+
+// A figure of the claim by NUBC value code.
+type ValueCode struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// NUBC value code: 80 covered days, A1 deductible …
+	Code string `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
+	// The figure in hundredths: US cents of an amount, 300 for three days.
+	Hundredths    int64 `protobuf:"varint,2,opt,name=hundredths,proto3" json:"hundredths,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ValueCode) Reset() {
+	*x = ValueCode{}
+	mi := &file_probity_claims_v1_claim_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ValueCode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ValueCode) ProtoMessage() {}
+
+func (x *ValueCode) ProtoReflect() protoreflect.Message {
+	mi := &file_probity_claims_v1_claim_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ValueCode.ProtoReflect.Descriptor instead.
+func (*ValueCode) Descriptor() ([]byte, []int) {
+	return file_probity_claims_v1_claim_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ValueCode) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *ValueCode) GetHundredths() int64 {
+	if x != nil {
+		return x.Hundredths
+	}
+	return 0
+}
+
 var File_probity_claims_v1_claim_proto protoreflect.FileDescriptor
 
 const file_probity_claims_v1_claim_proto_rawDesc = "" +
 	"\n" +
-	"\x1dprobity/claims/v1/claim.proto\x12\x11probity.claims.v1\x1a\x1bbuf/validate/validate.proto\"\xd2\x0e\n" +
+	"\x1dprobity/claims/v1/claim.proto\x12\x11probity.claims.v1\x1a\x1bbuf/validate/validate.proto\"\x9a\x0f\n" +
 	"\x05Claim\x12<\n" +
 	"\x04form\x18\x01 \x01(\x0e2\x1c.probity.claims.v1.ClaimFormB\n" +
 	"\xbaH\a\x82\x01\x04\x10\x01 \x00R\x04form\x12?\n" +
@@ -1421,7 +1850,8 @@ const file_probity_claims_v1_claim_proto_rawDesc = "" +
 	"\x12patient_paid_cents\x18\x1d \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x10patientPaidCents\x12-\n" +
 	"\x03x12\x18\x1e \x01(\v2\x1b.probity.claims.v1.X12PlaceR\x03x12\x12$\n" +
 	"\x0epay_to_differs\x18\x1f \x01(\bR\fpayToDiffers\x122\n" +
-	"\x10transaction_type\x18  \x01(\tB\a\xbaH\x04r\x02\x18\x02R\x0ftransactionType\"\xd9\x01\n" +
+	"\x10transaction_type\x18  \x01(\tB\a\xbaH\x04r\x02\x18\x02R\x0ftransactionType\x12F\n" +
+	"\rinstitutional\x18! \x01(\v2 .probity.claims.v1.InstitutionalR\rinstitutional\"\xd9\x01\n" +
 	"\bX12Place\x12<\n" +
 	"\x1ainterchange_control_number\x18\x01 \x01(\tR\x18interchangeControlNumber\x120\n" +
 	"\x14group_control_number\x18\x02 \x01(\tR\x12groupControlNumber\x12<\n" +
@@ -1458,15 +1888,16 @@ const file_probity_claims_v1_claim_proto_rawDesc = "" +
 	"\n" +
 	"birth_date\x18\x05 \x01(\tB\x1d\xbaH\x1ar\x182\x16^(\\d{4}-\\d{2}-\\d{2})?$R\tbirthDate\x12\x19\n" +
 	"\x03sex\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18\x01R\x03sex\x124\n" +
-	"\aaddress\x18\a \x01(\v2\x1a.probity.claims.v1.AddressR\aaddress\"Q\n" +
+	"\aaddress\x18\a \x01(\v2\x1a.probity.claims.v1.AddressR\aaddress\"\x8c\x01\n" +
 	"\tDiagnosis\x12\x1d\n" +
 	"\x04code\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x1eR\x04code\x12%\n" +
-	"\tqualifier\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18\x03R\tqualifier\"\xa7\x01\n" +
+	"\tqualifier\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18\x03R\tqualifier\x129\n" +
+	"\x14present_on_admission\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18\x01R\x12presentOnAdmission\"\xa7\x01\n" +
 	"\tClaimDate\x12%\n" +
 	"\tqualifier\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18\x03R\tqualifier\x129\n" +
 	"\n" +
 	"start_date\x18\x02 \x01(\tB\x1a\xbaH\x17r\x152\x13^\\d{4}-\\d{2}-\\d{2}$R\tstartDate\x128\n" +
-	"\bend_date\x18\x03 \x01(\tB\x1d\xbaH\x1ar\x182\x16^(\\d{4}-\\d{2}-\\d{2})?$R\aendDate\"\x91\b\n" +
+	"\bend_date\x18\x03 \x01(\tB\x1d\xbaH\x1ar\x182\x16^(\\d{4}-\\d{2}-\\d{2})?$R\aendDate\"\xcb\b\n" +
 	"\vServiceLine\x12\"\n" +
 	"\x06number\x18\x01 \x01(\rB\n" +
 	"\xbaH\a*\x05\x18\xe7\a(\x01R\x06number\x128\n" +
@@ -1492,7 +1923,9 @@ const file_probity_claims_v1_claim_proto_rawDesc = "" +
 	"\x13prior_adjudications\x18\x11 \x03(\v2$.probity.claims.v1.PriorAdjudicationB\b\xbaH\x05\x92\x01\x02\x10\n" +
 	"R\x12priorAdjudications\x12/\n" +
 	"\x0fsales_tax_cents\x18\x12 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\rsalesTaxCents\x12J\n" +
-	"\x12rendering_provider\x18\x13 \x01(\v2\x1b.probity.claims.v1.ProviderR\x11renderingProvider\"\xd2\x02\n" +
+	"\x12rendering_provider\x18\x13 \x01(\v2\x1b.probity.claims.v1.ProviderR\x11renderingProvider\x128\n" +
+	"\x10noncovered_cents\x18\x14 \x01(\x03B\r\xbaH\n" +
+	"\"\b\x18\xffǯ\xa0%(\x00R\x0fnoncoveredCents\"\xd2\x02\n" +
 	"\n" +
 	"OtherPayer\x12.\n" +
 	"\x05payer\x18\x01 \x01(\v2\x18.probity.claims.v1.PayerR\x05payer\x12.\n" +
@@ -1512,7 +1945,49 @@ const file_probity_claims_v1_claim_proto_rawDesc = "" +
 	"\n" +
 	"group_code\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18\x02R\tgroupCode\x12\x1b\n" +
 	"\x04carc\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18\x05R\x04carc\x12!\n" +
-	"\famount_cents\x18\x03 \x01(\x03R\vamountCents*b\n" +
+	"\famount_cents\x18\x03 \x01(\x03R\vamountCents\"\xcd\n" +
+	"\n" +
+	"\rInstitutional\x12D\n" +
+	"\x0estatement_from\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x182\x16^(\\d{4}-\\d{2}-\\d{2})?$R\rstatementFrom\x12J\n" +
+	"\x11statement_through\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x182\x16^(\\d{4}-\\d{2}-\\d{2})?$R\x10statementThrough\x12D\n" +
+	"\x0eadmission_date\x18\x03 \x01(\tB\x1d\xbaH\x1ar\x182\x16^(\\d{4}-\\d{2}-\\d{2})?$R\radmissionDate\x128\n" +
+	"\x0eadmission_time\x18\x04 \x01(\tB\x11\xbaH\x0er\f2\n" +
+	"^(\\d{4})?$R\radmissionTime\x128\n" +
+	"\x0edischarge_time\x18\x05 \x01(\tB\x11\xbaH\x0er\f2\n" +
+	"^(\\d{4})?$R\rdischargeTime\x12.\n" +
+	"\x0eadmission_type\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18\x01R\radmissionType\x122\n" +
+	"\x10admission_source\x18\a \x01(\tB\a\xbaH\x04r\x02\x18\x01R\x0fadmissionSource\x12.\n" +
+	"\x0epatient_status\x18\b \x01(\tB\a\xbaH\x04r\x02\x18\x02R\rpatientStatus\x12J\n" +
+	"\x12attending_provider\x18\t \x01(\v2\x1b.probity.claims.v1.ProviderR\x11attendingProvider\x12J\n" +
+	"\x12operating_provider\x18\n" +
+	" \x01(\v2\x1b.probity.claims.v1.ProviderR\x11operatingProvider\x12U\n" +
+	"\x18other_operating_provider\x18\v \x01(\v2\x1b.probity.claims.v1.ProviderR\x16otherOperatingProvider\x12M\n" +
+	"\x13admitting_diagnosis\x18\f \x01(\v2\x1c.probity.claims.v1.DiagnosisR\x12admittingDiagnosis\x12K\n" +
+	"\rvisit_reasons\x18\r \x03(\v2\x1c.probity.claims.v1.DiagnosisB\b\xbaH\x05\x92\x01\x02\x10\x03R\fvisitReasons\x12O\n" +
+	"\x0fexternal_causes\x18\x0e \x03(\v2\x1c.probity.claims.v1.DiagnosisB\b\xbaH\x05\x92\x01\x02\x10\fR\x0eexternalCauses\x12\x19\n" +
+	"\x03drg\x18\x0f \x01(\tB\a\xbaH\x04r\x02\x18\x04R\x03drg\x12S\n" +
+	"\n" +
+	"procedures\x18\x10 \x03(\v2).probity.claims.v1.InstitutionalProcedureB\b\xbaH\x05\x92\x01\x02\x10\x19R\n" +
+	"procedures\x121\n" +
+	"\x0fcondition_codes\x18\x11 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10\x18R\x0econditionCodes\x12I\n" +
+	"\voccurrences\x18\x12 \x03(\v2\x1d.probity.claims.v1.OccurrenceB\b\xbaH\x05\x92\x01\x02\x10\x18R\voccurrences\x12R\n" +
+	"\x10occurrence_spans\x18\x13 \x03(\v2\x1d.probity.claims.v1.OccurrenceB\b\xbaH\x05\x92\x01\x02\x10\x18R\x0foccurrenceSpans\x12>\n" +
+	"\x06values\x18\x14 \x03(\v2\x1c.probity.claims.v1.ValueCodeB\b\xbaH\x05\x92\x01\x02\x10\x18R\x06values\"\x8f\x01\n" +
+	"\x16InstitutionalProcedure\x12\x1b\n" +
+	"\x04code\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18\x1eR\x04code\x12%\n" +
+	"\tqualifier\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18\x03R\tqualifier\x121\n" +
+	"\x04date\x18\x03 \x01(\tB\x1d\xbaH\x1ar\x182\x16^(\\d{4}-\\d{2}-\\d{2})?$R\x04date\"\xa1\x01\n" +
+	"\n" +
+	"Occurrence\x12\x1b\n" +
+	"\x04code\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18\x02R\x04code\x12<\n" +
+	"\n" +
+	"start_date\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x182\x16^(\\d{4}-\\d{2}-\\d{2})?$R\tstartDate\x128\n" +
+	"\bend_date\x18\x03 \x01(\tB\x1d\xbaH\x1ar\x182\x16^(\\d{4}-\\d{2}-\\d{2})?$R\aendDate\"H\n" +
+	"\tValueCode\x12\x1b\n" +
+	"\x04code\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18\x02R\x04code\x12\x1e\n" +
+	"\n" +
+	"hundredths\x18\x02 \x01(\x03R\n" +
+	"hundredths*b\n" +
 	"\tClaimForm\x12\x1a\n" +
 	"\x16CLAIM_FORM_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17CLAIM_FORM_PROFESSIONAL\x10\x01\x12\x1c\n" +
@@ -1531,21 +2006,25 @@ func file_probity_claims_v1_claim_proto_rawDescGZIP() []byte {
 }
 
 var file_probity_claims_v1_claim_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_probity_claims_v1_claim_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_probity_claims_v1_claim_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_probity_claims_v1_claim_proto_goTypes = []any{
-	(ClaimForm)(0),            // 0: probity.claims.v1.ClaimForm
-	(*Claim)(nil),             // 1: probity.claims.v1.Claim
-	(*X12Place)(nil),          // 2: probity.claims.v1.X12Place
-	(*Payer)(nil),             // 3: probity.claims.v1.Payer
-	(*Provider)(nil),          // 4: probity.claims.v1.Provider
-	(*Address)(nil),           // 5: probity.claims.v1.Address
-	(*Person)(nil),            // 6: probity.claims.v1.Person
-	(*Diagnosis)(nil),         // 7: probity.claims.v1.Diagnosis
-	(*ClaimDate)(nil),         // 8: probity.claims.v1.ClaimDate
-	(*ServiceLine)(nil),       // 9: probity.claims.v1.ServiceLine
-	(*OtherPayer)(nil),        // 10: probity.claims.v1.OtherPayer
-	(*PriorAdjudication)(nil), // 11: probity.claims.v1.PriorAdjudication
-	(*PriorAdjustment)(nil),   // 12: probity.claims.v1.PriorAdjustment
+	(ClaimForm)(0),                 // 0: probity.claims.v1.ClaimForm
+	(*Claim)(nil),                  // 1: probity.claims.v1.Claim
+	(*X12Place)(nil),               // 2: probity.claims.v1.X12Place
+	(*Payer)(nil),                  // 3: probity.claims.v1.Payer
+	(*Provider)(nil),               // 4: probity.claims.v1.Provider
+	(*Address)(nil),                // 5: probity.claims.v1.Address
+	(*Person)(nil),                 // 6: probity.claims.v1.Person
+	(*Diagnosis)(nil),              // 7: probity.claims.v1.Diagnosis
+	(*ClaimDate)(nil),              // 8: probity.claims.v1.ClaimDate
+	(*ServiceLine)(nil),            // 9: probity.claims.v1.ServiceLine
+	(*OtherPayer)(nil),             // 10: probity.claims.v1.OtherPayer
+	(*PriorAdjudication)(nil),      // 11: probity.claims.v1.PriorAdjudication
+	(*PriorAdjustment)(nil),        // 12: probity.claims.v1.PriorAdjustment
+	(*Institutional)(nil),          // 13: probity.claims.v1.Institutional
+	(*InstitutionalProcedure)(nil), // 14: probity.claims.v1.InstitutionalProcedure
+	(*Occurrence)(nil),             // 15: probity.claims.v1.Occurrence
+	(*ValueCode)(nil),              // 16: probity.claims.v1.ValueCode
 }
 var file_probity_claims_v1_claim_proto_depIdxs = []int32{
 	0,  // 0: probity.claims.v1.Claim.form:type_name -> probity.claims.v1.ClaimForm
@@ -1561,18 +2040,29 @@ var file_probity_claims_v1_claim_proto_depIdxs = []int32{
 	10, // 10: probity.claims.v1.Claim.other_payers:type_name -> probity.claims.v1.OtherPayer
 	8,  // 11: probity.claims.v1.Claim.dates:type_name -> probity.claims.v1.ClaimDate
 	2,  // 12: probity.claims.v1.Claim.x12:type_name -> probity.claims.v1.X12Place
-	5,  // 13: probity.claims.v1.Provider.address:type_name -> probity.claims.v1.Address
-	5,  // 14: probity.claims.v1.Person.address:type_name -> probity.claims.v1.Address
-	11, // 15: probity.claims.v1.ServiceLine.prior_adjudications:type_name -> probity.claims.v1.PriorAdjudication
-	4,  // 16: probity.claims.v1.ServiceLine.rendering_provider:type_name -> probity.claims.v1.Provider
-	3,  // 17: probity.claims.v1.OtherPayer.payer:type_name -> probity.claims.v1.Payer
-	12, // 18: probity.claims.v1.OtherPayer.adjustments:type_name -> probity.claims.v1.PriorAdjustment
-	12, // 19: probity.claims.v1.PriorAdjudication.adjustments:type_name -> probity.claims.v1.PriorAdjustment
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	13, // 13: probity.claims.v1.Claim.institutional:type_name -> probity.claims.v1.Institutional
+	5,  // 14: probity.claims.v1.Provider.address:type_name -> probity.claims.v1.Address
+	5,  // 15: probity.claims.v1.Person.address:type_name -> probity.claims.v1.Address
+	11, // 16: probity.claims.v1.ServiceLine.prior_adjudications:type_name -> probity.claims.v1.PriorAdjudication
+	4,  // 17: probity.claims.v1.ServiceLine.rendering_provider:type_name -> probity.claims.v1.Provider
+	3,  // 18: probity.claims.v1.OtherPayer.payer:type_name -> probity.claims.v1.Payer
+	12, // 19: probity.claims.v1.OtherPayer.adjustments:type_name -> probity.claims.v1.PriorAdjustment
+	12, // 20: probity.claims.v1.PriorAdjudication.adjustments:type_name -> probity.claims.v1.PriorAdjustment
+	4,  // 21: probity.claims.v1.Institutional.attending_provider:type_name -> probity.claims.v1.Provider
+	4,  // 22: probity.claims.v1.Institutional.operating_provider:type_name -> probity.claims.v1.Provider
+	4,  // 23: probity.claims.v1.Institutional.other_operating_provider:type_name -> probity.claims.v1.Provider
+	7,  // 24: probity.claims.v1.Institutional.admitting_diagnosis:type_name -> probity.claims.v1.Diagnosis
+	7,  // 25: probity.claims.v1.Institutional.visit_reasons:type_name -> probity.claims.v1.Diagnosis
+	7,  // 26: probity.claims.v1.Institutional.external_causes:type_name -> probity.claims.v1.Diagnosis
+	14, // 27: probity.claims.v1.Institutional.procedures:type_name -> probity.claims.v1.InstitutionalProcedure
+	15, // 28: probity.claims.v1.Institutional.occurrences:type_name -> probity.claims.v1.Occurrence
+	15, // 29: probity.claims.v1.Institutional.occurrence_spans:type_name -> probity.claims.v1.Occurrence
+	16, // 30: probity.claims.v1.Institutional.values:type_name -> probity.claims.v1.ValueCode
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_probity_claims_v1_claim_proto_init() }
@@ -1586,7 +2076,7 @@ func file_probity_claims_v1_claim_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probity_claims_v1_claim_proto_rawDesc), len(file_probity_claims_v1_claim_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   12,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

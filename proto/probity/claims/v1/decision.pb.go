@@ -39,7 +39,8 @@ const (
 	ClaimStatus_CLAIM_STATUS_DENIED ClaimStatus = 4
 	// Refused before adjudication; nothing was decided (277CA A3, A7 …).
 	ClaimStatus_CLAIM_STATUS_REJECTED ClaimStatus = 5
-	// Reversed by a void or replacement.
+	// Reversed by a void or replacement. A void has this status itself once its
+	// original is reversed: it pays nothing and is in no remittance of its own.
 	ClaimStatus_CLAIM_STATUS_REVERSED ClaimStatus = 6
 )
 
@@ -449,9 +450,13 @@ type PendReason struct {
 	// RARC.
 	Rarc string `protobuf:"bytes,4,opt,name=rarc,proto3" json:"rarc,omitempty"`
 	// For a person: what is missing or doubtful, without health data.
-	Message       string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Message string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
+	// Figures behind the doubt; keys as in Adjustment.facts. No health data.
+	Facts map[string]string `protobuf:"bytes,6,rep,name=facts,proto3" json:"facts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Opaque ids of earlier claims that raised the doubt.
+	RelatedClaimIds []string `protobuf:"bytes,7,rep,name=related_claim_ids,json=relatedClaimIds,proto3" json:"related_claim_ids,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *PendReason) Reset() {
@@ -519,6 +524,20 @@ func (x *PendReason) GetMessage() string {
 	return ""
 }
 
+func (x *PendReason) GetFacts() map[string]string {
+	if x != nil {
+		return x.Facts
+	}
+	return nil
+}
+
+func (x *PendReason) GetRelatedClaimIds() []string {
+	if x != nil {
+		return x.RelatedClaimIds
+	}
+	return nil
+}
+
 // The versions a decision read: enough to replay it bit for bit.
 type Versions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -535,7 +554,20 @@ type Versions struct {
 	// Accumulator stream and revision read; -1 when it did not exist.
 	AccumulatorsRevision int64 `protobuf:"varint,6,opt,name=accumulators_revision,json=accumulatorsRevision,proto3" json:"accumulators_revision,omitempty"`
 	// The calendar day it was received, ISO 8601: timely filing is judged by it.
-	ReceivedDate  string `protobuf:"bytes,7,opt,name=received_date,json=receivedDate,proto3" json:"received_date,omitempty"`
+	ReceivedDate string `protobuf:"bytes,7,opt,name=received_date,json=receivedDate,proto3" json:"received_date,omitempty"`
+	// Set where the claim was decided again: of the accumulators at
+	// accumulators_revision it read only what stood of claims that the family
+	// posted for first before this revision of the accumulators' stream.
+	AccumulatorsBefore *int64 `protobuf:"varint,40,opt,name=accumulators_before,json=accumulatorsBefore,proto3,oneof" json:"accumulators_before,omitempty"`
+	// Set where a replacement or void (CLM05-3 = 7, 8) found its original
+	// decided and took it back: the original's claim id.
+	OriginalClaimId string `protobuf:"bytes,41,opt,name=original_claim_id,json=originalClaimId,proto3" json:"original_claim_id,omitempty"`
+	// Reference edits, "edits_2026q1@1"; empty when none governs the dates of service.
+	Edits string `protobuf:"bytes,8,opt,name=edits,proto3" json:"edits,omitempty"`
+	// How much of the policies log it had seen, the next index of every shard
+	// that is not empty: "0:412,3:97". What it looked up, it looked up in the
+	// fold of exactly these commits.
+	Reference     string `protobuf:"bytes,15,opt,name=reference,proto3" json:"reference,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -615,6 +647,34 @@ func (x *Versions) GetAccumulatorsRevision() int64 {
 func (x *Versions) GetReceivedDate() string {
 	if x != nil {
 		return x.ReceivedDate
+	}
+	return ""
+}
+
+func (x *Versions) GetAccumulatorsBefore() int64 {
+	if x != nil && x.AccumulatorsBefore != nil {
+		return *x.AccumulatorsBefore
+	}
+	return 0
+}
+
+func (x *Versions) GetOriginalClaimId() string {
+	if x != nil {
+		return x.OriginalClaimId
+	}
+	return ""
+}
+
+func (x *Versions) GetEdits() string {
+	if x != nil {
+		return x.Edits
+	}
+	return ""
+}
+
+func (x *Versions) GetReference() string {
+	if x != nil {
+		return x.Reference
 	}
 	return ""
 }
@@ -752,14 +812,20 @@ const file_probity_claims_v1_decision_proto_rawDesc = "" +
 	"\n" +
 	"FactsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"{\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa1\x02\n" +
 	"\n" +
 	"PendReason\x12\x17\n" +
 	"\arule_id\x18\x01 \x01(\tR\x06ruleId\x12\x12\n" +
 	"\x04line\x18\x02 \x01(\rR\x04line\x12\x12\n" +
 	"\x04carc\x18\x03 \x01(\tR\x04carc\x12\x12\n" +
 	"\x04rarc\x18\x04 \x01(\tR\x04rarc\x12\x18\n" +
-	"\amessage\x18\x05 \x01(\tR\amessage\"\xeb\x01\n" +
+	"\amessage\x18\x05 \x01(\tR\amessage\x12>\n" +
+	"\x05facts\x18\x06 \x03(\v2(.probity.claims.v1.PendReason.FactsEntryR\x05facts\x12*\n" +
+	"\x11related_claim_ids\x18\a \x03(\tR\x0frelatedClaimIds\x1a8\n" +
+	"\n" +
+	"FactsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x99\x03\n" +
 	"\bVersions\x12\x16\n" +
 	"\x06engine\x18\x01 \x01(\tR\x06engine\x12\x12\n" +
 	"\x04plan\x18\x02 \x01(\tR\x04plan\x12\x1a\n" +
@@ -767,7 +833,12 @@ const file_probity_claims_v1_decision_proto_rawDesc = "" +
 	"\ffee_schedule\x18\x04 \x01(\tR\vfeeSchedule\x12\x1a\n" +
 	"\bcoverage\x18\x05 \x01(\tR\bcoverage\x123\n" +
 	"\x15accumulators_revision\x18\x06 \x01(\x03R\x14accumulatorsRevision\x12#\n" +
-	"\rreceived_date\x18\a \x01(\tR\freceivedDate\"\xa7\x01\n" +
+	"\rreceived_date\x18\a \x01(\tR\freceivedDate\x124\n" +
+	"\x13accumulators_before\x18( \x01(\x03H\x00R\x12accumulatorsBefore\x88\x01\x01\x12*\n" +
+	"\x11original_claim_id\x18) \x01(\tR\x0foriginalClaimId\x12\x14\n" +
+	"\x05edits\x18\b \x01(\tR\x05edits\x12\x1c\n" +
+	"\treference\x18\x0f \x01(\tR\treferenceB\x16\n" +
+	"\x14_accumulators_before\"\xa7\x01\n" +
 	"\x12AccumulatorPosting\x12\x14\n" +
 	"\x05scope\x18\x01 \x01(\tR\x05scope\x12\x18\n" +
 	"\asubject\x18\x02 \x01(\tR\asubject\x12\x12\n" +
@@ -797,7 +868,7 @@ func file_probity_claims_v1_decision_proto_rawDescGZIP() []byte {
 }
 
 var file_probity_claims_v1_decision_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_probity_claims_v1_decision_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_probity_claims_v1_decision_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_probity_claims_v1_decision_proto_goTypes = []any{
 	(ClaimStatus)(0),           // 0: probity.claims.v1.ClaimStatus
 	(*Decision)(nil),           // 1: probity.claims.v1.Decision
@@ -807,6 +878,7 @@ var file_probity_claims_v1_decision_proto_goTypes = []any{
 	(*Versions)(nil),           // 5: probity.claims.v1.Versions
 	(*AccumulatorPosting)(nil), // 6: probity.claims.v1.AccumulatorPosting
 	nil,                        // 7: probity.claims.v1.Adjustment.FactsEntry
+	nil,                        // 8: probity.claims.v1.PendReason.FactsEntry
 }
 var file_probity_claims_v1_decision_proto_depIdxs = []int32{
 	0, // 0: probity.claims.v1.Decision.status:type_name -> probity.claims.v1.ClaimStatus
@@ -816,11 +888,12 @@ var file_probity_claims_v1_decision_proto_depIdxs = []int32{
 	6, // 4: probity.claims.v1.Decision.postings:type_name -> probity.claims.v1.AccumulatorPosting
 	3, // 5: probity.claims.v1.LineDecision.adjustments:type_name -> probity.claims.v1.Adjustment
 	7, // 6: probity.claims.v1.Adjustment.facts:type_name -> probity.claims.v1.Adjustment.FactsEntry
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	8, // 7: probity.claims.v1.PendReason.facts:type_name -> probity.claims.v1.PendReason.FactsEntry
+	8, // [8:8] is the sub-list for method output_type
+	8, // [8:8] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_probity_claims_v1_decision_proto_init() }
@@ -828,13 +901,14 @@ func file_probity_claims_v1_decision_proto_init() {
 	if File_probity_claims_v1_decision_proto != nil {
 		return
 	}
+	file_probity_claims_v1_decision_proto_msgTypes[4].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probity_claims_v1_decision_proto_rawDesc), len(file_probity_claims_v1_decision_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

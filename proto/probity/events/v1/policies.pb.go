@@ -258,7 +258,11 @@ type MemberEnrolled struct {
 	// Another payer is primary.
 	OtherPayerPrimary bool `protobuf:"varint,9,opt,name=other_payer_primary,json=otherPayerPrimary,proto3" json:"other_payer_primary,omitempty"`
 	// Sealed probity.policies.v1.Enrollment, field "enrollment".
-	Enrollment    *v11.Sealed `protobuf:"bytes,10,opt,name=enrollment,proto3" json:"enrollment,omitempty"`
+	Enrollment *v11.Sealed `protobuf:"bytes,10,opt,name=enrollment,proto3" json:"enrollment,omitempty"`
+	// Batch of enrolment changes it came with, "enb_…"; empty: none.
+	BatchId string `protobuf:"bytes,11,opt,name=batch_id,json=batchId,proto3" json:"batch_id,omitempty"`
+	// Subscriber-style keyed hash of the person's own card, where it has one.
+	OwnCard       string `protobuf:"bytes,12,opt,name=own_card,json=ownCard,proto3" json:"own_card,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -363,6 +367,20 @@ func (x *MemberEnrolled) GetEnrollment() *v11.Sealed {
 	return nil
 }
 
+func (x *MemberEnrolled) GetBatchId() string {
+	if x != nil {
+		return x.BatchId
+	}
+	return ""
+}
+
+func (x *MemberEnrolled) GetOwnCard() string {
+	if x != nil {
+		return x.OwnCard
+	}
+	return ""
+}
+
 // A person's coverage ended. Stream member-<subject>.
 type MemberTerminated struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -371,7 +389,11 @@ type MemberTerminated struct {
 	// Last covered day, ISO 8601.
 	EndDate string `protobuf:"bytes,2,opt,name=end_date,json=endDate,proto3" json:"end_date,omitempty"`
 	// Subscriber's opaque id.
-	Subscriber    string `protobuf:"bytes,3,opt,name=subscriber,proto3" json:"subscriber,omitempty"`
+	Subscriber string `protobuf:"bytes,3,opt,name=subscriber,proto3" json:"subscriber,omitempty"`
+	// Batch of enrolment changes it came with; empty: none.
+	BatchId string `protobuf:"bytes,4,opt,name=batch_id,json=batchId,proto3" json:"batch_id,omitempty"`
+	// Sealed probity.policies.v1.EnrollmentChange, field "change": why. Absent without a batch.
+	Change        *v11.Sealed `protobuf:"bytes,5,opt,name=change,proto3" json:"change,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -427,7 +449,618 @@ func (x *MemberTerminated) GetSubscriber() string {
 	return ""
 }
 
-// A prior authorisation was approved. Stream authorization-<keyed hash of payer and number>.
+func (x *MemberTerminated) GetBatchId() string {
+	if x != nil {
+		return x.BatchId
+	}
+	return ""
+}
+
+func (x *MemberTerminated) GetChange() *v11.Sealed {
+	if x != nil {
+		return x.Change
+	}
+	return nil
+}
+
+// Coverage that had ended was resumed. Stream member-<subject>.
+type MemberReinstated struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Person's opaque subject id.
+	Subject string `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
+	// Subscriber's opaque id.
+	Subscriber string `protobuf:"bytes,2,opt,name=subscriber,proto3" json:"subscriber,omitempty"`
+	// Policy under which coverage resumes.
+	PolicyId string `protobuf:"bytes,3,opt,name=policy_id,json=policyId,proto3" json:"policy_id,omitempty"`
+	// Days it resumes for: the first is the day after coverage ended, or later with a gap.
+	Coverage *v11.Period `protobuf:"bytes,4,opt,name=coverage,proto3" json:"coverage,omitempty"`
+	// 18, 01, 19, G8.
+	RelationshipCode string `protobuf:"bytes,5,opt,name=relationship_code,json=relationshipCode,proto3" json:"relationship_code,omitempty"`
+	// Another payer is primary.
+	OtherPayerPrimary bool `protobuf:"varint,6,opt,name=other_payer_primary,json=otherPayerPrimary,proto3" json:"other_payer_primary,omitempty"`
+	// Batch of enrolment changes it came with; empty: none.
+	BatchId string `protobuf:"bytes,7,opt,name=batch_id,json=batchId,proto3" json:"batch_id,omitempty"`
+	// Sealed probity.policies.v1.EnrollmentChange, field "change".
+	Change        *v11.Sealed `protobuf:"bytes,8,opt,name=change,proto3" json:"change,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MemberReinstated) Reset() {
+	*x = MemberReinstated{}
+	mi := &file_probity_events_v1_policies_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MemberReinstated) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MemberReinstated) ProtoMessage() {}
+
+func (x *MemberReinstated) ProtoReflect() protoreflect.Message {
+	mi := &file_probity_events_v1_policies_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MemberReinstated.ProtoReflect.Descriptor instead.
+func (*MemberReinstated) Descriptor() ([]byte, []int) {
+	return file_probity_events_v1_policies_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *MemberReinstated) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *MemberReinstated) GetSubscriber() string {
+	if x != nil {
+		return x.Subscriber
+	}
+	return ""
+}
+
+func (x *MemberReinstated) GetPolicyId() string {
+	if x != nil {
+		return x.PolicyId
+	}
+	return ""
+}
+
+func (x *MemberReinstated) GetCoverage() *v11.Period {
+	if x != nil {
+		return x.Coverage
+	}
+	return nil
+}
+
+func (x *MemberReinstated) GetRelationshipCode() string {
+	if x != nil {
+		return x.RelationshipCode
+	}
+	return ""
+}
+
+func (x *MemberReinstated) GetOtherPayerPrimary() bool {
+	if x != nil {
+		return x.OtherPayerPrimary
+	}
+	return false
+}
+
+func (x *MemberReinstated) GetBatchId() string {
+	if x != nil {
+		return x.BatchId
+	}
+	return ""
+}
+
+func (x *MemberReinstated) GetChange() *v11.Sealed {
+	if x != nil {
+		return x.Change
+	}
+	return nil
+}
+
+// What is known of a person was corrected: names, birth date, sex. Coverage
+// is as before. Stream member-<subject>.
+type MemberChanged struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Person's opaque subject id; it never changes.
+	Subject string `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
+	// Subscriber's opaque id.
+	Subscriber string `protobuf:"bytes,2,opt,name=subscriber,proto3" json:"subscriber,omitempty"`
+	// Keyed hash of payer, member id and birth date, as corrected.
+	BirthIndex []byte `protobuf:"bytes,3,opt,name=birth_index,json=birthIndex,proto3" json:"birth_index,omitempty"`
+	// Keyed hash of payer, member id, birth date and normalised first name, as corrected.
+	PersonIndex []byte `protobuf:"bytes,4,opt,name=person_index,json=personIndex,proto3" json:"person_index,omitempty"`
+	// Those that no longer find the person.
+	PreviousBirthIndex []byte `protobuf:"bytes,5,opt,name=previous_birth_index,json=previousBirthIndex,proto3" json:"previous_birth_index,omitempty"`
+	// See previous_birth_index.
+	PreviousPersonIndex []byte `protobuf:"bytes,6,opt,name=previous_person_index,json=previousPersonIndex,proto3" json:"previous_person_index,omitempty"`
+	// Batch of enrolment changes it came with; empty: none.
+	BatchId string `protobuf:"bytes,7,opt,name=batch_id,json=batchId,proto3" json:"batch_id,omitempty"`
+	// Sealed probity.policies.v1.Enrollment as corrected, field "enrollment".
+	Enrollment    *v11.Sealed `protobuf:"bytes,8,opt,name=enrollment,proto3" json:"enrollment,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MemberChanged) Reset() {
+	*x = MemberChanged{}
+	mi := &file_probity_events_v1_policies_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MemberChanged) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MemberChanged) ProtoMessage() {}
+
+func (x *MemberChanged) ProtoReflect() protoreflect.Message {
+	mi := &file_probity_events_v1_policies_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MemberChanged.ProtoReflect.Descriptor instead.
+func (*MemberChanged) Descriptor() ([]byte, []int) {
+	return file_probity_events_v1_policies_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *MemberChanged) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *MemberChanged) GetSubscriber() string {
+	if x != nil {
+		return x.Subscriber
+	}
+	return ""
+}
+
+func (x *MemberChanged) GetBirthIndex() []byte {
+	if x != nil {
+		return x.BirthIndex
+	}
+	return nil
+}
+
+func (x *MemberChanged) GetPersonIndex() []byte {
+	if x != nil {
+		return x.PersonIndex
+	}
+	return nil
+}
+
+func (x *MemberChanged) GetPreviousBirthIndex() []byte {
+	if x != nil {
+		return x.PreviousBirthIndex
+	}
+	return nil
+}
+
+func (x *MemberChanged) GetPreviousPersonIndex() []byte {
+	if x != nil {
+		return x.PreviousPersonIndex
+	}
+	return nil
+}
+
+func (x *MemberChanged) GetBatchId() string {
+	if x != nil {
+		return x.BatchId
+	}
+	return ""
+}
+
+func (x *MemberChanged) GetEnrollment() *v11.Sealed {
+	if x != nil {
+		return x.Enrollment
+	}
+	return nil
+}
+
+// A person's id that another subject answers to: the corrected birth date and
+// name of somebody enrolled before. Stream member-<subject>; its only event.
+type MemberAliased struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id that name and birth date now give.
+	Subject string `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
+	// The person.
+	AliasOf       string `protobuf:"bytes,2,opt,name=alias_of,json=aliasOf,proto3" json:"alias_of,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MemberAliased) Reset() {
+	*x = MemberAliased{}
+	mi := &file_probity_events_v1_policies_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MemberAliased) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MemberAliased) ProtoMessage() {}
+
+func (x *MemberAliased) ProtoReflect() protoreflect.Message {
+	mi := &file_probity_events_v1_policies_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MemberAliased.ProtoReflect.Descriptor instead.
+func (*MemberAliased) Descriptor() ([]byte, []int) {
+	return file_probity_events_v1_policies_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *MemberAliased) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *MemberAliased) GetAliasOf() string {
+	if x != nil {
+		return x.AliasOf
+	}
+	return ""
+}
+
+// A batch of enrolment changes was applied. Stream enrollment-<batch id>.
+type EnrollmentBatchApplied struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "enb_…".
+	BatchId string `protobuf:"bytes,1,opt,name=batch_id,json=batchId,proto3" json:"batch_id,omitempty"`
+	// Payer.
+	PayerId string `protobuf:"bytes,2,opt,name=payer_id,json=payerId,proto3" json:"payer_id,omitempty"`
+	// SHA-256 of the file; empty for changes sent by RPC.
+	FileSha256 []byte `protobuf:"bytes,3,opt,name=file_sha256,json=fileSha256,proto3" json:"file_sha256,omitempty"`
+	// SHA-256 of the changes: the same batch has the same.
+	ChangesSha256 []byte `protobuf:"bytes,4,opt,name=changes_sha256,json=changesSha256,proto3" json:"changes_sha256,omitempty"`
+	// Outcomes in order; nothing of a person but opaque ids.
+	Outcomes      []*v1.EnrollmentOutcome `protobuf:"bytes,5,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EnrollmentBatchApplied) Reset() {
+	*x = EnrollmentBatchApplied{}
+	mi := &file_probity_events_v1_policies_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EnrollmentBatchApplied) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EnrollmentBatchApplied) ProtoMessage() {}
+
+func (x *EnrollmentBatchApplied) ProtoReflect() protoreflect.Message {
+	mi := &file_probity_events_v1_policies_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EnrollmentBatchApplied.ProtoReflect.Descriptor instead.
+func (*EnrollmentBatchApplied) Descriptor() ([]byte, []int) {
+	return file_probity_events_v1_policies_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *EnrollmentBatchApplied) GetBatchId() string {
+	if x != nil {
+		return x.BatchId
+	}
+	return ""
+}
+
+func (x *EnrollmentBatchApplied) GetPayerId() string {
+	if x != nil {
+		return x.PayerId
+	}
+	return ""
+}
+
+func (x *EnrollmentBatchApplied) GetFileSha256() []byte {
+	if x != nil {
+		return x.FileSha256
+	}
+	return nil
+}
+
+func (x *EnrollmentBatchApplied) GetChangesSha256() []byte {
+	if x != nil {
+		return x.ChangesSha256
+	}
+	return nil
+}
+
+func (x *EnrollmentBatchApplied) GetOutcomes() []*v1.EnrollmentOutcome {
+	if x != nil {
+		return x.Outcomes
+	}
+	return nil
+}
+
+// Rows of a table of claim edits, content-addressed; public data, not sealed.
+// Stream edits-<hash of payer and table>.
+type EditChunkRecorded struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// SHA-256 of the uncompressed content.
+	Sha256 []byte `protobuf:"bytes,1,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	// zstd of a probity.policies.v1.EditChunk.
+	Content       []byte `protobuf:"bytes,2,opt,name=content,proto3" json:"content,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EditChunkRecorded) Reset() {
+	*x = EditChunkRecorded{}
+	mi := &file_probity_events_v1_policies_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EditChunkRecorded) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EditChunkRecorded) ProtoMessage() {}
+
+func (x *EditChunkRecorded) ProtoReflect() protoreflect.Message {
+	mi := &file_probity_events_v1_policies_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EditChunkRecorded.ProtoReflect.Descriptor instead.
+func (*EditChunkRecorded) Descriptor() ([]byte, []int) {
+	return file_probity_events_v1_policies_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *EditChunkRecorded) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+func (x *EditChunkRecorded) GetContent() []byte {
+	if x != nil {
+		return x.Content
+	}
+	return nil
+}
+
+// A quarter's table of claim edits was published: its chunks stand before it
+// in the stream. Stream edits-<hash of payer and table>.
+type EditTablePublished struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Payer.
+	PayerId string `protobuf:"bytes,1,opt,name=payer_id,json=payerId,proto3" json:"payer_id,omitempty"`
+	// Which table.
+	Table v1.EditTable `protobuf:"varint,2,opt,name=table,proto3,enum=probity.policies.v1.EditTable" json:"table,omitempty"`
+	// Version, from 1.
+	Version uint32 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	// "2026Q1".
+	Quarter string `protobuf:"bytes,4,opt,name=quarter,proto3" json:"quarter,omitempty"`
+	// First day it governs, ISO 8601.
+	EffectiveDate string `protobuf:"bytes,5,opt,name=effective_date,json=effectiveDate,proto3" json:"effective_date,omitempty"`
+	// Rows.
+	RowCount uint32 `protobuf:"varint,6,opt,name=row_count,json=rowCount,proto3" json:"row_count,omitempty"`
+	// SHA-256 of each chunk, in order.
+	Chunks        [][]byte `protobuf:"bytes,7,rep,name=chunks,proto3" json:"chunks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EditTablePublished) Reset() {
+	*x = EditTablePublished{}
+	mi := &file_probity_events_v1_policies_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EditTablePublished) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EditTablePublished) ProtoMessage() {}
+
+func (x *EditTablePublished) ProtoReflect() protoreflect.Message {
+	mi := &file_probity_events_v1_policies_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EditTablePublished.ProtoReflect.Descriptor instead.
+func (*EditTablePublished) Descriptor() ([]byte, []int) {
+	return file_probity_events_v1_policies_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *EditTablePublished) GetPayerId() string {
+	if x != nil {
+		return x.PayerId
+	}
+	return ""
+}
+
+func (x *EditTablePublished) GetTable() v1.EditTable {
+	if x != nil {
+		return x.Table
+	}
+	return v1.EditTable(0)
+}
+
+func (x *EditTablePublished) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *EditTablePublished) GetQuarter() string {
+	if x != nil {
+		return x.Quarter
+	}
+	return ""
+}
+
+func (x *EditTablePublished) GetEffectiveDate() string {
+	if x != nil {
+		return x.EffectiveDate
+	}
+	return ""
+}
+
+func (x *EditTablePublished) GetRowCount() uint32 {
+	if x != nil {
+		return x.RowCount
+	}
+	return 0
+}
+
+func (x *EditTablePublished) GetChunks() [][]byte {
+	if x != nil {
+		return x.Chunks
+	}
+	return nil
+}
+
+// From when a provider is inactive or deceased, as a payer knows it. Stream
+// provider-<hash of payer and NPI>; the last one holds.
+type ProviderStatusRecorded struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Payer.
+	PayerId string `protobuf:"bytes,1,opt,name=payer_id,json=payerId,proto3" json:"payer_id,omitempty"`
+	// Provider.
+	Npi string `protobuf:"bytes,2,opt,name=npi,proto3" json:"npi,omitempty"`
+	// First day inactive, ISO 8601; empty: active.
+	InactiveFrom string `protobuf:"bytes,3,opt,name=inactive_from,json=inactiveFrom,proto3" json:"inactive_from,omitempty"`
+	// First day active again; empty: none.
+	ReactivatedFrom string `protobuf:"bytes,4,opt,name=reactivated_from,json=reactivatedFrom,proto3" json:"reactivated_from,omitempty"`
+	// Day of death; empty: none known.
+	DeceasedOn    string `protobuf:"bytes,5,opt,name=deceased_on,json=deceasedOn,proto3" json:"deceased_on,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProviderStatusRecorded) Reset() {
+	*x = ProviderStatusRecorded{}
+	mi := &file_probity_events_v1_policies_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProviderStatusRecorded) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProviderStatusRecorded) ProtoMessage() {}
+
+func (x *ProviderStatusRecorded) ProtoReflect() protoreflect.Message {
+	mi := &file_probity_events_v1_policies_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProviderStatusRecorded.ProtoReflect.Descriptor instead.
+func (*ProviderStatusRecorded) Descriptor() ([]byte, []int) {
+	return file_probity_events_v1_policies_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ProviderStatusRecorded) GetPayerId() string {
+	if x != nil {
+		return x.PayerId
+	}
+	return ""
+}
+
+func (x *ProviderStatusRecorded) GetNpi() string {
+	if x != nil {
+		return x.Npi
+	}
+	return ""
+}
+
+func (x *ProviderStatusRecorded) GetInactiveFrom() string {
+	if x != nil {
+		return x.InactiveFrom
+	}
+	return ""
+}
+
+func (x *ProviderStatusRecorded) GetReactivatedFrom() string {
+	if x != nil {
+		return x.ReactivatedFrom
+	}
+	return ""
+}
+
+func (x *ProviderStatusRecorded) GetDeceasedOn() string {
+	if x != nil {
+		return x.DeceasedOn
+	}
+	return ""
+}
+
+// A prior authorisation was approved, or its state recorded anew: the last one holds. Stream authorization-<keyed hash of payer and number>.
 type PriorAuthorizationRecorded struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Keyed hash of payer and number.
@@ -441,14 +1074,18 @@ type PriorAuthorizationRecorded struct {
 	// Sealed probity.policies.v1.PriorAuthorization, field "authorization".
 	Authorization *v11.Sealed `protobuf:"bytes,5,opt,name=authorization,proto3" json:"authorization,omitempty"`
 	// Payer.
-	PayerId       string `protobuf:"bytes,6,opt,name=payer_id,json=payerId,proto3" json:"payer_id,omitempty"`
+	PayerId string `protobuf:"bytes,6,opt,name=payer_id,json=payerId,proto3" json:"payer_id,omitempty"`
+	// Providers it was given to; empty is any.
+	Npis []string `protobuf:"bytes,7,rep,name=npis,proto3" json:"npis,omitempty"`
+	// Cancelled: it covers nothing.
+	Cancelled     bool `protobuf:"varint,8,opt,name=cancelled,proto3" json:"cancelled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PriorAuthorizationRecorded) Reset() {
 	*x = PriorAuthorizationRecorded{}
-	mi := &file_probity_events_v1_policies_proto_msgTypes[6]
+	mi := &file_probity_events_v1_policies_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -460,7 +1097,7 @@ func (x *PriorAuthorizationRecorded) String() string {
 func (*PriorAuthorizationRecorded) ProtoMessage() {}
 
 func (x *PriorAuthorizationRecorded) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_events_v1_policies_proto_msgTypes[6]
+	mi := &file_probity_events_v1_policies_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -473,7 +1110,7 @@ func (x *PriorAuthorizationRecorded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PriorAuthorizationRecorded.ProtoReflect.Descriptor instead.
 func (*PriorAuthorizationRecorded) Descriptor() ([]byte, []int) {
-	return file_probity_events_v1_policies_proto_rawDescGZIP(), []int{6}
+	return file_probity_events_v1_policies_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PriorAuthorizationRecorded) GetNumberIndex() []byte {
@@ -518,11 +1155,25 @@ func (x *PriorAuthorizationRecorded) GetPayerId() string {
 	return ""
 }
 
+func (x *PriorAuthorizationRecorded) GetNpis() []string {
+	if x != nil {
+		return x.Npis
+	}
+	return nil
+}
+
+func (x *PriorAuthorizationRecorded) GetCancelled() bool {
+	if x != nil {
+		return x.Cancelled
+	}
+	return false
+}
+
 var File_probity_events_v1_policies_proto protoreflect.FileDescriptor
 
 const file_probity_events_v1_policies_proto_rawDesc = "" +
 	"\n" +
-	" probity/events/v1/policies.proto\x12\x11probity.events.v1\x1a#probity/policies/v1/documents.proto\x1a\x1aprobity/type/v1/type.proto\"`\n" +
+	" probity/events/v1/policies.proto\x12\x11probity.events.v1\x1a#probity/policies/v1/documents.proto\x1a\x1fprobity/policies/v1/edits.proto\x1a$probity/policies/v1/enrollment.proto\x1a\x1aprobity/type/v1/type.proto\"`\n" +
 	"\rPlanPublished\x125\n" +
 	"\x04plan\x18\x01 \x01(\v2!.probity.policies.v1.PlanDocumentR\x04plan\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\rR\aversion\"u\n" +
@@ -533,7 +1184,7 @@ const file_probity_events_v1_policies_proto_rawDesc = "" +
 	"\bcontract\x18\x01 \x01(\v2%.probity.policies.v1.ProviderContractR\bcontract\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\rR\aversion\"D\n" +
 	"\rPolicyCreated\x123\n" +
-	"\x06policy\x18\x01 \x01(\v2\x1b.probity.policies.v1.PolicyR\x06policy\"\x91\x03\n" +
+	"\x06policy\x18\x01 \x01(\v2\x1b.probity.policies.v1.PolicyR\x06policy\"\xc7\x03\n" +
 	"\x0eMemberEnrolled\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x12\x1e\n" +
 	"\n" +
@@ -550,20 +1201,79 @@ const file_probity_events_v1_policies_proto_rawDesc = "" +
 	"\n" +
 	"enrollment\x18\n" +
 	" \x01(\v2\x17.probity.type.v1.SealedR\n" +
-	"enrollment\"g\n" +
+	"enrollment\x12\x19\n" +
+	"\bbatch_id\x18\v \x01(\tR\abatchId\x12\x19\n" +
+	"\bown_card\x18\f \x01(\tR\aownCard\"\xb3\x01\n" +
 	"\x10MemberTerminated\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x12\x19\n" +
 	"\bend_date\x18\x02 \x01(\tR\aendDate\x12\x1e\n" +
 	"\n" +
 	"subscriber\x18\x03 \x01(\tR\n" +
-	"subscriber\"\x80\x02\n" +
+	"subscriber\x12\x19\n" +
+	"\bbatch_id\x18\x04 \x01(\tR\abatchId\x12/\n" +
+	"\x06change\x18\x05 \x01(\v2\x17.probity.type.v1.SealedR\x06change\"\xc7\x02\n" +
+	"\x10MemberReinstated\x12\x18\n" +
+	"\asubject\x18\x01 \x01(\tR\asubject\x12\x1e\n" +
+	"\n" +
+	"subscriber\x18\x02 \x01(\tR\n" +
+	"subscriber\x12\x1b\n" +
+	"\tpolicy_id\x18\x03 \x01(\tR\bpolicyId\x123\n" +
+	"\bcoverage\x18\x04 \x01(\v2\x17.probity.type.v1.PeriodR\bcoverage\x12+\n" +
+	"\x11relationship_code\x18\x05 \x01(\tR\x10relationshipCode\x12.\n" +
+	"\x13other_payer_primary\x18\x06 \x01(\bR\x11otherPayerPrimary\x12\x19\n" +
+	"\bbatch_id\x18\a \x01(\tR\abatchId\x12/\n" +
+	"\x06change\x18\b \x01(\v2\x17.probity.type.v1.SealedR\x06change\"\xc7\x02\n" +
+	"\rMemberChanged\x12\x18\n" +
+	"\asubject\x18\x01 \x01(\tR\asubject\x12\x1e\n" +
+	"\n" +
+	"subscriber\x18\x02 \x01(\tR\n" +
+	"subscriber\x12\x1f\n" +
+	"\vbirth_index\x18\x03 \x01(\fR\n" +
+	"birthIndex\x12!\n" +
+	"\fperson_index\x18\x04 \x01(\fR\vpersonIndex\x120\n" +
+	"\x14previous_birth_index\x18\x05 \x01(\fR\x12previousBirthIndex\x122\n" +
+	"\x15previous_person_index\x18\x06 \x01(\fR\x13previousPersonIndex\x12\x19\n" +
+	"\bbatch_id\x18\a \x01(\tR\abatchId\x127\n" +
+	"\n" +
+	"enrollment\x18\b \x01(\v2\x17.probity.type.v1.SealedR\n" +
+	"enrollment\"D\n" +
+	"\rMemberAliased\x12\x18\n" +
+	"\asubject\x18\x01 \x01(\tR\asubject\x12\x19\n" +
+	"\balias_of\x18\x02 \x01(\tR\aaliasOf\"\xda\x01\n" +
+	"\x16EnrollmentBatchApplied\x12\x19\n" +
+	"\bbatch_id\x18\x01 \x01(\tR\abatchId\x12\x19\n" +
+	"\bpayer_id\x18\x02 \x01(\tR\apayerId\x12\x1f\n" +
+	"\vfile_sha256\x18\x03 \x01(\fR\n" +
+	"fileSha256\x12%\n" +
+	"\x0echanges_sha256\x18\x04 \x01(\fR\rchangesSha256\x12B\n" +
+	"\boutcomes\x18\x05 \x03(\v2&.probity.policies.v1.EnrollmentOutcomeR\boutcomes\"E\n" +
+	"\x11EditChunkRecorded\x12\x16\n" +
+	"\x06sha256\x18\x01 \x01(\fR\x06sha256\x12\x18\n" +
+	"\acontent\x18\x02 \x01(\fR\acontent\"\xf5\x01\n" +
+	"\x12EditTablePublished\x12\x19\n" +
+	"\bpayer_id\x18\x01 \x01(\tR\apayerId\x124\n" +
+	"\x05table\x18\x02 \x01(\x0e2\x1e.probity.policies.v1.EditTableR\x05table\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\rR\aversion\x12\x18\n" +
+	"\aquarter\x18\x04 \x01(\tR\aquarter\x12%\n" +
+	"\x0eeffective_date\x18\x05 \x01(\tR\reffectiveDate\x12\x1b\n" +
+	"\trow_count\x18\x06 \x01(\rR\browCount\x12\x16\n" +
+	"\x06chunks\x18\a \x03(\fR\x06chunks\"\xb6\x01\n" +
+	"\x16ProviderStatusRecorded\x12\x19\n" +
+	"\bpayer_id\x18\x01 \x01(\tR\apayerId\x12\x10\n" +
+	"\x03npi\x18\x02 \x01(\tR\x03npi\x12#\n" +
+	"\rinactive_from\x18\x03 \x01(\tR\finactiveFrom\x12)\n" +
+	"\x10reactivated_from\x18\x04 \x01(\tR\x0freactivatedFrom\x12\x1f\n" +
+	"\vdeceased_on\x18\x05 \x01(\tR\n" +
+	"deceasedOn\"\xb2\x02\n" +
 	"\x1aPriorAuthorizationRecorded\x12!\n" +
 	"\fnumber_index\x18\x01 \x01(\fR\vnumberIndex\x12\x18\n" +
 	"\asubject\x18\x02 \x01(\tR\asubject\x12\x14\n" +
 	"\x05units\x18\x03 \x01(\rR\x05units\x125\n" +
 	"\teffective\x18\x04 \x01(\v2\x17.probity.type.v1.PeriodR\teffective\x12=\n" +
 	"\rauthorization\x18\x05 \x01(\v2\x17.probity.type.v1.SealedR\rauthorization\x12\x19\n" +
-	"\bpayer_id\x18\x06 \x01(\tR\apayerIdBDZBgithub.com/probity-health/probity/proto/probity/events/v1;eventsv1b\x06proto3"
+	"\bpayer_id\x18\x06 \x01(\tR\apayerId\x12\x12\n" +
+	"\x04npis\x18\a \x03(\tR\x04npis\x12\x1c\n" +
+	"\tcancelled\x18\b \x01(\bR\tcancelledBDZBgithub.com/probity-health/probity/proto/probity/events/v1;eventsv1b\x06proto3"
 
 var (
 	file_probity_events_v1_policies_proto_rawDescOnce sync.Once
@@ -577,7 +1287,7 @@ func file_probity_events_v1_policies_proto_rawDescGZIP() []byte {
 	return file_probity_events_v1_policies_proto_rawDescData
 }
 
-var file_probity_events_v1_policies_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_probity_events_v1_policies_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_probity_events_v1_policies_proto_goTypes = []any{
 	(*PlanPublished)(nil),              // 0: probity.events.v1.PlanPublished
 	(*FeeSchedulePublished)(nil),       // 1: probity.events.v1.FeeSchedulePublished
@@ -585,28 +1295,43 @@ var file_probity_events_v1_policies_proto_goTypes = []any{
 	(*PolicyCreated)(nil),              // 3: probity.events.v1.PolicyCreated
 	(*MemberEnrolled)(nil),             // 4: probity.events.v1.MemberEnrolled
 	(*MemberTerminated)(nil),           // 5: probity.events.v1.MemberTerminated
-	(*PriorAuthorizationRecorded)(nil), // 6: probity.events.v1.PriorAuthorizationRecorded
-	(*v1.PlanDocument)(nil),            // 7: probity.policies.v1.PlanDocument
-	(*v1.FeeSchedule)(nil),             // 8: probity.policies.v1.FeeSchedule
-	(*v1.ProviderContract)(nil),        // 9: probity.policies.v1.ProviderContract
-	(*v1.Policy)(nil),                  // 10: probity.policies.v1.Policy
-	(*v11.Period)(nil),                 // 11: probity.type.v1.Period
-	(*v11.Sealed)(nil),                 // 12: probity.type.v1.Sealed
+	(*MemberReinstated)(nil),           // 6: probity.events.v1.MemberReinstated
+	(*MemberChanged)(nil),              // 7: probity.events.v1.MemberChanged
+	(*MemberAliased)(nil),              // 8: probity.events.v1.MemberAliased
+	(*EnrollmentBatchApplied)(nil),     // 9: probity.events.v1.EnrollmentBatchApplied
+	(*EditChunkRecorded)(nil),          // 10: probity.events.v1.EditChunkRecorded
+	(*EditTablePublished)(nil),         // 11: probity.events.v1.EditTablePublished
+	(*ProviderStatusRecorded)(nil),     // 12: probity.events.v1.ProviderStatusRecorded
+	(*PriorAuthorizationRecorded)(nil), // 13: probity.events.v1.PriorAuthorizationRecorded
+	(*v1.PlanDocument)(nil),            // 14: probity.policies.v1.PlanDocument
+	(*v1.FeeSchedule)(nil),             // 15: probity.policies.v1.FeeSchedule
+	(*v1.ProviderContract)(nil),        // 16: probity.policies.v1.ProviderContract
+	(*v1.Policy)(nil),                  // 17: probity.policies.v1.Policy
+	(*v11.Period)(nil),                 // 18: probity.type.v1.Period
+	(*v11.Sealed)(nil),                 // 19: probity.type.v1.Sealed
+	(*v1.EnrollmentOutcome)(nil),       // 20: probity.policies.v1.EnrollmentOutcome
+	(v1.EditTable)(0),                  // 21: probity.policies.v1.EditTable
 }
 var file_probity_events_v1_policies_proto_depIdxs = []int32{
-	7,  // 0: probity.events.v1.PlanPublished.plan:type_name -> probity.policies.v1.PlanDocument
-	8,  // 1: probity.events.v1.FeeSchedulePublished.fee_schedule:type_name -> probity.policies.v1.FeeSchedule
-	9,  // 2: probity.events.v1.ContractPublished.contract:type_name -> probity.policies.v1.ProviderContract
-	10, // 3: probity.events.v1.PolicyCreated.policy:type_name -> probity.policies.v1.Policy
-	11, // 4: probity.events.v1.MemberEnrolled.coverage:type_name -> probity.type.v1.Period
-	12, // 5: probity.events.v1.MemberEnrolled.enrollment:type_name -> probity.type.v1.Sealed
-	11, // 6: probity.events.v1.PriorAuthorizationRecorded.effective:type_name -> probity.type.v1.Period
-	12, // 7: probity.events.v1.PriorAuthorizationRecorded.authorization:type_name -> probity.type.v1.Sealed
-	8,  // [8:8] is the sub-list for method output_type
-	8,  // [8:8] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	14, // 0: probity.events.v1.PlanPublished.plan:type_name -> probity.policies.v1.PlanDocument
+	15, // 1: probity.events.v1.FeeSchedulePublished.fee_schedule:type_name -> probity.policies.v1.FeeSchedule
+	16, // 2: probity.events.v1.ContractPublished.contract:type_name -> probity.policies.v1.ProviderContract
+	17, // 3: probity.events.v1.PolicyCreated.policy:type_name -> probity.policies.v1.Policy
+	18, // 4: probity.events.v1.MemberEnrolled.coverage:type_name -> probity.type.v1.Period
+	19, // 5: probity.events.v1.MemberEnrolled.enrollment:type_name -> probity.type.v1.Sealed
+	19, // 6: probity.events.v1.MemberTerminated.change:type_name -> probity.type.v1.Sealed
+	18, // 7: probity.events.v1.MemberReinstated.coverage:type_name -> probity.type.v1.Period
+	19, // 8: probity.events.v1.MemberReinstated.change:type_name -> probity.type.v1.Sealed
+	19, // 9: probity.events.v1.MemberChanged.enrollment:type_name -> probity.type.v1.Sealed
+	20, // 10: probity.events.v1.EnrollmentBatchApplied.outcomes:type_name -> probity.policies.v1.EnrollmentOutcome
+	21, // 11: probity.events.v1.EditTablePublished.table:type_name -> probity.policies.v1.EditTable
+	18, // 12: probity.events.v1.PriorAuthorizationRecorded.effective:type_name -> probity.type.v1.Period
+	19, // 13: probity.events.v1.PriorAuthorizationRecorded.authorization:type_name -> probity.type.v1.Sealed
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_probity_events_v1_policies_proto_init() }
@@ -620,7 +1345,7 @@ func file_probity_events_v1_policies_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probity_events_v1_policies_proto_rawDesc), len(file_probity_events_v1_policies_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

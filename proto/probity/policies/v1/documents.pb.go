@@ -60,8 +60,12 @@ type PlanDocument struct {
 	ReviewAboveCents int64 `protobuf:"varint,14,opt,name=review_above_cents,json=reviewAboveCents,proto3" json:"review_above_cents,omitempty"`
 	// Sequestration taken from the plan's payment, basis points (CO-253); 0 for none.
 	SequestrationBps uint32 `protobuf:"varint,15,opt,name=sequestration_bps,json=sequestrationBps,proto3" json:"sequestration_bps,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// A child's coverage ends with the month in which it turns so many years old, unless disabled; 0 is never.
+	DependentAgeLimit uint32 `protobuf:"varint,18,opt,name=dependent_age_limit,json=dependentAgeLimit,proto3" json:"dependent_age_limit,omitempty"`
+	// The plan's own rules, tried in order.
+	Rules         []*PlanRule `protobuf:"bytes,20,rep,name=rules,proto3" json:"rules,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PlanDocument) Reset() {
@@ -197,6 +201,20 @@ func (x *PlanDocument) GetSequestrationBps() uint32 {
 		return x.SequestrationBps
 	}
 	return 0
+}
+
+func (x *PlanDocument) GetDependentAgeLimit() uint32 {
+	if x != nil {
+		return x.DependentAgeLimit
+	}
+	return 0
+}
+
+func (x *PlanDocument) GetRules() []*PlanRule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
 }
 
 // Cost sharing of one network tier.
@@ -638,9 +656,14 @@ type Fee struct {
 	// Surgical: multiple-procedure reduction applies.
 	Surgical bool `protobuf:"varint,4,opt,name=surgical,proto3" json:"surgical,omitempty"`
 	// Units payable a line; 0 is no limit (CO-222).
-	MaxUnits      uint32 `protobuf:"varint,5,opt,name=max_units,json=maxUnits,proto3" json:"max_units,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	MaxUnits uint32 `protobuf:"varint,5,opt,name=max_units,json=maxUnits,proto3" json:"max_units,omitempty"`
+	// Anaesthesia: base units, to which the time's units of fifteen minutes are added; 0 is none.
+	BaseUnits uint32 `protobuf:"varint,20,opt,name=base_units,json=baseUnits,proto3" json:"base_units,omitempty"`
+	// Minutes of the provider's own time that a unit usually takes; 0 is not known.
+	// Only for telling an impossible day.
+	TypicalMinutes uint32 `protobuf:"varint,21,opt,name=typical_minutes,json=typicalMinutes,proto3" json:"typical_minutes,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Fee) Reset() {
@@ -708,6 +731,20 @@ func (x *Fee) GetMaxUnits() uint32 {
 	return 0
 }
 
+func (x *Fee) GetBaseUnits() uint32 {
+	if x != nil {
+		return x.BaseUnits
+	}
+	return 0
+}
+
+func (x *Fee) GetTypicalMinutes() uint32 {
+	if x != nil {
+		return x.TypicalMinutes
+	}
+	return 0
+}
+
 // A payer's contract with a provider.
 type ProviderContract struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -726,7 +763,9 @@ type ProviderContract struct {
 	// Plans it is in network for; empty is all of the payer's.
 	PlanIds []string `protobuf:"bytes,7,rep,name=plan_ids,json=planIds,proto3" json:"plan_ids,omitempty"`
 	// Services under a capitation: CO-24, nothing payable.
-	Capitated     bool `protobuf:"varint,8,opt,name=capitated,proto3" json:"capitated,omitempty"`
+	Capitated bool `protobuf:"varint,8,opt,name=capitated,proto3" json:"capitated,omitempty"`
+	// Rates for institutional claims, tried in order before the fee schedule.
+	FacilityRates []*FacilityRate `protobuf:"bytes,20,rep,name=facility_rates,json=facilityRates,proto3" json:"facility_rates,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -815,6 +854,13 @@ func (x *ProviderContract) GetCapitated() bool {
 		return x.Capitated
 	}
 	return false
+}
+
+func (x *ProviderContract) GetFacilityRates() []*FacilityRate {
+	if x != nil {
+		return x.FacilityRates
+	}
+	return nil
 }
 
 // A group or individual policy: the right to a plan.
@@ -920,8 +966,10 @@ type Enrollment struct {
 	Coverage *v1.Period `protobuf:"bytes,8,opt,name=coverage,proto3" json:"coverage,omitempty"`
 	// Another payer is primary: a claim without its decision is denied CO-22.
 	OtherPayerPrimary bool `protobuf:"varint,9,opt,name=other_payer_primary,json=otherPayerPrimary,proto3" json:"other_payer_primary,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Disabled: a dependant who doesn't age out.
+	Disabled      bool `protobuf:"varint,10,opt,name=disabled,proto3" json:"disabled,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Enrollment) Reset() {
@@ -1017,6 +1065,13 @@ func (x *Enrollment) GetOtherPayerPrimary() bool {
 	return false
 }
 
+func (x *Enrollment) GetDisabled() bool {
+	if x != nil {
+		return x.Disabled
+	}
+	return false
+}
+
 // A prior authorisation.
 type PriorAuthorization struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1033,7 +1088,11 @@ type PriorAuthorization struct {
 	// Units approved; 0 is no limit.
 	Units uint32 `protobuf:"varint,6,opt,name=units,proto3" json:"units,omitempty"`
 	// Dates of service.
-	Effective     *v1.Period `protobuf:"bytes,7,opt,name=effective,proto3" json:"effective,omitempty"`
+	Effective *v1.Period `protobuf:"bytes,7,opt,name=effective,proto3" json:"effective,omitempty"`
+	// Providers it was given to; empty is any.
+	Npis []string `protobuf:"bytes,8,rep,name=npis,proto3" json:"npis,omitempty"`
+	// "approved" (also when empty) or "cancelled": it then covers nothing.
+	Status        string `protobuf:"bytes,9,opt,name=status,proto3" json:"status,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1117,11 +1176,25 @@ func (x *PriorAuthorization) GetEffective() *v1.Period {
 	return nil
 }
 
+func (x *PriorAuthorization) GetNpis() []string {
+	if x != nil {
+		return x.Npis
+	}
+	return nil
+}
+
+func (x *PriorAuthorization) GetStatus() string {
+	if x != nil {
+		return x.Status
+	}
+	return ""
+}
+
 var File_probity_policies_v1_documents_proto protoreflect.FileDescriptor
 
 const file_probity_policies_v1_documents_proto_rawDesc = "" +
 	"\n" +
-	"#probity/policies/v1/documents.proto\x12\x13probity.policies.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1aprobity/type/v1/type.proto\"\xe3\x06\n" +
+	"#probity/policies/v1/documents.proto\x12\x13probity.policies.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fprobity/policies/v1/rates.proto\x1a\x1fprobity/policies/v1/rules.proto\x1a\x1aprobity/type/v1/type.proto\"\xdc\a\n" +
 	"\fPlanDocument\x126\n" +
 	"\aplan_id\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x182\x16^plan_[a-z0-9_]{1,40}$R\x06planId\x12\x1d\n" +
 	"\x04name\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18xR\x04name\x12$\n" +
@@ -1140,7 +1213,9 @@ const file_probity_policies_v1_documents_proto_rawDesc = "" +
 	"\x11referral_required\x18\f \x01(\bR\x10referralRequired\x12>\n" +
 	"\x16multiple_procedure_bps\x18\r \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\x14multipleProcedureBps\x125\n" +
 	"\x12review_above_cents\x18\x0e \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x10reviewAboveCents\x125\n" +
-	"\x11sequestration_bps\x18\x0f \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\x10sequestrationBps\"\xb7\x03\n" +
+	"\x11sequestration_bps\x18\x0f \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\x10sequestrationBps\x127\n" +
+	"\x13dependent_age_limit\x18\x12 \x01(\rB\a\xbaH\x04*\x02\x18xR\x11dependentAgeLimit\x12>\n" +
+	"\x05rules\x18\x14 \x03(\v2\x1d.probity.policies.v1.PlanRuleB\t\xbaH\x06\x92\x01\x03\x10\xc8\x01R\x05rules\"\xb7\x03\n" +
 	"\tCostShare\x12M\n" +
 	"\x1bdeductible_individual_cents\x18\x01 \x01(\x03B\r\xbaH\n" +
 	"\"\b\x18\xff\x93\xeb\xdc\x03(\x00R\x19deductibleIndividualCents\x12E\n" +
@@ -1184,14 +1259,17 @@ const file_probity_policies_v1_documents_proto_rawDesc = "" +
 	"\teffective\x18\x02 \x01(\v2\x17.probity.type.v1.PeriodB\x06\xbaH\x03\xc8\x01\x01R\teffective\x12:\n" +
 	"\x04fees\x18\x03 \x03(\v2\x18.probity.policies.v1.FeeB\f\xbaH\t\x92\x01\x06\b\x01\x10\xa0\x9c\x01R\x04fees\x12;\n" +
 	"\x15default_bps_of_charge\x18\x04 \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\x12defaultBpsOfCharge\x12$\n" +
-	"\bpayer_id\x18\x05 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\apayerId\"\xdb\x01\n" +
+	"\bpayer_id\x18\x05 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\apayerId\"\xb6\x02\n" +
 	"\x03Fee\x124\n" +
 	"\tprocedure\x18\x01 \x01(\tB\x16\xbaH\x13r\x112\x0f^[A-Z0-9]{4,5}$R\tprocedure\x123\n" +
 	"\bmodifier\x18\x02 \x01(\tB\x17\xbaH\x14r\x122\x10^([A-Z0-9]{2})?$R\bmodifier\x120\n" +
 	"\famount_cents\x18\x03 \x01(\x03B\r\xbaH\n" +
 	"\"\b\x18\xff\x93\xeb\xdc\x03(\x00R\vamountCents\x12\x1a\n" +
 	"\bsurgical\x18\x04 \x01(\bR\bsurgical\x12\x1b\n" +
-	"\tmax_units\x18\x05 \x01(\rR\bmaxUnits\"\x92\x03\n" +
+	"\tmax_units\x18\x05 \x01(\rR\bmaxUnits\x12&\n" +
+	"\n" +
+	"base_units\x18\x14 \x01(\rB\a\xbaH\x04*\x02\x18dR\tbaseUnits\x121\n" +
+	"\x0ftypical_minutes\x18\x15 \x01(\rB\b\xbaH\x05*\x03\x18\xa0\vR\x0etypicalMinutes\"\xe7\x03\n" +
 	"\x10ProviderContract\x12=\n" +
 	"\vcontract_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x172\x15^ctr_[a-z0-9_]{1,40}$R\n" +
 	"contractId\x12$\n" +
@@ -1202,13 +1280,14 @@ const file_probity_policies_v1_documents_proto_rawDesc = "" +
 	"\x0ffee_schedule_id\x18\x05 \x01(\tB\x1b\xbaH\x18r\x162\x14^fs_[a-z0-9_]{1,40}$R\rfeeScheduleId\x12\"\n" +
 	"\afee_bps\x18\x06 \x01(\rB\t\xbaH\x06*\x04\x18\xa0\x8d\x06R\x06feeBps\x12$\n" +
 	"\bplan_ids\x18\a \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\aplanIds\x12\x1c\n" +
-	"\tcapitated\x18\b \x01(\bR\tcapitated\"\x8c\x02\n" +
+	"\tcapitated\x18\b \x01(\bR\tcapitated\x12S\n" +
+	"\x0efacility_rates\x18\x14 \x03(\v2!.probity.policies.v1.FacilityRateB\t\xbaH\x06\x92\x01\x03\x10\xc8\x01R\rfacilityRates\"\x8c\x02\n" +
 	"\x06Policy\x129\n" +
 	"\tpolicy_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x172\x15^pol_[a-z0-9_]{1,40}$R\bpolicyId\x12$\n" +
 	"\bpayer_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\apayerId\x12*\n" +
 	"\fgroup_number\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x182R\vgroupNumber\x126\n" +
 	"\aplan_id\x18\x04 \x01(\tB\x1d\xbaH\x1ar\x182\x16^plan_[a-z0-9_]{1,40}$R\x06planId\x12=\n" +
-	"\teffective\x18\x05 \x01(\v2\x17.probity.type.v1.PeriodB\x06\xbaH\x03\xc8\x01\x01R\teffective\"\xcf\x03\n" +
+	"\teffective\x18\x05 \x01(\v2\x17.probity.type.v1.PeriodB\x06\xbaH\x03\xc8\x01\x01R\teffective\"\xeb\x03\n" +
 	"\n" +
 	"Enrollment\x129\n" +
 	"\tpolicy_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x172\x15^pol_[a-z0-9_]{1,40}$R\bpolicyId\x12&\n" +
@@ -1221,7 +1300,9 @@ const file_probity_policies_v1_documents_proto_rawDesc = "" +
 	"birth_date\x18\x06 \x01(\tB\x1a\xbaH\x17r\x152\x13^\\d{4}-\\d{2}-\\d{2}$R\tbirthDate\x12 \n" +
 	"\x03sex\x18\a \x01(\tB\x0e\xbaH\vr\tR\x01FR\x01MR\x01UR\x03sex\x12;\n" +
 	"\bcoverage\x18\b \x01(\v2\x17.probity.type.v1.PeriodB\x06\xbaH\x03\xc8\x01\x01R\bcoverage\x12.\n" +
-	"\x13other_payer_primary\x18\t \x01(\bR\x11otherPayerPrimary\"\xbb\x02\n" +
+	"\x13other_payer_primary\x18\t \x01(\bR\x11otherPayerPrimary\x12\x1a\n" +
+	"\bdisabled\x18\n" +
+	" \x01(\bR\bdisabled\"\x9d\x03\n" +
 	"\x12PriorAuthorization\x12!\n" +
 	"\x06number\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x02\x182R\x06number\x12\"\n" +
 	"\bpayer_id\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\apayerId\x12$\n" +
@@ -1232,7 +1313,10 @@ const file_probity_policies_v1_documents_proto_rawDesc = "" +
 	"procedures\x18\x05 \x03(\tB\b\xbaH\x05\x92\x01\x02\b\x01R\n" +
 	"procedures\x12\x14\n" +
 	"\x05units\x18\x06 \x01(\rR\x05units\x12=\n" +
-	"\teffective\x18\a \x01(\v2\x17.probity.type.v1.PeriodB\x06\xbaH\x03\xc8\x01\x01R\teffectiveBHZFgithub.com/probity-health/probity/proto/probity/policies/v1;policiesv1b\x06proto3"
+	"\teffective\x18\a \x01(\v2\x17.probity.type.v1.PeriodB\x06\xbaH\x03\xc8\x01\x01R\teffective\x12*\n" +
+	"\x04npis\x18\b \x03(\tB\x16\xbaH\x13\x92\x01\x10\x102\"\fr\n" +
+	"2\b^\\d{10}$R\x04npis\x124\n" +
+	"\x06status\x18\t \x01(\tB\x1c\xbaH\x19r\x17R\x00R\bapprovedR\tcancelledR\x06statusBHZFgithub.com/probity-health/probity/proto/probity/policies/v1;policiesv1b\x06proto3"
 
 var (
 	file_probity_policies_v1_documents_proto_rawDescOnce sync.Once
@@ -1259,24 +1343,28 @@ var file_probity_policies_v1_documents_proto_goTypes = []any{
 	(*Enrollment)(nil),         // 8: probity.policies.v1.Enrollment
 	(*PriorAuthorization)(nil), // 9: probity.policies.v1.PriorAuthorization
 	(*v1.Period)(nil),          // 10: probity.type.v1.Period
+	(*PlanRule)(nil),           // 11: probity.policies.v1.PlanRule
+	(*FacilityRate)(nil),       // 12: probity.policies.v1.FacilityRate
 }
 var file_probity_policies_v1_documents_proto_depIdxs = []int32{
 	10, // 0: probity.policies.v1.PlanDocument.effective:type_name -> probity.type.v1.Period
 	1,  // 1: probity.policies.v1.PlanDocument.in_network:type_name -> probity.policies.v1.CostShare
 	1,  // 2: probity.policies.v1.PlanDocument.out_of_network:type_name -> probity.policies.v1.CostShare
 	2,  // 3: probity.policies.v1.PlanDocument.benefits:type_name -> probity.policies.v1.Benefit
-	3,  // 4: probity.policies.v1.Benefit.match:type_name -> probity.policies.v1.ServiceMatch
-	10, // 5: probity.policies.v1.FeeSchedule.effective:type_name -> probity.type.v1.Period
-	5,  // 6: probity.policies.v1.FeeSchedule.fees:type_name -> probity.policies.v1.Fee
-	10, // 7: probity.policies.v1.ProviderContract.effective:type_name -> probity.type.v1.Period
-	10, // 8: probity.policies.v1.Policy.effective:type_name -> probity.type.v1.Period
-	10, // 9: probity.policies.v1.Enrollment.coverage:type_name -> probity.type.v1.Period
-	10, // 10: probity.policies.v1.PriorAuthorization.effective:type_name -> probity.type.v1.Period
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	11, // 4: probity.policies.v1.PlanDocument.rules:type_name -> probity.policies.v1.PlanRule
+	3,  // 5: probity.policies.v1.Benefit.match:type_name -> probity.policies.v1.ServiceMatch
+	10, // 6: probity.policies.v1.FeeSchedule.effective:type_name -> probity.type.v1.Period
+	5,  // 7: probity.policies.v1.FeeSchedule.fees:type_name -> probity.policies.v1.Fee
+	10, // 8: probity.policies.v1.ProviderContract.effective:type_name -> probity.type.v1.Period
+	12, // 9: probity.policies.v1.ProviderContract.facility_rates:type_name -> probity.policies.v1.FacilityRate
+	10, // 10: probity.policies.v1.Policy.effective:type_name -> probity.type.v1.Period
+	10, // 11: probity.policies.v1.Enrollment.coverage:type_name -> probity.type.v1.Period
+	10, // 12: probity.policies.v1.PriorAuthorization.effective:type_name -> probity.type.v1.Period
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_probity_policies_v1_documents_proto_init() }
@@ -1284,6 +1372,8 @@ func file_probity_policies_v1_documents_proto_init() {
 	if File_probity_policies_v1_documents_proto != nil {
 		return
 	}
+	file_probity_policies_v1_rates_proto_init()
+	file_probity_policies_v1_rules_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -135,7 +135,9 @@ type PublishPlanRequest struct {
 	// The plan, as a message …
 	Plan *PlanDocument `protobuf:"bytes,2,opt,name=plan,proto3" json:"plan,omitempty"`
 	// … or as YAML.
-	Yaml          string `protobuf:"bytes,3,opt,name=yaml,proto3" json:"yaml,omitempty"`
+	Yaml string `protobuf:"bytes,3,opt,name=yaml,proto3" json:"yaml,omitempty"`
+	// The etag of the version that this one corrects or follows; empty: whichever is newest.
+	Etag          string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -191,6 +193,13 @@ func (x *PublishPlanRequest) GetYaml() string {
 	return ""
 }
 
+func (x *PublishPlanRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
 // PublishPlan's answer.
 type PublishPlanResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -199,7 +208,9 @@ type PublishPlanResponse struct {
 	// Version, from 1. Publishing a document equal to the newest version returns that version.
 	Version uint32 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
 	// Read-your-writes token.
-	Token         string `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
+	Token string `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
+	// Etag of the version.
+	Etag          string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -251,6 +262,13 @@ func (x *PublishPlanResponse) GetVersion() uint32 {
 func (x *PublishPlanResponse) GetToken() string {
 	if x != nil {
 		return x.Token
+	}
+	return ""
+}
+
+func (x *PublishPlanResponse) GetEtag() string {
+	if x != nil {
+		return x.Etag
 	}
 	return ""
 }
@@ -316,7 +334,9 @@ type GetPlanResponse struct {
 	// The document.
 	Plan *PlanDocument `protobuf:"bytes,1,opt,name=plan,proto3" json:"plan,omitempty"`
 	// Its version.
-	Version       uint32 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	Version uint32 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	// Etag of the version.
+	Etag          string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -363,6 +383,13 @@ func (x *GetPlanResponse) GetVersion() uint32 {
 		return x.Version
 	}
 	return 0
+}
+
+func (x *GetPlanResponse) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
 }
 
 // ListPlans' request.
@@ -483,7 +510,9 @@ type PublishFeeScheduleRequest struct {
 	// As a message …
 	FeeSchedule *FeeSchedule `protobuf:"bytes,2,opt,name=fee_schedule,json=feeSchedule,proto3" json:"fee_schedule,omitempty"`
 	// … or as YAML.
-	Yaml          string `protobuf:"bytes,3,opt,name=yaml,proto3" json:"yaml,omitempty"`
+	Yaml string `protobuf:"bytes,3,opt,name=yaml,proto3" json:"yaml,omitempty"`
+	// The etag of the version that this one corrects or follows; empty: whichever is newest.
+	Etag          string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -539,6 +568,13 @@ func (x *PublishFeeScheduleRequest) GetYaml() string {
 	return ""
 }
 
+func (x *PublishFeeScheduleRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
 // PublishFeeSchedule's answer.
 type PublishFeeScheduleResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -547,7 +583,9 @@ type PublishFeeScheduleResponse struct {
 	// Version, from 1.
 	Version uint32 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
 	// Read-your-writes token.
-	Token         string `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
+	Token string `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
+	// Etag of the version.
+	Etag          string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -603,6 +641,13 @@ func (x *PublishFeeScheduleResponse) GetToken() string {
 	return ""
 }
 
+func (x *PublishFeeScheduleResponse) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
 // PublishContract's request.
 type PublishContractRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -611,7 +656,9 @@ type PublishContractRequest struct {
 	// As a message …
 	Contract *ProviderContract `protobuf:"bytes,2,opt,name=contract,proto3" json:"contract,omitempty"`
 	// … or as YAML.
-	Yaml          string `protobuf:"bytes,3,opt,name=yaml,proto3" json:"yaml,omitempty"`
+	Yaml string `protobuf:"bytes,3,opt,name=yaml,proto3" json:"yaml,omitempty"`
+	// The etag of the version that this one corrects or follows; empty: whichever is newest.
+	Etag          string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -667,6 +714,13 @@ func (x *PublishContractRequest) GetYaml() string {
 	return ""
 }
 
+func (x *PublishContractRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
 // PublishContract's answer.
 type PublishContractResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -675,7 +729,9 @@ type PublishContractResponse struct {
 	// Version, from 1.
 	Version uint32 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
 	// Read-your-writes token.
-	Token         string `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
+	Token string `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
+	// Etag of the version.
+	Etag          string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -727,6 +783,13 @@ func (x *PublishContractResponse) GetVersion() uint32 {
 func (x *PublishContractResponse) GetToken() string {
 	if x != nil {
 		return x.Token
+	}
+	return ""
+}
+
+func (x *PublishContractResponse) GetEtag() string {
+	if x != nil {
+		return x.Etag
 	}
 	return ""
 }
@@ -1367,57 +1430,64 @@ var File_probity_policies_v1_policies_service_proto protoreflect.FileDescriptor
 
 const file_probity_policies_v1_policies_service_proto_rawDesc = "" +
 	"\n" +
-	"*probity/policies/v1/policies_service.proto\x12\x13probity.policies.v1\x1a\x1bbuf/validate/validate.proto\x1a#probity/policies/v1/documents.proto\x1a probity/problem/v1/problem.proto\x1a\x1aprobity/type/v1/type.proto\"v\n" +
+	"*probity/policies/v1/policies_service.proto\x12\x13probity.policies.v1\x1a\x1bbuf/validate/validate.proto\x1a#probity/policies/v1/documents.proto\x1a\x1fprobity/policies/v1/edits.proto\x1a$probity/policies/v1/enrollment.proto\x1a probity/problem/v1/problem.proto\x1a\x1aprobity/type/v1/type.proto\"v\n" +
 	"\x13LintDocumentRequest\x12&\n" +
 	"\bdocument\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x18\x80\x80\x80\x02R\bdocument\x127\n" +
 	"\x04kind\x18\x02 \x01(\tB#\xbaH r\x1eR\x04planR\ffee_scheduleR\bcontractR\x04kind\"O\n" +
 	"\x14LintDocumentResponse\x127\n" +
-	"\bproblems\x18\x01 \x03(\v2\x1b.probity.problem.v1.ProblemR\bproblems\"\x95\x01\n" +
+	"\bproblems\x18\x01 \x03(\v2\x1b.probity.problem.v1.ProblemR\bproblems\"\xb2\x01\n" +
 	"\x12PublishPlanRequest\x12(\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18xR\trequestId\x125\n" +
 	"\x04plan\x18\x02 \x01(\v2!.probity.policies.v1.PlanDocumentR\x04plan\x12\x1e\n" +
 	"\x04yaml\x18\x03 \x01(\tB\n" +
-	"\xbaH\ar\x05\x18\x80\x80\x80\x02R\x04yaml\"^\n" +
+	"\xbaH\ar\x05\x18\x80\x80\x80\x02R\x04yaml\x12\x1b\n" +
+	"\x04etag\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18PR\x04etag\"r\n" +
 	"\x13PublishPlanResponse\x12\x17\n" +
 	"\aplan_id\x18\x01 \x01(\tR\x06planId\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\rR\aversion\x12\x14\n" +
-	"\x05token\x18\x03 \x01(\tR\x05token\"L\n" +
+	"\x05token\x18\x03 \x01(\tR\x05token\x12\x12\n" +
+	"\x04etag\x18\x04 \x01(\tR\x04etag\"L\n" +
 	"\x0eGetPlanRequest\x12 \n" +
 	"\aplan_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x06planId\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\rR\aversion\"b\n" +
+	"\aversion\x18\x02 \x01(\rR\aversion\"v\n" +
 	"\x0fGetPlanResponse\x125\n" +
 	"\x04plan\x18\x01 \x01(\v2!.probity.policies.v1.PlanDocumentR\x04plan\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\rR\aversion\"X\n" +
+	"\aversion\x18\x02 \x01(\rR\aversion\x12\x12\n" +
+	"\x04etag\x18\x03 \x01(\tR\x04etag\"X\n" +
 	"\x10ListPlansRequest\x12%\n" +
 	"\tpage_size\x18\x01 \x01(\rB\b\xbaH\x05*\x03\x18\xe8\aR\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"w\n" +
 	"\x11ListPlansResponse\x12:\n" +
 	"\x05plans\x18\x01 \x03(\v2$.probity.policies.v1.GetPlanResponseR\x05plans\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xaa\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xc7\x01\n" +
 	"\x19PublishFeeScheduleRequest\x12(\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18xR\trequestId\x12C\n" +
 	"\ffee_schedule\x18\x02 \x01(\v2 .probity.policies.v1.FeeScheduleR\vfeeSchedule\x12\x1e\n" +
 	"\x04yaml\x18\x03 \x01(\tB\n" +
-	"\xbaH\ar\x05\x18\x80\x80\x80\x02R\x04yaml\"t\n" +
+	"\xbaH\ar\x05\x18\x80\x80\x80\x02R\x04yaml\x12\x1b\n" +
+	"\x04etag\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18PR\x04etag\"\x88\x01\n" +
 	"\x1aPublishFeeScheduleResponse\x12&\n" +
 	"\x0ffee_schedule_id\x18\x01 \x01(\tR\rfeeScheduleId\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\rR\aversion\x12\x14\n" +
-	"\x05token\x18\x03 \x01(\tR\x05token\"\xa5\x01\n" +
+	"\x05token\x18\x03 \x01(\tR\x05token\x12\x12\n" +
+	"\x04etag\x18\x04 \x01(\tR\x04etag\"\xc2\x01\n" +
 	"\x16PublishContractRequest\x12(\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18xR\trequestId\x12A\n" +
 	"\bcontract\x18\x02 \x01(\v2%.probity.policies.v1.ProviderContractR\bcontract\x12\x1e\n" +
 	"\x04yaml\x18\x03 \x01(\tB\n" +
-	"\xbaH\ar\x05\x18\x80\x80\x80\x02R\x04yaml\"j\n" +
+	"\xbaH\ar\x05\x18\x80\x80\x80\x02R\x04yaml\x12\x1b\n" +
+	"\x04etag\x18\x04 \x01(\tB\a\xbaH\x04r\x02\x18PR\x04etag\"~\n" +
 	"\x17PublishContractResponse\x12\x1f\n" +
 	"\vcontract_id\x18\x01 \x01(\tR\n" +
 	"contractId\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\rR\aversion\x12\x14\n" +
-	"\x05token\x18\x03 \x01(\tR\x05token\"|\n" +
+	"\x05token\x18\x03 \x01(\tR\x05token\x12\x12\n" +
+	"\x04etag\x18\x04 \x01(\tR\x04etag\"|\n" +
 	"\x13CreatePolicyRequest\x12(\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18xR\trequestId\x12;\n" +
@@ -1458,7 +1528,7 @@ const file_probity_policies_v1_policies_service_proto_rawDesc = "" +
 	"request_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18xR\trequestId\x12U\n" +
 	"\rauthorization\x18\x02 \x01(\v2'.probity.policies.v1.PriorAuthorizationB\x06\xbaH\x03\xc8\x01\x01R\rauthorization\"8\n" +
 	" RecordPriorAuthorizationResponse\x12\x14\n" +
-	"\x05token\x18\x01 \x01(\tR\x05token2\xa3\t\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token2\xdc\r\n" +
 	"\x0fPoliciesService\x12c\n" +
 	"\fLintDocument\x12(.probity.policies.v1.LintDocumentRequest\x1a).probity.policies.v1.LintDocumentResponse\x12`\n" +
 	"\vPublishPlan\x12'.probity.policies.v1.PublishPlanRequest\x1a(.probity.policies.v1.PublishPlanResponse\x12Y\n" +
@@ -1470,7 +1540,12 @@ const file_probity_policies_v1_policies_service_proto_rawDesc = "" +
 	"\rEnrollMembers\x12).probity.policies.v1.EnrollMembersRequest\x1a*.probity.policies.v1.EnrollMembersResponse\x12l\n" +
 	"\x0fTerminateMember\x12+.probity.policies.v1.TerminateMemberRequest\x1a,.probity.policies.v1.TerminateMemberResponse\x12c\n" +
 	"\fLookupMember\x12(.probity.policies.v1.LookupMemberRequest\x1a).probity.policies.v1.LookupMemberResponse\x12\x87\x01\n" +
-	"\x18RecordPriorAuthorization\x124.probity.policies.v1.RecordPriorAuthorizationRequest\x1a5.probity.policies.v1.RecordPriorAuthorizationResponseBHZFgithub.com/probity-health/probity/proto/probity/policies/v1;policiesv1b\x06proto3"
+	"\x18RecordPriorAuthorization\x124.probity.policies.v1.RecordPriorAuthorizationRequest\x1a5.probity.policies.v1.RecordPriorAuthorizationResponse\x12_\n" +
+	"\tDiffPlans\x12%.probity.policies.v1.DiffPlansRequest\x1a&.probity.policies.v1.DiffPlansResponse\"\x03\x90\x02\x01\x12\x81\x01\n" +
+	"\x16ApplyEnrollmentChanges\x122.probity.policies.v1.ApplyEnrollmentChangesRequest\x1a3.probity.policies.v1.ApplyEnrollmentChangesResponse\x12_\n" +
+	"\tGetMember\x12%.probity.policies.v1.GetMemberRequest\x1a&.probity.policies.v1.GetMemberResponse\"\x03\x90\x02\x01\x12t\n" +
+	"\x10GetMemberHistory\x12,.probity.policies.v1.GetMemberHistoryRequest\x1a-.probity.policies.v1.GetMemberHistoryResponse\"\x03\x90\x02\x01\x12{\n" +
+	"\x14RecordProviderStatus\x120.probity.policies.v1.RecordProviderStatusRequest\x1a1.probity.policies.v1.RecordProviderStatusResponseBHZFgithub.com/probity-health/probity/proto/probity/policies/v1;policiesv1b\x06proto3"
 
 var (
 	file_probity_policies_v1_policies_service_proto_rawDescOnce sync.Once
@@ -1517,6 +1592,16 @@ var file_probity_policies_v1_policies_service_proto_goTypes = []any{
 	(*Enrollment)(nil),                       // 28: probity.policies.v1.Enrollment
 	(*v11.Period)(nil),                       // 29: probity.type.v1.Period
 	(*PriorAuthorization)(nil),               // 30: probity.policies.v1.PriorAuthorization
+	(*DiffPlansRequest)(nil),                 // 31: probity.policies.v1.DiffPlansRequest
+	(*ApplyEnrollmentChangesRequest)(nil),    // 32: probity.policies.v1.ApplyEnrollmentChangesRequest
+	(*GetMemberRequest)(nil),                 // 33: probity.policies.v1.GetMemberRequest
+	(*GetMemberHistoryRequest)(nil),          // 34: probity.policies.v1.GetMemberHistoryRequest
+	(*RecordProviderStatusRequest)(nil),      // 35: probity.policies.v1.RecordProviderStatusRequest
+	(*DiffPlansResponse)(nil),                // 36: probity.policies.v1.DiffPlansResponse
+	(*ApplyEnrollmentChangesResponse)(nil),   // 37: probity.policies.v1.ApplyEnrollmentChangesResponse
+	(*GetMemberResponse)(nil),                // 38: probity.policies.v1.GetMemberResponse
+	(*GetMemberHistoryResponse)(nil),         // 39: probity.policies.v1.GetMemberHistoryResponse
+	(*RecordProviderStatusResponse)(nil),     // 40: probity.policies.v1.RecordProviderStatusResponse
 }
 var file_probity_policies_v1_policies_service_proto_depIdxs = []int32{
 	23, // 0: probity.policies.v1.LintDocumentResponse.problems:type_name -> probity.problem.v1.Problem
@@ -1542,19 +1627,29 @@ var file_probity_policies_v1_policies_service_proto_depIdxs = []int32{
 	17, // 20: probity.policies.v1.PoliciesService.TerminateMember:input_type -> probity.policies.v1.TerminateMemberRequest
 	19, // 21: probity.policies.v1.PoliciesService.LookupMember:input_type -> probity.policies.v1.LookupMemberRequest
 	21, // 22: probity.policies.v1.PoliciesService.RecordPriorAuthorization:input_type -> probity.policies.v1.RecordPriorAuthorizationRequest
-	1,  // 23: probity.policies.v1.PoliciesService.LintDocument:output_type -> probity.policies.v1.LintDocumentResponse
-	3,  // 24: probity.policies.v1.PoliciesService.PublishPlan:output_type -> probity.policies.v1.PublishPlanResponse
-	5,  // 25: probity.policies.v1.PoliciesService.GetPlan:output_type -> probity.policies.v1.GetPlanResponse
-	7,  // 26: probity.policies.v1.PoliciesService.ListPlans:output_type -> probity.policies.v1.ListPlansResponse
-	9,  // 27: probity.policies.v1.PoliciesService.PublishFeeSchedule:output_type -> probity.policies.v1.PublishFeeScheduleResponse
-	11, // 28: probity.policies.v1.PoliciesService.PublishContract:output_type -> probity.policies.v1.PublishContractResponse
-	13, // 29: probity.policies.v1.PoliciesService.CreatePolicy:output_type -> probity.policies.v1.CreatePolicyResponse
-	15, // 30: probity.policies.v1.PoliciesService.EnrollMembers:output_type -> probity.policies.v1.EnrollMembersResponse
-	18, // 31: probity.policies.v1.PoliciesService.TerminateMember:output_type -> probity.policies.v1.TerminateMemberResponse
-	20, // 32: probity.policies.v1.PoliciesService.LookupMember:output_type -> probity.policies.v1.LookupMemberResponse
-	22, // 33: probity.policies.v1.PoliciesService.RecordPriorAuthorization:output_type -> probity.policies.v1.RecordPriorAuthorizationResponse
-	23, // [23:34] is the sub-list for method output_type
-	12, // [12:23] is the sub-list for method input_type
+	31, // 23: probity.policies.v1.PoliciesService.DiffPlans:input_type -> probity.policies.v1.DiffPlansRequest
+	32, // 24: probity.policies.v1.PoliciesService.ApplyEnrollmentChanges:input_type -> probity.policies.v1.ApplyEnrollmentChangesRequest
+	33, // 25: probity.policies.v1.PoliciesService.GetMember:input_type -> probity.policies.v1.GetMemberRequest
+	34, // 26: probity.policies.v1.PoliciesService.GetMemberHistory:input_type -> probity.policies.v1.GetMemberHistoryRequest
+	35, // 27: probity.policies.v1.PoliciesService.RecordProviderStatus:input_type -> probity.policies.v1.RecordProviderStatusRequest
+	1,  // 28: probity.policies.v1.PoliciesService.LintDocument:output_type -> probity.policies.v1.LintDocumentResponse
+	3,  // 29: probity.policies.v1.PoliciesService.PublishPlan:output_type -> probity.policies.v1.PublishPlanResponse
+	5,  // 30: probity.policies.v1.PoliciesService.GetPlan:output_type -> probity.policies.v1.GetPlanResponse
+	7,  // 31: probity.policies.v1.PoliciesService.ListPlans:output_type -> probity.policies.v1.ListPlansResponse
+	9,  // 32: probity.policies.v1.PoliciesService.PublishFeeSchedule:output_type -> probity.policies.v1.PublishFeeScheduleResponse
+	11, // 33: probity.policies.v1.PoliciesService.PublishContract:output_type -> probity.policies.v1.PublishContractResponse
+	13, // 34: probity.policies.v1.PoliciesService.CreatePolicy:output_type -> probity.policies.v1.CreatePolicyResponse
+	15, // 35: probity.policies.v1.PoliciesService.EnrollMembers:output_type -> probity.policies.v1.EnrollMembersResponse
+	18, // 36: probity.policies.v1.PoliciesService.TerminateMember:output_type -> probity.policies.v1.TerminateMemberResponse
+	20, // 37: probity.policies.v1.PoliciesService.LookupMember:output_type -> probity.policies.v1.LookupMemberResponse
+	22, // 38: probity.policies.v1.PoliciesService.RecordPriorAuthorization:output_type -> probity.policies.v1.RecordPriorAuthorizationResponse
+	36, // 39: probity.policies.v1.PoliciesService.DiffPlans:output_type -> probity.policies.v1.DiffPlansResponse
+	37, // 40: probity.policies.v1.PoliciesService.ApplyEnrollmentChanges:output_type -> probity.policies.v1.ApplyEnrollmentChangesResponse
+	38, // 41: probity.policies.v1.PoliciesService.GetMember:output_type -> probity.policies.v1.GetMemberResponse
+	39, // 42: probity.policies.v1.PoliciesService.GetMemberHistory:output_type -> probity.policies.v1.GetMemberHistoryResponse
+	40, // 43: probity.policies.v1.PoliciesService.RecordProviderStatus:output_type -> probity.policies.v1.RecordProviderStatusResponse
+	28, // [28:44] is the sub-list for method output_type
+	12, // [12:28] is the sub-list for method input_type
 	12, // [12:12] is the sub-list for extension type_name
 	12, // [12:12] is the sub-list for extension extendee
 	0,  // [0:12] is the sub-list for field type_name
@@ -1566,6 +1661,8 @@ func file_probity_policies_v1_policies_service_proto_init() {
 		return
 	}
 	file_probity_policies_v1_documents_proto_init()
+	file_probity_policies_v1_edits_proto_init()
+	file_probity_policies_v1_enrollment_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -46,7 +46,11 @@ type Problem struct {
 	RequestId string `protobuf:"bytes,8,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// Class of the error: "invalid", "not_found", "conflict", "unauthenticated",
 	// "forbidden", "exhausted", "unavailable", "internal".
-	Kind          string `protobuf:"bytes,9,opt,name=kind,proto3" json:"kind,omitempty"`
+	Kind string `protobuf:"bytes,9,opt,name=kind,proto3" json:"kind,omitempty"`
+	// Line of the document it stands in, from 1; 0 where there is none.
+	Line uint32 `protobuf:"varint,10,opt,name=line,proto3" json:"line,omitempty"`
+	// Column in that line, from 1.
+	Column        uint32 `protobuf:"varint,11,opt,name=column,proto3" json:"column,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -144,6 +148,20 @@ func (x *Problem) GetKind() string {
 	return ""
 }
 
+func (x *Problem) GetLine() uint32 {
+	if x != nil {
+		return x.Line
+	}
+	return 0
+}
+
+func (x *Problem) GetColumn() uint32 {
+	if x != nil {
+		return x.Column
+	}
+	return 0
+}
+
 // All problems found with one request; attached to an RPC error as a detail.
 type Problems struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -194,7 +212,7 @@ var File_probity_problem_v1_problem_proto protoreflect.FileDescriptor
 
 const file_probity_problem_v1_problem_proto_rawDesc = "" +
 	"\n" +
-	" probity/problem/v1/problem.proto\x12\x12probity.problem.v1\"\xed\x01\n" +
+	" probity/problem/v1/problem.proto\x12\x12probity.problem.v1\"\x99\x02\n" +
 	"\aProblem\x12\x17\n" +
 	"\arule_id\x18\x01 \x01(\tR\x06ruleId\x12\x1d\n" +
 	"\n" +
@@ -206,7 +224,10 @@ const file_probity_problem_v1_problem_proto_rawDesc = "" +
 	"\tretryable\x18\a \x01(\bR\tretryable\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\b \x01(\tR\trequestId\x12\x12\n" +
-	"\x04kind\x18\t \x01(\tR\x04kind\"C\n" +
+	"\x04kind\x18\t \x01(\tR\x04kind\x12\x12\n" +
+	"\x04line\x18\n" +
+	" \x01(\rR\x04line\x12\x16\n" +
+	"\x06column\x18\v \x01(\rR\x06column\"C\n" +
 	"\bProblems\x127\n" +
 	"\bproblems\x18\x01 \x03(\v2\x1b.probity.problem.v1.ProblemR\bproblemsBFZDgithub.com/probity-health/probity/proto/probity/problem/v1;problemv1b\x06proto3"
 

@@ -69,6 +69,23 @@ func Rich() []string {
 	}
 }
 
+// Stay returns the body of a sound 837I set whose one claim, of three nights,
+// uses most of what institutional claims carry.
+func Stay() []string {
+	return []string{
+		"BHT*0019*00*REF0001*20261121*0900*CH",
+		"NM1*41*2*LAKESIDE BILLING*****46*SUB01", "PER*IC*DESK*TE*5550100000", "NM1*40*2*KEYSTONE HEALTH*****46*KEYSTONE",
+		"HL*1**20*1", "PRV*BI*PXC*282N00000X", "NM1*85*2*LAKESIDE HOSPITAL*****XX*" + Lakeside.NPI, "N3*1 LAKE RD", "N4*CLEVELAND*OH*441130000", "REF*EI*123456789",
+		"HL*2*1*22*0", "SBR*P*18*GRP100******CI", "NM1*IL*1*TESTER*ANN****MI*MBR000001", "N3*2 ELM ST", "N4*CLEVELAND*OH*44113", "DMG*D8*19800115*F",
+		"NM1*PR*2*KEYSTONE HEALTH*****PI*KEYSTONE",
+		"CLM*ACCT000001*7300***11:A:1**A*Y*Y", "DTP*096*TM*1130", "DTP*434*RD8*20261101-20261104", "DTP*435*DT*202611010815", "CL1*1*7*01", "REF*G1*A123", "REF*D9*TRACE1",
+		"HI*ABK:M1711:::::::Y", "HI*ABJ:M25561", "HI*ABN:W1830XA:::::::N", "HI*DR:0470", "HI*ABF:I10:::::::Y*ABF:E119:::::::W", "HI*BBR:0SRD0J9:D8:20261101", "HI*BBQ:3E0T3BZ:D8:20261101",
+		"HI*BI:74:RD8:20261102-20261103", "HI*BH:11:D8:20261020", "HI*BE:80:::3*BE:01:::1200", "HI*BG:38",
+		"NM1*71*1*WELBY*MARC****XX*1234567893", "PRV*AT*PXC*207X00000X", "NM1*72*1*KILDARE*JAMES****XX*1245319599", "NM1*ZZ*1*HOUSE*GREG****XX*1245319599",
+		"LX*1", "SV2*0120**3600*DA*3", "LX*2", "SV2*0278*HC:C1776*3000*UN*1**100", "DTP*472*D8*20261101", "LX*3", "SV2*0250**700*UN*14",
+	}
+}
+
 // Interchange wraps the body of a transaction set, BHT to the last segment,
 // in right envelopes.
 func Interchange(control, set, version string, body []string) []byte {

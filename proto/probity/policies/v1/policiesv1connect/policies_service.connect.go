@@ -67,6 +67,21 @@ const (
 	// PoliciesServiceRecordPriorAuthorizationProcedure is the fully-qualified name of the
 	// PoliciesService's RecordPriorAuthorization RPC.
 	PoliciesServiceRecordPriorAuthorizationProcedure = "/probity.policies.v1.PoliciesService/RecordPriorAuthorization"
+	// PoliciesServiceDiffPlansProcedure is the fully-qualified name of the PoliciesService's DiffPlans
+	// RPC.
+	PoliciesServiceDiffPlansProcedure = "/probity.policies.v1.PoliciesService/DiffPlans"
+	// PoliciesServiceApplyEnrollmentChangesProcedure is the fully-qualified name of the
+	// PoliciesService's ApplyEnrollmentChanges RPC.
+	PoliciesServiceApplyEnrollmentChangesProcedure = "/probity.policies.v1.PoliciesService/ApplyEnrollmentChanges"
+	// PoliciesServiceGetMemberProcedure is the fully-qualified name of the PoliciesService's GetMember
+	// RPC.
+	PoliciesServiceGetMemberProcedure = "/probity.policies.v1.PoliciesService/GetMember"
+	// PoliciesServiceGetMemberHistoryProcedure is the fully-qualified name of the PoliciesService's
+	// GetMemberHistory RPC.
+	PoliciesServiceGetMemberHistoryProcedure = "/probity.policies.v1.PoliciesService/GetMemberHistory"
+	// PoliciesServiceRecordProviderStatusProcedure is the fully-qualified name of the PoliciesService's
+	// RecordProviderStatus RPC.
+	PoliciesServiceRecordProviderStatusProcedure = "/probity.policies.v1.PoliciesService/RecordProviderStatus"
 )
 
 // PoliciesServiceClient is a client for the probity.policies.v1.PoliciesService service.
@@ -91,8 +106,18 @@ type PoliciesServiceClient interface {
 	TerminateMember(context.Context, *v1.TerminateMemberRequest) (*v1.TerminateMemberResponse, error)
 	// Finds a member by card and birth date; answers without names.
 	LookupMember(context.Context, *v1.LookupMemberRequest) (*v1.LookupMemberResponse, error)
-	// Records an approved prior authorisation.
+	// Records an approved prior authorisation, or a new state of one.
 	RecordPriorAuthorization(context.Context, *v1.RecordPriorAuthorizationRequest) (*v1.RecordPriorAuthorizationResponse, error)
+	// Says what a new plan document changes, and for how many.
+	DiffPlans(context.Context, *v1.DiffPlansRequest) (*v1.DiffPlansResponse, error)
+	// Applies changes to members' coverage; each succeeds or fails by itself.
+	ApplyEnrollmentChanges(context.Context, *v1.ApplyEnrollmentChangesRequest) (*v1.ApplyEnrollmentChangesResponse, error)
+	// Returns a person's coverage, as known now or at a time past.
+	GetMember(context.Context, *v1.GetMemberRequest) (*v1.GetMemberResponse, error)
+	// Returns what was recorded of a person's coverage, and when.
+	GetMemberHistory(context.Context, *v1.GetMemberHistoryRequest) (*v1.GetMemberHistoryResponse, error)
+	// Records from when a provider is inactive or deceased.
+	RecordProviderStatus(context.Context, *v1.RecordProviderStatusRequest) (*v1.RecordProviderStatusResponse, error)
 }
 
 // NewPoliciesServiceClient constructs a client for the probity.policies.v1.PoliciesService service.
@@ -174,6 +199,39 @@ func NewPoliciesServiceClient(httpClient connect.HTTPClient, baseURL string, opt
 			connect.WithSchema(policiesServiceMethods.ByName("RecordPriorAuthorization")),
 			connect.WithClientOptions(opts...),
 		),
+		diffPlans: connect.NewClient[v1.DiffPlansRequest, v1.DiffPlansResponse](
+			httpClient,
+			baseURL+PoliciesServiceDiffPlansProcedure,
+			connect.WithSchema(policiesServiceMethods.ByName("DiffPlans")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		applyEnrollmentChanges: connect.NewClient[v1.ApplyEnrollmentChangesRequest, v1.ApplyEnrollmentChangesResponse](
+			httpClient,
+			baseURL+PoliciesServiceApplyEnrollmentChangesProcedure,
+			connect.WithSchema(policiesServiceMethods.ByName("ApplyEnrollmentChanges")),
+			connect.WithClientOptions(opts...),
+		),
+		getMember: connect.NewClient[v1.GetMemberRequest, v1.GetMemberResponse](
+			httpClient,
+			baseURL+PoliciesServiceGetMemberProcedure,
+			connect.WithSchema(policiesServiceMethods.ByName("GetMember")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		getMemberHistory: connect.NewClient[v1.GetMemberHistoryRequest, v1.GetMemberHistoryResponse](
+			httpClient,
+			baseURL+PoliciesServiceGetMemberHistoryProcedure,
+			connect.WithSchema(policiesServiceMethods.ByName("GetMemberHistory")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		recordProviderStatus: connect.NewClient[v1.RecordProviderStatusRequest, v1.RecordProviderStatusResponse](
+			httpClient,
+			baseURL+PoliciesServiceRecordProviderStatusProcedure,
+			connect.WithSchema(policiesServiceMethods.ByName("RecordProviderStatus")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -190,6 +248,11 @@ type policiesServiceClient struct {
 	terminateMember          *connect.Client[v1.TerminateMemberRequest, v1.TerminateMemberResponse]
 	lookupMember             *connect.Client[v1.LookupMemberRequest, v1.LookupMemberResponse]
 	recordPriorAuthorization *connect.Client[v1.RecordPriorAuthorizationRequest, v1.RecordPriorAuthorizationResponse]
+	diffPlans                *connect.Client[v1.DiffPlansRequest, v1.DiffPlansResponse]
+	applyEnrollmentChanges   *connect.Client[v1.ApplyEnrollmentChangesRequest, v1.ApplyEnrollmentChangesResponse]
+	getMember                *connect.Client[v1.GetMemberRequest, v1.GetMemberResponse]
+	getMemberHistory         *connect.Client[v1.GetMemberHistoryRequest, v1.GetMemberHistoryResponse]
+	recordProviderStatus     *connect.Client[v1.RecordProviderStatusRequest, v1.RecordProviderStatusResponse]
 }
 
 // LintDocument calls probity.policies.v1.PoliciesService.LintDocument.
@@ -291,6 +354,51 @@ func (c *policiesServiceClient) RecordPriorAuthorization(ctx context.Context, re
 	return nil, err
 }
 
+// DiffPlans calls probity.policies.v1.PoliciesService.DiffPlans.
+func (c *policiesServiceClient) DiffPlans(ctx context.Context, req *v1.DiffPlansRequest) (*v1.DiffPlansResponse, error) {
+	response, err := c.diffPlans.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// ApplyEnrollmentChanges calls probity.policies.v1.PoliciesService.ApplyEnrollmentChanges.
+func (c *policiesServiceClient) ApplyEnrollmentChanges(ctx context.Context, req *v1.ApplyEnrollmentChangesRequest) (*v1.ApplyEnrollmentChangesResponse, error) {
+	response, err := c.applyEnrollmentChanges.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// GetMember calls probity.policies.v1.PoliciesService.GetMember.
+func (c *policiesServiceClient) GetMember(ctx context.Context, req *v1.GetMemberRequest) (*v1.GetMemberResponse, error) {
+	response, err := c.getMember.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// GetMemberHistory calls probity.policies.v1.PoliciesService.GetMemberHistory.
+func (c *policiesServiceClient) GetMemberHistory(ctx context.Context, req *v1.GetMemberHistoryRequest) (*v1.GetMemberHistoryResponse, error) {
+	response, err := c.getMemberHistory.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// RecordProviderStatus calls probity.policies.v1.PoliciesService.RecordProviderStatus.
+func (c *policiesServiceClient) RecordProviderStatus(ctx context.Context, req *v1.RecordProviderStatusRequest) (*v1.RecordProviderStatusResponse, error) {
+	response, err := c.recordProviderStatus.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // PoliciesServiceHandler is an implementation of the probity.policies.v1.PoliciesService service.
 type PoliciesServiceHandler interface {
 	// Validates a plan, fee schedule or contract document without recording it.
@@ -313,8 +421,18 @@ type PoliciesServiceHandler interface {
 	TerminateMember(context.Context, *v1.TerminateMemberRequest) (*v1.TerminateMemberResponse, error)
 	// Finds a member by card and birth date; answers without names.
 	LookupMember(context.Context, *v1.LookupMemberRequest) (*v1.LookupMemberResponse, error)
-	// Records an approved prior authorisation.
+	// Records an approved prior authorisation, or a new state of one.
 	RecordPriorAuthorization(context.Context, *v1.RecordPriorAuthorizationRequest) (*v1.RecordPriorAuthorizationResponse, error)
+	// Says what a new plan document changes, and for how many.
+	DiffPlans(context.Context, *v1.DiffPlansRequest) (*v1.DiffPlansResponse, error)
+	// Applies changes to members' coverage; each succeeds or fails by itself.
+	ApplyEnrollmentChanges(context.Context, *v1.ApplyEnrollmentChangesRequest) (*v1.ApplyEnrollmentChangesResponse, error)
+	// Returns a person's coverage, as known now or at a time past.
+	GetMember(context.Context, *v1.GetMemberRequest) (*v1.GetMemberResponse, error)
+	// Returns what was recorded of a person's coverage, and when.
+	GetMemberHistory(context.Context, *v1.GetMemberHistoryRequest) (*v1.GetMemberHistoryResponse, error)
+	// Records from when a provider is inactive or deceased.
+	RecordProviderStatus(context.Context, *v1.RecordProviderStatusRequest) (*v1.RecordProviderStatusResponse, error)
 }
 
 // NewPoliciesServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -392,6 +510,39 @@ func NewPoliciesServiceHandler(svc PoliciesServiceHandler, opts ...connect.Handl
 		connect.WithSchema(policiesServiceMethods.ByName("RecordPriorAuthorization")),
 		connect.WithHandlerOptions(opts...),
 	)
+	policiesServiceDiffPlansHandler := connect.NewUnaryHandlerSimple(
+		PoliciesServiceDiffPlansProcedure,
+		svc.DiffPlans,
+		connect.WithSchema(policiesServiceMethods.ByName("DiffPlans")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	policiesServiceApplyEnrollmentChangesHandler := connect.NewUnaryHandlerSimple(
+		PoliciesServiceApplyEnrollmentChangesProcedure,
+		svc.ApplyEnrollmentChanges,
+		connect.WithSchema(policiesServiceMethods.ByName("ApplyEnrollmentChanges")),
+		connect.WithHandlerOptions(opts...),
+	)
+	policiesServiceGetMemberHandler := connect.NewUnaryHandlerSimple(
+		PoliciesServiceGetMemberProcedure,
+		svc.GetMember,
+		connect.WithSchema(policiesServiceMethods.ByName("GetMember")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	policiesServiceGetMemberHistoryHandler := connect.NewUnaryHandlerSimple(
+		PoliciesServiceGetMemberHistoryProcedure,
+		svc.GetMemberHistory,
+		connect.WithSchema(policiesServiceMethods.ByName("GetMemberHistory")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	policiesServiceRecordProviderStatusHandler := connect.NewUnaryHandlerSimple(
+		PoliciesServiceRecordProviderStatusProcedure,
+		svc.RecordProviderStatus,
+		connect.WithSchema(policiesServiceMethods.ByName("RecordProviderStatus")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/probity.policies.v1.PoliciesService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case PoliciesServiceLintDocumentProcedure:
@@ -416,6 +567,16 @@ func NewPoliciesServiceHandler(svc PoliciesServiceHandler, opts ...connect.Handl
 			policiesServiceLookupMemberHandler.ServeHTTP(w, r)
 		case PoliciesServiceRecordPriorAuthorizationProcedure:
 			policiesServiceRecordPriorAuthorizationHandler.ServeHTTP(w, r)
+		case PoliciesServiceDiffPlansProcedure:
+			policiesServiceDiffPlansHandler.ServeHTTP(w, r)
+		case PoliciesServiceApplyEnrollmentChangesProcedure:
+			policiesServiceApplyEnrollmentChangesHandler.ServeHTTP(w, r)
+		case PoliciesServiceGetMemberProcedure:
+			policiesServiceGetMemberHandler.ServeHTTP(w, r)
+		case PoliciesServiceGetMemberHistoryProcedure:
+			policiesServiceGetMemberHistoryHandler.ServeHTTP(w, r)
+		case PoliciesServiceRecordProviderStatusProcedure:
+			policiesServiceRecordProviderStatusHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -467,4 +628,24 @@ func (UnimplementedPoliciesServiceHandler) LookupMember(context.Context, *v1.Loo
 
 func (UnimplementedPoliciesServiceHandler) RecordPriorAuthorization(context.Context, *v1.RecordPriorAuthorizationRequest) (*v1.RecordPriorAuthorizationResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("probity.policies.v1.PoliciesService.RecordPriorAuthorization is not implemented"))
+}
+
+func (UnimplementedPoliciesServiceHandler) DiffPlans(context.Context, *v1.DiffPlansRequest) (*v1.DiffPlansResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("probity.policies.v1.PoliciesService.DiffPlans is not implemented"))
+}
+
+func (UnimplementedPoliciesServiceHandler) ApplyEnrollmentChanges(context.Context, *v1.ApplyEnrollmentChangesRequest) (*v1.ApplyEnrollmentChangesResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("probity.policies.v1.PoliciesService.ApplyEnrollmentChanges is not implemented"))
+}
+
+func (UnimplementedPoliciesServiceHandler) GetMember(context.Context, *v1.GetMemberRequest) (*v1.GetMemberResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("probity.policies.v1.PoliciesService.GetMember is not implemented"))
+}
+
+func (UnimplementedPoliciesServiceHandler) GetMemberHistory(context.Context, *v1.GetMemberHistoryRequest) (*v1.GetMemberHistoryResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("probity.policies.v1.PoliciesService.GetMemberHistory is not implemented"))
+}
+
+func (UnimplementedPoliciesServiceHandler) RecordProviderStatus(context.Context, *v1.RecordProviderStatusRequest) (*v1.RecordProviderStatusResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("probity.policies.v1.PoliciesService.RecordProviderStatus is not implemented"))
 }

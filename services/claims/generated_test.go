@@ -1,0 +1,146 @@
+package claims
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+
+	"connectrpc.com/connect"
+	"github.com/stretchr/testify/require"
+
+	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
+	policiesv1 "github.com/probity-health/probity/proto/probity/policies/v1"
+
+	"github.com/probity-health/probity/e2e/naive"
+	"github.com/probity-health/probity/services/gateway/x12"
+	"github.com/probity-health/probity/services/generate"
+	"github.com/probity-health/probity/services/policies"
+	"github.com/probity-health/probity/services/policies/book"
+)
+
+// inProcess makes a handler a client, but for the one call that streams.
+type inProcess struct{ *policies.Handler }
+
+func (inProcess) ImportEdits(context.Context) (*connect.ClientStreamForClientSimple[policiesv1.ImportEditsRequest, policiesv1.ImportEditsResponse], error) {
+	return nil, errors.ErrUnsupported
+}
+
+// On two thousand generated claims the engine and a second model, which
+// shares nothing with it, agree to the cent: status, allowed, paid, patient's
+// share and every adjustment of every line. Then every decision is made anew
+// from the ledger and is the same.
+func TestTheEngineAgreesWithTheNaiveModelToTheCent(t *testing.T) {
+	for _, seed := range []uint64{1, 2, 3} {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { agree(t, seed, 700) })
+	}
+}
+
+func agree(t *testing.T, seed uint64, claims int) {
+	w := newWorld(t, 0)
+	g, err := generate.New(generate.Options{Seed: seed, Claims: claims, AsOf: noon})
+	require.NoError(t, err)
+	directory := book.New()
+	go func() { _ = directory.Run(t.Context(), w.store) }()
+	require.NoError(t, g.Publish(service(), inProcess{policies.NewHandler(policies.Deps{
+		Store: w.store, Directory: directory, Sealer: w.sealer, Index: w.index, Authorizer: w.auth,
+	})}, nil))
+	w.caughtUp(w.Service)
+
+	model := naive.New(g.AsOf().Format("2006-01-02"))
+	for _, d := range g.Documents().All() {
+		require.NoError(t, model.Add(generate.JSON(d)))
+	}
+	var files [2]bytes.Buffer
+	writers := [2]*generate.Writer{g.NewWriter(&files[0], "P"), g.NewWriter(&files[1], "I")}
+	expected, kinds := map[string]naive.Outcome{}, map[string]string{}
+	for f := range g.Families() {
+		for _, e := range f.Enrollments {
+			require.NoError(t, model.Add(generate.JSON(e)))
+		}
+		for _, a := range f.Authorizations {
+			require.NoError(t, model.Add(generate.JSON(a)))
+		}
+		for k, list := range [][]generate.Claim{f.Professional, f.Institutional} {
+			for i := range list {
+				text, err := json.Marshal(&list[i])
+				require.NoError(t, err)
+				o, err := model.Decide(text)
+				require.NoError(t, err)
+				expected[list[i].ID], kinds[list[i].ID] = o, list[i].Kind
+				require.NoError(t, writers[k].Claim(&list[i]))
+			}
+		}
+	}
+	statuses := map[string]int{}
+	differ := 0
+	for k := range files {
+		require.NoError(t, writers[k].Close())
+		file, err := x12.ParseFile(bytes.NewReader(files[k].Bytes()), x12.Limits{})
+		require.NoError(t, err)
+		var batch []*claimsv1.SubmitClaimRequest
+		for c, err := range file.Claims(bytes.NewReader(files[k].Bytes()), 0, file.ClaimCount) {
+			require.NoError(t, err)
+			if len(c.Problems) > 0 {
+				require.Equal(t, "rejected", expected[c.Claim.GetPatientControlNumber()].Status, "%v", c.Problems)
+				statuses["rejected"]++
+				continue
+			}
+			batch = append(batch, &claimsv1.SubmitClaimRequest{RequestId: c.Claim.GetPatientControlNumber(), Claim: c.Claim})
+		}
+		for part := range slices.Chunk(batch, 250) {
+			res, err := w.SubmitClaims(lakeside(), &claimsv1.SubmitClaimsRequest{Claims: part})
+			require.NoError(t, err)
+			for i, r := range res.GetResults() {
+				require.Empty(t, r.GetProblems())
+				id := part[i].GetRequestId()
+				statuses[expected[id].Status]++
+				if got, want := lineMoney(r.GetDecision()), naiveMoney(expected[id]); got != want {
+					if differ++; differ <= 5 {
+						t.Errorf("%s (%s):\nengine %s\nnaive  %s", id, kinds[id], got, want)
+					}
+				}
+			}
+		}
+	}
+	require.Zero(t, differ, "of %d claims so many differ", claims)
+	t.Log(statuses)
+	require.GreaterOrEqual(t, claims-statuses["pended"], claims*95/100, "at least 95 % are decided without a person")
+
+	_, end := replayAll(auditor(), t, w.Service, &claimsv1.ReplayDecisionsRequest{})
+	require.Equal(t, uint64(claims-statuses["rejected"]), end.GetIdentical())
+	require.Equal(t, end.GetDecisions(), end.GetIdentical())
+}
+
+// lineMoney writes a decision's money in one form.
+func lineMoney(d *claimsv1.Decision) string {
+	out := fmt.Sprintf("%s allowed %d paid %d patient %d", statusWord(d.GetStatus()), d.GetAllowedCents(), d.GetPaidCents(), d.GetPatientCents())
+	for _, l := range d.GetLines() {
+		var adjustments []naive.Adjustment
+		for _, a := range l.GetAdjustments() {
+			adjustments = append(adjustments, naive.Adjustment{Group: a.GetGroupCode(), CARC: a.GetCarc(), Amount: a.GetAmountCents()})
+		}
+		out += moneyLine(int(l.GetNumber()), l.GetAllowedCents(), l.GetPaidCents(), l.GetPatientCents(), adjustments)
+	}
+	return out
+}
+
+func naiveMoney(o naive.Outcome) string {
+	out := fmt.Sprintf("%s allowed %d paid %d patient %d", o.Status, o.Allowed, o.Paid, o.Patient)
+	for _, l := range o.Lines {
+		out += moneyLine(l.Number, l.Allowed, l.Paid, l.Patient, l.Adjustments)
+	}
+	return out
+}
+
+func moneyLine(number int, allowed, paid, patient int64, adjustments []naive.Adjustment) string {
+	adjustments = slices.Clone(adjustments)
+	slices.SortFunc(adjustments, func(a, b naive.Adjustment) int {
+		return cmp.Or(cmp.Compare(a.Group, b.Group), cmp.Compare(a.CARC, b.CARC))
+	})
+	return fmt.Sprintf("\n\tline %d allowed %d paid %d patient %d %v", number, allowed, paid, patient, adjustments)
+}

@@ -1,0 +1,412 @@
+package cli
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
+	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
+	"github.com/probity-health/probity/services/codes"
+	"github.com/probity-health/probity/services/ledger/receipt"
+	"github.com/probity-health/probity/services/problem"
+)
+
+func (a *app) claimsExplain() *cobra.Command {
+	var line uint32
+	var unproven bool
+	cmd := &cobra.Command{
+		Use:   "explain CLAIM_ID",
+		Short: "Say why every cent was or was not paid, and prove it",
+		Long: `Say why every cent was or was not paid, and prove it.
+
+The decision is made anew from the ledger while you wait and compared bit for
+bit with what was recorded; the ledger is asked for the receipt. Both are part
+of the answer, and a replay that differs ends with exit code 6.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			conn, err := a.connect()
+			if err != nil {
+				return err
+			}
+			got, err := conn.claims.ExplainClaim(cmd.Context(), &claimsv1.ExplainClaimRequest{ClaimId: args[0]})
+			if err != nil {
+				return err
+			}
+			if line > 0 && !slices.ContainsFunc(got.GetDecision().GetLines(), func(l *claimsv1.LineDecision) bool { return l.GetNumber() == line }) {
+				return problem.New(problem.NotFound, problem.Problem{
+					RuleID: "cli.explain.line", Message: fmt.Sprintf("the decision has no line %d", line), Fix: "leave --line out to see them all",
+				})
+			}
+			var proof proof
+			if !unproven {
+				if proof, err = a.prove(cmd.Context(), conn, got.GetClaim()); err != nil {
+					return err
+				}
+			}
+			e := explain(got, line, proof)
+			if err := a.emit(e, nil, func(w io.Writer) error { a.printExplanation(w, e); return nil }); err != nil {
+				return err
+			}
+			if proof.Replay != nil && proof.Replay.Verdict == "different" {
+				return outcome(ExitDiffers)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().Uint32Var(&line, "line", 0, "only this line")
+	cmd.Flags().BoolVar(&unproven, "no-proof", false, "neither replay the decision nor ask for its receipt")
+	return cmd
+}
+
+// explanation is what explain tells: the services' own messages, and beside
+// them the way of every cent and the proof.
+type explanation struct {
+	Claim     json.RawMessage `json:"claim"`
+	Decision  json.RawMessage `json:"decision"`
+	Submitted json.RawMessage `json:"submitted,omitempty"`
+	Lines     []lineTold      `json:"lines"`
+	Proof     proof           `json:"proof"`
+
+	summary  *claimsv1.ClaimSummary
+	decision *claimsv1.Decision
+}
+
+// lineTold is one line: charge = paid + the amounts of why.
+type lineTold struct {
+	Number       uint32   `json:"number"`
+	Procedure    string   `json:"procedure"`
+	Outcome      string   `json:"outcome"` // "PAID", "DENIED"
+	ChargeCents  int64    `json:"chargeCents"`
+	AllowedCents int64    `json:"allowedCents"`
+	PaidCents    int64    `json:"paidCents"`
+	PatientCents int64    `json:"patientCents"`
+	Benefit      string   `json:"benefit,omitempty"`
+	Why          []reason `json:"why"`
+}
+
+// reason is some cents not paid.
+type reason struct {
+	Group       string            `json:"groupCode"`
+	CARC        string            `json:"carc"`
+	RARCs       []string          `json:"rarcs,omitempty"`
+	AmountCents int64             `json:"amountCents"`
+	Bearer      string            `json:"bearer"` // who bears them, in words
+	Text        string            `json:"text"`   // the reason code's, in words
+	Rule        string            `json:"ruleId"`
+	Clause      string            `json:"clause,omitempty"`
+	Facts       map[string]string `json:"facts,omitempty"`
+	Where       where             `json:"where"`
+	Next        string            `json:"next,omitempty"`
+}
+
+// where names the field that the rule looked at, in the forms people hold in their hands.
+type where struct {
+	JSON string `json:"json"`
+	X12  string `json:"x12"`
+	Form string `json:"form"`
+}
+
+func (w where) String() string { return "JSON " + w.JSON + " · " + w.X12 + " · " + w.Form }
+
+// proof is what stands behind a decision.
+type proof struct {
+	Position string        `json:"position,omitempty"`
+	Receipt  *receiptTold  `json:"receipt,omitempty"`
+	Replay   *replayedTold `json:"replay,omitempty"`
+}
+
+type receiptTold struct {
+	State string `json:"state"` // "sealed", or "pending" until the block is signed
+	Block uint64 `json:"block,omitempty"`
+}
+
+type replayedTold struct {
+	Verdict     string            `json:"verdict"` // "identical", "different", "other-engine", "erased"
+	SHA256      string            `json:"sha256"`
+	Differences []json.RawMessage `json:"differences,omitempty"`
+}
+
+// prove asks for the last decision's receipt, once, and for its replay.
+func (a *app) prove(ctx context.Context, conn *connection, c *claimsv1.ClaimSummary) (proof, error) {
+	out := proof{Position: place(c.GetPosition())}
+	got, err := conn.ledger.GetReceipt(ctx, &ledgerv1.GetReceiptRequest{Position: c.GetPosition()})
+	var p *problem.Error
+	switch {
+	case err == nil:
+		r, err := receipt.Parse(got.GetReceipt())
+		if err != nil {
+			return out, err
+		}
+		out.Receipt = &receiptTold{State: "sealed", Block: r.Block.Height}
+	case errors.As(err, &p) && (p.Retryable() || p.Kind == problem.Conflict):
+		out.Receipt = &receiptTold{State: "pending"}
+	default:
+		return out, err
+	}
+	replayed, err := conn.replay(ctx, &claimsv1.ReplayDecisionsRequest{ClaimId: c.GetClaimId(), KeepGoing: true}, nil)
+	if err != nil {
+		return out, err
+	}
+	for _, d := range replayed.decisions {
+		if place(d.GetPosition()) == out.Position {
+			out.Replay = toldReplay(d)
+		}
+	}
+	return out, nil
+}
+
+func toldReplay(d *claimsv1.ReplayedDecision) *replayedTold {
+	out := &replayedTold{Verdict: verdicts[d.GetVerdict()], SHA256: hex.EncodeToString(d.GetRecordedSha256())}
+	for _, x := range d.GetDifferences() {
+		out.Differences = append(out.Differences, raw(x))
+	}
+	return out
+}
+
+// explain puts an answer into words; only 0 is every line.
+func explain(got *claimsv1.ExplainClaimResponse, only uint32, p proof) explanation {
+	e := explanation{
+		Claim: raw(got.GetClaim()), Decision: raw(got.GetDecision()), Proof: p, Lines: []lineTold{},
+		summary: got.GetClaim(), decision: got.GetDecision(),
+	}
+	if got.GetSubmitted() != nil {
+		e.Submitted = raw(got.GetSubmitted())
+	}
+	for i, l := range got.GetDecision().GetLines() {
+		if only > 0 && l.GetNumber() != only {
+			continue
+		}
+		t := lineTold{
+			Number: l.GetNumber(), Procedure: procedure(got.GetSubmitted(), i), Outcome: "PAID", Benefit: l.GetBenefit(), Why: []reason{},
+			ChargeCents: l.GetChargeCents(), AllowedCents: l.GetAllowedCents(), PaidCents: l.GetPaidCents(), PatientCents: l.GetPatientCents(),
+		}
+		if l.GetAllowedCents() == 0 && len(l.GetAdjustments()) == 1 && l.GetAdjustments()[0].GetAmountCents() == l.GetChargeCents() {
+			t.Outcome = "DENIED"
+		}
+		for _, adj := range l.GetAdjustments() {
+			t.Why = append(t.Why, reasonOf(got.GetSubmitted(), i, adj))
+		}
+		e.Lines = append(e.Lines, t)
+	}
+	return e
+}
+
+// bearers says who bears the cents of a CAS group.
+var bearers = map[string]string{
+	"CO": "the provider writes it off", "PR": "the patient owes it",
+	"OA": "taken up by another payer", "PI": "withheld by the payer",
+}
+
+func reasonOf(c *claimsv1.Claim, i int, adj *claimsv1.Adjustment) reason {
+	text, known := codes.CARC(adj.GetCarc())
+	if !known {
+		text = "no text for this code"
+	}
+	return reason{
+		Group: adj.GetGroupCode(), CARC: adj.GetCarc(), RARCs: adj.GetRarcs(), AmountCents: adj.GetAmountCents(),
+		Bearer: bearers[adj.GetGroupCode()], Text: text, Rule: adj.GetRuleId(), Clause: adj.GetClause(), Facts: adj.GetFacts(),
+		Where: whereOf(c, i, adj.GetRuleId()), Next: nextStep(adj.GetRuleId()),
+	}
+}
+
+// fields are where a rule looks: by the rule's full id, else by its stage.
+// Each is JSON, then 837P loop and element with the CMS-1500 box, then 837I
+// with the UB-04 form locator. "%d" is the line, from 0 in JSON.
+var fields = map[string][5]string{
+	"member":                    {"subscriber.member_id", "2010BA/NM109", "CMS-1500 box 1a", "2010BA/NM109", "UB-04 FL 60"},
+	"eligibility":               {"lines[%d].service_date", "2400/DTP*472", "CMS-1500 box 24A", "2400/DTP*472", "UB-04 FL 45"},
+	"timely":                    {"lines[%d].service_date", "2400/DTP*472", "CMS-1500 box 24A", "2400/DTP*472", "UB-04 FL 45"},
+	"complete":                  {"lines[%d]", "2400/SV1", "CMS-1500 box 24", "2400/SV2", "UB-04 FL 42-47"},
+	"complete.units":            {"lines[%d].quantity_milli", "2400/SV104", "CMS-1500 box 24G", "2400/SV205", "UB-04 FL 46"},
+	"complete.charge":           {"lines[%d].charge_cents", "2400/SV102", "CMS-1500 box 24F", "2400/SV203", "UB-04 FL 47"},
+	"complete.place_of_service": {"lines[%d].place_of_service", "2400/SV105", "CMS-1500 box 24B", "2300/CLM05-1", "UB-04 FL 4"},
+	"complete.diagnosis":        {"lines[%d].diagnosis_pointers", "2400/SV107", "CMS-1500 box 24E", "2300/HI", "UB-04 FL 67"},
+	"complete.diagnosis_code":   {"diagnoses", "2300/HI", "CMS-1500 box 21", "2300/HI", "UB-04 FL 67"},
+	"complete.revenue_code":     {"lines[%d].revenue_code", "2400/SV1", "CMS-1500 box 24", "2400/SV201", "UB-04 FL 42"},
+	"complete.modifier_code":    {"lines[%d].modifiers", "2400/SV101-3", "CMS-1500 box 24D", "2400/SV202-3", "UB-04 FL 44"},
+	"complete.modifier_pair":    {"lines[%d].modifiers", "2400/SV101-3", "CMS-1500 box 24D", "2400/SV202-3", "UB-04 FL 44"},
+	"complete.service_date":     {"lines[%d].service_date", "2400/DTP*472", "CMS-1500 box 24A", "2400/DTP*472", "UB-04 FL 45"},
+	"complete.end_date":         {"lines[%d].service_end_date", "2400/DTP*472", "CMS-1500 box 24A", "2400/DTP*472", "UB-04 FL 45"},
+	"complete.future":           {"lines[%d].service_date", "2400/DTP*472", "CMS-1500 box 24A", "2400/DTP*472", "UB-04 FL 45"},
+	"provider":                  {"billing_provider.npi", "2010AA/NM109", "CMS-1500 box 33a", "2010AA/NM109", "UB-04 FL 56"},
+	"network":                   {"billing_provider.npi", "2010AA/NM109", "CMS-1500 box 33a", "2010AA/NM109", "UB-04 FL 56"},
+	"network.no_referral":       {"referral_number", "2300/REF*9F", "CMS-1500 box 17", "2300/REF*9F", "UB-04 FL 78"},
+	"authorization":             {"prior_authorization_number", "2300/REF*G1", "CMS-1500 box 23", "2300/REF*G1", "UB-04 FL 63"},
+	"benefit.diagnosis_pointer": {"lines[%d].diagnosis_pointers", "2400/SV107", "CMS-1500 box 24E", "2300/HI", "UB-04 FL 67"},
+	"price":                     {"lines[%d].charge_cents", "2400/SV102", "CMS-1500 box 24F", "2400/SV203", "UB-04 FL 47"},
+	"price.contract_units":      {"lines[%d].quantity_milli", "2400/SV104", "CMS-1500 box 24G", "2400/SV205", "UB-04 FL 46"},
+	"cob":                       {"other_payers", "2320/CAS, 2430/SVD", "CMS-1500 box 9", "2320/CAS, 2430/SVD", "UB-04 FL 50"},
+	"":                          {"lines[%d].procedure", "2400/SV101", "CMS-1500 box 24D", "2400/SV202", "UB-04 FL 44"},
+}
+
+func whereOf(c *claimsv1.Claim, i int, rule string) where {
+	f, ok := fields[rule]
+	if !ok {
+		stage, _, _ := strings.Cut(rule, ".")
+		if f, ok = fields[stage]; !ok {
+			f = fields[""]
+		}
+	}
+	out := where{JSON: strings.ReplaceAll(f[0], "%d", strconv.Itoa(i)), X12: "837P " + f[1], Form: f[2] + fmt.Sprintf(" line %d", i+1)}
+	if c.GetForm() == claimsv1.ClaimForm_CLAIM_FORM_INSTITUTIONAL {
+		out.X12, out.Form = "837I "+f[3], f[4]+fmt.Sprintf(" line %d", i+1)
+	}
+	if !strings.Contains(f[0], "%d") {
+		out.Form = strings.TrimSuffix(out.Form, fmt.Sprintf(" line %d", i+1))
+	}
+	return out
+}
+
+// nextStep says what can be done about a denial; "" where nothing is to do.
+func nextStep(rule string) string {
+	switch rule {
+	case "cob.no_primary_decision":
+		return "send it again with the other payer's decision (2320, 2430)"
+	case "authorization.absent", "authorization.not_in_force":
+		return "ask the payer for an authorisation, then send it again with its number"
+	case "network.no_referral":
+		return "send it again with the referral's number"
+	case "timely.late":
+		return "show the receipt of an earlier submission: probity receipt CLAIM_ID"
+	}
+	switch stage, _, _ := strings.Cut(rule, "."); stage {
+	case "complete", "provider", "member", "claim":
+		return "correct the field and send it again"
+	}
+	return ""
+}
+
+func (a *app) printExplanation(w io.Writer, e explanation) {
+	c, d := e.summary, e.decision
+	fmt.Fprintf(w, "Claim %s · %s · charge %s · plan pays %s · patient owes %s\n", c.GetClaimId(), a.status(c.GetStatus()),
+		dollars(d.GetChargeCents()), dollars(d.GetPaidCents()), dollars(d.GetPatientCents()))
+	v := d.GetVersions()
+	var by []string
+	for _, one := range []struct{ name, value string }{
+		{"plan", v.GetPlan()}, {"contract", v.GetContract()}, {"fee schedule", v.GetFeeSchedule()}, {"engine", v.GetEngine()}, {"received", v.GetReceivedDate()},
+	} {
+		if one.value != "" {
+			by = append(by, one.name+" "+one.value)
+		}
+	}
+	fmt.Fprintf(w, "  by     %s\n", strings.Join(by, ", "))
+	if e.Proof.Position != "" {
+		fmt.Fprintf(w, "  proof  %s\n", a.proofWords(e.Proof))
+	}
+	for _, x := range e.Proof.differences() {
+		fmt.Fprintf(w, "         %s\n", x)
+	}
+	if who := next(c); who != "" {
+		fmt.Fprintf(w, "  next   %s\n", who)
+	}
+	for _, p := range d.GetPendReasons() {
+		fmt.Fprintf(w, "  waits  %s (%s)\n", p.GetMessage(), p.GetRuleId())
+	}
+	for _, l := range e.Lines {
+		fmt.Fprintf(w, "\nLine %d · %s · %s · plan pays %s · patient owes %s\n", l.Number, l.Procedure, l.Outcome, dollars(l.PaidCents), dollars(l.PatientCents))
+		fmt.Fprintf(w, "  cents  %s\n", l.sum())
+		if l.Benefit != "" {
+			fmt.Fprintf(w, "  under  benefit %s, allowed %s\n", l.Benefit, dollars(l.AllowedCents))
+		}
+		for _, r := range l.Why {
+			a.printReason(w, r)
+		}
+	}
+}
+
+// sum is the line's equation: where every cent of the charge went.
+func (l lineTold) sum() string {
+	parts := []string{dollars(l.PaidCents) + " paid"}
+	for _, r := range l.Why {
+		parts = append(parts, fmt.Sprintf("%s %s-%s", dollars(r.AmountCents), r.Group, r.CARC))
+	}
+	return dollars(l.ChargeCents) + " = " + strings.Join(parts, " + ")
+}
+
+func (a *app) printReason(w io.Writer, r reason) {
+	code := strings.Join(append([]string{r.Group + "-" + r.CARC}, r.RARCs...), " ")
+	fmt.Fprintf(w, "  why    %s, %s: %s\n", dollars(r.AmountCents), r.Bearer, r.Text)
+	parts := []string{code, r.Rule}
+	if r.Clause != "" {
+		parts = append(parts, "clause "+r.Clause)
+	}
+	keys := make([]string, 0, len(r.Facts))
+	for key := range r.Facts {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	for _, key := range keys {
+		parts = append(parts, fact(key, r.Facts[key]))
+	}
+	fmt.Fprintf(w, "         %s\n", strings.Join(parts, " · "))
+	fmt.Fprintf(w, "  where  %s\n", r.Where)
+	if r.Next != "" {
+		fmt.Fprintf(w, "  next   %s\n", r.Next)
+	}
+}
+
+func (a *app) proofWords(p proof) string {
+	parts := []string{p.Position}
+	switch {
+	case p.Receipt == nil:
+	case p.Receipt.State == "sealed":
+		parts = append(parts, fmt.Sprintf("receipt sealed in block %d", p.Receipt.Block))
+	default:
+		parts = append(parts, "receipt pending")
+	}
+	if p.Replay != nil {
+		words := "replay " + p.Replay.Verdict
+		if p.Replay.Verdict != "identical" {
+			words = a.paint(red, words)
+		}
+		parts = append(parts, words+" sha256:"+p.Replay.SHA256)
+	}
+	return strings.Join(parts, " · ")
+}
+
+func (p proof) differences() []string {
+	if p.Replay == nil {
+		return nil
+	}
+	var out []string
+	for _, x := range p.Replay.Differences {
+		out = append(out, string(x))
+	}
+	return out
+}
+
+func procedure(c *claimsv1.Claim, i int) string {
+	if i >= len(c.GetLines()) {
+		return "-"
+	}
+	l := c.GetLines()[i]
+	code := l.GetProcedure()
+	if code == "" {
+		code = "revenue " + l.GetRevenueCode()
+	}
+	return strings.Join(append([]string{code}, l.GetModifiers()...), "-")
+}
+
+// fact writes a figure the way people read it; the key's ending tells its unit.
+func fact(key, value string) string {
+	if name, isCents := strings.CutSuffix(key, "_cents"); isCents {
+		if n, err := strconv.ParseInt(value, 10, 64); err == nil {
+			return strings.ReplaceAll(name, "_", " ") + " " + dollars(n)
+		}
+	}
+	if name, isBps := strings.CutSuffix(key, "_bps"); isBps {
+		if n, err := strconv.ParseInt(value, 10, 64); err == nil {
+			return fmt.Sprintf("%s %s %%", strings.ReplaceAll(name, "_", " "), strings.TrimSuffix(strings.TrimRight(fmt.Sprintf("%d.%02d", n/100, n%100), "0"), "."))
+		}
+	}
+	return strings.ReplaceAll(key, "_", " ") + " " + value
+}
