@@ -156,6 +156,7 @@ var (
 	_ claimsv1connect.ClaimsServiceHandler     = (*Service)(nil)
 	_ claimsv1connect.FileServiceHandler       = (*Service)(nil)
 	_ claimsv1connect.RemittanceServiceHandler = (*Service)(nil)
+	_ claimsv1connect.AdjustmentServiceHandler = (*Service)(nil)
 )
 
 // New makes a service; it starts nothing.
