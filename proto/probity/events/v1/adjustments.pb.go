@@ -389,9 +389,11 @@ type PayeeAccountPosted struct {
 	// What it leaves to be recovered (PLB FB), US cents.
 	CarriedCents int64 `protobuf:"varint,5,opt,name=carried_cents,json=carriedCents,proto3" json:"carried_cents,omitempty"`
 	// What the payee owes afterwards, US cents, never negative.
-	BalanceCents  int64 `protobuf:"varint,6,opt,name=balance_cents,json=balanceCents,proto3" json:"balance_cents,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	BalanceCents int64 `protobuf:"varint,6,opt,name=balance_cents,json=balanceCents,proto3" json:"balance_cents,omitempty"`
+	// Trace number of the last remittance before it that left a balance; empty where nothing is recovered.
+	RecoveredTraceNumber string `protobuf:"bytes,7,opt,name=recovered_trace_number,json=recoveredTraceNumber,proto3" json:"recovered_trace_number,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *PayeeAccountPosted) Reset() {
@@ -466,6 +468,13 @@ func (x *PayeeAccountPosted) GetBalanceCents() int64 {
 	return 0
 }
 
+func (x *PayeeAccountPosted) GetRecoveredTraceNumber() string {
+	if x != nil {
+		return x.RecoveredTraceNumber
+	}
+	return ""
+}
+
 var File_probity_events_v1_adjustments_proto protoreflect.FileDescriptor
 
 const file_probity_events_v1_adjustments_proto_rawDesc = "" +
@@ -495,14 +504,15 @@ const file_probity_events_v1_adjustments_proto_rawDesc = "" +
 	"\x0eremittance_ids\x18\x04 \x03(\tR\rremittanceIds\x12\x12\n" +
 	"\x04more\x18\x05 \x01(\bR\x04more\"1\n" +
 	"\x18RemittanceCycleCompleted\x12\x15\n" +
-	"\x06run_id\x18\x01 \x01(\tR\x05runId\"\xec\x01\n" +
+	"\x06run_id\x18\x01 \x01(\tR\x05runId\"\xa2\x02\n" +
 	"\x12PayeeAccountPosted\x12#\n" +
 	"\rremittance_id\x18\x01 \x01(\tR\fremittanceId\x12!\n" +
 	"\ftrace_number\x18\x02 \x01(\tR\vtraceNumber\x12\x1b\n" +
 	"\tnet_cents\x18\x03 \x01(\x03R\bnetCents\x12'\n" +
 	"\x0frecovered_cents\x18\x04 \x01(\x03R\x0erecoveredCents\x12#\n" +
 	"\rcarried_cents\x18\x05 \x01(\x03R\fcarriedCents\x12#\n" +
-	"\rbalance_cents\x18\x06 \x01(\x03R\fbalanceCents*\xb4\x01\n" +
+	"\rbalance_cents\x18\x06 \x01(\x03R\fbalanceCents\x124\n" +
+	"\x16recovered_trace_number\x18\a \x01(\tR\x14recoveredTraceNumber*\xb4\x01\n" +
 	"\x0eReversalReason\x12\x1f\n" +
 	"\x1bREVERSAL_REASON_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16REVERSAL_REASON_VOIDED\x10\x01\x12\x1c\n" +
