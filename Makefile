@@ -62,7 +62,7 @@ conformance: build ## Check produced X12 with pyx12 (needs python3)
 
 .PHONY: test-kafka
 test-kafka: ## Test the ledger on real Apache Kafka brokers (Java 17; SHORT=1: the quick part)
-	@e2e/kafka/run.sh
+	@SHORT=$(SHORT) e2e/kafka/run.sh
 
 .PHONY: bench
 bench: build ## Measure and write bench/latest.json
