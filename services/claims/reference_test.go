@@ -89,3 +89,48 @@ func TestAServiceAfterTheProvidersDeathWaits(t *testing.T) {
 	before := w.submit(lakeside(), "before", visit(0, "2026-02-19"))
 	require.Equal(t, "paid", statusOf(before))
 }
+
+// A provider's day is added up over families: the claim that makes it longer
+// than a day waits and names the minutes of the others, a replacement counts
+// in place of its original, and every decision can be made again.
+func TestAnImpossibleDayIsSeenOverFamilies(t *testing.T) {
+	w := newWorld(t, 4)
+	w.append("plan", &eventsv1.FeeSchedulePublished{Version: 1, FeeSchedule: &policiesv1.FeeSchedule{
+		FeeScheduleId: "fs_timed", Effective: &typev1.Period{StartDate: "2026-01-01"}, Fees: []*policiesv1.Fee{{Procedure: "99213", AmountCents: 10000, TypicalMinutes: 600}},
+	}})
+	w.append("contract", &eventsv1.ContractPublished{Version: 1, Contract: &policiesv1.ProviderContract{
+		ContractId: "ctr_timed", PayerId: payer, Npis: []string{hospital}, Effective: &typev1.Period{StartDate: "2026-01-01"}, FeeScheduleId: "fs_timed",
+	}})
+	w.caughtUp(w.Service)
+	session := func(family int) *claimsv1.Claim {
+		return visit(family, "2026-02-20", func(c *claimsv1.Claim) { c.BillingProvider.Npi = hospital })
+	}
+	first := w.submit(lakeside(), "first", session(0))
+	require.Equal(t, "paid", statusOf(first))
+	w.settled()
+	require.Equal(t, "paid", statusOf(w.submit(lakeside(), "second", session(1)))) // 1200 minutes
+	w.settled()
+	third := w.submit(lakeside(), "third", session(2))
+	require.Equal(t, "pended", statusOf(third))
+	reason := third.Claim.PendReasons[0]
+	require.Equal(t, "signal.impossible_day", reason.RuleId)
+	require.Equal(t, map[string]string{"claim_minutes": "600", "other_minutes": "1200"}, reason.Facts)
+	replayed(t, w)
+
+	// The first is voided: its minutes leave the day.
+	void := session(0)
+	void.FrequencyCode, void.OriginalClaimNumber = "8", first.Claim.ClaimId
+	require.Equal(t, "reversed", statusOf(w.submit(lakeside(), "void", void)))
+	w.settled()
+	require.Equal(t, "paid", statusOf(w.submit(lakeside(), "fourth", session(3))))
+	replayed(t, w)
+
+	for _, r := range w.events() {
+		if e, ok := r.Event.(*eventsv1.ClaimDecided); ok {
+			for _, d := range e.GetProviderDays() {
+				require.NotContains(t, d.GetKey(), hospital)
+				require.NotContains(t, d.GetKey(), "2026")
+			}
+		}
+	}
+}

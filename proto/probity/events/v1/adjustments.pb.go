@@ -114,9 +114,11 @@ type ClaimReversed struct {
 	// Run of ReprocessClaims that it belongs to, a keyed hash of payer and request id; empty for none.
 	RunId string `protobuf:"bytes,11,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
 	// Why it was reprocessed, a word of the caller's from a fixed list (ReprocessClaimsRequest.cause).
-	Cause         string `protobuf:"bytes,12,opt,name=cause,proto3" json:"cause,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Cause string `protobuf:"bytes,12,opt,name=cause,proto3" json:"cause,omitempty"`
+	// Keys of what the decision had added to its providers' days (ProviderDay).
+	ProviderDayKeys []string `protobuf:"bytes,60,rep,name=provider_day_keys,json=providerDayKeys,proto3" json:"provider_day_keys,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ClaimReversed) Reset() {
@@ -233,11 +235,18 @@ func (x *ClaimReversed) GetCause() string {
 	return ""
 }
 
+func (x *ClaimReversed) GetProviderDayKeys() []string {
+	if x != nil {
+		return x.ProviderDayKeys
+	}
+	return nil
+}
+
 var File_probity_events_v1_adjustments_proto protoreflect.FileDescriptor
 
 const file_probity_events_v1_adjustments_proto_rawDesc = "" +
 	"\n" +
-	"#probity/events/v1/adjustments.proto\x12\x11probity.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc0\x03\n" +
+	"#probity/events/v1/adjustments.proto\x12\x11probity.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xec\x03\n" +
 	"\rClaimReversed\x12\x19\n" +
 	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\x12+\n" +
 	"\x11decision_revision\x18\x02 \x01(\x04R\x10decisionRevision\x129\n" +
@@ -252,7 +261,8 @@ const file_probity_events_v1_adjustments_proto_rawDesc = "" +
 	"\bremitted\x18\n" +
 	" \x01(\bR\bremitted\x12\x15\n" +
 	"\x06run_id\x18\v \x01(\tR\x05runId\x12\x14\n" +
-	"\x05cause\x18\f \x01(\tR\x05cause*\xb4\x01\n" +
+	"\x05cause\x18\f \x01(\tR\x05cause\x12*\n" +
+	"\x11provider_day_keys\x18< \x03(\tR\x0fproviderDayKeys*\xb4\x01\n" +
 	"\x0eReversalReason\x12\x1f\n" +
 	"\x1bREVERSAL_REASON_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16REVERSAL_REASON_VOIDED\x10\x01\x12\x1c\n" +
