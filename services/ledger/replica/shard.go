@@ -57,7 +57,8 @@ type Shard struct {
 
 	mu     sync.RWMutex // guards what follows
 	st     state
-	end    int64 // the topic's end as last seen; -1 before the first fetch
+	states stateTree // over the index rows, as far as st
+	end    int64     // the topic's end as last seen; -1 before the first fetch
 	halted error
 
 	// Only Step touches these.
@@ -113,6 +114,44 @@ func (s *Shard) Head() core.Head {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	return core.Head{Log: s.cfg.Log, Shard: s.cfg.Shard, Next: s.st.Next, Term: s.st.Term, Owner: s.st.Owner}
+}
+
+// StateRoot returns the root over the index rows of the commits below a size,
+// which must not be below the newest block's.
+func (s *Shard) StateRoot(size uint64) (receipt.Hash, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.states.rootAt(size)
+}
+
+// loadState takes up the compact range of the rows below the newest block's
+// size and reads those since from the stored commits.
+func (s *Shard) loadState(base uint64, nodes [][]byte) error {
+	tree := stateTree{base: base, nodes: nodes}
+	err := s.rows.eachBody(base, s.st.Next, func(_ uint64, value []byte) (bool, error) {
+		row, err := rowOf(value)
+		if err != nil {
+			return false, err
+		}
+		tree.append(row.Leaf())
+		return true, nil
+	})
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.states = tree
+	return nil
+}
+
+// rowOf returns the index row of a stored commit.
+func rowOf(value []byte) (core.Row, error) {
+	c := &ledgerv1.Commit{}
+	if proto.Unmarshal(value, c) != nil {
+		return core.Row{}, errDamaged
+	}
+	return core.RowOf(c, core.Seen{Entry: receipt.Entry(value), Digest: core.Digest(c.Writes)}), nil
 }
 
 // Tree returns the shard's tree. Its size may be past Head's for a moment.
@@ -350,6 +389,7 @@ func (s *Shard) apply(got Fetched) error {
 	batch := s.cfg.Store.db.NewBatch()
 	defer batch.Close()
 	var entries [][]byte
+	var leaves []receipt.Hash // of the index rows
 	var broken error
 	for _, rec := range got.Records {
 		if rec.Offset != st.Offset {
@@ -368,6 +408,8 @@ func (s *Shard) apply(got Fetched) error {
 				return err
 			}
 			entries = append(entries, j.Seen.Entry)
+			row := core.RowOf(j.Commit, j.Seen)
+			leaves = append(leaves, row.Leaf())
 		case core.Raised:
 			s.cfg.Logger.Info("term raised", "term", j.Head.Term, "index", head.Next)
 		case core.Void:
@@ -389,6 +431,9 @@ func (s *Shard) apply(got Fetched) error {
 	}
 	s.mu.Lock()
 	s.st, s.end = st, got.End
+	for _, l := range leaves {
+		s.states.append(l)
+	}
 	s.mu.Unlock()
 	s.broadcast()
 	if broken != nil {
