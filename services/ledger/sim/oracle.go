@@ -72,10 +72,11 @@ type truth struct {
 	requests map[string]int // request id → leaf
 	last     map[string]int64
 	tree     frontier
+	rows     frontier       // over the index rows
 	roots    []receipt.Hash // by size
-	// history has every root a size ever had: more than one only after the
-	// log lost its end.
-	history []map[receipt.Hash]bool
+	// history has every pair of roots, of commits and of index rows, that a
+	// size ever had: more than one only after the log lost its end.
+	history []map[[2]receipt.Hash]bool
 	// tampered: the log lost what it had acknowledged.
 	tampered bool
 	// broken: what followed does not verify, and nobody can go on from it.
@@ -83,7 +84,7 @@ type truth struct {
 }
 
 func newTruth(log string, shard uint32) *truth {
-	t := &truth{head: core.Head{Log: log, Shard: shard}, history: []map[receipt.Hash]bool{{receipt.EmptyRoot(): true}}}
+	t := &truth{head: core.Head{Log: log, Shard: shard}, history: []map[[2]receipt.Hash]bool{{{receipt.EmptyRoot(), receipt.EmptyRoot()}: true}}}
 	t.reset()
 	return t
 }
@@ -93,7 +94,7 @@ func (t *truth) reset() {
 	t.head = core.Head{Log: t.head.Log, Shard: t.head.Shard}
 	t.view = core.NewOverlay(nothing{})
 	t.leaves, t.requests, t.last = nil, map[string]int{}, map[string]int64{}
-	t.tree, t.roots = frontier{}, []receipt.Hash{receipt.EmptyRoot()}
+	t.tree, t.rows, t.roots = frontier{}, frontier{}, []receipt.Hash{receipt.EmptyRoot()}
 }
 
 // append takes one record of the log in. An error is a broken rule: nobody
@@ -134,15 +135,22 @@ func (t *truth) append(value []byte, at time.Duration) (core.Verdict, error) {
 	root := t.tree.root()
 	t.roots = append(t.roots, root)
 	for len(t.history) < len(t.roots) {
-		t.history = append(t.history, map[receipt.Hash]bool{})
+		t.history = append(t.history, map[[2]receipt.Hash]bool{})
 	}
-	t.history[len(t.roots)-1][root] = true
+	row := core.RowOf(j.Commit, j.Seen)
+	t.rows.add(row.Leaf())
+	state := t.rows.root()
+	if t.head.Log == replica.BlockLog {
+		state = receipt.Hash{} // nobody keeps one of the block log
+	}
+	t.history[len(t.roots)-1][[2]receipt.Hash{root, state}] = true
 	return j.Verdict, nil
 }
 
-// ever tells whether the log ever had this root at this size.
-func (t *truth) ever(size uint64, root receipt.Hash) bool {
-	return size < uint64(len(t.history)) && t.history[size][root]
+// ever tells whether the log ever had these roots, of commits and of index
+// rows, at this size.
+func (t *truth) ever(size uint64, root, state receipt.Hash) bool {
+	return size < uint64(len(t.history)) && t.history[size][[2]receipt.Hash{root, state}]
 }
 
 // signature is one checkpoint a replica let out.

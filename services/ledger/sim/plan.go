@@ -129,7 +129,7 @@ func NewPlan(seed uint64) Plan {
 		p.Faults = append(p.Faults, f)
 		if f.Kind == Move && dice.IntN(2) == 0 {
 			// A new owner that is behind: what a takeover must not get wrong.
-			f.Kind = Slow
+			f.Kind, f.At, f.For = Slow, max(0, f.At-time.Second), f.For+2*time.Second
 			p.Faults = append(p.Faults, f)
 		}
 	}

@@ -287,12 +287,12 @@ func (w *world) judgeBlock(b *receipt.Block) error {
 	if len(w.chain) > 0 {
 		prev = w.chain[len(w.chain)-1]
 	}
-	if err := core.CheckBlock(origin, prev, b); err != nil {
+	if err := core.CheckBlock(policy, prev, b); err != nil {
 		return err
 	}
 	for p := range blockLog {
 		h, ok := b.Head(names[p].log, names[p].shard)
-		if !ok || !w.truth[p].ever(h.Size, h.Root) {
+		if !ok || !w.truth[p].ever(h.Size, h.Root, h.State) {
 			return errors.New("a head is not the log's")
 		}
 	}
@@ -439,8 +439,11 @@ func (w *world) pick(fit func(*node) bool) int {
 func (w *world) heal() {
 	w.healed = true
 	w.tracef("healed")
+	// A proposer whose clock was ahead has set the time of all later blocks.
+	// Until the others' clocks come there they withhold their signatures.
+	w.shift += 2 * time.Hour
 	for _, n := range w.nodes {
-		n.cutUntil, n.pausedUntil, n.slow, n.deceive, n.spoil = 0, w.now, [parts]time.Duration{}, nil, 0
+		n.cutUntil, n.pausedUntil, n.slow, n.deceive, n.spoil, n.skew = 0, w.now, [parts]time.Duration{}, nil, 0, 0
 		n.disk.arm(-1)
 	}
 }
