@@ -102,6 +102,7 @@ type node struct {
 	// wronged: the broker or its disk lied to this node, so it may be unable
 	// to go on. It must still sign nothing wrong.
 	wronged bool
+	liar    bool // its key signed what its replica did not
 
 	checked [parts]uint64
 	// rehash is over the stored commits that were signed for. It outlives a
@@ -458,7 +459,7 @@ func (n *node) look() {
 			return
 		}
 	}
-	final, err := n.w.notary.sign(n.id, signature{cp.Size, cp.Root}, block, true)
+	final, err := n.w.notary.sign(n.id, signature{cp.Size, cp.Root}, block)
 	n.w.tracef("%s signs size %d root %x final %t", n, cp.Size, cp.Root[:4], final)
 	if err != nil {
 		n.w.failf("%v", err)
@@ -707,21 +708,27 @@ func (n *node) flipBody(p, bit int) {
 	}
 }
 
-// restore puts a backup in place of everything but the memory of signing.
-func (n *node) restore(backup *inode) {
+// restore puts a backup in place of everything, or of everything but the
+// memory of signing, as it should be.
+func (n *node) restore(backup *inode, all bool) {
 	if n.up {
 		n.die()
 	}
 	n.wronged = true
 	n.w.cover("branch: restored from a backup")
 	n.w.tracef("%s is restored from a backup", n)
-	signed := n.disk.root.entries["last-signed"]
 	fresh := newDisk(storeDir, n.dice)
 	fresh.lies = n.disk.lies
 	fresh.root = backup
-	delete(backup.entries, "last-signed")
-	if signed != nil {
-		backup.entries["last-signed"] = signed
+	for _, name := range []string{"last-signed", "highest-seen"} {
+		if all {
+			n.w.cover("branch: memory of signing restored too")
+			break
+		}
+		delete(backup.entries, name)
+		if kept := n.disk.root.entries[name]; kept != nil {
+			backup.entries[name] = kept
+		}
 	}
 	backup.durable = maps.Clone(backup.entries)
 	n.disk = fresh
@@ -760,4 +767,28 @@ func (n *node) blind() ([]byte, *receipt.Block) {
 		return nil, nil
 	}
 	return text, last
+}
+
+// equivocate signs a head that is not the block log's and tells some of the
+// others.
+func (n *node) equivocate(bits int) {
+	size := uint64(1 + bits>>3%3)
+	if n.w.notary.tip != nil {
+		size += n.w.notary.tip.Height
+	}
+	cp := receipt.Checkpoint{Origin: origin, Size: size, Root: sha256.Sum256(fmt.Append(nil, "forged ", bits))}
+	note, err := cp.Sign(n.key.Cosigner(n.clock()))
+	if err != nil {
+		n.w.failf("sim: %v", err)
+		return
+	}
+	n.wronged, n.liar = true, true
+	if _, err := n.w.notary.count(n.id, signature{cp.Size, cp.Root}); err != nil {
+		n.w.failf("%v", err)
+	}
+	for _, peer := range n.w.nodes {
+		if peer != n && bits>>peer.id&1 == 1 {
+			peer.in(peer.life, n.w.leg(), func() { peer.hears("", [][]byte{note}) })
+		}
+	}
 }

@@ -162,9 +162,10 @@ type signature struct {
 // notary keeps everything any replica signed.
 type notary struct {
 	quorum  int
-	signed  []map[uint64]receipt.Hash // by replica: size → root
-	highest []uint64                  // by replica
-	// final is by size the root that a quorum signed, with the block.
+	signed  []map[signature]bool      // by replica, forged ones too
+	honest  []map[uint64]receipt.Hash // by replica: size → root, as its cosigner let them out
+	highest []uint64                  // by replica, of those
+	// final is by size the root that a quorum signed.
 	final map[uint64]receipt.Hash
 	tip   *receipt.Block // the highest final block
 }
@@ -172,25 +173,35 @@ type notary struct {
 func newNotary(nodes, quorum int) *notary {
 	n := &notary{quorum: quorum, final: map[uint64]receipt.Hash{}, highest: make([]uint64, nodes)}
 	for range nodes {
-		n.signed = append(n.signed, map[uint64]receipt.Hash{})
+		n.signed = append(n.signed, map[signature]bool{})
+		n.honest = append(n.honest, map[uint64]receipt.Hash{})
 	}
 	return n
 }
 
-// sign records a signature and says what is wrong with it, if anything.
-// honest tells whether the signer must keep the rules.
-func (n *notary) sign(who int, s signature, block *receipt.Block, honest bool) (final bool, err error) {
-	if before, ok := n.signed[who][s.size]; ok && before != s.root && honest {
+// sign records what a cosigner let out and says which rule it breaks.
+func (n *notary) sign(who int, s signature, block *receipt.Block) (final bool, err error) {
+	if before, ok := n.honest[who][s.size]; ok && before != s.root {
 		return false, fmt.Errorf("replica %d signed two heads of size %d", who, s.size)
 	}
-	if s.size < n.highest[who] && honest {
+	if s.size < n.highest[who] {
 		return false, fmt.Errorf("replica %d signed size %d after %d", who, s.size, n.highest[who])
 	}
-	n.signed[who][s.size] = s.root
+	n.honest[who][s.size] = s.root
 	n.highest[who] = max(n.highest[who], s.size)
+	if final, err = n.count(who, s); final && (n.tip == nil || block.Height > n.tip.Height) {
+		n.tip = block
+	}
+	return final, err
+}
+
+// count adds a signature, whoever forged it, and tells whether it makes its
+// head final.
+func (n *notary) count(who int, s signature) (final bool, err error) {
+	n.signed[who][s] = true
 	count := 0
 	for _, signed := range n.signed {
-		if root, ok := signed[s.size]; ok && root == s.root {
+		if signed[s] {
 			count++
 		}
 	}
@@ -204,9 +215,6 @@ func (n *notary) sign(who int, s signature, block *receipt.Block, honest bool) (
 		return false, nil
 	}
 	n.final[s.size] = s.root
-	if n.tip == nil || block.Height > n.tip.Height {
-		n.tip = block
-	}
 	return true, nil
 }
 

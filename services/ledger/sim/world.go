@@ -157,7 +157,7 @@ func Run(seed uint64, plan Plan, bug Bug, trace bool) (res Result) {
 	for _, f := range plan.Faults {
 		w.at(f.At, func() { w.inject(f) })
 		switch f.Kind {
-		case Deceive, FlipTile, FlipBody, Restore, BadBlocks:
+		case Deceive, FlipTile, FlipBody, Restore, BadBlocks, Equivocate:
 			w.victim = f.Node
 		}
 	}
@@ -498,7 +498,9 @@ func (w *world) inject(f Fault) {
 		n.flipBody(f.Part, f.N)
 	case Restore:
 		backup := n.disk.root.clone()
-		w.after(f.For, func() { n.restore(backup) })
+		w.after(f.For, func() { n.restore(backup, f.N%2 == 1) })
+	case Equivocate:
+		n.equivocate(f.N)
 	case BadBlocks:
 		n.spoil = f.N%7 + 1
 	}
