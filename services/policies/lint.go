@@ -87,6 +87,17 @@ func LintContract(d *policiesv1.ProviderContract) []problem.Problem {
 		f.add("contract.capitated.fee", "fee_bps", "services under a capitation are not paid by fee, so fee_bps would never be read",
 			"leave fee_bps out, or set capitated to false")
 	}
+	rates := make(map[string]bool, len(d.GetFacilityRates()))
+	for i, rate := range d.GetFacilityRates() {
+		path := fmt.Sprintf("facility_rates[%d]", i)
+		if rates[rate.GetName()] {
+			f.add("contract.facility_rate.repeated", path+".name", "another rate has this name", "name each rate once: decisions quote it")
+		}
+		rates[rate.GetName()] = true
+		if _, err := adjudication.CompileFacilityRate(facilityRateSpec(rate)); err != nil {
+			f.add("contract.facility_rate.compile", path, err.Error(), "correct what the message names")
+		}
+	}
 	return f.problems
 }
 
