@@ -17,7 +17,8 @@ import (
 	"github.com/probity-health/probity/services/server"
 )
 
-// connection is every service a command may call, all behind the gateway's address.
+// connection is every service a command may call, all behind the gateway's
+// address but replicas, which a ledger node alone answers.
 type connection struct {
 	gateway     gatewayv1connect.GatewayServiceClient
 	claims      claimsv1connect.ClaimsServiceClient
@@ -25,8 +26,12 @@ type connection struct {
 	remittances claimsv1connect.RemittanceServiceClient
 	replays     claimsv1connect.ReplayServiceClient
 	policies    policiesv1connect.PoliciesServiceClient
+	edits       policiesv1connect.EditsServiceClient
+	enrollments gatewayv1connect.EnrollmentFileServiceClient
 	workflows   workflowsv1connect.WorkflowServiceClient
 	ledger      ledgerv1connect.LedgerServiceClient
+	proofs      ledgerv1connect.ProofServiceClient
+	replicas    ledgerv1connect.ReplicaServiceClient
 }
 
 func newConnection(c *server.Client, url string) *connection {
@@ -37,8 +42,12 @@ func newConnection(c *server.Client, url string) *connection {
 		remittances: claimsv1connect.NewRemittanceServiceClient(c, url, c.Options()...),
 		replays:     claimsv1connect.NewReplayServiceClient(c, url, c.Options()...),
 		policies:    policiesv1connect.NewPoliciesServiceClient(c, url, c.Options()...),
+		edits:       policiesv1connect.NewEditsServiceClient(c, url, c.Options()...),
+		enrollments: gatewayv1connect.NewEnrollmentFileServiceClient(c, url, c.Options()...),
 		workflows:   workflowsv1connect.NewWorkflowServiceClient(c, url, c.Options()...),
 		ledger:      ledgerv1connect.NewLedgerServiceClient(c, url, c.Options()...),
+		proofs:      ledgerv1connect.NewProofServiceClient(c, url, c.Options()...),
+		replicas:    ledgerv1connect.NewReplicaServiceClient(c, url, c.Options()...),
 	}
 }
 
