@@ -160,6 +160,7 @@ func (r *reference) authorization(ctx context.Context, number string, a *book.Au
 	}
 	return adjudication.Authorization{
 		Number: number, Subject: a.Subject, Procedures: doc.GetProcedures(), Units: int64(a.Units), Period: enginePeriod(a.Effective),
+		NPIs: a.NPIs, Cancelled: a.Cancelled,
 	}, nil
 }
 
