@@ -439,9 +439,6 @@ func (w *world) pick(fit func(*node) bool) int {
 func (w *world) heal() {
 	w.healed = true
 	w.tracef("healed")
-	// A proposer whose clock was ahead has set the time of all later blocks.
-	// Until the others' clocks come there they withhold their signatures.
-	w.shift += 2 * time.Hour
 	for _, n := range w.nodes {
 		n.cutUntil, n.pausedUntil, n.slow, n.deceive, n.spoil, n.skew = 0, w.now, [parts]time.Duration{}, nil, 0, 0
 		n.disk.arm(-1)
@@ -491,7 +488,7 @@ func (w *world) inject(f Fault) {
 		w.truncate(f.Part, 0)
 	case Deceive:
 		n.deceive = &deception{part: f.Part, bit: f.N}
-		n.wronged = true
+		n.wronged, n.deceived = true, true
 	case FlipTile:
 		n.flipTile(f.N)
 	case FlipBody:
