@@ -97,11 +97,10 @@ type world struct {
 // refusal is a conflict that a client was answered, to be held against what
 // the stream came to.
 type refusal struct {
-	part     int
-	request  string
-	stream   string
-	actual   int64
-	expected int64
+	part    int
+	request string
+	stream  string
+	actual  int64
 }
 
 // Result is what a run came to.
