@@ -482,9 +482,9 @@ func (w *world) inject(f Fault) {
 	case Slow:
 		n.slow[f.Part] = max(n.slow[f.Part], w.now+f.For)
 	case Truncate:
-		w.truncate(f.Part, max(0, w.broker.end(f.Part)-int64(f.N)))
+		w.truncate(f.Part, max(0, w.broker.end(f.Part)-int64(f.N)), f.For%4 == 0)
 	case LoseTopic:
-		w.truncate(f.Part, 0)
+		w.truncate(f.Part, 0, false)
 	case Deceive:
 		n.deceive = &deception{part: f.Part, bit: f.N}
 		n.wronged, n.deceived = true, true
@@ -504,14 +504,20 @@ func (w *world) inject(f Fault) {
 
 // truncate loses the end of a partition, which no ledger can undo: from here
 // on the truth is what is left, and what was final must still be nowhere
-// contradicted.
-func (w *world) truncate(p int, keep int64) {
+// contradicted. When it happens quietly, between two fetches and without a
+// connection breaking, a follower that comes back to a log grown again cannot
+// tell at once: its tree forks, and it must sign nothing of that.
+func (w *world) truncate(p int, keep int64, quiet bool) {
 	if keep == w.broker.end(p) {
 		return
 	}
 	w.cover("branch: log truncated")
-	w.broker.cut(p, keep)
+	w.broker.cut(p, keep, quiet)
 	t := w.truth[p]
+	if quiet {
+		t.quiet = true
+		w.cover("branch: log truncated quietly")
+	}
 	t.tampered, t.broken = true, false
 	t.reset()
 	for _, v := range w.broker.parts[p].values {
