@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-MODULES := proto services workflows standalone e2e
+MODULES := proto services workflows standalone e2e e2e/naive
 BIN := $(CURDIR)/bin
 # The schema of protovalidate's annotations, unpacked from the Go module cache.
 PROTOVALIDATE := github.com/bufbuild/protovalidate@v1.2.0
@@ -31,7 +31,7 @@ test: ## Run every module's tests
 
 .PHONY: lint
 lint: $(BIN)/golangci-lint ## Lint Go and protos
-	@for m in services workflows standalone e2e; do echo "lint $$m"; (cd $$m && $(BIN)/golangci-lint run --config ../.golangci.yml ./...) || exit 1; done
+	@for m in services workflows standalone e2e e2e/naive; do echo "lint $$m"; (cd $$m && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yml ./...) || exit 1; done
 	@$(MAKE) --no-print-directory workflowcheck buf-lint
 
 .PHONY: workflowcheck
@@ -67,6 +67,10 @@ test-kafka: ## Test the ledger on real Apache Kafka brokers (Java 17; SHORT=1: t
 .PHONY: bench
 bench: build ## Measure and write bench/latest.json
 	@go run ./e2e/cmd/bench -o bench/latest.json
+
+.PHONY: bench-claims
+bench-claims: build ## Decide 100,000 generated claims, hold every cent against the naive model, write bench/claims.json
+	@PROBITY_PYX12="$$(e2e/conformance/install.sh)" go run ./e2e/cmd/bench -parts claims -rounds 1 -claims 100000 -o bench/claims.json
 
 .PHONY: clean
 clean: ## Remove built binaries and the standalone data directory

@@ -239,7 +239,8 @@ func (m *Model) each(c *claim, f *family, who *enrolment, lines []*work) (doubts
 			w.deny("CO", "29")
 		}
 	}
-	// The same service again: CO-18. One field off: a person looks.
+	// The same service again: OA-18, the only group that X12 lets CARC 18 have.
+	// One field off: a person looks.
 	for i, w := range lines {
 		if !w.open() {
 			continue

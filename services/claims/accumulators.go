@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -18,52 +19,152 @@ import (
 // Ledgered is what a family has used of its benefits: the sum of every
 // posting and the finalised lines, as of one revision of the accumulators'
 // stream. It is never changed once made; post makes the next one.
+//
+// Its claims stand in the order of their first posting, which is the order in
+// which they were finalised. A claim that is decided again keeps its place, so
+// that after an adjustment the family is as if its claims had been decided in
+// that order from the beginning.
 type Ledgered struct {
 	Revision int64 // -1: the family has no postings yet
 	Sums     adjudication.Accumulators
-	History  []adjudication.HistoryLine
+	History  []adjudication.HistoryLine // of what stands, in the claims' order
+
+	claims    []standing // by place
+	unsettled string     // claim from which on the family is to be decided again; empty: settled
+	before    *int64     // set in a view of the claims with lower places only
+}
+
+// standing is what one claim of the family has posted.
+type standing struct {
+	claim    string
+	place    int64 // revision of its first posting
+	live     bool  // false: reversed
+	postings []adjudication.Posting
+	lines    []adjudication.HistoryLine
 }
 
 func nothingLedgered() *Ledgered { return &Ledgered{Revision: eventstore.NoStream} }
 
-// post is the snapshot after one more event. A posting that no engine has
-// written, or a sum that overflows, is an error: deciding on wrong sums would
-// be worse than not deciding.
-func (l *Ledgered) post(revision uint64, e *eventsv1.AccumulatorsPosted, history *eventsv1.ServiceHistory) (*Ledgered, error) {
-	next := &Ledgered{Revision: int64(revision), Sums: l.Sums, History: l.History}
-	if len(e.GetPostings()) > 0 {
-		if next.Sums = maps.Clone(l.Sums); next.Sums == nil {
-			next.Sums = adjudication.Accumulators{}
+// standingOf is the place of a claim in l.claims; -1 when it never posted.
+func (l *Ledgered) standingOf(claim string) int {
+	for i := len(l.claims) - 1; i >= 0; i-- {
+		if l.claims[i].claim == claim {
+			return i
 		}
 	}
-	postings := make([]adjudication.Posting, 0, len(e.GetPostings()))
+	return -1
+}
+
+// post is the snapshot after one more event. A posting that no engine has
+// written, a reversal of what doesn't stand, or a sum that overflows or falls
+// below zero is an error: deciding on wrong sums would be worse than not
+// deciding.
+func (l *Ledgered) post(revision uint64, e *eventsv1.AccumulatorsPosted, history *eventsv1.ServiceHistory) (*Ledgered, error) {
+	next := &Ledgered{Revision: int64(revision), Sums: l.Sums, History: l.History, claims: l.claims, unsettled: e.GetUnsettledFrom()}
+	if e.GetClaimId() == "" {
+		return next, nil // says only whether the family is settled
+	}
+	claim := standing{claim: e.GetClaimId(), place: int64(revision), live: !e.GetReversal()}
 	for _, p := range e.GetPostings() {
 		key, ok := adjudication.ParseKey(p.GetScope(), p.GetSubject(), p.GetKind(), p.GetNetwork(), p.GetPlanYear())
 		if !ok {
 			return nil, defect("claims.accumulators.key", "a recorded posting names no known accumulator")
 		}
-		postings = append(postings, adjudication.Posting{Key: key, Amount: p.GetAmount()})
+		claim.postings = append(claim.postings, adjudication.Posting{Key: key, Amount: p.GetAmount()})
 	}
-	if err := next.Sums.Post(postings...); err != nil {
-		return nil, defect("claims.accumulators.range", "a recorded posting would take an accumulator out of its range")
+	var err error
+	if next.Sums, err = sumsAfter(l.Sums, claim.postings); err != nil {
+		return nil, err
 	}
-	lines, err := engineHistory(history)
-	if err != nil {
+	if claim.lines, err = engineHistory(history); err != nil {
 		return nil, defect("claims.accumulators.history", "a recorded line has no readable date")
 	}
-	if len(lines) > 0 {
-		// Two snapshots may grow from one: neither may see the other's lines.
-		next.History = append(l.History[:len(l.History):len(l.History)], lines...)
+	at := l.standingOf(claim.claim)
+	if at < 0 {
+		if e.GetReversal() {
+			return nil, defect("claims.accumulators.reversal", "a reversal of a claim that has posted nothing")
+		}
+		// Two snapshots may grow from one: neither may see the other's claims.
+		next.claims = append(l.claims[:len(l.claims):len(l.claims)], claim)
+		if len(claim.lines) > 0 {
+			next.History = append(l.History[:len(l.History):len(l.History)], claim.lines...)
+		}
+		return next, nil
+	}
+	was := l.claims[at]
+	if was.live == claim.live {
+		return nil, defect("claims.accumulators.reversal", "a claim posted twice without a reversal, or was reversed twice")
+	}
+	if e.GetReversal() {
+		if !takesBack(was.postings, claim.postings) {
+			return nil, defect("claims.accumulators.reversal", "a reversal takes back something else than was posted")
+		}
+		claim.postings, claim.lines = nil, nil
+	}
+	claim.place = was.place
+	next.claims = slices.Clone(l.claims)
+	next.claims[at] = claim
+	next.History = nil
+	for _, c := range next.claims {
+		next.History = append(next.History, c.lines...)
 	}
 	return next, nil
 }
 
-// postedEvent is the accumulators' event of a decision, nil when the decision
-// leaves nothing to remember. History is still to be sealed.
-func postedEvent(claim, subject string, d *claimsv1.Decision, history *eventsv1.ServiceHistory) *eventsv1.AccumulatorsPosted {
-	if len(d.GetPostings()) == 0 && len(history.GetLines()) == 0 {
-		return nil
+// sumsAfter adds postings to a copy of sums.
+func sumsAfter(sums adjudication.Accumulators, postings []adjudication.Posting) (adjudication.Accumulators, error) {
+	if len(postings) == 0 {
+		return sums, nil
 	}
+	out := maps.Clone(sums)
+	if out == nil {
+		out = adjudication.Accumulators{}
+	}
+	if err := out.Post(postings...); err != nil {
+		return nil, defect("claims.accumulators.range", "a recorded posting would take an accumulator out of its range")
+	}
+	for _, p := range postings {
+		if out[p.Key] == 0 {
+			delete(out, p.Key)
+		}
+	}
+	return out, nil
+}
+
+// takesBack tells whether a reversal's postings are exactly the negatives.
+func takesBack(posted, reversal []adjudication.Posting) bool {
+	return slices.EqualFunc(posted, reversal, func(p, r adjudication.Posting) bool { return p.Key == r.Key && p.Amount == -r.Amount })
+}
+
+// view is what stands of the claims with a place before one (nil: of all)
+// and without one claim (empty: none): what a decision reads that is made
+// again at its place, or that takes another claim's place.
+func (l *Ledgered) view(before *int64, without string) (*Ledgered, error) {
+	if before == nil && (without == "" || l.standingOf(without) < 0) {
+		return l, nil
+	}
+	out := &Ledgered{Revision: l.Revision, unsettled: l.unsettled, before: before}
+	for _, c := range l.claims {
+		if before != nil && c.place >= *before {
+			break
+		}
+		if !c.live || c.claim == without {
+			continue
+		}
+		var err error
+		if out.Sums, err = sumsAfter(out.Sums, c.postings); err != nil {
+			return nil, err
+		}
+		out.History = append(out.History, c.lines...)
+		out.claims = append(out.claims, c)
+	}
+	return out, nil
+}
+
+// postedEvent is the accumulators' event of a final decision: also of one
+// that adds nothing, because its place in the family's order is a fact of its
+// own. History is still to be sealed.
+func postedEvent(claim, subject string, d *claimsv1.Decision, history *eventsv1.ServiceHistory) *eventsv1.AccumulatorsPosted {
 	return &eventsv1.AccumulatorsPosted{ClaimId: claim, Subject: subject, Postings: d.GetPostings()}
 }
 

@@ -12,6 +12,7 @@ import (
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
 	eventsv1 "github.com/probity-health/probity/proto/probity/events/v1"
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
+	"github.com/probity-health/probity/services/claims/adjudication"
 	"github.com/probity-health/probity/services/eventstore"
 	"github.com/probity-health/probity/services/problem"
 )
@@ -21,16 +22,29 @@ import (
 //
 //	Received ── Decided(paid|denied) ── Remitted
 //	      └──── Decided(pended) ── Reviewed+Decided ──┘
+//	Decided ── Reversed+Decided: the decision was made again
+//	Decided ── Reversed: another claim voided or replaced it; an end
+//
+// Every decision is told to the provider at most once, and so is the reversal
+// of every decision that was told: Told is where the provider's books stand,
+// standing is where they should.
 type State struct {
 	Received *eventsv1.ClaimReceived
-	Decided  *eventsv1.ClaimDecided // the last decision
-	Remitted *eventsv1.ClaimRemitted
+	Decided  *eventsv1.ClaimDecided  // the last decision
+	Reversed *eventsv1.ClaimReversed // by a void or replacement; nil when it stands
+	Remitted *eventsv1.ClaimRemitted // the last
 
 	Revision         int64  // of the last event; -1 when there is none
 	DecidedRevision  uint64 // where Decided stands: its place when it was sealed
+	ReversedRevision uint64
 	RemittedRevision uint64
 	DecidedAt        eventstore.Position
-	Reviews          map[string]bool // commits' request ids of the reviews
+	Reviews          map[string]bool     // commits' request ids of the reviews
+	Review           adjudication.Review // the answer that the last decision was made with
+
+	Told        *eventsv1.ClaimDecided // the decision that the last remittance told; nil when none, or its reversal
+	ToldAt      uint64                 // its revision
+	Corrections []*eventsv1.ClaimReversed
 }
 
 // Command is something asked of a claim.
@@ -49,12 +63,25 @@ type Review struct {
 	Decided  *eventsv1.ClaimDecided
 }
 
+// Reverse takes the decision back for good: a void or replacement is decided
+// in the same commit.
+type Reverse struct{ Reversed *eventsv1.ClaimReversed }
+
+// Redecide takes the decision back and puts another in its place. A pended
+// claim has nothing to take back: then Reversed is nil.
+type Redecide struct {
+	Reversed *eventsv1.ClaimReversed
+	Decided  *eventsv1.ClaimDecided
+}
+
 // Remit puts a decided claim into a remittance.
 type Remit struct{ RemittanceID string }
 
-func (Receive) isCommand() {}
-func (Review) isCommand()  {}
-func (Remit) isCommand()   {}
+func (Receive) isCommand()  {}
+func (Review) isCommand()   {}
+func (Reverse) isCommand()  {}
+func (Redecide) isCommand() {}
+func (Remit) isCommand()    {}
 
 // NewState is the claim that doesn't exist yet.
 func NewState() State { return State{Revision: eventstore.NoStream} }
@@ -64,10 +91,19 @@ func (s State) Exists() bool { return s.Received != nil }
 
 // Status is how the claim stands.
 func (s State) Status() claimsv1.ClaimStatus {
-	if s.Decided == nil {
+	switch {
+	case s.Decided == nil:
 		return claimsv1.ClaimStatus_CLAIM_STATUS_UNSPECIFIED
+	case s.Reversed != nil:
+		return claimsv1.ClaimStatus_CLAIM_STATUS_REVERSED
 	}
 	return s.Decided.GetStatus()
+}
+
+// decidedFinally tells whether a decision stands that pays or denies.
+func (s State) decidedFinally() bool {
+	st := s.Status()
+	return st == claimsv1.ClaimStatus_CLAIM_STATUS_PAID || st == claimsv1.ClaimStatus_CLAIM_STATUS_DENIED
 }
 
 // Final tells whether a status is an end: nothing waits for anybody.
@@ -104,23 +140,81 @@ func Decide(s State, c Command) ([]proto.Message, error) {
 			return nil, err
 		}
 		return []proto.Message{c.Reviewed, c.Decided}, nil
+	case Reverse:
+		if err := s.reversible(c.Reversed); err != nil {
+			return nil, err
+		}
+		return []proto.Message{c.Reversed}, nil
+	case Redecide:
+		return s.redecide(c)
 	case Remit:
-		if !s.Exists() {
-			return nil, notFound("claim")
-		}
-		if s.Remitted != nil {
-			return nil, conflict("claims.remit.twice", "the claim is in a remittance already")
-		}
-		if st := s.Status(); st != claimsv1.ClaimStatus_CLAIM_STATUS_PAID && st != claimsv1.ClaimStatus_CLAIM_STATUS_DENIED {
-			return nil, conflict("claims.remit.not-final", "only a paid or denied claim is remitted; this one is "+statusWord(st))
-		}
-		return []proto.Message{&eventsv1.ClaimRemitted{
-			ClaimId:      s.Received.GetClaimId(),
-			RemittanceId: c.RemittanceID,
-			PaidCents:    s.Decided.GetPaidCents(),
-		}}, nil
+		return s.remit(c)
 	}
 	return nil, defect("claims.command", "unknown command")
+}
+
+// reversible refuses to take back what doesn't stand.
+func (s State) reversible(r *eventsv1.ClaimReversed) error {
+	switch {
+	case !s.Exists():
+		return notFound("claim")
+	case !s.decidedFinally():
+		return conflict("claims.reverse.not-final", "only a paid or denied claim is reversed; this one is "+statusWord(s.Status()))
+	case r.GetClaimId() != s.Received.GetClaimId() || r.GetDecisionRevision() != s.DecidedRevision ||
+		r.GetPaidCents() != s.Decided.GetPaidCents() || r.GetPatientCents() != s.Decided.GetPatientCents() || r.GetRemitted() != (s.Told != nil):
+		return defect("claims.reverse.other", "a reversal of another decision than the one that stands")
+	}
+	return nil
+}
+
+func (s State) redecide(c Redecide) ([]proto.Message, error) {
+	if !s.Exists() {
+		return nil, notFound("claim")
+	}
+	if err := soundDecision(s.Received.GetClaimId(), s.Received.GetChargeCents(), c.Decided); err != nil {
+		return nil, err
+	}
+	if c.Reversed == nil {
+		if s.Status() != claimsv1.ClaimStatus_CLAIM_STATUS_PENDED {
+			return nil, conflict("claims.redecide.not-pended", "a decision that stands is taken back before another is made; the claim is "+statusWord(s.Status()))
+		}
+		return []proto.Message{c.Decided}, nil
+	}
+	if err := s.reversible(c.Reversed); err != nil {
+		return nil, err
+	}
+	if st := c.Decided.GetStatus(); st != claimsv1.ClaimStatus_CLAIM_STATUS_PAID && st != claimsv1.ClaimStatus_CLAIM_STATUS_DENIED {
+		return nil, defect("claims.redecide.status", "a decision is only taken back for another that pays or denies")
+	}
+	return []proto.Message{c.Reversed, c.Decided}, nil
+}
+
+// remit tells the provider what it hasn't been told: that the decision it
+// knows is reversed, what stands now, or both.
+func (s State) remit(c Remit) ([]proto.Message, error) {
+	if !s.Exists() {
+		return nil, notFound("claim")
+	}
+	e := &eventsv1.ClaimRemitted{
+		ClaimId: s.Received.GetClaimId(), RemittanceId: c.RemittanceID,
+		PayerId: s.Received.GetPayerId(), SubmitterOrg: s.Received.GetSubmitterOrg(),
+	}
+	stands := s.decidedFinally()
+	switch {
+	case stands && s.Told != nil && s.ToldAt == s.DecidedRevision:
+		return nil, conflict("claims.remit.twice", "the claim is in a remittance already")
+	case !stands && s.Told == nil:
+		return nil, conflict("claims.remit.not-final", "only a paid or denied claim is remitted, or the reversal of one that was; this one is "+statusWord(s.Status()))
+	}
+	if s.Told != nil {
+		e.ReversedRevision = s.ToldAt
+		e.PaidCents -= s.Told.GetPaidCents()
+	}
+	if stands {
+		e.DecisionRevision = s.DecidedRevision
+		e.PaidCents += s.Decided.GetPaidCents()
+	}
+	return []proto.Message{e}, nil
 }
 
 // soundDecision checks what must hold of every decision whatever the engine
@@ -136,12 +230,12 @@ func soundDecision(claim string, charge int64, d *eventsv1.ClaimDecided) error {
 	}
 	switch d.GetStatus() {
 	case claimsv1.ClaimStatus_CLAIM_STATUS_PAID:
-	case claimsv1.ClaimStatus_CLAIM_STATUS_DENIED, claimsv1.ClaimStatus_CLAIM_STATUS_PENDED:
+	case claimsv1.ClaimStatus_CLAIM_STATUS_DENIED, claimsv1.ClaimStatus_CLAIM_STATUS_PENDED, claimsv1.ClaimStatus_CLAIM_STATUS_REVERSED:
 		if d.GetPaidCents() != 0 {
 			return defect("claims.decision.paid", "a claim that is not paid has a payment")
 		}
 	default:
-		return defect("claims.decision.status", "a decision is paid, denied or pended")
+		return defect("claims.decision.status", "a decision is paid, denied or pended, that of a void reversed")
 	}
 	return nil
 }
@@ -153,7 +247,18 @@ func Evolve(s State, r eventstore.Recorded) State {
 		s.Received = e
 	case *eventsv1.ClaimDecided:
 		s.Decided, s.DecidedRevision, s.DecidedAt = e, r.Revision, r.Position
+	case *eventsv1.ClaimReversed:
+		s.ReversedRevision = r.Revision
+		if endsClaim(e) {
+			s.Reversed = e
+		} else {
+			s.Corrections = append(s.Corrections[:len(s.Corrections):len(s.Corrections)], e)
+		}
 	case *eventsv1.ClaimReviewed:
+		s.Review = adjudication.Review{Resolution: adjudication.Approved, Reasons: enginePends(s.Decided.GetPendReasons())}
+		if e.GetResolution() == "deny" {
+			s.Review.Resolution = adjudication.Refused
+		}
 		reviews := make(map[string]bool, len(s.Reviews)+1)
 		for k := range s.Reviews {
 			reviews[k] = true
@@ -162,6 +267,11 @@ func Evolve(s State, r eventstore.Recorded) State {
 		s.Reviews = reviews
 	case *eventsv1.ClaimRemitted:
 		s.Remitted, s.RemittedRevision = e, r.Revision
+		s.Told, s.ToldAt = nil, 0
+		// An event from before reversals were told names no revision at all.
+		if e.GetDecisionRevision() != 0 || e.GetReversedRevision() == 0 {
+			s.Told, s.ToldAt = s.Decided, s.DecidedRevision
+		}
 	}
 	s.Revision = int64(r.Revision)
 	return s
@@ -185,7 +295,11 @@ func (s State) Summary() *claimsv1.ClaimSummary {
 	if s.Decided != nil {
 		parts = append(parts, summaryOfDecided(s.Decided, s.DecidedAt, s.DecidedRevision))
 	}
-	if s.Remitted != nil {
+	if s.Reversed != nil {
+		parts = append(parts, summaryOfReversed(s.ReversedRevision))
+	}
+	// A remittance from before the last reversal told something else.
+	if s.Remitted != nil && s.RemittedRevision > s.ReversedRevision {
 		parts = append(parts, summaryOfRemitted(s.Remitted, s.RemittedRevision))
 	}
 	return joinSummary(parts...)
@@ -225,6 +339,10 @@ func summaryOfDecided(e *eventsv1.ClaimDecided, at eventstore.Position, revision
 	}
 }
 
+func summaryOfReversed(revision uint64) *claimsv1.ClaimSummary {
+	return &claimsv1.ClaimSummary{Status: claimsv1.ClaimStatus_CLAIM_STATUS_REVERSED, Etag: strconv.FormatUint(revision, 10)}
+}
+
 func summaryOfRemitted(e *eventsv1.ClaimRemitted, revision uint64) *claimsv1.ClaimSummary {
 	return &claimsv1.ClaimSummary{RemittanceId: e.GetRemittanceId(), Etag: strconv.FormatUint(revision, 10)}
 }
@@ -234,8 +352,23 @@ func joinSummary(parts ...*claimsv1.ClaimSummary) *claimsv1.ClaimSummary {
 	for _, p := range parts {
 		proto.Merge(out, p)
 	}
+	standingAmounts(out)
 	out.NextActor = nextActor(out)
 	return out
+}
+
+// standingAmounts leaves out what a reversed claim once paid: nothing of it stands.
+func standingAmounts(c *claimsv1.ClaimSummary) {
+	if c.GetStatus() == claimsv1.ClaimStatus_CLAIM_STATUS_REVERSED {
+		c.AllowedCents, c.PaidCents, c.PatientCents = 0, 0, 0
+	}
+}
+
+// endsClaim tells a void's or replacement's reversal from one that another
+// decision of the same claim follows.
+func endsClaim(e *eventsv1.ClaimReversed) bool {
+	r := e.GetReason()
+	return r == eventsv1.ReversalReason_REVERSAL_REASON_VOIDED || r == eventsv1.ReversalReason_REVERSAL_REASON_REPLACED
 }
 
 // nextActor says who must act next. A pended claim is the provider's move
@@ -285,7 +418,9 @@ func Timeline(events []eventstore.Recorded) []*claimsv1.TimelineEntry {
 				who = e.GetReviewer()
 			}
 		case *eventsv1.ClaimRemitted:
-			text = fmt.Sprintf("Put into remittance %s with %s paid", e.GetRemittanceId(), dollars(e.GetPaidCents()))
+			text = remittedText(e)
+		case *eventsv1.ClaimReversed:
+			text, when = reversedText(e), timeOf(e.GetReversedTime(), when)
 		default:
 			continue
 		}
@@ -297,6 +432,37 @@ func Timeline(events []eventstore.Recorded) []*claimsv1.TimelineEntry {
 	return out
 }
 
+func remittedText(e *eventsv1.ClaimRemitted) string {
+	switch {
+	case e.GetDecisionRevision() == 0:
+		return fmt.Sprintf("Reversal of %s put into remittance %s", dollars(-e.GetPaidCents()), e.GetRemittanceId())
+	case e.GetReversedRevision() != 0:
+		return fmt.Sprintf("Reversal and new decision put into remittance %s, a difference of %s", e.GetRemittanceId(), dollars(e.GetPaidCents()))
+	}
+	return fmt.Sprintf("Put into remittance %s with %s paid", e.GetRemittanceId(), dollars(e.GetPaidCents()))
+}
+
+func reversedText(e *eventsv1.ClaimReversed) string {
+	var why string
+	switch e.GetReason() {
+	case eventsv1.ReversalReason_REVERSAL_REASON_VOIDED:
+		why = "voided by claim " + e.GetByClaimId()
+	case eventsv1.ReversalReason_REVERSAL_REASON_REPLACED:
+		why = "replaced by claim " + e.GetByClaimId()
+	case eventsv1.ReversalReason_REVERSAL_REASON_ACCUMULATORS_MOVED:
+		why = "an earlier claim of the family was adjusted"
+		if e.GetByClaimId() != "" {
+			why += " by claim " + e.GetByClaimId()
+		}
+	default:
+		why = "decided again"
+		if e.GetCause() != "" {
+			why += " because of " + strings.ReplaceAll(e.GetCause(), "-", " ")
+		}
+	}
+	return fmt.Sprintf("Reversed %s: %s", dollars(e.GetPaidCents()), why)
+}
+
 func decidedText(e *eventsv1.ClaimDecided) string {
 	var b strings.Builder
 	switch e.GetStatus() {
@@ -304,6 +470,8 @@ func decidedText(e *eventsv1.ClaimDecided) string {
 		fmt.Fprintf(&b, "Paid %s of %s; the patient owes %s", dollars(e.GetPaidCents()), dollars(e.GetChargeCents()), dollars(e.GetPatientCents()))
 	case claimsv1.ClaimStatus_CLAIM_STATUS_DENIED:
 		b.WriteString("Denied")
+	case claimsv1.ClaimStatus_CLAIM_STATUS_REVERSED:
+		b.WriteString("Voided claim " + e.GetVersions().GetOriginalClaimId())
 	case claimsv1.ClaimStatus_CLAIM_STATUS_PENDED:
 		b.WriteString("Waiting")
 		for i, r := range e.GetPendReasons() {

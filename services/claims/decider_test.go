@@ -44,7 +44,18 @@ const (
 
 func TestDecide(t *testing.T) {
 	reviewed := &eventsv1.ClaimReviewed{ClaimId: aClaim, Resolution: "approve"}
-	remitted := &eventsv1.ClaimRemitted{ClaimId: aClaim, RemittanceId: "rem_1", PaidCents: 8000}
+	remitted := &eventsv1.ClaimRemitted{ClaimId: aClaim, RemittanceId: "rem_1", PaidCents: 8000, DecisionRevision: 1, PayerId: payer}
+	voided := &eventsv1.ClaimReversed{ClaimId: aClaim, DecisionRevision: 1, Reason: eventsv1.ReversalReason_REVERSAL_REASON_VOIDED, PaidCents: 8000}
+	again := proto.CloneOf(voided)
+	again.Reason = eventsv1.ReversalReason_REVERSAL_REASON_REPROCESSED
+	told := func(e *eventsv1.ClaimReversed) *eventsv1.ClaimReversed {
+		e = proto.CloneOf(e)
+		e.Remitted = true
+		return e
+	}
+	mark := func(paid int64, reversed, decision uint64) *eventsv1.ClaimRemitted {
+		return &eventsv1.ClaimRemitted{ClaimId: aClaim, RemittanceId: "rem_2", PaidCents: paid, ReversedRevision: reversed, DecisionRevision: decision, PayerId: payer}
+	}
 	for _, c := range []struct {
 		name  string
 		given []proto.Message
@@ -62,9 +73,26 @@ func TestDecide(t *testing.T) {
 		{"a decided claim isn't reviewed", []proto.Message{receivedClaim(), decidedAs(denied, 0)}, Review{reviewed, decidedAs(paid, 8000)}, nil, problem.Conflict},
 		{"nothing is reviewed that isn't there", nil, Review{reviewed, decidedAs(paid, 8000)}, nil, problem.NotFound},
 		{"a paid claim is remitted with what was paid", []proto.Message{receivedClaim(), decidedAs(paid, 8000)}, Remit{"rem_1"}, []proto.Message{remitted}, ""},
-		{"a denied claim is remitted with nothing", []proto.Message{receivedClaim(), decidedAs(denied, 0)}, Remit{"rem_1"}, []proto.Message{&eventsv1.ClaimRemitted{ClaimId: aClaim, RemittanceId: "rem_1"}}, ""},
+		{"a denied claim is remitted with nothing", []proto.Message{receivedClaim(), decidedAs(denied, 0)}, Remit{"rem_1"}, []proto.Message{&eventsv1.ClaimRemitted{ClaimId: aClaim, RemittanceId: "rem_1", DecisionRevision: 1, PayerId: payer}}, ""},
 		{"a pended claim isn't remitted", []proto.Message{receivedClaim(), decidedAs(pended, 0)}, Remit{"rem_1"}, nil, problem.Conflict},
 		{"a claim is remitted once", []proto.Message{receivedClaim(), decidedAs(paid, 8000), remitted}, Remit{"rem_2"}, nil, problem.Conflict},
+		{"a paid claim is reversed", []proto.Message{receivedClaim(), decidedAs(paid, 8000)}, Reverse{voided}, []proto.Message{voided}, ""},
+		{"a reversal says whether a remittance told the decision", []proto.Message{receivedClaim(), decidedAs(paid, 8000), remitted}, Reverse{voided}, nil, problem.Internal},
+		{"a reversal names the decision that stands", []proto.Message{receivedClaim(), decidedAs(denied, 0), again, decidedAs(paid, 8000)}, Reverse{voided}, nil, problem.Internal},
+		{"a claim is reversed once", []proto.Message{receivedClaim(), decidedAs(paid, 8000), voided}, Reverse{voided}, nil, problem.Conflict},
+		{"a pended claim has nothing to reverse", []proto.Message{receivedClaim(), decidedAs(pended, 0)}, Reverse{voided}, nil, problem.Conflict},
+		{"nothing is reversed that isn't there", nil, Reverse{voided}, nil, problem.NotFound},
+		{"a decision is made again", []proto.Message{receivedClaim(), decidedAs(paid, 8000)}, Redecide{again, decidedAs(denied, 0)}, []proto.Message{again, decidedAs(denied, 0)}, ""},
+		{"a decision that stands isn't pended", []proto.Message{receivedClaim(), decidedAs(paid, 8000)}, Redecide{again, decidedAs(pended, 0)}, nil, problem.Internal},
+		{"a decision that stands is taken back before another", []proto.Message{receivedClaim(), decidedAs(paid, 8000)}, Redecide{nil, decidedAs(denied, 0)}, nil, problem.Conflict},
+		{"a pended claim is decided without a reversal", []proto.Message{receivedClaim(), decidedAs(pended, 0)}, Redecide{nil, decidedAs(paid, 8000)}, []proto.Message{decidedAs(paid, 8000)}, ""},
+		{"a voided claim isn't decided again", []proto.Message{receivedClaim(), decidedAs(paid, 8000), voided}, Redecide{again, decidedAs(paid, 1)}, nil, problem.Conflict},
+		{"what was told and voided is told to be reversed", []proto.Message{receivedClaim(), decidedAs(paid, 8000), remitted, told(voided)}, Remit{"rem_2"}, []proto.Message{mark(-8000, 1, 0)}, ""},
+		{"what was voided before it was told is never told", []proto.Message{receivedClaim(), decidedAs(paid, 8000), voided}, Remit{"rem_2"}, nil, problem.Conflict},
+		{"what was told and decided again is told as a pair", []proto.Message{receivedClaim(), decidedAs(paid, 8000), remitted, told(again), decidedAs(paid, 7000)}, Remit{"rem_2"}, []proto.Message{mark(-1000, 1, 4)}, ""},
+		{"of two new decisions only the last is told", []proto.Message{receivedClaim(), decidedAs(paid, 8000), again, decidedAs(paid, 7000)}, Remit{"rem_2"}, []proto.Message{mark(7000, 0, 3)}, ""},
+		{"a pair is told once", []proto.Message{receivedClaim(), decidedAs(paid, 8000), remitted, told(again), decidedAs(paid, 7000), mark(-1000, 1, 4)}, Remit{"rem_3"}, nil, problem.Conflict},
+		{"a reversal is told once", []proto.Message{receivedClaim(), decidedAs(paid, 8000), remitted, told(voided), mark(-8000, 1, 0)}, Remit{"rem_3"}, nil, problem.Conflict},
 		{"a remitted claim isn't reviewed", []proto.Message{receivedClaim(), decidedAs(paid, 8000), remitted}, Review{reviewed, decidedAs(paid, 1)}, nil, problem.Conflict},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -83,14 +111,18 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-// Whatever is asked of a claim in whatever order: it is received once, paid
-// once, remitted once with what was last decided, and never leaves a final state.
+// Whatever is asked of a claim in whatever order: it is received once, a final
+// decision gives way only to its reversal, nothing follows a void, and what all
+// remittances together have paid is what the last decision told pays.
 func TestNoOrderOfCommandsPaysTwice(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		state, revision := NewState(), uint64(0)
-		received, remitted, finals := 0, 0, 0
+		received, paidOut := 0, int64(0)
 		statuses := rapid.SampledFrom([]claimsv1.ClaimStatus{paid, denied, pended})
-		for range rapid.IntRange(1, 12).Draw(t, "commands") {
+		reversal := func(reason eventsv1.ReversalReason) *eventsv1.ClaimReversed {
+			return &eventsv1.ClaimReversed{ClaimId: aClaim, Reason: reason, DecisionRevision: state.DecidedRevision, PaidCents: state.Decided.GetPaidCents(), Remitted: state.Told != nil}
+		}
+		for range rapid.IntRange(1, 16).Draw(t, "commands") {
 			status := statuses.Draw(t, "status")
 			amount := int64(0)
 			if status == paid {
@@ -99,9 +131,12 @@ func TestNoOrderOfCommandsPaysTwice(t *testing.T) {
 			command := rapid.SampledFrom([]Command{
 				Receive{receivedClaim(), decidedAs(status, amount)},
 				Review{&eventsv1.ClaimReviewed{ClaimId: aClaim}, decidedAs(status, amount)},
+				Redecide{reversal(eventsv1.ReversalReason_REVERSAL_REASON_REPROCESSED), decidedAs(status, amount)},
+				Redecide{nil, decidedAs(status, amount)},
+				Reverse{reversal(eventsv1.ReversalReason_REVERSAL_REASON_VOIDED)},
 				Remit{RemittanceID: rapid.SampledFrom([]string{"rem_1", "rem_2"}).Draw(t, "remittance")},
 			}).Draw(t, "command")
-			before := state.Status()
+			before := state
 			events, err := Decide(state, command)
 			if err != nil {
 				continue
@@ -111,22 +146,31 @@ func TestNoOrderOfCommandsPaysTwice(t *testing.T) {
 				case *eventsv1.ClaimReceived:
 					received++
 				case *eventsv1.ClaimDecided:
-					require.False(t, Final(before), "decided again after a final decision")
-					if Final(e.GetStatus()) {
-						finals++
-					}
+					_, reversed := events[0].(*eventsv1.ClaimReversed)
+					require.True(t, reversed || !Final(before.Status()), "decided again without a reversal")
 				case *eventsv1.ClaimRemitted:
-					remitted++
-					require.True(t, Final(before))
-					require.Equal(t, state.Decided.GetPaidCents(), e.GetPaidCents())
+					paidOut += e.GetPaidCents()
+				}
+				if _, tells := e.(*eventsv1.ClaimRemitted); !tells {
+					require.Nil(t, before.Reversed, "%T after the end", e)
 				}
 				state = Evolve(state, eventstore.Recorded{Event: e, Revision: revision})
 				revision++
+				if _, tells := e.(*eventsv1.ClaimRemitted); tells {
+					require.Equal(t, state.Told.GetPaidCents(), paidOut)
+				}
 			}
 		}
 		require.LessOrEqual(t, received, 1)
-		require.LessOrEqual(t, finals, 1)
-		require.LessOrEqual(t, remitted, 1)
+		// when what is left to tell is told, all payments are what stands
+		if events, err := Decide(state, Remit{RemittanceID: "rem_3"}); err == nil {
+			paidOut += events[0].(*eventsv1.ClaimRemitted).GetPaidCents()
+		}
+		standing := int64(0)
+		if state.decidedFinally() {
+			standing = state.Decided.GetPaidCents()
+		}
+		require.Equal(t, standing, paidOut)
 	})
 }
 
@@ -146,9 +190,13 @@ func TestTheRowOfTheListsIsTheClaimOfTheStream(t *testing.T) {
 	pendedFirst.PendReasons = []*claimsv1.PendReason{{RuleId: "authorization.document", Carc: carcDocumentNeeded}}
 	events := []proto.Message{
 		receivedClaim(), pendedFirst, &eventsv1.ClaimReviewed{ClaimId: aClaim}, decidedAs(paid, 8000),
-		&eventsv1.ClaimRemitted{ClaimId: aClaim, RemittanceId: "rem_1", PaidCents: 8000},
+		&eventsv1.ClaimRemitted{ClaimId: aClaim, RemittanceId: "rem_1", PaidCents: 8000, DecisionRevision: 3},
+		&eventsv1.ClaimReversed{ClaimId: aClaim, Reason: eventsv1.ReversalReason_REVERSAL_REASON_REPROCESSED, DecisionRevision: 3, Remitted: true}, decidedAs(paid, 7000),
+		&eventsv1.ClaimRemitted{ClaimId: aClaim, RemittanceId: "rem_2", PaidCents: -1000, ReversedRevision: 3, DecisionRevision: 6},
+		&eventsv1.ClaimReversed{ClaimId: aClaim, Reason: eventsv1.ReversalReason_REVERSAL_REASON_VOIDED, DecisionRevision: 6, Remitted: true},
+		&eventsv1.ClaimRemitted{ClaimId: aClaim, RemittanceId: "rem_3", PaidCents: -7000, ReversedRevision: 6},
 	}
-	actors := []string{"payer", "provider", "provider", "payer", "none"}
+	actors := []string{"payer", "provider", "provider", "payer", "none", "payer", "payer", "none", "none", "none"}
 	fields := map[string]string{}
 	for n, e := range events {
 		at := eventstore.Recorded{Event: e, Revision: uint64(n), Position: eventstore.Position{Log: logName, Index: uint64(n)}}
@@ -161,6 +209,19 @@ func TestTheRowOfTheListsIsTheClaimOfTheStream(t *testing.T) {
 			field, message = "d", summaryOfDecided(e, at.Position, at.Revision)
 		case *eventsv1.ClaimRemitted:
 			field, message = "m", summaryOfRemitted(e, at.Revision)
+		case *eventsv1.ClaimReversed:
+			ops, _, err := apply(at)
+			require.NoError(t, err)
+			require.Equal(t, views.HDel(rowKey(kindClaims, aClaim), "m"), ops[0])
+			delete(fields, "m")
+			if !endsClaim(e) {
+				continue
+			}
+			b, err := encode(summaryOfReversed(at.Revision))
+			require.NoError(t, err)
+			fields["v"] = base64.RawStdEncoding.EncodeToString(b)
+			require.Equal(t, views.HSet(rowKey(kindClaims, aClaim), "v", fields["v"]), ops[1])
+			continue
 		default:
 			continue
 		}

@@ -39,6 +39,7 @@ type ruling struct {
 	posted   *eventsv1.AccumulatorsPosted // sealed; nil when nothing is to be remembered
 	history  *eventsv1.ServiceHistory     // what posted seals
 	read     *Ledgered                    // what it was decided on
+	adjusted *amendment                   // what the commit takes back and decides again beside it; nil for nothing
 }
 
 // rule runs the engine on a claim and a family's snapshot.
@@ -47,18 +48,28 @@ func rule(sub *submission, read *Ledgered, review adjudication.Review) (adjudica
 	in.Accumulators, in.History = read.Sums, read.History
 	in.Versions.AccumulatorsRevision = read.Revision
 	in.Review = review
+	in.OriginalReversed = sub.original != ""
 	d := adjudication.Adjudicate(&in)
-	return d, decisionProto(d)
+	out := decisionProto(d)
+	out.Versions.AccumulatorsBefore, out.Versions.OriginalClaimId = read.before, sub.original
+	return d, out
 }
 
 // ruleSealed is rule with everything sealed for its place: the decision at
 // the claim stream's revision, the history at the accumulators' next one.
 func (s *Service) ruleSealed(ctx context.Context, sub *submission, read *Ledgered, review adjudication.Review, revision uint64) (ruling, error) {
 	d, decision := rule(sub, read, review)
+	return s.seal(ctx, sub, read, d, decision, revision)
+}
+
+// seal makes the events of a decision.
+func (s *Service) seal(ctx context.Context, sub *submission, read *Ledgered, d adjudication.Decision, decision *claimsv1.Decision, revision uint64) (ruling, error) {
 	encoded, err := encode(decision)
 	if err != nil {
 		return ruling{}, err
 	}
+	state := sub.claim().GetBillingProvider().GetAddress().GetState()
+	due := sub.input.Claim.ReceivedDate + adjudication.Date(codes.PromptPayDays(state, true))
 	box, err := s.sealer.Seal(ctx, sub.subject, keys.Place{Tenant: sub.payer, Stream: claimStream(sub.claimID), Revision: revision, Field: fieldDecision}, encoded)
 	if err != nil {
 		return ruling{}, sealProblem(err)
@@ -80,17 +91,18 @@ func (s *Service) ruleSealed(ctx context.Context, sub *submission, read *Ledgere
 		PayerId:        sub.payer,
 		SubmitterOrg:   sub.org,
 		ReceivedTime:   timestamppb.New(sub.received),
+		Subscriber:     sub.subscriber,
+
+		PromptPayDueDate: due.String(),
+		PromptPayState:   state,
 	}}
-	if decision.GetStatus() == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED {
-		days := codes.PromptPayDays(sub.claim().GetBillingProvider().GetAddress().GetState(), true)
-		out.decided.PromptPayDueDate = (sub.input.Claim.ReceivedDate + adjudication.Date(days)).String()
-		return out, nil
-	}
-	if !sub.matched {
+	if st := decision.GetStatus(); !sub.matched || st == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED || st == claimsv1.ClaimStatus_CLAIM_STATUS_REVERSED {
 		return out, nil
 	}
 	out.history = historyOf(sub.claimID, sub.subject, sub.input.Claim, d)
-	if out.posted = postedEvent(sub.claimID, sub.subject, decision, out.history); out.posted != nil && out.history != nil {
+	out.posted = postedEvent(sub.claimID, sub.subject, decision, out.history)
+	out.posted.UnsettledFrom = read.unsettled
+	if out.history != nil {
 		plain, err := encode(out.history)
 		if err != nil {
 			return ruling{}, err
@@ -103,12 +115,21 @@ func (s *Service) ruleSealed(ctx context.Context, sub *submission, read *Ledgere
 	return out, nil
 }
 
-// writes are the streams a ruling changes: the claim's and, at the revision
-// that was read, the family's accumulators.
+// writes are the streams a ruling changes: the claim's, those of the claims
+// it amends and, at the revision that was read, the family's accumulators.
 func (r ruling) writes(sub *submission, expected int64, events []proto.Message) []eventstore.Write {
 	out := []eventstore.Write{{Stream: claimStream(sub.claimID), Expected: expected, Events: events}}
+	var posted []proto.Message
+	at := r.read.Revision
+	if r.adjusted != nil {
+		out = append(out, r.adjusted.claimWrites()...)
+		posted, at = r.adjusted.posted, r.adjusted.found.Revision
+	}
 	if r.posted != nil {
-		out = append(out, eventstore.Write{Stream: accumulatorStream(sub.subscriber), Expected: r.read.Revision, Events: []proto.Message{r.posted}})
+		posted = append(posted[:len(posted):len(posted)], r.posted)
+	}
+	if len(posted) > 0 {
+		out = append(out, eventstore.Write{Stream: accumulatorStream(sub.subscriber), Expected: at, Events: posted})
 	}
 	return out
 }
@@ -143,6 +164,7 @@ type lane struct {
 	held     *entry[family] // nil for a claim that matched no member
 	attempts int            // of the queue's head
 	atLeast  int64          // revision a conflict has named
+	moved    revisions      // the same of other claims that the head amends
 }
 
 // attempt is a lane's head on its way through one round.
@@ -170,7 +192,7 @@ func (s *Service) decideAll(ctx context.Context, subs []*submission) {
 		s.round(ctx, lanes)
 		lanes = slices.DeleteFunc(lanes, func(l *lane) bool {
 			for len(l.queue) > 0 && l.queue[0].done() {
-				l.queue, l.attempts, l.atLeast = l.queue[1:], 0, eventstore.NoStream
+				l.queue, l.attempts, l.atLeast, l.moved = l.queue[1:], 0, eventstore.NoStream, nil
 			}
 			return len(l.queue) == 0
 		})
@@ -186,7 +208,7 @@ func (s *Service) lanes(ctx context.Context, subs []*submission) (lanes []*lane,
 		if sub.done() {
 			continue
 		}
-		if !sub.matched {
+		if !sub.matched && !sub.adjusts() {
 			lanes = append(lanes, &lane{queue: []*submission{sub}, atLeast: eventstore.NoStream})
 			continue
 		}
@@ -274,16 +296,35 @@ func (s *Service) attempt(ctx context.Context, l *lane, sub *submission) (*attem
 			return nil, err
 		}
 	}
-	if sub.request.GetValidateOnly() {
-		_, decision := rule(sub, read, adjudication.Review{})
-		sub.result = s.preview(sub, decision)
+	if read.unsettled != "" {
+		var err error
+		if read, err = s.settleFamily(ctx, l.held, sub.payer); err != nil {
+			return nil, err
+		}
+	}
+	if sub.adjusts() && !sub.request.GetValidateOnly() {
+		// Sent again, it must be answered as it was and not be refused for what
+		// it has done itself.
+		switch again, err := s.answerAgain(ctx, sub); {
+		case err == nil:
+			sub.result = again
+			return nil, nil
+		case !problem.Is(err, problem.Unavailable): // it is there, and is another claim
+			return nil, err
+		}
+	}
+	r, refused, err := s.ruleAmending(ctx, sub, read, adjudication.Review{}, 1, l.moved)
+	switch {
+	case err != nil:
+		return nil, err
+	case refused != nil:
+		s.refuse(ctx, []refusal{{sub, refused}})
+		return nil, nil
+	case sub.request.GetValidateOnly():
+		sub.result = s.preview(sub, r.decision)
 		return nil, nil
 	}
 	received, err := s.received(ctx, sub)
-	if err != nil {
-		return nil, err
-	}
-	r, err := s.ruleSealed(ctx, sub, read, adjudication.Review{}, 1)
 	if err != nil {
 		return nil, err
 	}
@@ -308,10 +349,13 @@ func (s *Service) settle(ctx context.Context, a *attempt, o eventstore.Outcome) 
 	var moved *eventstore.ConflictError
 	switch {
 	case o.Err == nil && !o.Appended.Replayed:
-		s.recorded(a, o.Appended)
+		s.recorded(a)
 		a.sub.result = s.answer(a, o.Appended)
-	case errors.As(o.Err, &moved) && a.ruling.posted != nil && moved.Stream == accumulatorStream(a.sub.subscriber):
+		s.settleAfter(ctx, a)
+	case errors.As(o.Err, &moved) && a.lane.held != nil && moved.Stream == accumulatorStream(a.sub.subscriber):
 		a.lane.atLeast = moved.Actual
+	case moved != nil && moved.Stream != claimStream(a.sub.claimID):
+		a.lane.moved = a.lane.moved.note(moved)
 	case o.Err == nil, moved != nil, problem.Is(o.Err, problem.Conflict):
 		if a.lane.held != nil {
 			// The recorded decision may have posted what the snapshot doesn't have.
@@ -328,14 +372,34 @@ func (s *Service) settle(ctx context.Context, a *attempt, o eventstore.Outcome) 
 }
 
 // recorded moves the held family's snapshot on by what was just recorded.
-func (s *Service) recorded(a *attempt, done eventstore.Appended) {
-	if a.ruling.posted == nil {
+func (s *Service) recorded(a *attempt) {
+	if a.lane.held == nil {
 		return
 	}
 	f := &a.lane.held.value
+	if am := a.ruling.adjusted; am != nil {
+		f.snapshot = am.after
+		for _, c := range am.claims {
+			s.watch.tell(c.state.Received.GetClaimId())
+		}
+	}
+	if a.ruling.posted == nil {
+		return
+	}
 	var err error
 	if f.snapshot, err = a.ruling.read.post(uint64(a.ruling.read.Revision+1), a.ruling.posted, a.ruling.history); err != nil {
 		f.snapshot = nil
+	}
+}
+
+// settleAfter goes on with what the claim's commit could not hold. Where that
+// fails, whoever next decides for the family does it.
+func (s *Service) settleAfter(ctx context.Context, a *attempt) {
+	if a.ruling.adjusted == nil || a.ruling.adjusted.after.unsettled == "" {
+		return
+	}
+	if _, err := s.settleFamily(ctx, a.lane.held, a.sub.payer); err != nil {
+		s.log.WarnContext(ctx, "a family is not settled yet", "claim", a.sub.claimID, "error", err)
 	}
 }
 

@@ -169,10 +169,6 @@ func commits(events []eventstore.Recorded) func(yield func([]eventstore.Recorded
 
 // commit replays the decisions of one commit.
 func (r *replayer) commit(ctx context.Context, commit []eventstore.Recorded, t *replayTeller) error {
-	var posted *eventstore.Recorded
-	if i := slices.IndexFunc(commit, func(e eventstore.Recorded) bool { _, ok := e.Event.(*eventsv1.AccumulatorsPosted); return ok }); i >= 0 {
-		posted = &commit[i]
-	}
 	for i, e := range commit {
 		decided, ok := e.Event.(*eventsv1.ClaimDecided)
 		if !ok {
@@ -182,7 +178,7 @@ func (r *replayer) commit(ctx context.Context, commit []eventstore.Recorded, t *
 		if err != nil {
 			return err
 		}
-		out, err := r.decision(ctx, events, posted)
+		out, err := r.decision(ctx, events, postedIn(commit, e.Position, decided.GetClaimId()))
 		if err != nil {
 			return err
 		}

@@ -73,25 +73,12 @@ func (s *Service) resolve(ctx context.Context, caller identity.Principal, req *c
 		_, err := Decide(state, Review{})
 		return none, state, err
 	}
-	claim, err := s.openClaim(ctx, state)
+	sub, err := s.resubmission(ctx, state)
 	if err != nil {
 		return none, state, err
 	}
-	sub := &submission{
-		request:    &claimsv1.SubmitClaimRequest{Claim: claim, FileId: state.Received.GetFileId(), FileOrdinal: state.Received.GetFileOrdinal()},
-		org:        state.Received.GetSubmitterOrg(),
-		received:   state.Received.GetReceivedTime().AsTime(),
-		claimID:    req.GetClaimId(),
-		payer:      state.Received.GetPayerId(),
-		subscriber: state.Received.GetSubscriber(),
-		subject:    state.Received.GetSubject(),
-	}
-	if sub.input, err = s.reference.lookup(ctx, claim, sub.subscriber, s.day(sub.received)); err != nil {
-		return none, state, err
-	}
 	read := nothingLedgered()
-	if sub.matched = sub.input.Member.Match == adjudication.MatchOne; sub.matched {
-		sub.subject = sub.input.Member.Subject
+	if sub.matched || sub.adjusts() {
 		held, err := s.families.hold(ctx, sub.subscriber)
 		if err != nil {
 			return none, state, err
@@ -99,9 +86,11 @@ func (s *Service) resolve(ctx context.Context, caller identity.Principal, req *c
 		defer s.families.release(held)
 		// A review is rare and final: it is decided on what the ledger says now.
 		held.value.snapshot = nil
-		if read, err = s.families.load(ctx, held, sub.payer, eventstore.NoStream); err != nil {
+		if read, err = s.settleFamily(ctx, held, sub.payer); err != nil {
 			return none, state, err
 		}
+		// Whatever comes of it, the next decision reads the family again.
+		defer func() { held.value.snapshot = nil }()
 	}
 	reviewer := req.GetReviewer()
 	if reviewer == "" || !caller.Has(identity.RoleService) {
@@ -118,7 +107,13 @@ func (s *Service) resolve(ctx context.Context, caller identity.Principal, req *c
 	} else if req.GetResolution() != "approve" {
 		return none, state, problem.Invalidf("claims.review.resolution", "resolution", "a review approves or denies")
 	}
-	r, err := s.ruleSealed(ctx, sub, read, review, revision+1)
+	r, refused, err := s.ruleAmending(ctx, sub, read, review, revision+1, nil)
+	if refused != nil && review.Resolution == adjudication.Refused {
+		// Its original is gone by another way; to deny it takes nothing back.
+		r, err = s.ruleSealed(ctx, sub, read, review, revision+1)
+	} else if refused != nil {
+		err = &problem.Error{Kind: problem.Conflict, Problems: refused}
+	}
 	if err != nil {
 		return none, state, err
 	}

@@ -2,7 +2,9 @@ package claims
 
 import (
 	"encoding/base64"
+	"slices"
 	"strconv"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -13,29 +15,35 @@ import (
 )
 
 // projectionVersion rises with every change of what apply yields.
-const projectionVersion = 1
+const projectionVersion = 2
 
 // The view's keys. A row is a hash whose fields are the parts that events
 // told of it, encoded messages that are joined when read; an index is a
 // sorted set of row ids. All of it is opaque ids, codes, dates and amounts.
 //
-//	claim:<id>                    r received, d decided, m remitted: ClaimSummary parts
+//	claim:<id>                    r received, d decided, v voided or replaced, m remitted: ClaimSummary parts
 //	file:<id>                     f received: File; n outcomes; t time of the last; c completed: File
 //	remittance:<id>               i issued: Remittance without its claims
 //	<kind>:all|org:<o>|payer:<p>  ids by recorded time; kind is claims, pended, files, remittances
 //	claims:file:<f>               claim ids by ordinal
 //	remittances:file:<f>          remittance ids by recorded time
+//	unremitted:payer:<p>          ids of claims with something to tell the provider, by recorded time
+//	read:<ref>                    ids of claims whose final decision read a version, by recorded time
+//	nomember:<subscriber>         ids of claims denied because the patient was no member
 const (
 	kindClaims      = "claims"
 	kindPended      = "pended"
 	kindFiles       = "files"
 	kindRemittances = "remittances"
+	kindUnremitted  = "unremitted"
 )
 
 func rowKey(kind, id string) string      { return kind + ":" + id }
 func allIndex(kind string) string        { return kind + ":all" }
 func orgIndex(kind, org string) string   { return kind + ":org:" + org }
 func payerIndex(kind, p string) string   { return kind + ":payer:" + p }
+func readIndex(ref string) string        { return "read:" + ref }
+func noMemberIndex(sub string) string    { return "nomember:" + sub }
 func fileIndex(kind, file string) string { return kind + ":file:" + file }
 
 // Projection is the lists of claims, files and remittances. Each claim that
@@ -44,7 +52,7 @@ func fileIndex(kind, file string) string { return kind + ":file:" + file }
 func Projection(changed func(claimID string)) views.Projection {
 	types := make([]string, 0, 8)
 	for _, m := range []proto.Message{
-		&eventsv1.ClaimReceived{}, &eventsv1.ClaimDecided{}, &eventsv1.ClaimRemitted{},
+		&eventsv1.ClaimReceived{}, &eventsv1.ClaimDecided{}, &eventsv1.ClaimReversed{}, &eventsv1.ClaimRemitted{},
 		&eventsv1.FileReceived{}, &eventsv1.FileOutcomesRecorded{}, &eventsv1.FileCompleted{}, &eventsv1.RemittanceIssued{},
 	} {
 		types = append(types, string(m.ProtoReflect().Descriptor().FullName()))
@@ -80,9 +88,13 @@ func apply(r eventstore.Recorded) (ops []views.Op, claim string, err error) {
 			// Not the first decision: the one before it left the claim waiting.
 			ops = append(ops, unindex(kindPended, e.GetSubmitterOrg(), e.GetPayerId(), e.GetClaimId())...)
 		}
+		return append(ops, decidedIndexes(e, at)...), e.GetClaimId(), err
+	case *eventsv1.ClaimReversed:
+		ops, err = reversedOps(e, r)
 		return ops, e.GetClaimId(), err
 	case *eventsv1.ClaimRemitted:
 		ops, err = row(rowKey(kindClaims, e.GetClaimId()), "m", summaryOfRemitted(e, r.Revision))
+		ops = append(ops, views.ZRem(payerIndex(kindUnremitted, e.GetPayerId()), e.GetClaimId()))
 		return ops, e.GetClaimId(), err
 	case *eventsv1.FileReceived:
 		f := fileOfReceived(e, r)
@@ -109,6 +121,47 @@ func apply(r eventstore.Recorded) (ops []views.Op, claim string, err error) {
 		}
 	}
 	return ops, "", err
+}
+
+// decidedIndexes are what finds a final decision again: to remit it, and to
+// make it again when what it read has changed.
+func decidedIndexes(e *eventsv1.ClaimDecided, at int64) []views.Op {
+	if st := e.GetStatus(); st != claimsv1.ClaimStatus_CLAIM_STATUS_PAID && st != claimsv1.ClaimStatus_CLAIM_STATUS_DENIED {
+		return nil
+	}
+	ops := []views.Op{views.ZAdd(payerIndex(kindUnremitted, e.GetPayerId()), at, e.GetClaimId())}
+	v := e.GetVersions()
+	for _, list := range []string{v.GetPlan(), v.GetContract(), v.GetFeeSchedule()} {
+		for ref := range strings.SplitSeq(list, ",") {
+			if ref != "" {
+				ops = append(ops, views.ZAdd(readIndex(ref), at, e.GetClaimId()))
+			}
+		}
+	}
+	if slices.Contains(e.GetCodes(), codeNoMember) {
+		ops = append(ops, views.ZAdd(noMemberIndex(e.GetSubscriber()), at, e.GetClaimId()))
+	}
+	return ops
+}
+
+// codeNoMember is PR-31: the patient can't be identified as our insured.
+const codeNoMember = "PR-31"
+
+// reversedOps take a decision's traces out of the lists. Where another
+// decision follows in the same commit, that one's are put in after it.
+func reversedOps(e *eventsv1.ClaimReversed, r eventstore.Recorded) ([]views.Op, error) {
+	key := rowKey(kindClaims, e.GetClaimId())
+	// The remittance that told the decision doesn't tell what stands now.
+	ops := []views.Op{views.HDel(key, "m")}
+	if !endsClaim(e) {
+		return ops, nil
+	}
+	part, err := row(key, "v", summaryOfReversed(r.Revision))
+	unremitted := payerIndex(kindUnremitted, e.GetPayerId())
+	if e.GetRemitted() {
+		return append(append(ops, part...), views.ZAdd(unremitted, r.RecordedTime.UnixMilli(), e.GetClaimId())), err
+	}
+	return append(append(ops, part...), views.ZRem(unremitted, e.GetClaimId())), err
 }
 
 // row sets one part of a row.
@@ -154,11 +207,12 @@ func unindex(kind, org, payer, id string) []views.Op {
 // claimRow joins a claim's row.
 func claimRow(fields map[string]string) (*claimsv1.ClaimSummary, error) {
 	out := &claimsv1.ClaimSummary{}
-	for _, f := range []string{"r", "d", "m"} {
+	for _, f := range []string{"r", "d", "v", "m"} {
 		if err := part(fields, f, out); err != nil {
 			return nil, err
 		}
 	}
+	standingAmounts(out)
 	out.NextActor = nextActor(out)
 	return out, nil
 }

@@ -138,11 +138,11 @@ func TestASnapshotNeverSeesAnothersLines(t *testing.T) {
 	line := func(id string) *eventsv1.ServiceHistory {
 		return &eventsv1.ServiceHistory{Lines: []*eventsv1.HistoryLine{{ClaimId: id, ServiceDate: "2026-02-10"}}}
 	}
-	root, err := nothingLedgered().post(0, &eventsv1.AccumulatorsPosted{}, line("a"))
+	root, err := nothingLedgered().post(0, &eventsv1.AccumulatorsPosted{ClaimId: "a"}, line("a"))
 	require.NoError(t, err)
-	left, err := root.post(1, &eventsv1.AccumulatorsPosted{}, line("b"))
+	left, err := root.post(1, &eventsv1.AccumulatorsPosted{ClaimId: "b"}, line("b"))
 	require.NoError(t, err)
-	right, err := root.post(1, &eventsv1.AccumulatorsPosted{}, line("c"))
+	right, err := root.post(1, &eventsv1.AccumulatorsPosted{ClaimId: "c"}, line("c"))
 	require.NoError(t, err)
 	require.Equal(t, "b", left.History[1].ClaimID)
 	require.Equal(t, "c", right.History[1].ClaimID)
@@ -155,7 +155,7 @@ func TestAPostingThatNoEngineWroteStopsDeciding(t *testing.T) {
 		{Scope: "family", Kind: "deductible", Network: "in", PlanYear: "2026-02-30"},
 		{Scope: "family", Kind: "generosity", Network: "in", PlanYear: "2026-01-01"},
 	} {
-		_, err := nothingLedgered().post(0, &eventsv1.AccumulatorsPosted{Postings: []*claimsv1.AccumulatorPosting{p}}, nil)
+		_, err := nothingLedgered().post(0, &eventsv1.AccumulatorsPosted{ClaimId: "a", Postings: []*claimsv1.AccumulatorPosting{p}}, nil)
 		require.Error(t, err)
 	}
 }

@@ -49,6 +49,13 @@ func (r *reference) lookup(ctx context.Context, claim *claimsv1.Claim, subscribe
 			in.FeeSchedules = append(in.FeeSchedules, schedule)
 		}
 	}
+	for _, set := range found.Edits {
+		edits, err := set.Compiled()
+		if err != nil {
+			return in, defect("claims.edits.unreadable", "the published claim edits can't be read")
+		}
+		in.Edits = append(in.Edits, edits)
+	}
 	in.Versions = adjudication.Versions{
 		Coverage: found.CoverageRef, AccumulatorsRevision: -1, ReceivedDate: received.String(), Reference: string(found.AsOf),
 	}
@@ -216,17 +223,7 @@ func facilityRate(f *policiesv1.FacilityRate) adjudication.FacilityRateSpec {
 }
 
 func (r *reference) schedule(v *book.FeeSchedule) *adjudication.FeeSchedule {
-	spec := adjudication.FeeScheduleSpec{
-		ID: v.ID, Version: v.Ref, Period: enginePeriod(v.Governs),
-		Fees: make([]adjudication.Fee, 0, len(v.Document.GetFees())), DefaultBpsOfCharge: int64(v.Document.GetDefaultBpsOfCharge()),
-	}
-	for _, f := range v.Document.GetFees() {
-		spec.Fees = append(spec.Fees, adjudication.Fee{
-			Procedure: f.GetProcedure(), Modifier: f.GetModifier(), Amount: money.Cents(f.GetAmountCents()), Surgical: f.GetSurgical(), MaxUnits: int64(f.GetMaxUnits()),
-			BaseUnits: int64(f.GetBaseUnits()), TypicalMinutes: int64(f.GetTypicalMinutes()),
-		})
-	}
-	out, err := adjudication.CompileFeeSchedule(spec)
+	out, err := policies.CompileFeeSchedule(v.Document, v.Ref, enginePeriod(v.Governs))
 	if err != nil {
 		r.log.Error("a published fee schedule doesn't compile; claims under it pend", "version", v.Ref, "error", err)
 		return nil
@@ -235,70 +232,12 @@ func (r *reference) schedule(v *book.FeeSchedule) *adjudication.FeeSchedule {
 }
 
 func (r *reference) plan(v *book.Plan) *adjudication.Plan {
-	d := v.Document
-	spec := adjudication.PlanSpec{
-		ID:                     v.ID,
-		Version:                v.Ref,
-		CoverageYear:           d.GetPlanYear() == "coverage",
-		TimelyFilingDays:       int64(d.GetTimelyFilingDays()),
-		InNetwork:              costShare(d.GetInNetwork()),
-		OutOfNetworkAllowedBps: int64(d.GetOutOfNetworkAllowedBps()),
-		FeeScheduleID:          d.GetFeeScheduleId(),
-		ReferralRequired:       d.GetReferralRequired(),
-		MultipleProcedureBps:   int64(d.GetMultipleProcedureBps()),
-		ReviewAbove:            money.Cents(d.GetReviewAboveCents()),
-		SequestrationBps:       int64(d.GetSequestrationBps()),
-	}
-	if d.GetOutOfNetwork() != nil {
-		out := costShare(d.GetOutOfNetwork())
-		spec.OutOfNetwork = &out
-	}
-	for _, b := range d.GetBenefits() {
-		spec.Benefits = append(spec.Benefits, adjudication.Benefit{
-			Name:               b.GetName(),
-			Procedures:         b.GetMatch().GetProcedures(),
-			PlacesOfService:    b.GetMatch().GetPlacesOfService(),
-			RevenueCodes:       b.GetMatch().GetRevenueCodes(),
-			Covered:            b.GetCovered(),
-			CopayIn:            money.Cents(b.GetCopayInCents()),
-			CopayOut:           money.Cents(b.GetCopayOutCents()),
-			DeductibleWaived:   b.GetDeductibleWaived(),
-			CoinsuranceInBps:   int64(b.GetCoinsuranceInBps()),
-			CoinsuranceOutBps:  int64(b.GetCoinsuranceOutBps()),
-			UseCoinsurance:     b.GetUseCoinsurance(),
-			VisitsPerYear:      int64(b.GetVisitsPerYear()),
-			DollarsPerYear:     money.Cents(b.GetDollarsPerYearCents()),
-			LifetimeDollars:    money.Cents(b.GetLifetimeCents()),
-			PriorAuthorization: b.GetPriorAuthorization(),
-			DocumentRequired:   b.GetDocumentRequired(),
-			DiagnosisPrefixes:  b.GetDiagnosisPrefixes(),
-			Specialist:         b.GetSpecialist(),
-			Review:             b.GetReview(),
-		})
-	}
-	for _, rule := range d.GetRules() {
-		spec.Rules = append(spec.Rules, adjudication.PlanRuleSpec{
-			ID: rule.GetId(), Clause: rule.GetClause(), When: rule.GetWhen(), Benefits: rule.GetBenefits(), Pend: rule.GetPend(),
-			Group: rule.GetGroupCode(), CARC: rule.GetCarc(), RARC: rule.GetRarc(),
-		})
-	}
-	out, err := adjudication.CompilePlan(spec)
+	out, err := policies.CompilePlan(v.Document, v.Ref)
 	if err != nil {
 		r.log.Error("a published plan doesn't compile; claims under it pend", "version", v.Ref, "error", err)
 		return nil
 	}
 	return out
-}
-
-func costShare(c *policiesv1.CostShare) adjudication.CostShare {
-	return adjudication.CostShare{
-		DeductibleIndividual:  money.Cents(c.GetDeductibleIndividualCents()),
-		DeductibleFamily:      money.Cents(c.GetDeductibleFamilyCents()),
-		AggregateDeductible:   c.GetDeductibleKind() == "aggregate",
-		CoinsuranceBps:        int64(c.GetCoinsuranceBps()),
-		OutOfPocketIndividual: money.Cents(c.GetOutOfPocketIndividualCents()),
-		OutOfPocketFamily:     money.Cents(c.GetOutOfPocketFamilyCents()),
-	}
 }
 
 // enginePeriod converts a published period; its dates were validated on

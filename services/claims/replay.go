@@ -61,7 +61,7 @@ func (r *replayer) decision(ctx context.Context, events []eventstore.Recorded, p
 		return out, nil
 	}
 	before := Fold(events[:len(events)-1])
-	anew, err := r.remake(ctx, before, events, recorded.GetVersions())
+	anew, err := r.remake(ctx, before, recorded.GetVersions(), recorded.GetStatus() == claimsv1.ClaimStatus_CLAIM_STATUS_REVERSED)
 	if errors.Is(err, keys.ErrDestroyed) {
 		out.Verdict = claimsv1.ReplayVerdict_REPLAY_VERDICT_ERASED
 		return out, nil
@@ -91,8 +91,9 @@ func (r *replayer) decision(ctx context.Context, events []eventstore.Recorded, p
 	return out, nil
 }
 
-// remake decides again as the decision with these versions was decided.
-func (r *replayer) remake(ctx context.Context, before State, events []eventstore.Recorded, v *claimsv1.Versions) (*remade, error) {
+// remake decides again as the decision with these versions was decided; voids
+// says that it is one that took its original back and decided nothing itself.
+func (r *replayer) remake(ctx context.Context, before State, v *claimsv1.Versions, voids bool) (*remade, error) {
 	s := r.service
 	claim, err := s.openClaim(ctx, before)
 	if err != nil {
@@ -107,36 +108,29 @@ func (r *replayer) remake(ctx context.Context, before State, events []eventstore
 	if err != nil {
 		return nil, err
 	}
+	sub := &submission{input: input, request: &claimsv1.SubmitClaimRequest{Claim: claim}, original: v.GetOriginalClaimId()}
 	read := nothingLedgered()
 	matched := input.Member.Match == adjudication.MatchOne
-	if matched {
+	if matched || sub.adjusts() {
 		if read, err = r.family(ctx, payer, subscriber, v.GetAccumulatorsRevision()); err != nil {
 			return nil, err
 		}
 	}
-	d, decision := rule(&submission{input: input}, read, reviewOf(events))
+	d, decision := voided(sub, read)
+	if !voids {
+		var view *Ledgered
+		if view, err = read.view(v.AccumulatorsBefore, sub.original); err != nil { //nolint:protogetter // absent isn't 0
+			return nil, err
+		}
+		d, decision = rule(sub, view, before.Review)
+	}
 	out := &remade{decision: decision, read: read}
-	if matched && decision.GetStatus() != claimsv1.ClaimStatus_CLAIM_STATUS_PENDED {
+	if matched && !voids && decision.GetStatus() != claimsv1.ClaimStatus_CLAIM_STATUS_PENDED {
 		out.history = historyOf(before.Received.GetClaimId(), input.Member.Subject, input.Claim, d)
 		out.posted = postedEvent(before.Received.GetClaimId(), input.Member.Subject, decision, out.history)
+		out.posted.UnsettledFrom = read.unsettled
 	}
 	return out, nil
-}
-
-// reviewOf is the reviewer's answer that the last event, a decision, follows.
-func reviewOf(events []eventstore.Recorded) adjudication.Review {
-	if len(events) < 2 {
-		return adjudication.Review{}
-	}
-	reviewed, ok := events[len(events)-2].Event.(*eventsv1.ClaimReviewed)
-	if !ok {
-		return adjudication.Review{}
-	}
-	review := adjudication.Review{Resolution: adjudication.Approved, Reasons: enginePends(Fold(events[:len(events)-2]).Decided.GetPendReasons())}
-	if reviewed.GetResolution() == "deny" {
-		review.Resolution = adjudication.Refused
-	}
-	return review
 }
 
 // compare notes where the decision made anew differs from what is recorded:
@@ -247,15 +241,26 @@ func (r *replayer) claim(ctx context.Context, events []eventstore.Recorded, each
 	return nil
 }
 
-// postedWith finds what the commit at a position added to the family's accumulators.
+// postedWith finds what the claim's decision in the commit at a position added
+// to the family's accumulators.
 func (r *replayer) postedWith(ctx context.Context, received *eventsv1.ClaimReceived, decided *eventsv1.ClaimDecided, at eventstore.Position) (*eventstore.Recorded, error) {
 	after := decided.GetVersions().GetAccumulatorsRevision()
 	events, err := r.service.store.Read(ctx, logName, familyKey(received.GetSubscriber()), accumulatorStream(received.GetSubscriber()), uint64(after+1))
 	if err != nil {
 		return nil, err
 	}
-	if i := slices.IndexFunc(events, func(e eventstore.Recorded) bool { return e.Position == at }); i >= 0 {
-		return &events[i], nil
+	return postedIn(events, at, decided.GetClaimId()), nil
+}
+
+// postedIn finds among events what a claim's decision in the commit at a
+// position added to the family's accumulators; nil when it added nothing.
+func postedIn(events []eventstore.Recorded, at eventstore.Position, claim string) *eventstore.Recorded {
+	i := slices.IndexFunc(events, func(r eventstore.Recorded) bool {
+		e, ok := r.Event.(*eventsv1.AccumulatorsPosted)
+		return ok && r.Position == at && e.GetClaimId() == claim && !e.GetReversal()
+	})
+	if i < 0 {
+		return nil
 	}
-	return nil, nil
+	return &events[i]
 }

@@ -67,6 +67,9 @@ type Config struct {
 	// RemittanceClaims is how many claims one remittance holds; 1,000. X12's
 	// guide for the 835 advises at most 10,000 CLP segments a transaction.
 	RemittanceClaims int `json:"remittanceClaims"`
+	// AmendClaims is how many earlier claims one commit decides again; 90, which
+	// is also the most: the ledger takes 100 streams a commit.
+	AmendClaims int `json:"amendClaims"`
 	// Replays and simulations at a time; 2. Each may hold reference data of its own.
 	Replays int `json:"replays"`
 	// Workers that decide claims beside each other in one call; 16.
@@ -89,6 +92,8 @@ func (c Config) withDefaults() Config {
 	fill(&c.MaxWatchers, 1_000)
 	fill(&c.RemittanceClaims, 1_000)
 	fill(&c.Workers, 16)
+	fill(&c.AmendClaims, maxAmendClaims)
+	c.AmendClaims = min(c.AmendClaims, maxAmendClaims)
 	fill(&c.Replays, 2)
 	if c.FamilyTTL <= 0 {
 		c.FamilyTTL = 10 * time.Minute

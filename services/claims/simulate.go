@@ -33,9 +33,16 @@ type simulator struct {
 	from, to adjudication.Date // days of receipt
 	// after is each family's accumulators as the simulated claims left them.
 	after    map[string]*Ledgered
+	reversed map[decisionPlace]bool // decisions that were taken back since
 	plans    map[string]bool
 	benefits map[string]*claimsv1.BenefitDifference
 	out      *claimsv1.PlanSimulation
+}
+
+// decisionPlace is a decision's place on the ledger.
+type decisionPlace struct {
+	claim    string
+	revision uint64
 }
 
 func newSimulator(r *replayer, document *policiesv1.PlanDocument, from, to adjudication.Date) *simulator {
@@ -43,7 +50,7 @@ func newSimulator(r *replayer, document *policiesv1.PlanDocument, from, to adjud
 	trial := r.service.reference.plan(&book.Plan{ID: document.GetPlanId(), Ref: document.GetPlanId() + "@trial", Document: document})
 	return &simulator{
 		replayer: r, document: document, trial: trial, from: from, to: to,
-		after: map[string]*Ledgered{}, plans: map[string]bool{}, benefits: map[string]*claimsv1.BenefitDifference{},
+		after: map[string]*Ledgered{}, reversed: map[decisionPlace]bool{}, plans: map[string]bool{}, benefits: map[string]*claimsv1.BenefitDifference{},
 		out: &claimsv1.PlanSimulation{Document: document, Total: &claimsv1.BenefitDifference{}},
 	}
 }
@@ -53,14 +60,17 @@ func newSimulator(r *replayer, document *policiesv1.PlanDocument, from, to adjud
 func (m *simulator) claim(ctx context.Context, events []eventstore.Recorded) error {
 	at := events[len(events)-1]
 	recorded, ok := at.Event.(*eventsv1.ClaimDecided)
-	if !ok || !Final(recorded.GetStatus()) {
+	if st := recorded.GetStatus(); !ok || (st != claimsv1.ClaimStatus_CLAIM_STATUS_PAID && st != claimsv1.ClaimStatus_CLAIM_STATUS_DENIED) {
+		return nil
+	}
+	if m.reversed[decisionPlace{recorded.GetClaimId(), at.Revision}] {
 		return nil
 	}
 	if recorded.GetVersions().GetEngine() != adjudication.EngineVersion {
 		m.out.LeftOut++
 		return nil
 	}
-	first, second, concerned, err := m.both(ctx, Fold(events), events)
+	first, second, concerned, err := m.both(ctx, Fold(events))
 	switch {
 	case errors.Is(err, keys.ErrDestroyed):
 		m.out.LeftOut++
@@ -74,7 +84,7 @@ func (m *simulator) claim(ctx context.Context, events []eventstore.Recorded) err
 
 // both returns the decision as recorded and as the plan on trial makes it;
 // concerned is false where the plan governs none of the claim's days.
-func (m *simulator) both(ctx context.Context, state State, events []eventstore.Recorded) (first, second *claimsv1.Decision, concerned bool, err error) {
+func (m *simulator) both(ctx context.Context, state State) (first, second *claimsv1.Decision, concerned bool, err error) {
 	claim, err := m.service.openClaim(ctx, state)
 	if err != nil {
 		return nil, nil, false, err
@@ -93,6 +103,7 @@ func (m *simulator) both(ctx context.Context, state State, events []eventstore.R
 	if input.Member.Match != adjudication.MatchOne || (!governed && !touched) {
 		return nil, nil, false, nil
 	}
+	sub := &submission{input: input, request: &claimsv1.SubmitClaimRequest{Claim: claim}, original: v.GetOriginalClaimId()}
 	read := m.after[subscriber]
 	if read == nil {
 		if read, err = m.family(ctx, state.Received.GetPayerId(), subscriber, v.GetAccumulatorsRevision()); err != nil {
@@ -102,10 +113,18 @@ func (m *simulator) both(ctx context.Context, state State, events []eventstore.R
 	if first, err = m.service.openDecision(ctx, state); err != nil {
 		return nil, nil, false, err
 	}
-	d, second := rule(&submission{input: input}, read, reviewOf(events))
+	// Neither an earlier decision of the claim nor what it replaces counts.
+	id := state.Received.GetClaimId()
+	if read, err = read.view(v.AccumulatorsBefore, id); err != nil { //nolint:protogetter // absent isn't 0
+		return nil, nil, false, err
+	}
+	if read, err = read.view(nil, sub.original); err != nil {
+		return nil, nil, false, err
+	}
+	d, second := rule(sub, read, state.Review)
 	next := read
 	if second.GetStatus() != claimsv1.ClaimStatus_CLAIM_STATUS_PENDED {
-		id, subject := state.Received.GetClaimId(), input.Member.Subject
+		subject := input.Member.Subject
 		history := historyOf(id, subject, input.Claim, d)
 		if posted := postedEvent(id, subject, second, history); posted != nil {
 			if next, err = read.post(uint64(read.Revision+1), posted, history); err != nil {

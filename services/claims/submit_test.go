@@ -90,15 +90,16 @@ func TestAKeyIsOneOrganisations(t *testing.T) {
 func TestARepeatedServiceUnderANewKeyIsADuplicateAndTouchesNoAccumulator(t *testing.T) {
 	w := newWorld(t, 1)
 	first := w.submit(lakeside(), "r1", visit(0, "2026-02-10"))
-	_, postings := w.sums(0)
+	before, _ := w.sums(0)
 
 	again := w.submit(lakeside(), "r2", visit(0, "2026-02-10"))
 
 	require.Equal(t, "denied", statusOf(again))
 	require.Equal(t, []string{"OA-18"}, again.Claim.Codes)
 	require.Equal(t, first.Claim.ClaimId, again.Claim.DuplicateOf)
-	_, after := w.sums(0)
-	require.Equal(t, postings, after)
+	after, posted := w.sums(0)
+	require.Equal(t, before, after)
+	require.Equal(t, 2, posted, "a denial has its place in the family's order, and adds nothing")
 }
 
 func TestAnUnknownMemberIsDeniedWithoutTouchingAnybody(t *testing.T) {

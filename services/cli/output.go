@@ -223,7 +223,14 @@ func shortHash(subject string) string {
 // printProblems is the one shape of "this is wrong, do that".
 func printProblems(w io.Writer, label string, list []*problemv1.Problem) {
 	for _, p := range list {
-		fmt.Fprintf(w, "%s: %s\n", label, p.GetMessage())
+		at := label
+		if p.GetLine() > 0 {
+			at = fmt.Sprintf("%s:%d", label, p.GetLine())
+			if p.GetColumn() > 0 {
+				at += fmt.Sprintf(":%d", p.GetColumn())
+			}
+		}
+		fmt.Fprintf(w, "%s: %s\n", at, p.GetMessage())
 		row := func(name, value string) {
 			if value != "" {
 				fmt.Fprintf(w, "  %-7s %s\n", name, value)

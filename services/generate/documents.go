@@ -101,8 +101,8 @@ func plans(from *typev1.Period) []*policiesv1.PlanDocument {
 	}
 	senior := &policiesv1.PlanDocument{
 		PlanId: planSenior, Name: "Harborline Senior", PlanYear: "calendar",
-		InNetwork:     share(24000, 0, "embedded", 2000, 670000, 0),
-		OutOfNetwork:  share(24000, 0, "embedded", 3000, 0, 0), OutOfNetworkAllowedBps: 10000,
+		InNetwork:    share(24000, 0, "embedded", 2000, 670000, 0),
+		OutOfNetwork: share(24000, 0, "embedded", 3000, 0, 0), OutOfNetworkAllowedBps: 10000,
 		FeeScheduleId: feesStandard, MultipleProcedureBps: 5000, SequestrationBps: 200, Benefits: benefits(0, 0, 0),
 	}
 	all := []*policiesv1.PlanDocument{ppo, hdhp, hmo, senior}

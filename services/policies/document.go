@@ -2,10 +2,12 @@ package policies
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -51,29 +53,103 @@ func ParseContract(data []byte) (*policiesv1.ProviderContract, error) {
 
 func parse[D proto.Message](data []byte, into D, lint func(D) []problem.Problem) (D, error) {
 	var none D
-	if err := Read(data, into); err != nil {
+	r, err := read(data, into)
+	if err != nil {
 		return none, err
 	}
-	if ps := check(into, lint); len(ps) > 0 {
+	if ps := r.judge(into, func() []problem.Problem { return lint(into) }); len(ps) > 0 {
 		return none, invalid(ps)
 	}
 	return into, nil
+}
+
+// judge returns everything wrong with a document that was read, in the order
+// of its lines: what couldn't be read, what breaks a field's rule, and what
+// the lint finds. A finding that may only stand because something near it
+// couldn't be read is left out: correcting that brings it back if it is true.
+func (r *reader) judge(msg proto.Message, lint func() []problem.Problem) []problem.Problem {
+	if n := proto.Size(msg); n > MaxRecordedBytes {
+		return tooLarge(n)
+	}
+	unread := r.problems
+	broken := slices.DeleteFunc(Validate(msg), func(p problem.Problem) bool {
+		if _, given := r.places[p.FieldPath]; !given && slices.ContainsFunc(unread, func(q problem.Problem) bool { return parent(q.FieldPath) == parent(p.FieldPath) }) {
+			return true // missing, perhaps under the name that wasn't understood
+		}
+		return slices.ContainsFunc(unread, func(q problem.Problem) bool {
+			return within(p.FieldPath, q.FieldPath) || within(q.FieldPath, p.FieldPath)
+		})
+	})
+	found := lint()
+	if len(unread)+len(broken) > 0 {
+		found = slices.DeleteFunc(found, func(p problem.Problem) bool {
+			return p.RuleID == unreachable ||
+				slices.ContainsFunc(unread, func(q problem.Problem) bool { return within(p.FieldPath, parent(q.FieldPath)) }) ||
+				slices.ContainsFunc(broken, func(q problem.Problem) bool { return within(p.FieldPath, q.FieldPath) })
+		})
+	}
+	all := slices.Concat(unread, broken, found)
+	for i := range all {
+		r.locate(&all[i])
+	}
+	slices.SortStableFunc(all, func(a, b problem.Problem) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+	return bounded(all)
+}
+
+// within tells whether a path is another or below it; everything is within "".
+func within(path, of string) bool {
+	rest, ok := strings.CutPrefix(path, of)
+	return ok && (of == "" || rest == "" || rest[0] == '.' || rest[0] == '[')
+}
+
+// parent is the path of the message or list that holds a field.
+func parent(path string) string {
+	return path[:max(strings.LastIndexAny(path, ".["), 0)]
+}
+
+// locate gives a problem its place in the text: of the field, or of the
+// nearest that holds it. One that has a place already has it within the value.
+func (r *reader) locate(p *problem.Problem) {
+	for path := p.FieldPath; ; path = parent(path) {
+		at, ok := r.places[path]
+		if !ok && path != "" {
+			continue
+		}
+		line, column := p.Line, p.Column
+		switch {
+		case line == 0:
+			p.Line, p.Column = at.line, at.column
+		case at.block: // the text begins on the line below, indented as the writer liked
+			p.Line, p.Column = at.line+line, 0
+		case line == 1:
+			p.Line, p.Column = at.line, at.column+column-1
+		default: // a plain or quoted text over several lines is folded into one
+			p.Line, p.Column = at.line, at.column
+		}
+		return
+	}
 }
 
 // check validates msg by its message's rules and, where these hold, lints it:
 // the lint may then rely on dates, codes and ids having their shape.
 func check[D proto.Message](msg D, lint func(D) []problem.Problem) []problem.Problem {
 	if n := proto.Size(msg); n > MaxRecordedBytes {
-		return []problem.Problem{{
-			RuleID:  "document.size",
-			Message: fmt.Sprintf("the document takes %d bytes when recorded; at most %d fit", n, MaxRecordedBytes),
-			Fix:     "use ranges for runs of procedure codes, or split it into several documents",
-		}}
+		return tooLarge(n)
 	}
 	if ps := Validate(msg); len(ps) > 0 {
 		return ps
 	}
 	return bounded(lint(msg))
+}
+
+func tooLarge(n int) []problem.Problem {
+	return []problem.Problem{{
+		RuleID:  "document.size",
+		Message: fmt.Sprintf("the document takes %d bytes when recorded; at most %d fit", n, MaxRecordedBytes),
+		Fix:     "use ranges for runs of procedure codes, or split it into several documents",
+	}}
 }
 
 func invalid(ps []problem.Problem) *problem.Error {
@@ -118,27 +194,39 @@ func Validate(msg proto.Message) []problem.Problem {
 // Read reads one YAML or JSON document into msg, in its message's JSON form:
 // keys may be lowerCamelCase or snake_case. It is stricter than YAML: unknown
 // and repeated keys, anchors and aliases, a second document and values of
-// another kind are refused, each with its path and line. It does not apply
+// another kind are refused, each with its path, line and column. It does not apply
 // the message's rules; see Validate.
 //
 // Text that looks like a number or a date need not be quoted: a procedure
 // 99213 or a date 2026-01-01 is taken as it is written, leading zeros kept.
 func Read(data []byte, msg proto.Message) error {
+	r, err := read(data, msg)
+	if err != nil {
+		return err
+	}
+	if len(r.problems) > 0 {
+		for i := range r.problems {
+			r.locate(&r.problems[i])
+		}
+		return invalid(r.problems)
+	}
+	return nil
+}
+
+// read fills msg as far as it can; the error is for text that is no document.
+func read(data []byte, msg proto.Message) (*reader, error) {
 	if len(data) > MaxDocumentBytes {
-		return problem.New(problem.Invalid, problem.Problem{RuleID: "document.size",
+		return nil, problem.New(problem.Invalid, problem.Problem{RuleID: "document.size",
 			Message: fmt.Sprintf("the document has %d bytes; at most %d are read", len(data), MaxDocumentBytes),
 			Fix:     "split it into several documents"})
 	}
 	root, err := soleDocument(data)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	r := reader{}
+	r := &reader{places: map[string]place{"": {line: root.Line, column: root.Column}}}
 	r.message(root, msg.ProtoReflect(), "")
-	if len(r.problems) > 0 {
-		return invalid(r.problems)
-	}
-	return nil
+	return r, nil
 }
 
 // soleDocument parses data into the content node of its only document.
@@ -168,22 +256,46 @@ var yamlLine = regexp.MustCompile(`line (\d+)`)
 // syntaxProblem keeps only the line of the parser's message: the rest may
 // quote the file, and a wrong file may hold anything.
 func syntaxProblem(err error) *problem.Error {
-	where := "the document"
+	where, line := "the document", 0
 	if m := yamlLine.FindStringSubmatch(err.Error()); m != nil {
 		where = "line " + m[1]
+		line, _ = strconv.Atoi(m[1])
 	}
-	return problem.New(problem.Invalid, problem.Problem{RuleID: "document.syntax",
+	return problem.New(problem.Invalid, problem.Problem{RuleID: "document.syntax", Line: line,
 		Message: where + " is not valid YAML or JSON",
 		Fix:     "check indentation, quotes and brackets at and above that line"})
 }
 
-// reader fills a message from nodes, collecting what doesn't fit.
-type reader struct{ problems []problem.Problem }
+// reader fills a message from nodes, collecting what doesn't fit, and
+// remembers where each field's value stands.
+type reader struct {
+	problems []problem.Problem
+	places   map[string]place // by path
+}
+
+// place is where a value begins: its first character, after a quote.
+type place struct {
+	line, column int
+	block        bool // a | or > text, which begins on the next line
+}
+
+func placeOf(n *yaml.Node) place {
+	at := place{line: n.Line, column: n.Column}
+	switch n.Style {
+	case yaml.DoubleQuotedStyle, yaml.SingleQuotedStyle:
+		at.column++
+	case yaml.LiteralStyle, yaml.FoldedStyle:
+		at.block = true
+	}
+	return at
+}
 
 func (r *reader) refuse(n *yaml.Node, rule, path, message, fix string) {
 	if len(r.problems) < maxProblems {
-		r.problems = append(r.problems, problem.Problem{RuleID: "document." + rule, FieldPath: path,
-			Message: fmt.Sprintf("%s (line %d)", message, n.Line), Fix: fix})
+		if _, known := r.places[path]; !known {
+			r.places[path] = placeOf(n)
+		}
+		r.problems = append(r.problems, problem.Problem{RuleID: "document." + rule, FieldPath: path, Message: message, Fix: fix})
 	}
 }
 
@@ -213,6 +325,7 @@ func (r *reader) message(n *yaml.Node, m protoreflect.Message, path string) {
 }
 
 func (r *reader) field(n *yaml.Node, m protoreflect.Message, f protoreflect.FieldDescriptor, path string) {
+	r.places[path] = placeOf(n)
 	if !f.IsList() {
 		if f.Message() != nil {
 			r.message(n, m.Mutable(f).Message(), path)
@@ -232,6 +345,7 @@ func (r *reader) field(n *yaml.Node, m protoreflect.Message, f protoreflect.Fiel
 	list := m.Mutable(f).List()
 	for i, item := range n.Content {
 		at := path + "[" + strconv.Itoa(i) + "]"
+		r.places[at] = placeOf(item)
 		if f.Message() != nil {
 			r.message(item, list.AppendMutable().Message(), at)
 		} else if v, ok := r.scalar(item, f, at); ok {

@@ -184,7 +184,7 @@ func TestLintOfFeeSchedulesAndContracts(t *testing.T) {
 	for _, p := range problemsOf(t, err) {
 		rules = append(rules, p.RuleID)
 	}
-	require.Equal(t, []string{"contract.npi.check-digit", "contract.npi.repeated", "contract.plan.repeated", "contract.capitated.fee"}, rules)
+	require.Equal(t, []string{"contract.npi.check-digit", "contract.npi.repeated", "contract.capitated.fee", "contract.plan.repeated"}, rules)
 }
 
 func FuzzRead(f *testing.F) {

@@ -62,6 +62,8 @@ type Directory interface {
 	DependsOn(ownCard string) (subscriber string, dependent bool)
 	// PoliciesOf returns a payer's policies of a group, by id; of all groups when it is empty.
 	PoliciesOf(payerID, groupNumber string) []*policiesv1.Policy
+	// EditTables returns the versions of a payer's tables of claim edits.
+	EditTables(payerID string) []*policiesv1.EditTableVersion
 	// Affected counts the persons, and their families, who are covered under
 	// the plan on any day of a period.
 	Affected(planID string, period Period) (persons, families int)

@@ -1,12 +1,15 @@
 package policies
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
 	"strings"
 
 	policiesv1 "github.com/probity-health/probity/proto/probity/policies/v1"
+	"github.com/probity-health/probity/services/claims/adjudication"
+	"github.com/probity-health/probity/services/codes"
 	"github.com/probity-health/probity/services/problem"
 )
 
@@ -31,8 +34,54 @@ func LintPlan(d *policiesv1.PlanDocument) []problem.Problem {
 	lintCostShare(&f, d.GetInNetwork(), "in_network")
 	lintNetwork(&f, d)
 	lintBenefits(&f, d)
+	lintRules(&f, d)
+	if len(f.problems) == 0 {
+		// The engine has the last word: what it wouldn't take isn't published.
+		if _, err := CompilePlan(d, Ref(d.GetPlanId(), 1)); err != nil {
+			f.add("plan.compile", "", err.Error(), "correct what the message names")
+		}
+	}
 	return f.problems
 }
+
+// lintRules asks the engine about each rule: what it means, which codes it
+// sends, and whether its cost on the largest claim is bounded.
+func lintRules(f *finding, d *policiesv1.PlanDocument) {
+	names := make(map[string]bool, len(d.GetBenefits()))
+	for _, b := range d.GetBenefits() {
+		names[b.GetName()] = true
+	}
+	ids := make(map[string]int, len(d.GetRules()))
+	for i, rule := range d.GetRules() {
+		path := fmt.Sprintf("rules[%d]", i)
+		if j, ok := ids[rule.GetId()]; ok {
+			f.add("plan.rule.repeated", path+".id", fmt.Sprintf("rules[%d] has this id already", j), "give each rule an id of its own: decisions name it")
+		} else {
+			ids[rule.GetId()] = i
+		}
+		for k, name := range rule.GetBenefits() {
+			if !names[name] {
+				f.add("plan.rule.benefit-unknown", fmt.Sprintf("%s.benefits[%d]", path, k), "the plan has no such benefit", "name a benefit of this plan, or none for all")
+			}
+		}
+		_, err := adjudication.CompilePlanRule(ruleSpec(rule))
+		var refused *adjudication.PlanRuleError
+		switch {
+		case err == nil:
+		case errors.As(err, &refused):
+			for _, fault := range refused.Faults {
+				field := ruleFields[fault.Field]
+				f.problems = append(f.problems, problem.Problem{RuleID: "plan.rule." + field, FieldPath: path + "." + field,
+					Message: field + " " + fault.Message, Fix: "see PlanRule in rules.proto and the variables a condition may read", Line: fault.Line, Column: fault.Column})
+			}
+		default:
+			f.add("plan.rule.unchecked", path, "the rule could not be checked", "report this to the operator")
+		}
+	}
+}
+
+// ruleFields are the engine's names of a rule's fields as the document's.
+var ruleFields = map[string]string{"id": "id", "clause": "clause", "when": "when", "benefits": "benefits", "groupCode": "group_code", "carc": "carc", "rarc": "rarc"}
 
 func lintCostShare(f *finding, c *policiesv1.CostShare, path string) {
 	individual, family := c.GetDeductibleIndividualCents(), c.GetDeductibleFamilyCents()
@@ -172,6 +221,11 @@ func lintMatch(f *finding, m *policiesv1.ServiceMatch, path string) {
 		}
 	}
 	lintShapes(f, m.GetPlacesOfService(), path+".places_of_service", placePattern, "not a place of service code", `write two digits, "11"`)
+	for i, place := range m.GetPlacesOfService() {
+		if _, known := codes.PlaceOfService(place); !known && placePattern.MatchString(place) {
+			f.add("plan.match.place-unknown", fmt.Sprintf("%s.places_of_service[%d]", path, i), "CMS has assigned no place of service to this code", "look the code up in CMS's place of service code set")
+		}
+	}
 	lintShapes(f, m.GetRevenueCodes(), path+".revenue_codes", revenuePattern, "not a revenue code or range", `write four digits, "0450" or "0450-0459"`)
 	for i, s := range m.GetRevenueCodes() {
 		if _, ok := parseRange(s); !ok {
@@ -225,6 +279,9 @@ func (r reach) admits(later reach) bool {
 	return len(r.revenue) == 0 || len(later.revenue) > 0 && r.revenue.holdsAll(later.revenue)
 }
 
+// unreachable is about a benefit and those before it.
+const unreachable = "plan.benefit.unreachable"
+
 // lintReach reports benefits every service of which an earlier benefit, or
 // several together, would have taken: they could never apply.
 func lintReach(f *finding, benefits []*policiesv1.Benefit) {
@@ -253,7 +310,7 @@ func lintReach(f *finding, benefits []*policiesv1.Benefit) {
 			}
 		}
 		if all || len(reaches[i].procedures) > 0 && union(earlier).holdsAll(reaches[i].procedures) {
-			f.add("plan.benefit.unreachable", fmt.Sprintf("benefits[%d].match", i),
+			f.add(unreachable, fmt.Sprintf("benefits[%d].match", i),
 				"every service it matches is taken earlier by "+listed(takers), "move it before those, or narrow their match")
 		}
 	}

@@ -154,6 +154,7 @@ func problemProtos(err error, prefix, requestID string) []*problemv1.Problem {
 	for i, p := range e.Problems {
 		out[i] = &problemv1.Problem{
 			RuleId: p.RuleID, FieldPath: p.FieldPath, X12Path: p.X12Path, Code: p.Code, Message: p.Message, Fix: p.Fix,
+			Line: uint32(p.Line), Column: uint32(p.Column),
 			Retryable: e.Retryable(), RequestId: requestID, Kind: string(e.Kind),
 		}
 	}

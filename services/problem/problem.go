@@ -37,6 +37,9 @@ type Problem struct {
 	Code      string // CARC, RARC, 277 or 999 code where one applies
 	Message   string // what is wrong
 	Fix       string // what to do next
+	// Line and Column, from 1, are the place in a document that was sent as
+	// text; 0 where there is none.
+	Line, Column int
 }
 
 // Error is a refusal: a kind and the problems found, in order.

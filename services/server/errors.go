@@ -177,7 +177,7 @@ func ToProto(e *problem.Error, requestID string) []*problemv1.Problem {
 	out := make([]*problemv1.Problem, 0, len(told))
 	for _, p := range told {
 		out = append(out, &problemv1.Problem{
-			RuleId: p.RuleID, FieldPath: p.FieldPath, X12Path: p.X12Path, Code: p.Code,
+			RuleId: p.RuleID, FieldPath: p.FieldPath, X12Path: p.X12Path, Code: p.Code, Line: uint32(p.Line), Column: uint32(p.Column),
 			Message: p.Message, Fix: p.Fix,
 			Kind: string(e.Kind), Retryable: e.Retryable(), RequestId: requestID,
 		})
@@ -235,7 +235,7 @@ func fromProto(list []*problemv1.Problem, code connect.Code) *problem.Error {
 	e := &problem.Error{Kind: kind}
 	for _, p := range list {
 		e.Problems = append(e.Problems, problem.Problem{
-			RuleID: p.GetRuleId(), FieldPath: p.GetFieldPath(), X12Path: p.GetX12Path(),
+			RuleID: p.GetRuleId(), FieldPath: p.GetFieldPath(), X12Path: p.GetX12Path(), Line: int(p.GetLine()), Column: int(p.GetColumn()),
 			Code: p.GetCode(), Message: p.GetMessage(), Fix: p.GetFix(),
 		})
 	}

@@ -34,7 +34,7 @@ func (a *Authorization) covers(procedure string) bool {
 	if len(a.Procedures) == 0 {
 		return true
 	}
-	key, ok := keyOf(procedure)
+	key, ok := rangeKeyOf(procedure)
 	if !ok {
 		return false
 	}

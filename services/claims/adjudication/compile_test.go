@@ -91,7 +91,13 @@ func TestTheIndexFindsTheFirstBenefitThatMatches(t *testing.T) {
 		for i := range rapid.IntRange(1, 8).Draw(t, "benefits") {
 			b := Benefit{Name: "b" + itoa(i)}
 			for range rapid.IntRange(0, 4).Draw(t, "ranges") {
-				from, to := code.Draw(t, "from"), code.Draw(t, "to")
+				from := code.Draw(t, "from")
+				to := strings.Map(func(c rune) rune { // the ends of a range have the same letters
+					if c == 'A' {
+						return c
+					}
+					return rapid.SampledFrom([]rune("0123")).Draw(t, "digit")
+				}, from)
 				if from > to {
 					from, to = to, from
 				}
@@ -133,11 +139,47 @@ func named(ranges []string, code string) bool {
 		if !ranged {
 			to = from
 		}
-		if len(code) == len(from) && from <= code && code <= to {
+		if len(code) == len(from) && letters(code) == letters(from) && from <= code && code <= to {
 			return true
 		}
 	}
 	return len(ranges) == 0
+}
+
+// letters is a code with its digits made alike.
+func letters(code string) string {
+	return strings.Map(func(c rune) rune {
+		if '0' <= c && c <= '9' {
+			return '#'
+		}
+		return c
+	}, code)
+}
+
+// Category II and III codes are written with a letter behind; as text 3008F
+// would lie between two surgical codes.
+func TestARangeHoldsOnlyCodesShapedLikeItsEnds(t *testing.T) {
+	for _, c := range []struct {
+		within, code string
+		want         bool
+	}{
+		{"10004-69990", "27447", true}, {"10004-69990", "3008F", false}, {"10004-69990", "0101T", false},
+		{"0001F-0010F", "0002F", true}, {"0001F-0010F", "0002U", false}, {"J0120-J9999", "J1550", true}, {"J0120-J9999", "K0001", false},
+	} {
+		r, err := parseRange(c.within)
+		if err != nil {
+			t.Fatal(err)
+		}
+		key, _ := rangeKeyOf(c.code)
+		if r.contains(key) != c.want {
+			t.Errorf("%s in %s: %v", c.code, c.within, !c.want)
+		}
+	}
+	for _, bad := range []string{"J0120-K9999", "0001F-99999", "99213-9921", "99215-99202"} {
+		if _, err := parseRange(bad); err == nil {
+			t.Errorf("%s is read", bad)
+		}
+	}
 }
 
 func contains(list []string, s string) bool {

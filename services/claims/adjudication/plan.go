@@ -260,7 +260,7 @@ func newBenefit(b Benefit) benefit {
 // benefitFor returns the first benefit whose match holds, or nil.
 func (p *Plan) benefitFor(procedure, placeOfService, revenueCode string) *benefit {
 	var named []int32
-	if key, ok := keyOf(procedure); ok {
+	if key, ok := rangeKeyOf(procedure); ok {
 		where, exact := slices.BinarySearch(p.starts, key)
 		if !exact {
 			where--
@@ -291,7 +291,7 @@ func (b *benefit) matches(placeOfService, revenueCode string) bool {
 	if len(b.revenue) == 0 {
 		return true
 	}
-	key, ok := keyOf(fullRevenueCode(revenueCode))
+	key, ok := rangeKeyOf(fullRevenueCode(revenueCode))
 	return ok && slices.ContainsFunc(b.revenue, func(r codeRange) bool { return r.contains(key) })
 }
 
@@ -367,8 +367,7 @@ func orWhole(bps int64) int64 {
 	return bps
 }
 
-// codeKey orders codes by length, then by their characters, so that a range
-// holds only codes shaped like its ends.
+// codeKey is a code of one to five characters as a number.
 type codeKey uint64
 
 // keyOf packs a code of one to five characters.
@@ -393,6 +392,38 @@ func (k codeKey) code() string {
 	return string(b[:n])
 }
 
+// rangeKeyOf packs a code so that a range holds only codes shaped like its
+// ends: length, then which characters are letters, then the letters, then the
+// digits. Category II codes (0001F, 3008F) are thus in no range of five digits,
+// though as text they would be.
+func rangeKeyOf(code string) (codeKey, bool) {
+	if len(code) == 0 || len(code) > 5 {
+		return 0, false
+	}
+	var shape, letters, digits codeKey
+	n := 0
+	for i := range len(code) {
+		if c := code[i]; '0' <= c && c <= '9' {
+			digits, n = digits<<8|codeKey(c), n+8
+		} else {
+			letters, shape = letters<<8|codeKey(c), shape|1<<i
+		}
+	}
+	return codeKey(len(code))<<45 | shape<<40 | letters<<n | digits, true
+}
+
+// sameShape tells whether two codes have the same letters at the same places.
+func sameShape(a, b string) bool {
+	for i := range len(a) {
+		digit := '0' <= a[i] && a[i] <= '9' && '0' <= b[i] && b[i] <= '9'
+		if !digit && a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// codeRange is an inclusive range of rangeKeyOf.
 type codeRange struct{ low, high codeKey }
 
 func (r codeRange) contains(k codeKey) bool { return r.low <= k && k <= r.high }
@@ -403,13 +434,15 @@ func parseRange(s string) (codeRange, error) {
 	if !ranged {
 		to = from
 	}
-	low, okLow := keyOf(from)
-	high, okHigh := keyOf(to)
+	low, okLow := rangeKeyOf(from)
+	high, okHigh := rangeKeyOf(to)
 	switch {
 	case !okLow || !okHigh:
 		return codeRange{}, fmt.Errorf("%q is not a code or a range of codes", s)
 	case len(from) != len(to):
 		return codeRange{}, fmt.Errorf("range %q has ends of different length", s)
+	case !sameShape(from, to):
+		return codeRange{}, fmt.Errorf("range %q has ends of different letters", s)
 	case low > high:
 		return codeRange{}, fmt.Errorf("range %q runs backwards", s)
 	}

@@ -135,7 +135,7 @@ var rules = [ruleCount]Rule{
 	claimLines:            {"claim.lines", "CO", "16", "MA130", ""},
 	claimTotal:            {"claim.total", "CO", "16", "M54", ""},
 	claimAmount:           {"claim.amount", "CO", "16", "M79", ""},
-	adjustmentReplacement: {"adjustment.replacement", "CO", "16", "N152", "The claim replaces or voids an earlier one; adjust that one by hand."},
+	adjustmentReplacement: {"adjustment.replacement", "CO", "16", "N152", "The claim replaces or voids one that is not decided yet; decide that one first, then approve this one."},
 
 	memberNotOurs:   {"member.not_ours", "CO", "109", "N418", ""},
 	memberNotFound:  {"member.not_found", "PR", "31", "N382", ""},

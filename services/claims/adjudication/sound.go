@@ -39,7 +39,7 @@ func soundClaim(r *run) {
 	}
 	// A replacement or void without its original's reversal would pay twice:
 	// approval alone doesn't make it safe.
-	if c.FrequencyCode == "7" || c.FrequencyCode == "8" {
+	if (c.FrequencyCode == "7" || c.FrequencyCode == "8") && !r.in.OriginalReversed {
 		r.stop(nil, adjustmentReplacement)
 	}
 }

@@ -27,7 +27,9 @@ type Input struct {
 	// Authorizations approved for the numbers that the claim quotes.
 	Authorizations []Authorization
 	// Edits holds the versions of the reference edits that govern the dates of
-	// service; empty is none, and then nothing is denied for them.
+	// service, all tables in one or each in its own; of two that hold the same
+	// table for a day the first is read. Empty is none, and then nothing is
+	// denied for them.
 	Edits []*Edits
 	// Providers is what is known of the claim's providers; empty is no data,
 	// and then nothing is denied for it.
@@ -38,6 +40,10 @@ type Input struct {
 	ProviderDays []ProviderDay
 	// Review is a person's answer to an earlier pend; zero when there is none.
 	Review Review
+	// OriginalReversed: the claim replaces or voids another (FrequencyCode 7,
+	// 8), and that one is reversed together with this decision. Accumulators and
+	// History then no longer hold it.
+	OriginalReversed bool
 	// Versions.Coverage, .Reference and .AccumulatorsRevision pass through; the
 	// engine fills the rest with what it read.
 	Versions Versions

@@ -39,7 +39,8 @@ const (
 	ClaimStatus_CLAIM_STATUS_DENIED ClaimStatus = 4
 	// Refused before adjudication; nothing was decided (277CA A3, A7 …).
 	ClaimStatus_CLAIM_STATUS_REJECTED ClaimStatus = 5
-	// Reversed by a void or replacement.
+	// Reversed by a void or replacement. A void has this status itself once its
+	// original is reversed: it pays nothing and is in no remittance of its own.
 	ClaimStatus_CLAIM_STATUS_REVERSED ClaimStatus = 6
 )
 
@@ -554,6 +555,13 @@ type Versions struct {
 	AccumulatorsRevision int64 `protobuf:"varint,6,opt,name=accumulators_revision,json=accumulatorsRevision,proto3" json:"accumulators_revision,omitempty"`
 	// The calendar day it was received, ISO 8601: timely filing is judged by it.
 	ReceivedDate string `protobuf:"bytes,7,opt,name=received_date,json=receivedDate,proto3" json:"received_date,omitempty"`
+	// Set where the claim was decided again: of the accumulators at
+	// accumulators_revision it read only what stood of claims that the family
+	// posted for first before this revision of the accumulators' stream.
+	AccumulatorsBefore *int64 `protobuf:"varint,40,opt,name=accumulators_before,json=accumulatorsBefore,proto3,oneof" json:"accumulators_before,omitempty"`
+	// Set where a replacement or void (CLM05-3 = 7, 8) found its original
+	// decided and took it back: the original's claim id.
+	OriginalClaimId string `protobuf:"bytes,41,opt,name=original_claim_id,json=originalClaimId,proto3" json:"original_claim_id,omitempty"`
 	// Reference edits, "edits_2026q1@1"; empty when none governs the dates of service.
 	Edits string `protobuf:"bytes,8,opt,name=edits,proto3" json:"edits,omitempty"`
 	// How much of the policies log it had seen, the next index of every shard
@@ -639,6 +647,20 @@ func (x *Versions) GetAccumulatorsRevision() int64 {
 func (x *Versions) GetReceivedDate() string {
 	if x != nil {
 		return x.ReceivedDate
+	}
+	return ""
+}
+
+func (x *Versions) GetAccumulatorsBefore() int64 {
+	if x != nil && x.AccumulatorsBefore != nil {
+		return *x.AccumulatorsBefore
+	}
+	return 0
+}
+
+func (x *Versions) GetOriginalClaimId() string {
+	if x != nil {
+		return x.OriginalClaimId
 	}
 	return ""
 }
@@ -803,7 +825,7 @@ const file_probity_claims_v1_decision_proto_rawDesc = "" +
 	"\n" +
 	"FactsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9f\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x99\x03\n" +
 	"\bVersions\x12\x16\n" +
 	"\x06engine\x18\x01 \x01(\tR\x06engine\x12\x12\n" +
 	"\x04plan\x18\x02 \x01(\tR\x04plan\x12\x1a\n" +
@@ -811,9 +833,12 @@ const file_probity_claims_v1_decision_proto_rawDesc = "" +
 	"\ffee_schedule\x18\x04 \x01(\tR\vfeeSchedule\x12\x1a\n" +
 	"\bcoverage\x18\x05 \x01(\tR\bcoverage\x123\n" +
 	"\x15accumulators_revision\x18\x06 \x01(\x03R\x14accumulatorsRevision\x12#\n" +
-	"\rreceived_date\x18\a \x01(\tR\freceivedDate\x12\x14\n" +
+	"\rreceived_date\x18\a \x01(\tR\freceivedDate\x124\n" +
+	"\x13accumulators_before\x18( \x01(\x03H\x00R\x12accumulatorsBefore\x88\x01\x01\x12*\n" +
+	"\x11original_claim_id\x18) \x01(\tR\x0foriginalClaimId\x12\x14\n" +
 	"\x05edits\x18\b \x01(\tR\x05edits\x12\x1c\n" +
-	"\treference\x18\x0f \x01(\tR\treference\"\xa7\x01\n" +
+	"\treference\x18\x0f \x01(\tR\treferenceB\x16\n" +
+	"\x14_accumulators_before\"\xa7\x01\n" +
 	"\x12AccumulatorPosting\x12\x14\n" +
 	"\x05scope\x18\x01 \x01(\tR\x05scope\x12\x18\n" +
 	"\asubject\x18\x02 \x01(\tR\asubject\x12\x12\n" +
@@ -876,6 +901,7 @@ func file_probity_claims_v1_decision_proto_init() {
 	if File_probity_claims_v1_decision_proto != nil {
 		return
 	}
+	file_probity_claims_v1_decision_proto_msgTypes[4].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

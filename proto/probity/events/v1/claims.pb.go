@@ -251,16 +251,20 @@ type ClaimDecided struct {
 	DuplicateOf string `protobuf:"bytes,12,opt,name=duplicate_of,json=duplicateOf,proto3" json:"duplicate_of,omitempty"`
 	// Why it waits; rule ids and codes, no health data.
 	PendReasons []*v11.PendReason `protobuf:"bytes,13,rep,name=pend_reasons,json=pendReasons,proto3" json:"pend_reasons,omitempty"`
-	// Deadline of the prompt-pay clock, ISO 8601 date, set when pended.
+	// Last day on which the prompt-pay law lets it be paid or answered, ISO 8601 date.
 	PromptPayDueDate string `protobuf:"bytes,14,opt,name=prompt_pay_due_date,json=promptPayDueDate,proto3" json:"prompt_pay_due_date,omitempty"`
 	// Payer id, as in ClaimReceived: a follower needs no join.
 	PayerId string `protobuf:"bytes,15,opt,name=payer_id,json=payerId,proto3" json:"payer_id,omitempty"`
 	// Submitting organisation, as in ClaimReceived.
 	SubmitterOrg string `protobuf:"bytes,16,opt,name=submitter_org,json=submitterOrg,proto3" json:"submitter_org,omitempty"`
 	// When the payer received the claim, as in ClaimReceived.
-	ReceivedTime  *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=received_time,json=receivedTime,proto3" json:"received_time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	ReceivedTime *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=received_time,json=receivedTime,proto3" json:"received_time,omitempty"`
+	// Subscriber's opaque subject id, as in ClaimReceived.
+	Subscriber string `protobuf:"bytes,40,opt,name=subscriber,proto3" json:"subscriber,omitempty"`
+	// State of the billing provider's address, whose prompt-pay law governs.
+	PromptPayState string `protobuf:"bytes,41,opt,name=prompt_pay_state,json=promptPayState,proto3" json:"prompt_pay_state,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ClaimDecided) Reset() {
@@ -412,6 +416,20 @@ func (x *ClaimDecided) GetReceivedTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ClaimDecided) GetSubscriber() string {
+	if x != nil {
+		return x.Subscriber
+	}
+	return ""
+}
+
+func (x *ClaimDecided) GetPromptPayState() string {
+	if x != nil {
+		return x.PromptPayState
+	}
+	return ""
+}
+
 // A reviewer resolved a pended claim. Stream claim-<claim id>; always
 // followed by a ClaimDecided in the same commit.
 type ClaimReviewed struct {
@@ -495,15 +513,28 @@ func (x *ClaimReviewed) GetReviewedTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// A claim was put into a remittance. Stream claim-<claim id>; at most once a decision.
+// A remittance tells what stands of a claim. Stream claim-<claim id>; each
+// decision is told at most once, and so is the reversal of one that was told.
 type ClaimRemitted struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Claim id.
 	ClaimId string `protobuf:"bytes,1,opt,name=claim_id,json=claimId,proto3" json:"claim_id,omitempty"`
 	// Remittance.
 	RemittanceId string `protobuf:"bytes,2,opt,name=remittance_id,json=remittanceId,proto3" json:"remittance_id,omitempty"`
-	// Paid, US cents.
-	PaidCents     int64 `protobuf:"varint,3,opt,name=paid_cents,json=paidCents,proto3" json:"paid_cents,omitempty"`
+	// What the claim adds to the payment, US cents: paid by what stands now less
+	// what the reversed decision had paid. Without interest.
+	PaidCents int64 `protobuf:"varint,3,opt,name=paid_cents,json=paidCents,proto3" json:"paid_cents,omitempty"`
+	// Revision of the decision whose reversal is told (CLP02 = 22); 0 for none.
+	ReversedRevision uint64 `protobuf:"varint,40,opt,name=reversed_revision,json=reversedRevision,proto3" json:"reversed_revision,omitempty"`
+	// Revision of the decision that is told; 0 where only a reversal is.
+	DecisionRevision uint64 `protobuf:"varint,41,opt,name=decision_revision,json=decisionRevision,proto3" json:"decision_revision,omitempty"`
+	// Interest for late payment that goes with it, US cents; negative where
+	// interest paid with the reversed decision is taken back.
+	InterestCents int64 `protobuf:"varint,42,opt,name=interest_cents,json=interestCents,proto3" json:"interest_cents,omitempty"`
+	// Payer id, as in ClaimReceived.
+	PayerId string `protobuf:"bytes,43,opt,name=payer_id,json=payerId,proto3" json:"payer_id,omitempty"`
+	// Submitting organisation, as in ClaimReceived.
+	SubmitterOrg  string `protobuf:"bytes,44,opt,name=submitter_org,json=submitterOrg,proto3" json:"submitter_org,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -559,6 +590,41 @@ func (x *ClaimRemitted) GetPaidCents() int64 {
 	return 0
 }
 
+func (x *ClaimRemitted) GetReversedRevision() uint64 {
+	if x != nil {
+		return x.ReversedRevision
+	}
+	return 0
+}
+
+func (x *ClaimRemitted) GetDecisionRevision() uint64 {
+	if x != nil {
+		return x.DecisionRevision
+	}
+	return 0
+}
+
+func (x *ClaimRemitted) GetInterestCents() int64 {
+	if x != nil {
+		return x.InterestCents
+	}
+	return 0
+}
+
+func (x *ClaimRemitted) GetPayerId() string {
+	if x != nil {
+		return x.PayerId
+	}
+	return ""
+}
+
+func (x *ClaimRemitted) GetSubmitterOrg() string {
+	if x != nil {
+		return x.SubmitterOrg
+	}
+	return ""
+}
+
 // Accumulators moved. Stream accumulators-<subscriber>, in the decision's
 // commit: history for duplicates and limits lives beside the sums.
 type AccumulatorsPosted struct {
@@ -570,7 +636,16 @@ type AccumulatorsPosted struct {
 	// Sealed probity.events.v1.ServiceHistory, field "history".
 	History *v1.Sealed `protobuf:"bytes,3,opt,name=history,proto3" json:"history,omitempty"`
 	// Patient's opaque subject id.
-	Subject       string `protobuf:"bytes,4,opt,name=subject,proto3" json:"subject,omitempty"`
+	Subject string `protobuf:"bytes,4,opt,name=subject,proto3" json:"subject,omitempty"`
+	// True where this takes back what the claim had posted: every amount is the
+	// negative of what stood, and the claim's lines leave the history. The claim
+	// keeps its place in the family's order, which is the revision of its first
+	// posting; a later posting of it stands at that place again.
+	Reversal bool `protobuf:"varint,40,opt,name=reversal,proto3" json:"reversal,omitempty"`
+	// Not empty: an adjustment moved the accumulators under the claims of the
+	// family from this claim's place on, and not all of them are decided again
+	// yet. Whoever next decides for the family completes that first.
+	UnsettledFrom string `protobuf:"bytes,41,opt,name=unsettled_from,json=unsettledFrom,proto3" json:"unsettled_from,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -629,6 +704,20 @@ func (x *AccumulatorsPosted) GetHistory() *v1.Sealed {
 func (x *AccumulatorsPosted) GetSubject() string {
 	if x != nil {
 		return x.Subject
+	}
+	return ""
+}
+
+func (x *AccumulatorsPosted) GetReversal() bool {
+	if x != nil {
+		return x.Reversal
+	}
+	return false
+}
+
+func (x *AccumulatorsPosted) GetUnsettledFrom() string {
+	if x != nil {
+		return x.UnsettledFrom
 	}
 	return ""
 }
@@ -1291,7 +1380,7 @@ const file_probity_events_v1_claims_proto_rawDesc = "" +
 	"\rreceived_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\freceivedTime\x12!\n" +
 	"\fcharge_cents\x18\f \x01(\x03R\vchargeCents\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\r \x01(\tR\trequestIdJ\x04\b\b\x10\tR\vfingerprint\"\xee\x05\n" +
+	"request_id\x18\r \x01(\tR\trequestIdJ\x04\b\b\x10\tR\vfingerprint\"\xb8\x06\n" +
 	"\fClaimDecided\x12\x19\n" +
 	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\x126\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x1e.probity.claims.v1.ClaimStatusR\x06status\x12!\n" +
@@ -1311,7 +1400,11 @@ const file_probity_events_v1_claims_proto_rawDesc = "" +
 	"\x13prompt_pay_due_date\x18\x0e \x01(\tR\x10promptPayDueDate\x12\x19\n" +
 	"\bpayer_id\x18\x0f \x01(\tR\apayerId\x12#\n" +
 	"\rsubmitter_org\x18\x10 \x01(\tR\fsubmitterOrg\x12?\n" +
-	"\rreceived_time\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\freceivedTime\"\xd8\x01\n" +
+	"\rreceived_time\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\freceivedTime\x12\x1e\n" +
+	"\n" +
+	"subscriber\x18( \x01(\tR\n" +
+	"subscriber\x12(\n" +
+	"\x10prompt_pay_state\x18) \x01(\tR\x0epromptPayState\"\xd8\x01\n" +
 	"\rClaimReviewed\x12\x19\n" +
 	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\x12\x1e\n" +
 	"\n" +
@@ -1319,17 +1412,24 @@ const file_probity_events_v1_claims_proto_rawDesc = "" +
 	"resolution\x12\x1a\n" +
 	"\breviewer\x18\x03 \x01(\tR\breviewer\x12/\n" +
 	"\x06reason\x18\x04 \x01(\v2\x17.probity.type.v1.SealedR\x06reason\x12?\n" +
-	"\rreviewed_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\freviewedTime\"n\n" +
+	"\rreviewed_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\freviewedTime\"\xaf\x02\n" +
 	"\rClaimRemitted\x12\x19\n" +
 	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\x12#\n" +
 	"\rremittance_id\x18\x02 \x01(\tR\fremittanceId\x12\x1d\n" +
 	"\n" +
-	"paid_cents\x18\x03 \x01(\x03R\tpaidCents\"\xbf\x01\n" +
+	"paid_cents\x18\x03 \x01(\x03R\tpaidCents\x12+\n" +
+	"\x11reversed_revision\x18( \x01(\x04R\x10reversedRevision\x12+\n" +
+	"\x11decision_revision\x18) \x01(\x04R\x10decisionRevision\x12%\n" +
+	"\x0einterest_cents\x18* \x01(\x03R\rinterestCents\x12\x19\n" +
+	"\bpayer_id\x18+ \x01(\tR\apayerId\x12#\n" +
+	"\rsubmitter_org\x18, \x01(\tR\fsubmitterOrg\"\x82\x02\n" +
 	"\x12AccumulatorsPosted\x12\x19\n" +
 	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\x12A\n" +
 	"\bpostings\x18\x02 \x03(\v2%.probity.claims.v1.AccumulatorPostingR\bpostings\x121\n" +
 	"\ahistory\x18\x03 \x01(\v2\x17.probity.type.v1.SealedR\ahistory\x12\x18\n" +
-	"\asubject\x18\x04 \x01(\tR\asubject\"F\n" +
+	"\asubject\x18\x04 \x01(\tR\asubject\x12\x1a\n" +
+	"\breversal\x18( \x01(\bR\breversal\x12%\n" +
+	"\x0eunsettled_from\x18) \x01(\tR\runsettledFrom\"F\n" +
 	"\x0eServiceHistory\x124\n" +
 	"\x05lines\x18\x01 \x03(\v2\x1e.probity.events.v1.HistoryLineR\x05lines\"\xc3\x03\n" +
 	"\vHistoryLine\x12\x19\n" +

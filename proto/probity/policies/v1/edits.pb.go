@@ -1186,7 +1186,10 @@ const file_probity_policies_v1_edits_proto_rawDesc = "" +
 	"\x17EDIT_TABLE_PTP_HOSPITAL\x10\x02\x12\x1f\n" +
 	"\x1bEDIT_TABLE_MUE_PRACTITIONER\x10\x03\x12\x1b\n" +
 	"\x17EDIT_TABLE_MUE_HOSPITAL\x10\x04\x12\x1b\n" +
-	"\x17EDIT_TABLE_MUE_SUPPLIER\x10\x05BHZFgithub.com/probity-health/probity/proto/probity/policies/v1;policiesv1b\x06proto3"
+	"\x17EDIT_TABLE_MUE_SUPPLIER\x10\x052\xe2\x01\n" +
+	"\fEditsService\x12b\n" +
+	"\vImportEdits\x12'.probity.policies.v1.ImportEditsRequest\x1a(.probity.policies.v1.ImportEditsResponse(\x01\x12n\n" +
+	"\x0eListEditTables\x12*.probity.policies.v1.ListEditTablesRequest\x1a+.probity.policies.v1.ListEditTablesResponse\"\x03\x90\x02\x01BHZFgithub.com/probity-health/probity/proto/probity/policies/v1;policiesv1b\x06proto3"
 
 var (
 	file_probity_policies_v1_edits_proto_rawDescOnce sync.Once
@@ -1229,8 +1232,12 @@ var file_probity_policies_v1_edits_proto_depIdxs = []int32{
 	0,  // 5: probity.policies.v1.EditTableVersion.table:type_name -> probity.policies.v1.EditTable
 	12, // 6: probity.policies.v1.DiffPlansResponse.differences:type_name -> probity.policies.v1.PlanDifference
 	15, // 7: probity.policies.v1.DiffPlansResponse.problems:type_name -> probity.problem.v1.Problem
-	8,  // [8:8] is the sub-list for method output_type
-	8,  // [8:8] is the sub-list for method input_type
+	1,  // 8: probity.policies.v1.EditsService.ImportEdits:input_type -> probity.policies.v1.ImportEditsRequest
+	7,  // 9: probity.policies.v1.EditsService.ListEditTables:input_type -> probity.policies.v1.ListEditTablesRequest
+	3,  // 10: probity.policies.v1.EditsService.ImportEdits:output_type -> probity.policies.v1.ImportEditsResponse
+	8,  // 11: probity.policies.v1.EditsService.ListEditTables:output_type -> probity.policies.v1.ListEditTablesResponse
+	10, // [10:12] is the sub-list for method output_type
+	8,  // [8:10] is the sub-list for method input_type
 	8,  // [8:8] is the sub-list for extension type_name
 	8,  // [8:8] is the sub-list for extension extendee
 	0,  // [0:8] is the sub-list for field type_name
@@ -1253,7 +1260,7 @@ func file_probity_policies_v1_edits_proto_init() {
 			NumEnums:      1,
 			NumMessages:   14,
 			NumExtensions: 0,
-			NumServices:   0,
+			NumServices:   1,
 		},
 		GoTypes:           file_probity_policies_v1_edits_proto_goTypes,
 		DependencyIndexes: file_probity_policies_v1_edits_proto_depIdxs,

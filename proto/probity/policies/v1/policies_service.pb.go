@@ -1528,7 +1528,7 @@ const file_probity_policies_v1_policies_service_proto_rawDesc = "" +
 	"request_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18xR\trequestId\x12U\n" +
 	"\rauthorization\x18\x02 \x01(\v2'.probity.policies.v1.PriorAuthorizationB\x06\xbaH\x03\xc8\x01\x01R\rauthorization\"8\n" +
 	" RecordPriorAuthorizationResponse\x12\x14\n" +
-	"\x05token\x18\x01 \x01(\tR\x05token2\xb0\x0f\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token2\xdc\r\n" +
 	"\x0fPoliciesService\x12c\n" +
 	"\fLintDocument\x12(.probity.policies.v1.LintDocumentRequest\x1a).probity.policies.v1.LintDocumentResponse\x12`\n" +
 	"\vPublishPlan\x12'.probity.policies.v1.PublishPlanRequest\x1a(.probity.policies.v1.PublishPlanResponse\x12Y\n" +
@@ -1544,9 +1544,7 @@ const file_probity_policies_v1_policies_service_proto_rawDesc = "" +
 	"\tDiffPlans\x12%.probity.policies.v1.DiffPlansRequest\x1a&.probity.policies.v1.DiffPlansResponse\"\x03\x90\x02\x01\x12\x81\x01\n" +
 	"\x16ApplyEnrollmentChanges\x122.probity.policies.v1.ApplyEnrollmentChangesRequest\x1a3.probity.policies.v1.ApplyEnrollmentChangesResponse\x12_\n" +
 	"\tGetMember\x12%.probity.policies.v1.GetMemberRequest\x1a&.probity.policies.v1.GetMemberResponse\"\x03\x90\x02\x01\x12t\n" +
-	"\x10GetMemberHistory\x12,.probity.policies.v1.GetMemberHistoryRequest\x1a-.probity.policies.v1.GetMemberHistoryResponse\"\x03\x90\x02\x01\x12b\n" +
-	"\vImportEdits\x12'.probity.policies.v1.ImportEditsRequest\x1a(.probity.policies.v1.ImportEditsResponse(\x01\x12n\n" +
-	"\x0eListEditTables\x12*.probity.policies.v1.ListEditTablesRequest\x1a+.probity.policies.v1.ListEditTablesResponse\"\x03\x90\x02\x01\x12{\n" +
+	"\x10GetMemberHistory\x12,.probity.policies.v1.GetMemberHistoryRequest\x1a-.probity.policies.v1.GetMemberHistoryResponse\"\x03\x90\x02\x01\x12{\n" +
 	"\x14RecordProviderStatus\x120.probity.policies.v1.RecordProviderStatusRequest\x1a1.probity.policies.v1.RecordProviderStatusResponseBHZFgithub.com/probity-health/probity/proto/probity/policies/v1;policiesv1b\x06proto3"
 
 var (
@@ -1598,16 +1596,12 @@ var file_probity_policies_v1_policies_service_proto_goTypes = []any{
 	(*ApplyEnrollmentChangesRequest)(nil),    // 32: probity.policies.v1.ApplyEnrollmentChangesRequest
 	(*GetMemberRequest)(nil),                 // 33: probity.policies.v1.GetMemberRequest
 	(*GetMemberHistoryRequest)(nil),          // 34: probity.policies.v1.GetMemberHistoryRequest
-	(*ImportEditsRequest)(nil),               // 35: probity.policies.v1.ImportEditsRequest
-	(*ListEditTablesRequest)(nil),            // 36: probity.policies.v1.ListEditTablesRequest
-	(*RecordProviderStatusRequest)(nil),      // 37: probity.policies.v1.RecordProviderStatusRequest
-	(*DiffPlansResponse)(nil),                // 38: probity.policies.v1.DiffPlansResponse
-	(*ApplyEnrollmentChangesResponse)(nil),   // 39: probity.policies.v1.ApplyEnrollmentChangesResponse
-	(*GetMemberResponse)(nil),                // 40: probity.policies.v1.GetMemberResponse
-	(*GetMemberHistoryResponse)(nil),         // 41: probity.policies.v1.GetMemberHistoryResponse
-	(*ImportEditsResponse)(nil),              // 42: probity.policies.v1.ImportEditsResponse
-	(*ListEditTablesResponse)(nil),           // 43: probity.policies.v1.ListEditTablesResponse
-	(*RecordProviderStatusResponse)(nil),     // 44: probity.policies.v1.RecordProviderStatusResponse
+	(*RecordProviderStatusRequest)(nil),      // 35: probity.policies.v1.RecordProviderStatusRequest
+	(*DiffPlansResponse)(nil),                // 36: probity.policies.v1.DiffPlansResponse
+	(*ApplyEnrollmentChangesResponse)(nil),   // 37: probity.policies.v1.ApplyEnrollmentChangesResponse
+	(*GetMemberResponse)(nil),                // 38: probity.policies.v1.GetMemberResponse
+	(*GetMemberHistoryResponse)(nil),         // 39: probity.policies.v1.GetMemberHistoryResponse
+	(*RecordProviderStatusResponse)(nil),     // 40: probity.policies.v1.RecordProviderStatusResponse
 }
 var file_probity_policies_v1_policies_service_proto_depIdxs = []int32{
 	23, // 0: probity.policies.v1.LintDocumentResponse.problems:type_name -> probity.problem.v1.Problem
@@ -1637,29 +1631,25 @@ var file_probity_policies_v1_policies_service_proto_depIdxs = []int32{
 	32, // 24: probity.policies.v1.PoliciesService.ApplyEnrollmentChanges:input_type -> probity.policies.v1.ApplyEnrollmentChangesRequest
 	33, // 25: probity.policies.v1.PoliciesService.GetMember:input_type -> probity.policies.v1.GetMemberRequest
 	34, // 26: probity.policies.v1.PoliciesService.GetMemberHistory:input_type -> probity.policies.v1.GetMemberHistoryRequest
-	35, // 27: probity.policies.v1.PoliciesService.ImportEdits:input_type -> probity.policies.v1.ImportEditsRequest
-	36, // 28: probity.policies.v1.PoliciesService.ListEditTables:input_type -> probity.policies.v1.ListEditTablesRequest
-	37, // 29: probity.policies.v1.PoliciesService.RecordProviderStatus:input_type -> probity.policies.v1.RecordProviderStatusRequest
-	1,  // 30: probity.policies.v1.PoliciesService.LintDocument:output_type -> probity.policies.v1.LintDocumentResponse
-	3,  // 31: probity.policies.v1.PoliciesService.PublishPlan:output_type -> probity.policies.v1.PublishPlanResponse
-	5,  // 32: probity.policies.v1.PoliciesService.GetPlan:output_type -> probity.policies.v1.GetPlanResponse
-	7,  // 33: probity.policies.v1.PoliciesService.ListPlans:output_type -> probity.policies.v1.ListPlansResponse
-	9,  // 34: probity.policies.v1.PoliciesService.PublishFeeSchedule:output_type -> probity.policies.v1.PublishFeeScheduleResponse
-	11, // 35: probity.policies.v1.PoliciesService.PublishContract:output_type -> probity.policies.v1.PublishContractResponse
-	13, // 36: probity.policies.v1.PoliciesService.CreatePolicy:output_type -> probity.policies.v1.CreatePolicyResponse
-	15, // 37: probity.policies.v1.PoliciesService.EnrollMembers:output_type -> probity.policies.v1.EnrollMembersResponse
-	18, // 38: probity.policies.v1.PoliciesService.TerminateMember:output_type -> probity.policies.v1.TerminateMemberResponse
-	20, // 39: probity.policies.v1.PoliciesService.LookupMember:output_type -> probity.policies.v1.LookupMemberResponse
-	22, // 40: probity.policies.v1.PoliciesService.RecordPriorAuthorization:output_type -> probity.policies.v1.RecordPriorAuthorizationResponse
-	38, // 41: probity.policies.v1.PoliciesService.DiffPlans:output_type -> probity.policies.v1.DiffPlansResponse
-	39, // 42: probity.policies.v1.PoliciesService.ApplyEnrollmentChanges:output_type -> probity.policies.v1.ApplyEnrollmentChangesResponse
-	40, // 43: probity.policies.v1.PoliciesService.GetMember:output_type -> probity.policies.v1.GetMemberResponse
-	41, // 44: probity.policies.v1.PoliciesService.GetMemberHistory:output_type -> probity.policies.v1.GetMemberHistoryResponse
-	42, // 45: probity.policies.v1.PoliciesService.ImportEdits:output_type -> probity.policies.v1.ImportEditsResponse
-	43, // 46: probity.policies.v1.PoliciesService.ListEditTables:output_type -> probity.policies.v1.ListEditTablesResponse
-	44, // 47: probity.policies.v1.PoliciesService.RecordProviderStatus:output_type -> probity.policies.v1.RecordProviderStatusResponse
-	30, // [30:48] is the sub-list for method output_type
-	12, // [12:30] is the sub-list for method input_type
+	35, // 27: probity.policies.v1.PoliciesService.RecordProviderStatus:input_type -> probity.policies.v1.RecordProviderStatusRequest
+	1,  // 28: probity.policies.v1.PoliciesService.LintDocument:output_type -> probity.policies.v1.LintDocumentResponse
+	3,  // 29: probity.policies.v1.PoliciesService.PublishPlan:output_type -> probity.policies.v1.PublishPlanResponse
+	5,  // 30: probity.policies.v1.PoliciesService.GetPlan:output_type -> probity.policies.v1.GetPlanResponse
+	7,  // 31: probity.policies.v1.PoliciesService.ListPlans:output_type -> probity.policies.v1.ListPlansResponse
+	9,  // 32: probity.policies.v1.PoliciesService.PublishFeeSchedule:output_type -> probity.policies.v1.PublishFeeScheduleResponse
+	11, // 33: probity.policies.v1.PoliciesService.PublishContract:output_type -> probity.policies.v1.PublishContractResponse
+	13, // 34: probity.policies.v1.PoliciesService.CreatePolicy:output_type -> probity.policies.v1.CreatePolicyResponse
+	15, // 35: probity.policies.v1.PoliciesService.EnrollMembers:output_type -> probity.policies.v1.EnrollMembersResponse
+	18, // 36: probity.policies.v1.PoliciesService.TerminateMember:output_type -> probity.policies.v1.TerminateMemberResponse
+	20, // 37: probity.policies.v1.PoliciesService.LookupMember:output_type -> probity.policies.v1.LookupMemberResponse
+	22, // 38: probity.policies.v1.PoliciesService.RecordPriorAuthorization:output_type -> probity.policies.v1.RecordPriorAuthorizationResponse
+	36, // 39: probity.policies.v1.PoliciesService.DiffPlans:output_type -> probity.policies.v1.DiffPlansResponse
+	37, // 40: probity.policies.v1.PoliciesService.ApplyEnrollmentChanges:output_type -> probity.policies.v1.ApplyEnrollmentChangesResponse
+	38, // 41: probity.policies.v1.PoliciesService.GetMember:output_type -> probity.policies.v1.GetMemberResponse
+	39, // 42: probity.policies.v1.PoliciesService.GetMemberHistory:output_type -> probity.policies.v1.GetMemberHistoryResponse
+	40, // 43: probity.policies.v1.PoliciesService.RecordProviderStatus:output_type -> probity.policies.v1.RecordProviderStatusResponse
+	28, // [28:44] is the sub-list for method output_type
+	12, // [12:28] is the sub-list for method input_type
 	12, // [12:12] is the sub-list for extension type_name
 	12, // [12:12] is the sub-list for extension extendee
 	0,  // [0:12] is the sub-list for field type_name

@@ -79,12 +79,6 @@ const (
 	// PoliciesServiceGetMemberHistoryProcedure is the fully-qualified name of the PoliciesService's
 	// GetMemberHistory RPC.
 	PoliciesServiceGetMemberHistoryProcedure = "/probity.policies.v1.PoliciesService/GetMemberHistory"
-	// PoliciesServiceImportEditsProcedure is the fully-qualified name of the PoliciesService's
-	// ImportEdits RPC.
-	PoliciesServiceImportEditsProcedure = "/probity.policies.v1.PoliciesService/ImportEdits"
-	// PoliciesServiceListEditTablesProcedure is the fully-qualified name of the PoliciesService's
-	// ListEditTables RPC.
-	PoliciesServiceListEditTablesProcedure = "/probity.policies.v1.PoliciesService/ListEditTables"
 	// PoliciesServiceRecordProviderStatusProcedure is the fully-qualified name of the PoliciesService's
 	// RecordProviderStatus RPC.
 	PoliciesServiceRecordProviderStatusProcedure = "/probity.policies.v1.PoliciesService/RecordProviderStatus"
@@ -122,10 +116,6 @@ type PoliciesServiceClient interface {
 	GetMember(context.Context, *v1.GetMemberRequest) (*v1.GetMemberResponse, error)
 	// Returns what was recorded of a person's coverage, and when.
 	GetMemberHistory(context.Context, *v1.GetMemberHistoryRequest) (*v1.GetMemberHistoryResponse, error)
-	// Imports a quarter's table of claim edits.
-	ImportEdits(context.Context) (*connect.ClientStreamForClientSimple[v1.ImportEditsRequest, v1.ImportEditsResponse], error)
-	// Lists the tables of claim edits imported.
-	ListEditTables(context.Context, *v1.ListEditTablesRequest) (*v1.ListEditTablesResponse, error)
 	// Records from when a provider is inactive or deceased.
 	RecordProviderStatus(context.Context, *v1.RecordProviderStatusRequest) (*v1.RecordProviderStatusResponse, error)
 }
@@ -236,19 +226,6 @@ func NewPoliciesServiceClient(httpClient connect.HTTPClient, baseURL string, opt
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
-		importEdits: connect.NewClient[v1.ImportEditsRequest, v1.ImportEditsResponse](
-			httpClient,
-			baseURL+PoliciesServiceImportEditsProcedure,
-			connect.WithSchema(policiesServiceMethods.ByName("ImportEdits")),
-			connect.WithClientOptions(opts...),
-		),
-		listEditTables: connect.NewClient[v1.ListEditTablesRequest, v1.ListEditTablesResponse](
-			httpClient,
-			baseURL+PoliciesServiceListEditTablesProcedure,
-			connect.WithSchema(policiesServiceMethods.ByName("ListEditTables")),
-			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
-			connect.WithClientOptions(opts...),
-		),
 		recordProviderStatus: connect.NewClient[v1.RecordProviderStatusRequest, v1.RecordProviderStatusResponse](
 			httpClient,
 			baseURL+PoliciesServiceRecordProviderStatusProcedure,
@@ -275,8 +252,6 @@ type policiesServiceClient struct {
 	applyEnrollmentChanges   *connect.Client[v1.ApplyEnrollmentChangesRequest, v1.ApplyEnrollmentChangesResponse]
 	getMember                *connect.Client[v1.GetMemberRequest, v1.GetMemberResponse]
 	getMemberHistory         *connect.Client[v1.GetMemberHistoryRequest, v1.GetMemberHistoryResponse]
-	importEdits              *connect.Client[v1.ImportEditsRequest, v1.ImportEditsResponse]
-	listEditTables           *connect.Client[v1.ListEditTablesRequest, v1.ListEditTablesResponse]
 	recordProviderStatus     *connect.Client[v1.RecordProviderStatusRequest, v1.RecordProviderStatusResponse]
 }
 
@@ -415,20 +390,6 @@ func (c *policiesServiceClient) GetMemberHistory(ctx context.Context, req *v1.Ge
 	return nil, err
 }
 
-// ImportEdits calls probity.policies.v1.PoliciesService.ImportEdits.
-func (c *policiesServiceClient) ImportEdits(ctx context.Context) (*connect.ClientStreamForClientSimple[v1.ImportEditsRequest, v1.ImportEditsResponse], error) {
-	return c.importEdits.CallClientStreamSimple(ctx)
-}
-
-// ListEditTables calls probity.policies.v1.PoliciesService.ListEditTables.
-func (c *policiesServiceClient) ListEditTables(ctx context.Context, req *v1.ListEditTablesRequest) (*v1.ListEditTablesResponse, error) {
-	response, err := c.listEditTables.CallUnary(ctx, connect.NewRequest(req))
-	if response != nil {
-		return response.Msg, err
-	}
-	return nil, err
-}
-
 // RecordProviderStatus calls probity.policies.v1.PoliciesService.RecordProviderStatus.
 func (c *policiesServiceClient) RecordProviderStatus(ctx context.Context, req *v1.RecordProviderStatusRequest) (*v1.RecordProviderStatusResponse, error) {
 	response, err := c.recordProviderStatus.CallUnary(ctx, connect.NewRequest(req))
@@ -470,10 +431,6 @@ type PoliciesServiceHandler interface {
 	GetMember(context.Context, *v1.GetMemberRequest) (*v1.GetMemberResponse, error)
 	// Returns what was recorded of a person's coverage, and when.
 	GetMemberHistory(context.Context, *v1.GetMemberHistoryRequest) (*v1.GetMemberHistoryResponse, error)
-	// Imports a quarter's table of claim edits.
-	ImportEdits(context.Context, *connect.ClientStream[v1.ImportEditsRequest]) (*v1.ImportEditsResponse, error)
-	// Lists the tables of claim edits imported.
-	ListEditTables(context.Context, *v1.ListEditTablesRequest) (*v1.ListEditTablesResponse, error)
 	// Records from when a provider is inactive or deceased.
 	RecordProviderStatus(context.Context, *v1.RecordProviderStatusRequest) (*v1.RecordProviderStatusResponse, error)
 }
@@ -580,19 +537,6 @@ func NewPoliciesServiceHandler(svc PoliciesServiceHandler, opts ...connect.Handl
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
-	policiesServiceImportEditsHandler := connect.NewClientStreamHandlerSimple(
-		PoliciesServiceImportEditsProcedure,
-		svc.ImportEdits,
-		connect.WithSchema(policiesServiceMethods.ByName("ImportEdits")),
-		connect.WithHandlerOptions(opts...),
-	)
-	policiesServiceListEditTablesHandler := connect.NewUnaryHandlerSimple(
-		PoliciesServiceListEditTablesProcedure,
-		svc.ListEditTables,
-		connect.WithSchema(policiesServiceMethods.ByName("ListEditTables")),
-		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
-		connect.WithHandlerOptions(opts...),
-	)
 	policiesServiceRecordProviderStatusHandler := connect.NewUnaryHandlerSimple(
 		PoliciesServiceRecordProviderStatusProcedure,
 		svc.RecordProviderStatus,
@@ -631,10 +575,6 @@ func NewPoliciesServiceHandler(svc PoliciesServiceHandler, opts ...connect.Handl
 			policiesServiceGetMemberHandler.ServeHTTP(w, r)
 		case PoliciesServiceGetMemberHistoryProcedure:
 			policiesServiceGetMemberHistoryHandler.ServeHTTP(w, r)
-		case PoliciesServiceImportEditsProcedure:
-			policiesServiceImportEditsHandler.ServeHTTP(w, r)
-		case PoliciesServiceListEditTablesProcedure:
-			policiesServiceListEditTablesHandler.ServeHTTP(w, r)
 		case PoliciesServiceRecordProviderStatusProcedure:
 			policiesServiceRecordProviderStatusHandler.ServeHTTP(w, r)
 		default:
@@ -704,14 +644,6 @@ func (UnimplementedPoliciesServiceHandler) GetMember(context.Context, *v1.GetMem
 
 func (UnimplementedPoliciesServiceHandler) GetMemberHistory(context.Context, *v1.GetMemberHistoryRequest) (*v1.GetMemberHistoryResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("probity.policies.v1.PoliciesService.GetMemberHistory is not implemented"))
-}
-
-func (UnimplementedPoliciesServiceHandler) ImportEdits(context.Context, *connect.ClientStream[v1.ImportEditsRequest]) (*v1.ImportEditsResponse, error) {
-	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("probity.policies.v1.PoliciesService.ImportEdits is not implemented"))
-}
-
-func (UnimplementedPoliciesServiceHandler) ListEditTables(context.Context, *v1.ListEditTablesRequest) (*v1.ListEditTablesResponse, error) {
-	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("probity.policies.v1.PoliciesService.ListEditTables is not implemented"))
 }
 
 func (UnimplementedPoliciesServiceHandler) RecordProviderStatus(context.Context, *v1.RecordProviderStatusRequest) (*v1.RecordProviderStatusResponse, error) {

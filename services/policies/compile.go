@@ -1,0 +1,92 @@
+package policies
+
+import (
+	policiesv1 "github.com/probity-health/probity/proto/probity/policies/v1"
+	"github.com/probity-health/probity/services/claims/adjudication"
+	"github.com/probity-health/probity/services/money"
+)
+
+// Documents in the engine's terms. Whoever checks a document and whoever
+// decides claims with it compile it here, so that what was published is what
+// the engine takes.
+
+// CompilePlan compiles one version of a plan; ref names it in decisions.
+func CompilePlan(d *policiesv1.PlanDocument, ref string) (*adjudication.Plan, error) {
+	spec := adjudication.PlanSpec{
+		ID:                     d.GetPlanId(),
+		Version:                ref,
+		CoverageYear:           d.GetPlanYear() == "coverage",
+		TimelyFilingDays:       int64(d.GetTimelyFilingDays()),
+		InNetwork:              costShare(d.GetInNetwork()),
+		OutOfNetworkAllowedBps: int64(d.GetOutOfNetworkAllowedBps()),
+		FeeScheduleID:          d.GetFeeScheduleId(),
+		ReferralRequired:       d.GetReferralRequired(),
+		MultipleProcedureBps:   int64(d.GetMultipleProcedureBps()),
+		ReviewAbove:            money.Cents(d.GetReviewAboveCents()),
+		SequestrationBps:       int64(d.GetSequestrationBps()),
+	}
+	if d.GetOutOfNetwork() != nil {
+		out := costShare(d.GetOutOfNetwork())
+		spec.OutOfNetwork = &out
+	}
+	for _, b := range d.GetBenefits() {
+		spec.Benefits = append(spec.Benefits, adjudication.Benefit{
+			Name:               b.GetName(),
+			Procedures:         b.GetMatch().GetProcedures(),
+			PlacesOfService:    b.GetMatch().GetPlacesOfService(),
+			RevenueCodes:       b.GetMatch().GetRevenueCodes(),
+			Covered:            b.GetCovered(),
+			CopayIn:            money.Cents(b.GetCopayInCents()),
+			CopayOut:           money.Cents(b.GetCopayOutCents()),
+			DeductibleWaived:   b.GetDeductibleWaived(),
+			CoinsuranceInBps:   int64(b.GetCoinsuranceInBps()),
+			CoinsuranceOutBps:  int64(b.GetCoinsuranceOutBps()),
+			UseCoinsurance:     b.GetUseCoinsurance(),
+			VisitsPerYear:      int64(b.GetVisitsPerYear()),
+			DollarsPerYear:     money.Cents(b.GetDollarsPerYearCents()),
+			LifetimeDollars:    money.Cents(b.GetLifetimeCents()),
+			PriorAuthorization: b.GetPriorAuthorization(),
+			DocumentRequired:   b.GetDocumentRequired(),
+			DiagnosisPrefixes:  b.GetDiagnosisPrefixes(),
+			Specialist:         b.GetSpecialist(),
+			Review:             b.GetReview(),
+		})
+	}
+	for _, rule := range d.GetRules() {
+		spec.Rules = append(spec.Rules, ruleSpec(rule))
+	}
+	return adjudication.CompilePlan(spec)
+}
+
+func ruleSpec(rule *policiesv1.PlanRule) adjudication.PlanRuleSpec {
+	return adjudication.PlanRuleSpec{
+		ID: rule.GetId(), Clause: rule.GetClause(), When: rule.GetWhen(), Benefits: rule.GetBenefits(), Pend: rule.GetPend(),
+		Group: rule.GetGroupCode(), CARC: rule.GetCarc(), RARC: rule.GetRarc(),
+	}
+}
+
+func costShare(c *policiesv1.CostShare) adjudication.CostShare {
+	return adjudication.CostShare{
+		DeductibleIndividual:  money.Cents(c.GetDeductibleIndividualCents()),
+		DeductibleFamily:      money.Cents(c.GetDeductibleFamilyCents()),
+		AggregateDeductible:   c.GetDeductibleKind() == "aggregate",
+		CoinsuranceBps:        int64(c.GetCoinsuranceBps()),
+		OutOfPocketIndividual: money.Cents(c.GetOutOfPocketIndividualCents()),
+		OutOfPocketFamily:     money.Cents(c.GetOutOfPocketFamilyCents()),
+	}
+}
+
+// CompileFeeSchedule compiles one version of a fee schedule for the days it governs.
+func CompileFeeSchedule(d *policiesv1.FeeSchedule, ref string, governs adjudication.Period) (*adjudication.FeeSchedule, error) {
+	spec := adjudication.FeeScheduleSpec{
+		ID: d.GetFeeScheduleId(), Version: ref, Period: governs,
+		Fees: make([]adjudication.Fee, 0, len(d.GetFees())), DefaultBpsOfCharge: int64(d.GetDefaultBpsOfCharge()),
+	}
+	for _, f := range d.GetFees() {
+		spec.Fees = append(spec.Fees, adjudication.Fee{
+			Procedure: f.GetProcedure(), Modifier: f.GetModifier(), Amount: money.Cents(f.GetAmountCents()), Surgical: f.GetSurgical(), MaxUnits: int64(f.GetMaxUnits()),
+			BaseUnits: int64(f.GetBaseUnits()), TypicalMinutes: int64(f.GetTypicalMinutes()),
+		})
+	}
+	return adjudication.CompileFeeSchedule(spec)
+}

@@ -1,0 +1,105 @@
+package policies
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	policiesv1 "github.com/probity-health/probity/proto/probity/policies/v1"
+)
+
+// Everything wrong with a document is told at once, in the order of its
+// lines, each at its line and column.
+func TestEveryFaultIsToldAtOnceWhereItStands(t *testing.T) {
+	_, err := ParsePlan([]byte(`plan_id: plan_gold
+name: Gold
+payer_id: KEYSTONE
+effective: {start_date: 2026-02-30}
+plan_year: fiscal
+timely_filing_days: 0
+in_network:
+  deductible_individual_cents: 100.50
+  deductible_kind: embedded
+  out_of_pocket_individual_cents: 5
+benefits:
+  - name: office_visit
+    match: {procedures: [99202-99215], places_of_service: ["11", "98"]}
+    covered: true
+    copay_in_cents: 2500
+    coinsurance_in_bps: 1000
+  - name: therapy
+    match: {procedures: [97010-J7799]}
+    covered: true
+    dollars_per_year_cents: 200
+    lifetime_cents: 100
+  - name: therapy
+    covered: true
+    colour: red
+rules:
+  - id: no_such_thing
+    clause: Nothing of the kind.
+    when: line.colour == "red"
+    pend: true
+    group_code: CO
+    carc: "96"
+    rarc: N130
+  - id: endless
+    clause: Pairs of pairs of pairs.
+    when: >
+      claim.procedures.exists(a,
+        claim.procedures.exists(b, claim.procedures.exists(c, a == b && b == c)))
+    group_code: CO
+    carc: "9999"
+    benefits: [dental]
+`))
+	var got []string
+	for _, p := range problemsOf(t, err) {
+		require.NotEmpty(t, p.Message)
+		require.NotEmpty(t, p.Fix)
+		got = append(got, fmt.Sprintf("%d:%d %s %s", p.Line, p.Column, p.RuleID, p.FieldPath))
+	}
+	require.Equal(t, []string{
+		"4:25 date.calendar effective.start_date",
+		"5:12 field.string.in plan_year",
+		"6:21 field.uint32.gte_lte timely_filing_days",
+		"8:32 document.kind in_network.deductible_individual_cents",
+		"12:5 plan.benefit.coinsurance-unused benefits[0].use_coinsurance",
+		"13:67 plan.match.place-unknown benefits[0].match.places_of_service[1]",
+		"16:25 plan.benefit.copay-and-coinsurance benefits[0].coinsurance_in_bps",
+		"18:26 plan.match.range benefits[1].match.procedures[0]",
+		"20:29 plan.benefit.year-over-lifetime benefits[1].dollars_per_year_cents",
+		"24:5 document.unknown-field benefits[2].colour",
+		"28:11 plan.rule.when rules[0].when",
+		"36:0 plan.rule.when rules[1].when",
+		"39:12 plan.rule.carc rules[1].carc",
+		"40:16 plan.rule.benefit-unknown rules[1].benefits[0]",
+	}, got)
+}
+
+// What the lint takes for the codes of a range is what the engine takes.
+func TestLintAndEngineReadRangesAlike(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		code := func(label string) string { return rapid.StringMatching(`[0-3AJ][0-3]{2}[0-3F]`).Draw(t, label) }
+		text := code("from")
+		if rapid.Bool().Draw(t, "ranged") {
+			text += "-" + code("to")
+		}
+		d := sound()
+		d.Benefits = []*policiesv1.Benefit{{Name: "one", Covered: true, Match: &policiesv1.ServiceMatch{Procedures: []string{text}}}, {Name: "rest", Covered: true}}
+		_, engine := CompilePlan(d, "plan_x@1")
+		_, lint := parseRange(text)
+		if (engine == nil) != lint {
+			t.Fatalf("%s: engine %v, lint %v", text, engine, lint)
+		}
+	})
+}
+
+func sound() *policiesv1.PlanDocument {
+	d, err := ParsePlan([]byte(soundPlan))
+	if err != nil {
+		panic(err)
+	}
+	return d
+}
