@@ -45,9 +45,9 @@ func (f Fault) String() string { return f.Part + " " + f.Place + ": " + f.What }
 // Options say what is checked. DataDir is needed.
 type Options struct {
 	DataDir string
-	// Keys are the verifier keys ("vkey") that checkpoints may be signed
-	// with. Without any the signatures are not checked.
-	Keys []string
+	// Verifiers are of the keys that checkpoints may be signed with. Without
+	// any the signatures are not checked.
+	Verifiers []note.Verifier
 	// Topics returns the source of a shard's partition. Nil leaves the topics out.
 	Topics func(log string, shard uint32) replica.Source
 	// Progress is called now and then with what is being checked.
@@ -253,14 +253,6 @@ func (c *checker) checkpoint(signed []byte) (receipt.Checkpoint, bool) {
 		c.fault("checkpoint", "checkpoint", "%v", err)
 		return receipt.Checkpoint{}, false
 	}
-	var verifiers []note.Verifier
-	for _, k := range c.opts.Keys {
-		v, err := note.NewVerifier(k)
-		if err != nil {
-			return bad(fmt.Errorf("verifier key: %w", err))
-		}
-		verifiers = append(verifiers, v)
-	}
 	text, _, ok := bytes.Cut(signed, []byte("\n\n"))
 	if !ok {
 		return bad(errors.New("it is no signed note"))
@@ -269,11 +261,11 @@ func (c *checker) checkpoint(signed []byte) (receipt.Checkpoint, bool) {
 	if err != nil {
 		return bad(err)
 	}
-	if len(verifiers) == 0 {
+	if len(c.opts.Verifiers) == 0 {
 		c.notice("the checkpoint's signatures were not checked: no verifier keys were given")
 		return cp, true
 	}
-	n, err := note.Open(signed, note.VerifierList(verifiers...))
+	n, err := note.Open(signed, note.VerifierList(c.opts.Verifiers...))
 	if err != nil {
 		return bad(err)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/segmentio/kafka-go"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/mod/sumdb/note"
 	"google.golang.org/protobuf/proto"
 
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
@@ -26,7 +27,7 @@ import (
 // lived is a data directory of a node that lived and was stopped.
 type lived struct {
 	dir    string
-	keys   []string
+	keys   []note.Verifier
 	topics func(log string, shard uint32) replica.Source
 }
 
@@ -40,7 +41,9 @@ func live(t *testing.T) lived {
 	number := 0
 	for _, many := range []int{330, 40, 7} {
 		n := w.Open(t, w.Config)
-		l.keys = []string{n.VerifierKey()}
+		key, err := note.NewVerifier(n.VerifierKey())
+		require.NoError(t, err)
+		l.keys = []note.Verifier{key}
 		for range many / 10 {
 			batch := &ledgerv1.AppendBatchRequest{}
 			for range 10 {
@@ -83,7 +86,7 @@ func within(t *testing.T) context.Context {
 
 func (l lived) check(t *testing.T, topics bool) fsck.Report {
 	t.Helper()
-	opts := fsck.Options{DataDir: l.dir, Keys: l.keys}
+	opts := fsck.Options{DataDir: l.dir, Verifiers: l.keys}
 	if topics {
 		opts.Topics = l.topics
 	}
