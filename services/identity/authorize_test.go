@@ -34,7 +34,7 @@ import (
 // resource; "+": also on a resource without organisation or payer (an
 // unfiltered list); "!": on anybody's. Services may do everything.
 //
-//	S submitter  A adjudicator  P plan administrator  U auditor  * anyone signed in
+//	S submitter  A adjudicator  P plan administrator  U auditor  R replica  * anyone signed in
 const matrix = `
 SubmitFile               S
 ValidateFile             S
@@ -88,6 +88,15 @@ Subscribe                U!
 GetReceipt               *!
 GetCheckpoint            *!
 GetLedger                *!
+GetConsistency           *!
+ListEvidence             *!
+SubmitEvidence           *!
+GetLedgerPolicy          *!
+SubmitLedgerPolicy       *!
+ExchangeCosignatures     R!
+GetCommits               R!
+GetRows                  R!
+RepublishShard
 GetSubjectKeys
 DestroySubjectKey
 `
@@ -95,6 +104,7 @@ DestroySubjectKey
 var letters = map[string]identity.Role{
 	"S": identity.RoleSubmitter, "A": identity.RoleAdjudicator,
 	"P": identity.RolePlanAdmin, "U": identity.RoleAuditor,
+	"R": identity.RoleReplica,
 }
 
 func TestTheWholeMatrixOfRolesAndRPCs(t *testing.T) {

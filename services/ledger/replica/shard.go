@@ -57,7 +57,8 @@ type Shard struct {
 
 	mu     sync.RWMutex // guards what follows
 	st     state
-	end    int64 // the topic's end as last seen; -1 before the first fetch
+	states stateTree // over the index rows, as far as st
+	end    int64     // the topic's end as last seen; -1 before the first fetch
 	halted error
 
 	// Only Step touches these.
@@ -115,14 +116,82 @@ func (s *Shard) Head() core.Head {
 	return core.Head{Log: s.cfg.Log, Shard: s.cfg.Shard, Next: s.st.Next, Term: s.st.Term, Owner: s.st.Owner}
 }
 
+// StateRoot returns the root over the index rows of the commits below a size,
+// which must not be below the newest block's.
+func (s *Shard) StateRoot(size uint64) (receipt.Hash, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.states.rootAt(size)
+}
+
+// loadState takes up the compact range of the rows below the newest block's
+// size and reads those since from the stored commits.
+func (s *Shard) loadState(base uint64, nodes [][]byte) error {
+	tree := stateTree{base: base, nodes: nodes}
+	err := s.rows.eachBody(base, s.st.Next, func(_ uint64, value []byte) (bool, error) {
+		row, err := rowOf(value)
+		if err != nil {
+			return false, err
+		}
+		tree.append(row.Leaf())
+		return true, nil
+	})
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.states = tree
+	return nil
+}
+
+// rowOf returns the index row of a stored commit.
+func rowOf(value []byte) (core.Row, error) {
+	c := &ledgerv1.Commit{}
+	if proto.Unmarshal(value, c) != nil {
+		return core.Row{}, errDamaged
+	}
+	return core.RowOf(c, core.Seen{Entry: receipt.Entry(value), Digest: core.Digest(c.Writes)}), nil
+}
+
 // Tree returns the shard's tree. Its size may be past Head's for a moment.
 func (s *Shard) Tree() *tiles.Tree { return s.tree }
 
 // LastRevision implements core.View.
-func (s *Shard) LastRevision(stream string) (int64, error) { return s.rows.LastRevision(stream) }
+func (s *Shard) LastRevision(stream string) (int64, error) {
+	last, err := s.rows.LastRevision(stream)
+	return last, s.sound(err)
+}
 
-// Request implements core.View.
-func (s *Shard) Request(id string) (core.Seen, bool, error) { return s.rows.Request(id) }
+// Request implements core.View. What it finds is answered with a promise, so it
+// is compared with the tree first: the shard halts when its stored bytes are
+// no longer those that were followed.
+func (s *Shard) Request(id string) (core.Seen, bool, error) {
+	seen, ok, err := s.rows.Request(id)
+	if err != nil || !ok {
+		return core.Seen{}, false, s.sound(err)
+	}
+	// A commit being applied is stored a moment before it is in the tree.
+	if seen.Index < s.tree.Size() {
+		leaf, err := s.tree.Leaf(seen.Index)
+		if err != nil {
+			return core.Seen{}, false, err
+		}
+		if leaf != receipt.LeafHash(seen.Entry) {
+			return core.Seen{}, false, s.sound(fmt.Errorf("%w: index %d", errDamaged, seen.Index))
+		}
+	}
+	return seen, true, nil
+}
+
+// sound halts the shard when err says that its store is damaged: to try again
+// would find the same.
+func (s *Shard) sound(err error) error {
+	if errors.Is(err, errDamaged) && s.Halted() == nil {
+		return s.halt("ledger.store.damaged", "a stored commit is not the one followed before", err)
+	}
+	return err
+}
 
 // Halted returns why the shard stopped following, nil while it follows.
 func (s *Shard) Halted() error {
@@ -247,6 +316,8 @@ func (s *Shard) Step(ctx context.Context, now time.Time) error {
 		return s.Halted()
 	case errors.As(err, &v):
 		return s.halt(v.Rule, v.What, nil)
+	case errors.Is(err, errDamaged):
+		return s.sound(err)
 	case errors.Is(err, ErrOutOfRange) && ctx.Err() == nil:
 		if s.lostFrom.IsZero() {
 			s.lostFrom = now
@@ -318,6 +389,7 @@ func (s *Shard) apply(got Fetched) error {
 	batch := s.cfg.Store.db.NewBatch()
 	defer batch.Close()
 	var entries [][]byte
+	var leaves []receipt.Hash // of the index rows
 	var broken error
 	for _, rec := range got.Records {
 		if rec.Offset != st.Offset {
@@ -336,6 +408,8 @@ func (s *Shard) apply(got Fetched) error {
 				return err
 			}
 			entries = append(entries, j.Seen.Entry)
+			row := core.RowOf(j.Commit, j.Seen)
+			leaves = append(leaves, row.Leaf())
 		case core.Raised:
 			s.cfg.Logger.Info("term raised", "term", j.Head.Term, "index", head.Next)
 		case core.Void:
@@ -357,6 +431,9 @@ func (s *Shard) apply(got Fetched) error {
 	}
 	s.mu.Lock()
 	s.st, s.end = st, got.End
+	for _, l := range leaves {
+		s.states.append(l)
+	}
 	s.mu.Unlock()
 	s.broadcast()
 	if broken != nil {

@@ -64,6 +64,8 @@ func storeOptions(disk tiles.Disk, log *slog.Logger) *pebble.Options {
 		Cache:        pebble.NewCache(64 << 20),
 		MemTableSize: 32 << 20,
 		Logger:       quietLogger{log},
+		// A compaction changes files at a moment of its own choosing.
+		DisableAutomaticCompactions: disk.Serial,
 	}
 	for i := range opts.Levels {
 		// Most lookups ask for a stream or request id that doesn't exist yet.
