@@ -33,7 +33,7 @@ node rebuild it.`,
 				if err := assembly.ReadConfig(config, &node); err != nil {
 					return usageError{err}
 				}
-				opts.DataDir = node.DataDir
+				opts.DataDir, opts.SignedDir = node.DataDir, node.SignedDir
 				if !offline {
 					topics, hangUp, err := node.Topics()
 					if err != nil {
@@ -44,17 +44,17 @@ node rebuild it.`,
 				}
 			}
 			if len(args) == 1 {
-				opts.DataDir = args[0]
+				opts.DataDir, opts.SignedDir = args[0], ""
 			}
 			if opts.DataDir == "" {
 				return usagef("which directory? name it, or the node's configuration with --config")
 			}
 			if policyFile != "" {
-				policy, err := readTrust(policyFile)
+				policy, err := readPolicy(policyFile)
 				if err != nil {
 					return err
 				}
-				opts.Verifiers = policy.Verifiers
+				opts.Policy = policy
 			}
 			opts.Progress = a.every(2*time.Second, "fsck: ")
 			report, err := fsck.Check(cmd.Context(), opts)
@@ -65,7 +65,7 @@ node rebuild it.`,
 		},
 	}
 	cmd.Flags().StringVar(&config, "config", "", "the node's configuration (YAML): its data directory and its topics")
-	cmd.Flags().StringVar(&policyFile, "policy", "", "JSON file with origin, quorum and keys, to check signatures with")
+	cmd.Flags().StringVar(&policyFile, "policy", "", "policy file: whose signatures to believe; without it the stored policy is believed")
 	cmd.Flags().BoolVar(&offline, "offline", false, "leave the topics out, though --config names brokers")
 	return cmd
 }

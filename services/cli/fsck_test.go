@@ -43,8 +43,10 @@ func TestFsck(t *testing.T) {
 	require.NoError(t, err)
 
 	dir := t.TempDir()
-	policy, config := filepath.Join(dir, "keys.json"), filepath.Join(dir, "ledger.yaml")
-	require.NoError(t, os.WriteFile(policy, fmt.Appendf(nil, `{"origin": %q, "quorum": 1, "keys": [%q]}`, w.Origin(), n.VerifierKey()), 0o600))
+	policy, config := filepath.Join(dir, "policy.txt"), filepath.Join(dir, "ledger.yaml")
+	terms, err := n.Handler().GetCheckpoint(t.Context(), &ledgerv1.GetCheckpointRequest{})
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(policy, terms.Policy, 0o600))
 	require.NoError(t, os.WriteFile(config, fmt.Appendf(nil, "dataDir: %s\ntopicPrefix: test\nkafka: {brokers: [%q]}\n", w.Config.DataDir, w.Config.Brokers[0]), 0o600))
 	args := []string{"fsck", "--config", config, "--policy", policy}
 
@@ -57,7 +59,7 @@ func TestFsck(t *testing.T) {
 	require.Equal(t, cli.ExitOK, code, errs)
 	require.Regexp(t, `^sound: \d+ commits, \d+ blocks, \d+ records of topics checked\n$`, out)
 
-	signed := filepath.Join(w.Config.DataDir, "last-signed")
+	signed := filepath.Join(w.Config.DataDir+"-signed", "last-signed")
 	raw, err := os.ReadFile(signed)
 	require.NoError(t, err)
 	raw[len(raw)-5] ^= 1

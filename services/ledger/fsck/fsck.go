@@ -9,7 +9,6 @@ package fsck
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,10 +16,9 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/mod/sumdb/note"
 
 	"github.com/probity-health/probity/services/ledger/receipt"
 	"github.com/probity-health/probity/services/ledger/replica"
@@ -45,9 +43,10 @@ func (f Fault) String() string { return f.Part + " " + f.Place + ": " + f.What }
 // Options say what is checked. DataDir is needed.
 type Options struct {
 	DataDir string
-	// Verifiers are of the keys that checkpoints may be signed with. Without
-	// any the signatures are not checked.
-	Verifiers []note.Verifier
+	// SignedDir holds the memory of what was signed; empty is DataDir with "-signed".
+	SignedDir string
+	// Policy is whom to believe. Without one the stored policy is believed.
+	Policy receipt.Policy
 	// Topics returns the source of a shard's partition. Nil leaves the topics out.
 	Topics func(log string, shard uint32) replica.Source
 	// Progress is called now and then with what is being checked.
@@ -76,12 +75,14 @@ type checker struct {
 	stored *replica.Stored
 	told   time.Time
 
-	blocks  *tree // of blocks
-	cursor  replica.Row
-	texts   map[uint64][]byte // blocks' texts by height
-	last    *receipt.Block
-	shards  map[shardID]*shard
-	current *shard
+	blocks   *tree // of blocks
+	cursor   replica.Row
+	policy   receipt.Policy // as stored
+	final    []byte         // checkpoint
+	evidence [][]byte
+	last     *receipt.Block
+	shards   map[shardID]*shard
+	current  *shard
 }
 
 type shardID struct {
@@ -94,7 +95,10 @@ func (id shardID) String() string { return fmt.Sprintf("%s/%d", id.log, id.shard
 // Check checks a data directory. The error is of what kept it from checking:
 // no such directory, or a node that runs on it.
 func Check(ctx context.Context, opts Options) (Report, error) {
-	c := &checker{opts: opts, texts: map[uint64][]byte{}, shards: map[shardID]*shard{}}
+	if opts.SignedDir == "" {
+		opts.SignedDir = opts.DataDir + "-signed"
+	}
+	c := &checker{opts: opts, shards: map[shardID]*shard{}}
 	store := filepath.Join(opts.DataDir, "store")
 	if _, err := os.Stat(store); err != nil {
 		return Report{}, fmt.Errorf("fsck: no ledger node's data directory: %w", err)
@@ -112,7 +116,7 @@ func Check(ctx context.Context, opts Options) (Report, error) {
 	}
 	c.list()
 	if c.stored, err = replica.OpenStored(store); err != nil {
-		if strings.Contains(err.Error(), "lock") || strings.Contains(err.Error(), "temporarily unavailable") {
+		if strings.Contains(err.Error(), "lock held") || strings.Contains(err.Error(), "temporarily unavailable") {
 			return Report{}, fmt.Errorf("fsck: stop the node first: %w", err)
 		}
 		c.fault("store", "store", "it cannot be opened: %v", err)
@@ -162,7 +166,7 @@ func (c *checker) list() {
 		c.fault("store", ".", "%v", err)
 		return
 	}
-	known := []string{"store", "tiles", "checkpoint", "last-signed"}
+	known := []string{"store", "tiles"}
 	for _, e := range entries {
 		if !slices.Contains(known, e.Name()) {
 			c.notice("%s is not part of the replica and was not checked", e.Name())
@@ -179,39 +183,67 @@ func (c *checker) read(part, name string) []byte {
 	return raw
 }
 
-// signatures checks the signed checkpoint and the memory of the last one.
+// signatures checks the final checkpoint, the memory of what was signed, and
+// evidence.
 func (c *checker) signatures() {
-	signed := c.read("checkpoint", "checkpoint")
-	var cp receipt.Checkpoint
-	if signed != nil {
-		var ok bool
-		if cp, ok = c.checkpoint(signed); ok {
-			c.head("checkpoint", cp)
+	if c.final != nil {
+		cp, cosignatures, err := c.policy.Cosignatures(c.final)
+		if err == nil {
+			_, _, err = c.policy.OpenCheckpoint(c.final)
+		}
+		if err == nil {
+			var lines []string
+			for _, s := range cosignatures {
+				lines = append(lines, s.Line)
+			}
+			if !bytes.Equal(cp.Note(lines...), c.final) {
+				err = errors.New("a signature on it is by no cosigner of its policy, or not in canonical form")
+			}
+		}
+		if err != nil {
+			c.fault("checkpoint", "final", "%v", err)
+		} else {
+			c.head("checkpoint", "final", cp)
 			c.sealedTiles(cp.Size)
 		}
-	} else if c.last != nil {
-		c.fault("checkpoint", "checkpoint", "there is none, and blocks up to height %d", c.last.Height)
 	}
-	raw := c.read("last-signed", "last-signed")
-	if raw == nil {
-		if signed != nil {
-			c.fault("last-signed", "last-signed", "there is none: a node without it may sign a second head of a size")
+	for i, document := range c.evidence {
+		if found, err := receipt.VerifyEvidence(document, c.policy); err != nil {
+			c.fault("blocks", fmt.Sprintf("evidence %d", i+1), "%v", err)
+		} else {
+			c.notice("there is evidence of %s at %s", found.Wrong, found.Place)
 		}
+	}
+	c.memory()
+}
+
+// memory checks what the node remembers of its own signatures.
+func (c *checker) memory() {
+	read := func(name string) []byte {
+		raw, err := os.ReadFile(filepath.Join(c.opts.SignedDir, name))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			c.fault("last-signed", name, "%v", err)
+		}
+		return raw
+	}
+	if raw := read("highest-seen"); raw != nil {
+		seen, err := strconv.ParseUint(strings.TrimSuffix(string(raw), "\n"), 10, 63)
+		if err != nil || string(raw) != fmt.Sprintf("%d\n", seen) {
+			c.fault("last-signed", "highest-seen", "it is no number")
+		}
+	}
+	raw := read("last-signed")
+	if raw == nil {
+		c.notice("there is no last-signed in %s: right for a node that cosigns nothing; one that does may sign a second head of a size", c.opts.SignedDir)
 		return
 	}
 	l, err := receipt.ParseCheckpoint(raw)
-	switch {
-	case err != nil:
+	if err != nil {
 		c.fault("last-signed", "last-signed", "%v", err)
 		return
-	case cp.Origin != "" && l.Origin != cp.Origin:
-		c.fault("last-signed", "last-signed", "it is of another ledger than the checkpoint")
-		return
-	case l.Size < cp.Size:
-		c.fault("last-signed", "last-signed", "it says %d and the checkpoint, signed later, %d", l.Size, cp.Size)
-		return
 	}
-	c.head("last-signed", l)
+	c.head("last-signed", "last-signed", l)
+	c.sealedTiles(l.Size)
 }
 
 // sealedTiles checks that the tiles of what a checkpoint seals were published
@@ -219,7 +251,7 @@ func (c *checker) signatures() {
 func (c *checker) sealedTiles(height uint64) {
 	short := func(t *tree, size uint64) {
 		if t.published < size {
-			c.fault("tiles", path.Join(t.dir, "state"), "it says %d leaves and the checkpoint seals %d", t.published, size)
+			c.fault("tiles", path.Join(t.dir, "state"), "it says %d leaves and what was signed seals %d", t.published, size)
 		}
 	}
 	short(c.blocks, height)
@@ -235,52 +267,13 @@ func (c *checker) sealedTiles(height uint64) {
 }
 
 // head compares a tree head with the tree of blocks.
-func (c *checker) head(part string, cp receipt.Checkpoint) {
+func (c *checker) head(part, place string, cp receipt.Checkpoint) {
 	switch {
 	case c.last != nil && cp.Origin != c.last.Origin:
-		c.fault(part, part, "it is of another ledger than the blocks")
+		c.fault(part, place, "it is of another ledger than the blocks")
 	case cp.Size > c.blocks.size:
-		c.fault(part, part, "it is of %d blocks and the store holds %d", cp.Size, c.blocks.size)
+		c.fault(part, place, "it is of %d blocks and the store holds %d", cp.Size, c.blocks.size)
 	case c.blocks.rootAt(cp.Size) != cp.Root:
-		c.fault(part, part, "its root is not that of the first %d blocks", cp.Size)
+		c.fault(part, place, "its root is not that of the first %d blocks", cp.Size)
 	}
-}
-
-// checkpoint reads a signed checkpoint, and verifies every signature if there
-// are keys.
-func (c *checker) checkpoint(signed []byte) (receipt.Checkpoint, bool) {
-	bad := func(err error) (receipt.Checkpoint, bool) {
-		c.fault("checkpoint", "checkpoint", "%v", err)
-		return receipt.Checkpoint{}, false
-	}
-	text, _, ok := bytes.Cut(signed, []byte("\n\n"))
-	if !ok {
-		return bad(errors.New("it is no signed note"))
-	}
-	cp, err := receipt.ParseCheckpoint(append(text, '\n'))
-	if err != nil {
-		return bad(err)
-	}
-	if len(c.opts.Verifiers) == 0 {
-		c.notice("the checkpoint's signatures were not checked: no verifier keys were given")
-		return cp, true
-	}
-	n, err := note.Open(signed, note.VerifierList(c.opts.Verifiers...))
-	if err != nil {
-		return bad(err)
-	}
-	for _, s := range n.UnverifiedSigs {
-		c.fault("checkpoint", "checkpoint", "a signature in the name of %q is by none of the given keys", s.Name)
-	}
-	for _, s := range n.Sigs {
-		// Base64 has several spellings of one signature; a node writes one.
-		if raw, err := base64.StdEncoding.DecodeString(s.Base64); err != nil || base64.StdEncoding.EncodeToString(raw) != s.Base64 {
-			c.fault("checkpoint", "checkpoint", "a signature is not in canonical form")
-		}
-	}
-	again, err := note.Sign(&note.Note{Text: n.Text, Sigs: n.Sigs, UnverifiedSigs: n.UnverifiedSigs})
-	if err != nil || !bytes.Equal(again, signed) {
-		c.fault("checkpoint", "checkpoint", "it is not in canonical form")
-	}
-	return cp, true
 }

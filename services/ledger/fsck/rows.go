@@ -20,6 +20,7 @@ import (
 type shard struct {
 	id    shardID
 	tree  *tree
+	index roots // over index rows, as heads seal it
 	state *replica.ShardState
 
 	term     uint64
@@ -30,13 +31,14 @@ type shard struct {
 	// A stream's extents follow each other.
 	stream string
 	next   uint64
-	index  uint64
+	at     uint64
 	// lasts are streams' last revisions; dropped as extents confirm them.
 	lasts map[string]uint64
 
 	sealed []sealed
-	// blocks is how far the block rows were found among the commits.
-	blocks uint64
+	kept   [][]byte // the stored compact range over index rows
+	// blocks and policies are how far the rows were found among the commits.
+	blocks, policies uint64
 }
 
 // sealed is a head that a block names.
@@ -61,6 +63,21 @@ func (c *checker) rows(ctx context.Context) error {
 		case replica.RowCursor:
 			c.cursor = r
 			c.cursor.Key, c.cursor.Value = nil, nil
+			return nil
+		case replica.RowPolicy:
+			c.policyRow(r)
+			return nil
+		case replica.RowFinal:
+			c.final = bytes.Clone(r.Value)
+			return nil
+		case replica.RowStates:
+			for _, st := range r.States {
+				s := c.shardOf(shardID{st.Log, st.Shard})
+				s.index.keep, s.kept = st.Size, st.Nodes
+			}
+			return nil
+		case replica.RowEvidence:
+			c.evidence = append(c.evidence, bytes.Clone(r.Value))
 			return nil
 		case replica.RowUnknown:
 			c.fault("store", fmt.Sprintf("row %x", r.Key), "no row that a node writes")
@@ -107,22 +124,21 @@ func (c *checker) block(r replica.Row) {
 	if r.Height != below+1 {
 		c.fault("blocks", place, "it follows height %d", below)
 	}
-	c.texts[r.Height] = bytes.Clone(r.Value)
 	c.report.Blocks++
 	b, err := receipt.ParseBlock(r.Value)
 	if err != nil {
 		c.fault("blocks", place, "%v", err)
-		c.blocks.append(r.Value)
+		c.blocks.append(r.Value) // so that what follows keeps its place
 		return
 	}
-	origin := b.Origin
-	if c.last != nil {
-		origin = c.last.Origin
-	}
+	policy := c.policyAt(b.Policy.Sequence)
 	if b.Height != r.Height {
 		c.fault("blocks", place, "it is the block of height %d", b.Height)
-	} else if err := core.CheckBlock(origin, c.last, b); err != nil {
+	} else if err := core.CheckBlock(policy, c.last, b); err != nil {
 		c.fault("blocks", place, "%v", err)
+	}
+	if c.last != nil && b.Policy.Sequence < c.last.Policy.Sequence {
+		c.fault("blocks", place, "it names policy %d after %d", b.Policy.Sequence, c.last.Policy.Sequence)
 	}
 	for _, h := range b.Heads {
 		if c.last != nil {
@@ -134,10 +150,48 @@ func (c *checker) block(r replica.Row) {
 		s := c.shardOf(id)
 		s.sealed = append(s.sealed, sealed{r.Height, h})
 		s.tree.want(h.Size)
+		s.index.want(h.Size)
 	}
 	c.last = b
 	c.blocks.want(c.blocks.size + 1)
-	c.blocks.append(r.Value)
+	header := b.Header()
+	c.blocks.append(header.Marshal())
+}
+
+// policyRow takes the next version of the policy.
+func (c *checker) policyRow(r replica.Row) {
+	place := fmt.Sprintf("policy %d", r.Policies)
+	root := c.opts.Policy.First()
+	if root == nil {
+		c.notice("the stored policy was believed: no policy file was given")
+		if first, err := receipt.ParsePolicy(r.Value); err == nil {
+			root = first.First()
+		}
+	}
+	next, err := core.TakePolicy(c.policy, root, 0, r.Value)
+	if err != nil {
+		c.fault("blocks", place, "%v", err)
+		return
+	}
+	if got := next.Last().Sequence; got != r.Policies {
+		c.fault("blocks", place, "it is version %d", got)
+	}
+	if !bytes.Equal(next.Note(next.Last().Sequence), r.Value) {
+		c.fault("blocks", place, "it is not in canonical form")
+	}
+	c.policy = next
+}
+
+// policyAt returns the policy as far as a version.
+func (c *checker) policyAt(sequence uint64) receipt.Policy {
+	if last := c.policy.Last(); last == nil || last.Sequence == sequence {
+		return c.policy
+	}
+	p, err := receipt.ParsePolicy(c.policy.Upto(sequence))
+	if err != nil {
+		return receipt.Policy{}
+	}
+	return p
 }
 
 // sealBlocks compares the number of blocks with what the cursor says.
@@ -145,12 +199,19 @@ func (c *checker) sealBlocks() {
 	if c.cursor.Kind == replica.RowUnknown && c.report.Blocks > 0 || c.cursor.Height != c.report.Blocks {
 		c.fault("blocks", "cursor", "it says %d blocks and the store holds %d", c.cursor.Height, c.report.Blocks)
 	}
+	var policies uint64
+	if last := c.policy.Last(); last != nil {
+		policies = last.Sequence
+	}
+	if c.cursor.Policies != policies {
+		c.fault("blocks", "cursor", "it says %d versions of the policy and the store holds %d", c.cursor.Policies, policies)
+	}
 }
 
 func (c *checker) shardOf(id shardID) *shard {
 	s, ok := c.shards[id]
 	if !ok {
-		s = &shard{id: id, tree: c.openTree(path.Join("tiles", id.log, strconv.Itoa(int(id.shard)))), lasts: map[string]uint64{}}
+		s = &shard{id: id, index: newRoots(), tree: c.openTree(path.Join("tiles", id.log, strconv.Itoa(int(id.shard)))), lasts: map[string]uint64{}}
 		c.shards[id] = s
 	}
 	return s
@@ -158,7 +219,7 @@ func (c *checker) shardOf(id shardID) *shard {
 
 func (c *checker) beginShard(id shardID) {
 	c.current = c.shardOf(id)
-	c.current.blocks = 1
+	c.current.blocks, c.current.policies = 1, 1
 }
 
 // claimed is the view that a commit itself claims to be decided on. What it
@@ -222,6 +283,8 @@ func (c *checker) body(s *shard, r replica.Row) error {
 		c.fault("shard", place, "no replica would accept it: %v", err)
 		return nil
 	}
+	row := core.RowOf(commit, got.Seen)
+	s.index.add(row.Leaf())
 	s.requests++
 	q, err := c.stored.RequestRow(s.id.log, s.id.shard, commit.RequestId)
 	switch {
@@ -249,9 +312,32 @@ func (c *checker) body(s *shard, r replica.Row) error {
 			continue
 		}
 		for _, event := range w.Events {
-			if event.Type == replica.BlockType && r.Index < c.cursor.Next && c.texts[s.blocks] != nil && bytes.Equal(c.texts[s.blocks], event.Payload) {
-				s.blocks++
+			if err := c.derived(s, r.Index, event); err != nil {
+				return err
 			}
+		}
+	}
+	return nil
+}
+
+// derived counts the stored blocks and versions of the policy that the block
+// log's commits say.
+func (c *checker) derived(s *shard, index uint64, event *ledgerv1.Event) error {
+	if index >= c.cursor.Next {
+		return nil
+	}
+	switch event.Type {
+	case replica.BlockType:
+		text, err := c.stored.Block(s.blocks)
+		if err != nil {
+			return err
+		}
+		if text != nil && bytes.Equal(text, event.Payload) {
+			s.blocks++
+		}
+	case replica.PolicyType:
+		if note := c.policy.Note(s.policies); note != nil && bytes.Equal(note, event.Payload) {
+			s.policies++
 		}
 	}
 	return nil
@@ -262,13 +348,13 @@ func (c *checker) extent(s *shard, r replica.Row) {
 	if r.Stream != s.stream {
 		c.endStream(s)
 		s.stream, s.next = r.Stream, 0
-	} else if r.Index <= s.index {
+	} else if r.Index <= s.at {
 		c.fault("index", fmt.Sprintf("%s/%d", s.id, r.Index), "a stream's later revisions are in no later commit")
 	}
 	if r.Revision != s.next {
 		c.fault("index", fmt.Sprintf("%s/%d", s.id, r.Index), "a stream goes on at revision %d where %d was due", r.Revision, s.next)
 	}
-	s.next, s.index = r.Revision+uint64(r.Count), r.Index
+	s.next, s.at = r.Revision+uint64(r.Count), r.Index
 }
 
 func (c *checker) endStream(s *shard) {
@@ -277,7 +363,7 @@ func (c *checker) endStream(s *shard) {
 	}
 	last, ok := s.lasts[s.stream]
 	if !ok || last+1 != s.next {
-		c.fault("index", fmt.Sprintf("%s/%d", s.id, s.index), "the last revision of its stream is not in the index as %d", s.next-1)
+		c.fault("index", fmt.Sprintf("%s/%d", s.id, s.at), "the last revision of its stream is not in the index as %d", s.next-1)
 	}
 	delete(s.lasts, s.stream)
 }
@@ -311,12 +397,22 @@ func (c *checker) endShard() {
 	if s.id.log == replica.BlockLog && s.blocks != c.report.Blocks+1 {
 		c.fault("blocks", fmt.Sprintf("height %d", s.blocks), "it is not what the block log says")
 	}
+	if s.id.log == replica.BlockLog && s.policies != c.cursor.Policies+1 {
+		c.fault("blocks", fmt.Sprintf("policy %d", s.policies), "it is not what the block log says")
+	}
 	s.tree.finish()
 }
 
 // checkBlocks compares the heads in blocks with the trees.
 func (c *checker) checkBlocks() {
 	for _, s := range c.shards {
+		same := len(s.kept) == len(s.index.kept)
+		for i := 0; same && i < len(s.kept); i++ {
+			same = bytes.Equal(s.kept[i], s.index.kept[i].hash[:])
+		}
+		if !same {
+			c.fault("index", s.id.String(), "the compact range over its rows at %d is not that of the commits", s.index.keep)
+		}
 		for _, at := range s.sealed {
 			place := fmt.Sprintf("height %d", at.height)
 			switch {
@@ -324,6 +420,8 @@ func (c *checker) checkBlocks() {
 				c.fault("blocks", place, "it seals %d commits of %s and the store holds %d", at.head.Size, s.id, s.tree.size)
 			case s.tree.rootAt(at.head.Size) != at.head.Root:
 				c.fault("blocks", place, "its root of %s at %d is not that of the commits", s.id, at.head.Size)
+			case s.index.rootAt(at.head.Size) != at.head.State:
+				c.fault("blocks", place, "its state of %s at %d is not that of the commits", s.id, at.head.Size)
 			}
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -20,25 +21,17 @@ import (
 
 const width = 256 // of a tile
 
-// tree grows an RFC 6962 tree anew from its leaves and compares the files of
-// the published one with it as it goes.
-type tree struct {
-	c    *checker
-	dir  string // below the data directory, with slashes
+// roots grows an RFC 6962 tree of which only roots are asked.
+type roots struct {
 	size uint64
 	// peaks are the perfect subtrees that make up the tree, largest first.
 	peaks []peak
-	// rows are, a level, the hashes of the tile that isn't full yet.
-	rows    [][]receipt.Hash
-	entries [][]byte // of the bundle that isn't full yet
 	// wanted are sizes whose roots are asked for later; they must be known
 	// before the tree has grown past them.
 	wanted map[uint64]receipt.Hash
-
-	published uint64 // what the state file says
-	root      receipt.Hash
-	stated    bool
-	seen      map[string]bool // files that were compared
+	// kept are the peaks at one size, as compact ranges are stored.
+	keep uint64
+	kept []peak
 }
 
 type peak struct {
@@ -46,8 +39,62 @@ type peak struct {
 	hash  receipt.Hash
 }
 
+func newRoots() roots { return roots{wanted: map[uint64]receipt.Hash{0: receipt.EmptyRoot()}} }
+
+// want asks for the root of a size that the tree hasn't passed yet.
+func (t *roots) want(size uint64) {
+	if _, ok := t.wanted[size]; !ok {
+		t.wanted[size] = receipt.Hash{}
+	}
+}
+
+// rootAt returns the root of a wanted size; zero where it was never reached.
+func (t *roots) rootAt(size uint64) receipt.Hash { return t.wanted[size] }
+
+func (t *roots) add(leaf receipt.Hash) {
+	t.size++
+	hash, level := leaf, 0
+	for len(t.peaks) > 0 && t.peaks[len(t.peaks)-1].level == level {
+		hash = join(t.peaks[len(t.peaks)-1].hash, hash)
+		t.peaks = t.peaks[:len(t.peaks)-1]
+		level++
+	}
+	t.peaks = append(t.peaks, peak{level, hash})
+	if _, ok := t.wanted[t.size]; ok {
+		t.wanted[t.size] = t.now()
+	}
+	if t.size == t.keep {
+		t.kept = slices.Clone(t.peaks)
+	}
+}
+
+// now is the root of the tree as it is.
+func (t *roots) now() receipt.Hash {
+	root := t.peaks[len(t.peaks)-1].hash
+	for i := len(t.peaks) - 2; i >= 0; i-- {
+		root = join(t.peaks[i].hash, root)
+	}
+	return root
+}
+
+// tree grows an RFC 6962 tree anew from its leaves and compares the files of
+// the published one with it as it goes.
+type tree struct {
+	roots
+	c   *checker
+	dir string // below the data directory, with slashes
+	// rows are, a level, the hashes of the tile that isn't full yet.
+	rows    [][]receipt.Hash
+	entries [][]byte // of the bundle that isn't full yet
+
+	published uint64 // what the state file says
+	root      receipt.Hash
+	stated    bool
+	seen      map[string]bool // files that were compared
+}
+
 func (c *checker) openTree(dir string) *tree {
-	t := &tree{c: c, dir: dir, wanted: map[uint64]receipt.Hash{0: receipt.EmptyRoot()}, seen: map[string]bool{}}
+	t := &tree{roots: newRoots(), c: c, dir: dir, seen: map[string]bool{}}
 	raw := c.read("tiles", path.Join(dir, "state"))
 	if raw == nil {
 		return t
@@ -66,32 +113,10 @@ func (c *checker) openTree(dir string) *tree {
 	return t
 }
 
-// want asks for the root of a size that the tree hasn't passed yet.
-func (t *tree) want(size uint64) {
-	if _, ok := t.wanted[size]; !ok {
-		t.wanted[size] = receipt.Hash{}
-	}
-}
-
-// rootAt returns the root of a wanted size; zero where it was never reached.
-func (t *tree) rootAt(size uint64) receipt.Hash { return t.wanted[size] }
-
 func (t *tree) append(entry []byte) {
-	leaf := receipt.LeafHash(entry)
-	t.size++
-	hash, level := leaf, 0
-	for len(t.peaks) > 0 && t.peaks[len(t.peaks)-1].level == level {
-		hash = join(t.peaks[len(t.peaks)-1].hash, hash)
-		t.peaks = t.peaks[:len(t.peaks)-1]
-		level++
-	}
-	t.peaks = append(t.peaks, peak{level, hash})
-	if _, ok := t.wanted[t.size]; ok {
-		t.wanted[t.size] = t.now()
-	}
-
+	hash := receipt.LeafHash(entry)
+	t.add(hash)
 	t.entries = append(t.entries, bytes.Clone(entry))
-	hash = leaf
 	for l := 0; ; l++ {
 		if l == len(t.rows) {
 			t.rows = append(t.rows, nil)
@@ -119,18 +144,6 @@ func fold(row []receipt.Hash) receipt.Hash {
 		return row[0]
 	}
 	return join(fold(row[:len(row)/2]), fold(row[len(row)/2:]))
-}
-
-// now is the root of the tree as it is.
-func (t *tree) now() receipt.Hash {
-	if t.size == 0 {
-		return receipt.EmptyRoot()
-	}
-	root := t.peaks[len(t.peaks)-1].hash
-	for i := len(t.peaks) - 2; i >= 0; i-- {
-		root = join(t.peaks[i].hash, root)
-	}
-	return root
 }
 
 // compare compares the files of one tile, full or not yet, and of its bundle.

@@ -64,14 +64,18 @@ type RowKind int
 
 // The kinds.
 const (
-	RowUnknown RowKind = iota // no row that a node writes
-	RowBody                   // Index → Value, a commit's record
-	RowState                  // State of a shard
-	RowLast                   // Stream → Revision, its last
-	RowExtent                 // Stream, Revision → Index, Write, Count
-	RowRequest                // Request → Index, Digest
-	RowBlock                  // Height → Value, a block's text
-	RowCursor                 // Next, Height: how far the block log was followed
+	RowUnknown  RowKind = iota // no row that a node writes
+	RowBody                    // Index → Value, a commit's record
+	RowState                   // State of a shard
+	RowLast                    // Stream → Revision, its last
+	RowExtent                  // Stream, Revision → Index, Write, Count
+	RowRequest                 // Request → Index, Digest
+	RowBlock                   // Height → Value, a block's text
+	RowCursor                  // Next, Height, Policies: how far the block log was followed
+	RowPolicy                  // Policies, a version's number → Value, its note
+	RowStates                  // States: compact ranges over the shards' index rows
+	RowFinal                   // Value, the newest final checkpoint's note
+	RowEvidence                // Value, an evidence document
 )
 
 // Row is one row of a store. Which fields a row has depends on its kind.
@@ -92,7 +96,18 @@ type Row struct {
 	Digest   [32]byte
 	Height   uint64
 	Next     uint64
+	Policies uint64
 	State    ShardState
+	States   []SealedState
+}
+
+// SealedState is the compact range over a shard's index rows at the size that
+// the newest block seals.
+type SealedState struct {
+	Log   string
+	Shard uint32
+	Size  uint64
+	Nodes [][]byte
 }
 
 // ShardState is where a shard's follower stood.
@@ -135,12 +150,26 @@ func parseRow(key, value []byte) Row {
 	r := Row{Key: key, Value: value}
 	if rest, ok := bytes.CutPrefix(key, []byte(blockRows)); ok {
 		var c cursor
+		var states []sealedState
 		switch {
 		case len(rest) == 9 && rest[0] == '/':
 			r.Kind, r.Height = RowBlock, binary.BigEndian.Uint64(rest[1:])
 		case bytes.Equal(key, blockCursor) && canonical(value, &c):
-			r.Kind, r.Next, r.Height = RowCursor, c.Next, c.Height
+			r.Kind, r.Next, r.Height, r.Policies = RowCursor, c.Next, c.Height, c.Policies
+		case len(key) == len(policyKey(0)) && bytes.HasPrefix(key, policyKey(0)[:len(key)-8]):
+			r.Kind, r.Policies = RowPolicy, binary.BigEndian.Uint64(key[len(key)-8:])
+		case bytes.Equal(key, finalNote):
+			r.Kind = RowFinal
+		case bytes.Equal(key, blockStates) && canonical(value, &states):
+			r.Kind = RowStates
+			for _, st := range states {
+				r.States = append(r.States, SealedState(st))
+			}
 		}
+		return r
+	}
+	if bytes.HasPrefix(key, []byte(evidenceRows)) {
+		r.Kind = RowEvidence
 		return r
 	}
 	log, rest, ok := bytes.Cut(key, []byte{0})
@@ -204,6 +233,9 @@ func (s *Stored) row(log string, shard uint32, kind byte, parts ...[]byte) (Row,
 	}
 	return parseRow(key, value), nil
 }
+
+// Block returns the text of the block at a height, nil if there is none.
+func (s *Stored) Block(height uint64) ([]byte, error) { return s.rows.get(blockKey(height)) }
 
 // Body returns a commit's record, nil if there is none.
 func (s *Stored) Body(log string, shard uint32, index uint64) ([]byte, error) {
