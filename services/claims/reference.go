@@ -13,7 +13,6 @@ import (
 	policiesv1 "github.com/probity-health/probity/proto/probity/policies/v1"
 	"github.com/probity-health/probity/services/claims/adjudication"
 	"github.com/probity-health/probity/services/keys"
-	"github.com/probity-health/probity/services/money"
 	"github.com/probity-health/probity/services/policies"
 	"github.com/probity-health/probity/services/policies/book"
 )
@@ -55,6 +54,9 @@ func (r *reference) lookup(ctx context.Context, claim *claimsv1.Claim, subscribe
 			return in, defect("claims.edits.unreadable", "the published claim edits can't be read")
 		}
 		in.Edits = append(in.Edits, edits)
+	}
+	for _, p := range found.Providers {
+		in.Providers = append(in.Providers, provider(p))
 	}
 	in.Versions = adjudication.Versions{
 		Coverage: found.CoverageRef, AccumulatorsRevision: -1, ReceivedDate: received.String(), Reference: string(found.AsOf),
@@ -190,34 +192,31 @@ func (c *compiled[V, C]) of(version V, compile func(V) C) C {
 	return made
 }
 
+// contract compiles a contract. Under one that doesn't compile nothing can be
+// priced, and claims pend; passed over, they would be decided as out of network.
 func (r *reference) contract(v *book.Contract) *adjudication.Contract {
-	d := v.Document
-	out := &adjudication.Contract{
-		Version: v.Ref, Period: enginePeriod(v.Governs), FeeScheduleID: d.GetFeeScheduleId(),
-		FeeBps: int64(d.GetFeeBps()), PlanIDs: d.GetPlanIds(), Capitated: d.GetCapitated(),
-	}
-	for _, f := range d.GetFacilityRates() {
-		rate, err := adjudication.CompileFacilityRate(facilityRate(f))
-		if err != nil {
-			r.log.Error("a published contract's facility rate doesn't compile; claims under it pend", "version", v.Ref, "error", err)
-			out.FeeScheduleID, out.FacilityRates = "-", nil // no such schedule: nothing can be priced
-			return out
-		}
-		out.FacilityRates = append(out.FacilityRates, rate)
+	out, err := policies.CompileContract(v.Document, v.Ref, enginePeriod(v.Governs))
+	if err != nil {
+		r.log.Error("a published contract doesn't compile; claims under it pend", "version", v.Ref, "error", err)
+		return &adjudication.Contract{Version: v.Ref, Period: enginePeriod(v.Governs), PlanIDs: v.Document.GetPlanIds(), FeeScheduleID: noSchedule}
 	}
 	return out
 }
 
-func facilityRate(f *policiesv1.FacilityRate) adjudication.FacilityRateSpec {
-	out := adjudication.FacilityRateSpec{
-		Name: f.GetName(), TypesOfBill: f.GetTypesOfBill(), RevenueCodes: f.GetRevenueCodes(),
-		PerDiem: money.Cents(f.GetPerDiemCents()), PercentOfChargeBps: int64(f.GetPercentOfChargeBps()),
-	}
-	if c := f.GetCaseRate(); c != nil {
-		out.CaseBase, out.CaseWeights = money.Cents(c.GetBaseCents()), make(map[string]int64, len(c.GetWeights()))
-		for _, w := range c.GetWeights() {
-			out.CaseWeights[w.GetDrg()] = int64(w.GetWeight())
+// noSchedule is the id of no fee schedule: theirs begin with "fs_".
+const noSchedule = "-"
+
+// provider puts a provider's standing into the engine's terms; its days were
+// checked when they were recorded.
+func provider(p *book.Provider) adjudication.ProviderRecord {
+	out := adjudication.ProviderRecord{NPI: p.NPI}
+	out.Died, _ = adjudication.ParseDate(p.DeceasedOn)
+	if from, err := adjudication.ParseDate(p.InactiveFrom); err == nil && from != 0 {
+		gap := adjudication.Period{Start: from}
+		if again, err := adjudication.ParseDate(p.ReactivatedFrom); err == nil && again != 0 {
+			gap.End = again - 1
 		}
+		out.Inactive = append(out.Inactive, gap)
 	}
 	return out
 }

@@ -255,7 +255,8 @@ func (n *Node) start() {
 	}
 	each := func(m *member) {
 		if n.group == nil {
-			// At once, so that appends which come before it's taken wait for it.
+			// Before Open returns, so that an append right after it waits
+			// for the shard instead of being refused.
 			m.assigned.Store(true)
 			m.writer.Assign()
 		}

@@ -90,3 +90,33 @@ func CompileFeeSchedule(d *policiesv1.FeeSchedule, ref string, governs adjudicat
 	}
 	return adjudication.CompileFeeSchedule(spec)
 }
+
+// CompileContract compiles one version of a contract for the days it governs.
+func CompileContract(d *policiesv1.ProviderContract, ref string, governs adjudication.Period) (*adjudication.Contract, error) {
+	out := &adjudication.Contract{
+		Version: ref, Period: governs, FeeScheduleID: d.GetFeeScheduleId(),
+		FeeBps: int64(d.GetFeeBps()), PlanIDs: d.GetPlanIds(), Capitated: d.GetCapitated(),
+	}
+	for _, f := range d.GetFacilityRates() {
+		rate, err := adjudication.CompileFacilityRate(facilityRate(f))
+		if err != nil {
+			return nil, err
+		}
+		out.FacilityRates = append(out.FacilityRates, rate)
+	}
+	return out, nil
+}
+
+func facilityRate(f *policiesv1.FacilityRate) adjudication.FacilityRateSpec {
+	out := adjudication.FacilityRateSpec{
+		Name: f.GetName(), TypesOfBill: f.GetTypesOfBill(), RevenueCodes: f.GetRevenueCodes(),
+		PerDiem: money.Cents(f.GetPerDiemCents()), PercentOfChargeBps: int64(f.GetPercentOfChargeBps()),
+	}
+	if c := f.GetCaseRate(); c != nil {
+		out.CaseBase, out.CaseWeights = money.Cents(c.GetBaseCents()), make(map[string]int64, len(c.GetWeights()))
+		for _, w := range c.GetWeights() {
+			out.CaseWeights[w.GetDrg()] = int64(w.GetWeight())
+		}
+	}
+	return out
+}
