@@ -23,7 +23,13 @@ func run(t *testing.T, args ...string) (code int, out, errs string) {
 	streams := cli.System()
 	streams.Out, streams.Err = &stdout, &stderr
 	streams.OutTerminal, streams.ErrTerminal = false, false
-	streams.Env = func(string) string { return "" }
+	home := t.TempDir()
+	streams.Env = func(name string) string {
+		if name == "HOME" {
+			return home
+		}
+		return ""
+	}
 	code = cli.Execute(t.Context(), cli.New(streams), args)
 	return code, stdout.String(), stderr.String()
 }
