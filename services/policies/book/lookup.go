@@ -370,3 +370,18 @@ func (b *Book) Affected(planID string, period policies.Period) (persons, familie
 	}
 	return persons, families
 }
+
+// ContractsListing implements policies.Directory.
+func (b *Book) ContractsListing(payerID, npi string) []*policiesv1.ProviderContract {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	var out []*policiesv1.ProviderContract
+	for _, id := range b.listed[providerKey{payerID, npi}] {
+		for _, v := range b.contracts[id].inForce {
+			if slices.Contains(v.Document.GetNpis(), npi) {
+				out = append(out, v.Document)
+			}
+		}
+	}
+	return out
+}
