@@ -202,7 +202,8 @@ func (s *stack) services() {
 			c.Origin, c.NodeName, c.DataDir, c.Replication = origin, node, s.path(node), 0
 			c.Kafka.Brokers, c.Kafka.CAFile = []string{s.address["kafka"]}, s.authority.file
 			c.Kafka.PasswordFile = s.path("secrets", "kafka-password")
-			c.SigningKeyFile = s.path("secrets", node+"-signing-key")
+			// Two nodes of one party: one key, and each its own data.
+			c.SigningKeyFile = s.path("secrets", "ledger-signing-key")
 			s.keygen("ledger", c.SigningKeyFile, "--origin", origin)
 		})
 	}

@@ -41,6 +41,7 @@ func (c GatewayConfig) routes() edge.Routes {
 		"/probity.ledger.v1.LedgerService/GetReceipt":    c.Ledger,
 		"/probity.ledger.v1.LedgerService/GetCheckpoint": c.Ledger,
 		"/probity.ledger.v1.LedgerService/GetLedger":     c.Ledger,
+		"/probity.ledger.v1.ProofService/":               c.Ledger,
 	}
 	for pattern, target := range routes {
 		if target == "" {

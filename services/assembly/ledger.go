@@ -14,6 +14,7 @@ import (
 	"github.com/segmentio/kafka-go/sasl/scram"
 
 	"github.com/probity-health/probity/proto/probity/ledger/v1/ledgerv1connect"
+	"github.com/probity-health/probity/services/identity"
 	"github.com/probity-health/probity/services/ledger"
 	"github.com/probity-health/probity/services/server"
 )
@@ -31,10 +32,16 @@ type LedgerConfig struct {
 	Logs map[string]int `json:"logs,omitempty"`
 	// Replication factor of topics this node creates; 0 is the brokers' default.
 	Replication int `json:"replication,omitempty"`
-	// DataDir holds this node's replica.
+	// DataDir holds this node's replica. It may be rebuilt, or restored from a backup.
 	DataDir string `json:"dataDir"`
-	// SigningKeyFile holds the note signer key.
+	// SignedDir holds the memory of what was cosigned; never restore it from a backup. Default: DataDir with "-signed".
+	SignedDir string `json:"signedDir,omitempty"`
+	// SigningKeyFile holds the note signer key, named as the member in the policy.
 	SigningKeyFile string `json:"signingKeyFile"`
+	// PolicyFile holds the ledger's policy, one text for all parties; empty is a ledger of one party.
+	PolicyFile string `json:"policyFile,omitempty"`
+	// Peers are base URLs of the other members' nodes, by member name. This node calls them with its own token.
+	Peers map[string]string `json:"peers,omitempty"`
 	// BlockInterval is the least time between two blocks; default 250ms.
 	BlockInterval server.Duration `json:"blockInterval,omitempty"`
 	// NodeName names the node in barriers and blocks.
@@ -151,11 +158,16 @@ func Ledger(ctx context.Context, p *Process, cfg LedgerConfig) error {
 	if err != nil {
 		return err
 	}
+	peers, err := p.peers(cfg.Peers)
+	if err != nil {
+		return err
+	}
 	node, err := ledger.Open(ctx, ledger.Config{
 		Cluster: cluster,
-		Origin: cfg.Origin, Brokers: cfg.Kafka.Brokers, TLS: transport, SASL: mechanism,
+		Origin:  cfg.Origin, Brokers: cfg.Kafka.Brokers, TLS: transport, SASL: mechanism,
 		TopicPrefix: cfg.TopicPrefix, Logs: cfg.Logs, Replication: cfg.Replication,
-		DataDir: cfg.DataDir, SigningKeyFile: cfg.SigningKeyFile,
+		DataDir: cfg.DataDir, SignedDir: cfg.SignedDir, SigningKeyFile: cfg.SigningKeyFile,
+		PolicyFile: cfg.PolicyFile, Peers: peers,
 		BlockInterval: time.Duration(cfg.BlockInterval), NodeName: cfg.NodeName,
 		Logger: p.Telemetry.Log, Meters: p.Telemetry.Meter,
 	})
@@ -166,11 +178,30 @@ func Ledger(ctx context.Context, p *Process, cfg LedgerConfig) error {
 	p.Server.AddCheck("ledger", node.Ready)
 	// Its clients find the node that took over behind the same address.
 	p.Server.ShedWhen(node.Lost)
+	guard := connect.WithInterceptors(authorized{p.Authorizer, identity.Resource{Type: identity.Ledger}})
 	p.Server.Mount(ledgerv1connect.NewLedgerServiceHandler(node.Handler(),
-		p.Server.Options(connect.WithReadMaxBytes(batchBytes))...))
+		p.Server.Options(connect.WithReadMaxBytes(batchBytes), guard)...))
+	p.Server.Mount(ledgerv1connect.NewProofServiceHandler(node.Proofs(), p.Server.Options(guard)...))
+	p.Server.Mount(ledgerv1connect.NewReplicaServiceHandler(node.Replicas(), p.Server.Options(guard)...))
 	tiles := node.Tiles()
 	p.Server.MountPublic("GET /tile/", tiles)
 	p.Server.MountPublic("GET /shards/", tiles)
 	p.Server.MountPublic("GET /checkpoint", tiles)
 	return nil
+}
+
+// peers returns the clients of the other members' nodes.
+func (p *Process) peers(urls map[string]string) (map[string]ledger.Peer, error) {
+	if len(urls) == 0 {
+		return nil, nil
+	}
+	client, err := p.Own()
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]ledger.Peer, len(urls))
+	for name, url := range urls {
+		out[name] = ledgerv1connect.NewReplicaServiceClient(client, url, client.Options()...)
+	}
+	return out, nil
 }

@@ -95,6 +95,7 @@ func (s *Service) seal(ctx context.Context, sub *submission, read *Ledgered, d a
 
 		PromptPayDueDate: due.String(),
 		PromptPayState:   state,
+		ProviderDays:     s.providerDays(sub.payer, d),
 	}}
 	if st := decision.GetStatus(); !sub.matched || st == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED || st == claimsv1.ClaimStatus_CLAIM_STATUS_REVERSED {
 		return out, nil

@@ -192,12 +192,31 @@ func (c *compiled[V, C]) of(version V, compile func(V) C) C {
 	return made
 }
 
+// contract compiles a contract. Under one that doesn't compile nothing can be
+// priced, and claims pend; passed over, they would be decided as out of network.
 func (r *reference) contract(v *book.Contract) *adjudication.Contract {
 	out, err := policies.CompileContract(v.Document, v.Ref, enginePeriod(v.Governs))
 	if err != nil {
 		r.log.Error("a published contract doesn't compile; claims under it pend", "version", v.Ref, "error", err)
-		// No such schedule: nothing can be priced.
-		return &adjudication.Contract{Version: v.Ref, Period: enginePeriod(v.Governs), FeeScheduleID: "-", PlanIDs: v.Document.GetPlanIds()}
+		return &adjudication.Contract{Version: v.Ref, Period: enginePeriod(v.Governs), PlanIDs: v.Document.GetPlanIds(), FeeScheduleID: noSchedule}
+	}
+	return out
+}
+
+// noSchedule is the id of no fee schedule: theirs begin with "fs_".
+const noSchedule = "-"
+
+// provider puts a provider's standing into the engine's terms; its days were
+// checked when they were recorded.
+func provider(p *book.Provider) adjudication.ProviderRecord {
+	out := adjudication.ProviderRecord{NPI: p.NPI}
+	out.Died, _ = adjudication.ParseDate(p.DeceasedOn)
+	if from, err := adjudication.ParseDate(p.InactiveFrom); err == nil && from != 0 {
+		gap := adjudication.Period{Start: from}
+		if again, err := adjudication.ParseDate(p.ReactivatedFrom); err == nil && again != 0 {
+			gap.End = again - 1
+		}
+		out.Inactive = append(out.Inactive, gap)
 	}
 	return out
 }
@@ -216,21 +235,6 @@ func (r *reference) plan(v *book.Plan) *adjudication.Plan {
 	if err != nil {
 		r.log.Error("a published plan doesn't compile; claims under it pend", "version", v.Ref, "error", err)
 		return nil
-	}
-	return out
-}
-
-// provider is what the payer knows of a provider's standing. It makes signals,
-// which pend; what certifies a provider is another matter and denies.
-func provider(p *book.Provider) adjudication.ProviderRecord {
-	out := adjudication.ProviderRecord{NPI: p.NPI}
-	out.Died, _ = adjudication.ParseDate(p.DeceasedOn) // a recorded day parses
-	if p.InactiveFrom != "" {
-		inactive := policies.Period{Start: p.InactiveFrom}
-		if p.ReactivatedFrom != "" {
-			inactive.End = policies.DayBefore(p.ReactivatedFrom)
-		}
-		out.Inactive = []adjudication.Period{enginePeriod(inactive)}
 	}
 	return out
 }

@@ -141,6 +141,7 @@ func newWorld(dir string) (*world, error) {
 		return nil, err
 	}
 	srv.Mount(ledgerv1connect.NewLedgerServiceHandler(w.ledger, srv.Options()...))
+	srv.Mount(ledgerv1connect.NewProofServiceHandler(w.ledger, srv.Options()...))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(ctx, listener) }()

@@ -17,7 +17,8 @@ import (
 	"github.com/probity-health/probity/services/server"
 )
 
-// connection is every service a command may call, all behind the gateway's address.
+// connection is every service a command may call, all behind the gateway's
+// address but replicas, which a ledger node alone answers.
 type connection struct {
 	gateway     gatewayv1connect.GatewayServiceClient
 	claims      claimsv1connect.ClaimsServiceClient
@@ -29,6 +30,8 @@ type connection struct {
 	enrollments gatewayv1connect.EnrollmentFileServiceClient
 	workflows   workflowsv1connect.WorkflowServiceClient
 	ledger      ledgerv1connect.LedgerServiceClient
+	proofs      ledgerv1connect.ProofServiceClient
+	replicas    ledgerv1connect.ReplicaServiceClient
 }
 
 func newConnection(c *server.Client, url string) *connection {
@@ -43,6 +46,8 @@ func newConnection(c *server.Client, url string) *connection {
 		enrollments: gatewayv1connect.NewEnrollmentFileServiceClient(c, url, c.Options()...),
 		workflows:   workflowsv1connect.NewWorkflowServiceClient(c, url, c.Options()...),
 		ledger:      ledgerv1connect.NewLedgerServiceClient(c, url, c.Options()...),
+		proofs:      ledgerv1connect.NewProofServiceClient(c, url, c.Options()...),
+		replicas:    ledgerv1connect.NewReplicaServiceClient(c, url, c.Options()...),
 	}
 }
 

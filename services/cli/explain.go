@@ -146,7 +146,7 @@ func (a *app) prove(ctx context.Context, conn *connection, c *claimsv1.ClaimSumm
 		if err != nil {
 			return out, err
 		}
-		out.Receipt = &receiptTold{State: "sealed", Block: r.Block.Height}
+		out.Receipt = &receiptTold{State: "sealed", Block: r.Header.Height}
 	case errors.As(err, &p) && (p.Retryable() || p.Kind == problem.Conflict):
 		out.Receipt = &receiptTold{State: "pending"}
 	default:

@@ -299,34 +299,53 @@ func (w workflowsFake) ReviewClaim(ctx context.Context, r *workflowsv1.ReviewCla
 // there from the second time it is asked for.
 type ledgerFake struct {
 	ledgerv1connect.UnimplementedLedgerServiceHandler
-	vkey    string
-	receipt []byte
-	commit  []byte
-	asked   atomic.Int32
+	ledgerv1connect.UnimplementedProofServiceHandler
+	policy     []byte
+	checkpoint []byte
+	evidence   []byte
+	receipt    []byte
+	commit     []byte
+	asked      atomic.Int32
 }
 
 const origin = "probity.example/test"
 
 func newLedgerFake() (*ledgerFake, error) {
-	skey, vkey, err := note.GenerateKey(rand.Reader, origin)
+	skey, _, err := note.GenerateKey(rand.Reader, origin)
 	if err != nil {
 		return nil, err
 	}
-	signer, err := note.NewSigner(skey)
+	key, err := receipt.ParseSigningKey(skey)
+	if err != nil {
+		return nil, err
+	}
+	policy, err := receipt.FirstPolicy(&receipt.Terms{
+		Origin: origin, Sequence: 1, Activation: 1, Quorum: 1, Logs: []receipt.LogShards{{Log: "claims", Shards: 4}},
+		Members: []receipt.Member{{Role: receipt.Cosigner, Key: key.Public()}},
+	})
 	if err != nil {
 		return nil, err
 	}
 	commit := []byte("a sealed commit record")
 	entry := receipt.Entry(commit)
-	block := receipt.Block{Origin: origin, Height: 1, Time: noon, Heads: []receipt.Head{
+	block := receipt.Block{Origin: origin, Height: 1, Time: noon, Policy: policy.Last().Ref(), Heads: []receipt.Head{
 		{Log: "claims", Shard: 3, Size: 1, Root: receipt.LeafHash(entry)},
 	}}
-	signed, err := note.Sign(&note.Note{Text: string(receipt.Checkpoint{Origin: origin, Size: 1, Root: block.Hash()}.Marshal())}, signer)
+	cp := receipt.Checkpoint{Origin: origin, Size: 1, Root: block.Hash()}
+	signed, err := cp.Sign(key.Cosigner(noon))
 	if err != nil {
 		return nil, err
 	}
-	r := receipt.Receipt{Log: "claims", Shard: 3, Index: 0, Entry: entry, Block: block, Checkpoint: signed}
-	return &ledgerFake{vkey: vkey, receipt: r.Marshal(), commit: commit}, nil
+	other := cp
+	other.Root[0] ^= 1
+	twice, err := other.Sign(key.Cosigner(noon))
+	if err != nil {
+		return nil, err
+	}
+	r := receipt.Receipt{Log: "claims", Shard: 3, Index: 0, Entry: entry, Header: block.Header(), Checkpoint: signed}
+	r.Head, r.Place, r.HeadProof, _ = block.ProveHead("claims", 3)
+	e := receipt.Evidence{Wrong: receipt.TwoHeads, First: signed, Second: twice}
+	return &ledgerFake{policy: policy.Marshal(), checkpoint: signed, evidence: e.Marshal(), receipt: r.Marshal(), commit: commit}, nil
 }
 
 func (l *ledgerFake) GetReceipt(_ context.Context, r *ledgerv1.GetReceiptRequest) (*ledgerv1.GetReceiptResponse, error) {
@@ -341,7 +360,19 @@ func (l *ledgerFake) GetReceipt(_ context.Context, r *ledgerv1.GetReceiptRequest
 }
 
 func (l *ledgerFake) GetCheckpoint(context.Context, *ledgerv1.GetCheckpointRequest) (*ledgerv1.GetCheckpointResponse, error) {
-	return &ledgerv1.GetCheckpointResponse{VerifierKeys: []string{l.vkey}}, nil
+	return &ledgerv1.GetCheckpointResponse{Checkpoint: l.checkpoint, Policy: l.policy, Quorum: 1}, nil
+}
+
+func (l *ledgerFake) GetLedgerPolicy(context.Context, *ledgerv1.GetLedgerPolicyRequest) (*ledgerv1.GetLedgerPolicyResponse, error) {
+	return &ledgerv1.GetLedgerPolicyResponse{Policy: l.policy, Sequence: 1}, nil
+}
+
+func (l *ledgerFake) GetConsistency(_ context.Context, r *ledgerv1.GetConsistencyRequest) (*ledgerv1.GetConsistencyResponse, error) {
+	return &ledgerv1.GetConsistencyResponse{Checkpoint: l.checkpoint}, nil
+}
+
+func (l *ledgerFake) ListEvidence(context.Context, *ledgerv1.ListEvidenceRequest) (*ledgerv1.ListEvidenceResponse, error) {
+	return &ledgerv1.ListEvidenceResponse{Evidence: [][]byte{l.evidence}}, nil
 }
 
 func (l *ledgerFake) GetLedger(context.Context, *ledgerv1.GetLedgerRequest) (*ledgerv1.GetLedgerResponse, error) {

@@ -1,9 +1,7 @@
 package cli
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -28,8 +26,8 @@ func (a *app) receiptCommand() *cobra.Command {
 		Long: `Write the proof of a claim's last decision.
 
 The receipt verifies offline, with public keys alone: probity verify. It
-exists once the decision is sealed in a signed block, a moment after it is
-made; until then this waits.`,
+exists once a quorum of the ledger's parties has cosigned the decision, a
+moment after it is made; until then this waits.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			conn, err := a.connect()
@@ -57,13 +55,13 @@ made; until then this waits.`,
 			if err := a.writeTo(out, func(w io.Writer) error { _, err := w.Write(got.GetReceipt()); return err }); err != nil {
 				return err
 			}
-			a.say("next: probity verify %s --policy keys.json (made by: probity keys -f keys.json)", nameOr(out, "RECEIPT"))
+			a.say("next: probity verify %s --policy policy.txt (made by: probity keys -f policy.txt)", nameOr(out, "RECEIPT"))
 			return nil
 		},
 	}
 	cmd.Flags().StringVarP(&out, "file", "f", "-", "where to write; - is standard output")
 	cmd.Flags().StringVar(&commit, "commit", "", "also write the sealed commit record the receipt proves")
-	cmd.Flags().DurationVar(&wait, "wait", 30*time.Second, "how long to wait for the block")
+	cmd.Flags().DurationVar(&wait, "wait", 30*time.Second, "how long to wait for the quorum")
 	return cmd
 }
 
@@ -90,65 +88,46 @@ func (a *app) sealed(ctx context.Context, conn *connection, at *ledgerv1.Positio
 	}
 }
 
-// trust is the file a verifier keeps: whom it believes. It is receipt.Policy on disk.
-type trust struct {
-	// Origin names the ledger.
-	Origin string `json:"origin"`
-	// Quorum is how many of Keys must have signed.
-	Quorum int `json:"quorum"`
-	// Keys are verifier keys in the note package's form.
-	Keys []string `json:"keys"`
-}
-
 func (a *app) keysCommand() *cobra.Command {
 	var out string
 	cmd := &cobra.Command{
 		Use:   "keys",
-		Short: "Write the ledger's public keys, for verifying offline",
-		Long: `Write the ledger's public keys, for verifying offline.
+		Short: "Write the ledger's policy with its public keys, for verifying offline",
+		Long: `Write the ledger's policy with its public keys, for verifying offline.
 
-This trusts the server once. Compare the keys with those the parties publish
-themselves before you rely on them; the quorum is set to all but a third.`,
+The file says who cosigns the ledger and how many of them make something
+final, for every height; each change in it is signed by a quorum of those
+before. Only its first part is taken on trust: compare it once with what the
+parties publish themselves.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			conn, err := a.connect()
 			if err != nil {
 				return err
 			}
-			ledger, err := conn.ledger.GetLedger(cmd.Context(), &ledgerv1.GetLedgerRequest{})
+			got, err := conn.proofs.GetLedgerPolicy(cmd.Context(), &ledgerv1.GetLedgerPolicyRequest{})
 			if err != nil {
 				return err
 			}
-			checkpoint, err := conn.ledger.GetCheckpoint(cmd.Context(), &ledgerv1.GetCheckpointRequest{})
-			if err != nil {
+			if _, err := receipt.ParsePolicy(got.GetPolicy()); err != nil {
 				return err
 			}
-			n := len(checkpoint.GetVerifierKeys())
-			// n >= 3f+1 parties of whom f may lie; n-f is the quorum.
-			t := trust{Origin: ledger.GetOrigin(), Keys: checkpoint.GetVerifierKeys(), Quorum: n - (n-1)/3}
-			text, err := json.MarshalIndent(t, "", "  ")
-			if err != nil {
-				return err
-			}
-			return a.writeTo(out, func(w io.Writer) error { _, err := w.Write(append(text, '\n')); return err })
+			return a.writeTo(out, func(w io.Writer) error { _, err := w.Write(got.GetPolicy()); return err })
 		},
 	}
 	cmd.Flags().StringVarP(&out, "file", "f", "-", "where to write; - is standard output")
 	return cmd
 }
 
-func readTrust(path string) (receipt.Policy, error) {
+func readPolicy(path string) (receipt.Policy, error) {
+	if path == "" {
+		return receipt.Policy{}, usagef("--policy is needed: whose signatures do you believe? probity keys -f policy.txt makes one")
+	}
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return receipt.Policy{}, err
 	}
-	decoder := json.NewDecoder(bytes.NewReader(text))
-	decoder.DisallowUnknownFields()
-	var t trust
-	if err := decoder.Decode(&t); err != nil {
-		return receipt.Policy{}, usageError{fmt.Errorf("%s: %w", path, err)}
-	}
-	policy, err := receipt.NewPolicy(t.Origin, t.Quorum, t.Keys...)
+	policy, err := receipt.ParsePolicy(text)
 	if err != nil {
 		return receipt.Policy{}, usageError{fmt.Errorf("%s: %w", path, err)}
 	}
@@ -164,28 +143,29 @@ type verdict struct {
 	Height   uint64   `json:"height,omitempty"`
 	Time     string   `json:"time,omitempty"`
 	Signers  []string `json:"signers,omitempty"`
-	Reason   string   `json:"reason,omitempty"`
+	// Says what a document without a position proves.
+	Says   string `json:"says,omitempty"`
+	Reason string `json:"reason,omitempty"`
 }
 
 func (a *app) verifyCommand() *cobra.Command {
 	var policyFile, commit string
 	cmd := &cobra.Command{
-		Use:   "verify RECEIPT...",
-		Short: "Verify receipts offline",
-		Long: `Verify receipts, and promises, offline: with public keys and nothing else.
+		Use:   "verify DOCUMENT...",
+		Short: "Verify receipts and other proofs offline",
+		Long: `Verify the ledger's documents offline: with a policy file and nothing else.
 
 A receipt proves that the commit stands on the ledger and that a quorum of
-the parties signed it. A promise proves only that the ledger took it on.
+the parties cosigned it. A promise proves only that the ledger took it on. A
+checkpoint or a consistency proof shows what is final and that it only grew;
+evidence convicts a party of two statements that no honest one makes.
 Exit code 7 says that a document proves nothing.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(_ *cobra.Command, files []string) error {
-			if policyFile == "" {
-				return usagef("--policy is needed: whose signatures do you believe? probity keys -f keys.json makes one")
-			}
 			if commit != "" && len(files) != 1 {
 				return usagef("--commit goes with one receipt")
 			}
-			policy, err := readTrust(policyFile)
+			policy, err := readPolicy(policyFile)
 			if err != nil {
 				return err
 			}
@@ -213,10 +193,13 @@ Exit code 7 says that a document proves nothing.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&policyFile, "policy", "", "JSON file with origin, quorum and keys")
+	cmd.Flags().StringVar(&policyFile, "policy", "", "the ledger's policy file (probity keys)")
 	cmd.Flags().StringVar(&commit, "commit", "", "also check that this commit record is the one proved")
 	return cmd
 }
+
+// maxProofFile bounds what verify reads of a file: evidence holds two documents.
+const maxProofFile = 2*receipt.MaxSize + 1
 
 // verify reads one document and judges it; its error is that of reading.
 func verify(path, commitPath string, policy receipt.Policy) (verdict, error) {
@@ -224,35 +207,69 @@ func verify(path, commitPath string, policy receipt.Policy) (verdict, error) {
 	if err != nil {
 		return verdict{}, err
 	}
-	document, err := io.ReadAll(io.LimitReader(f, receipt.MaxSize+1))
+	document, err := io.ReadAll(io.LimitReader(f, maxProofFile))
 	if err := errors.Join(err, f.Close()); err != nil {
 		return verdict{}, err
 	}
-	v := verdict{File: path, Kind: "receipt"}
-	var proved receipt.Verified
-	if strings.HasPrefix(string(document), "probity promise") {
-		v.Kind = "promise"
-		proved, err = receipt.VerifyPromise(document, policy)
-	} else {
-		proved, err = receipt.Verify(document, policy)
-	}
-	if err == nil && commitPath != "" {
-		commit, readErr := os.ReadFile(commitPath)
-		if readErr != nil {
-			return verdict{}, readErr
+	v := verdict{File: path}
+	if commitPath != "" {
+		commit, err := os.ReadFile(commitPath)
+		if err != nil {
+			return verdict{}, err
 		}
+		v.judge(document, commit, policy)
+	} else {
+		v.judge(document, nil, policy)
+	}
+	return v, nil
+}
+
+// judge fills in what a document proves. With a commit it must be the one proved.
+func (v *verdict) judge(document, commit []byte, policy receipt.Policy) {
+	proved, err := v.proves(document, policy)
+	if err == nil && commit != nil {
 		err = receipt.VerifyCommit(proved, commit)
 	}
 	if err != nil {
 		v.Reason = err.Error()
-		return v, nil
+		return
 	}
-	v.Valid, v.Height, v.Signers = true, proved.Height, proved.Signers
-	v.Position = fmt.Sprintf("%s/%d/%d", proved.Log, proved.Shard, proved.Index)
+	v.Valid = true
+	if proved.Log != "" {
+		v.Height, v.Signers = proved.Height, proved.Signers
+		v.Position = fmt.Sprintf("%s/%d/%d", proved.Log, proved.Shard, proved.Index)
+	}
 	if !proved.Time.IsZero() {
 		v.Time = proved.Time.UTC().Format(time.RFC3339)
 	}
-	return v, nil
+}
+
+// proves tells the kinds of documents apart by their first line; what has
+// none of them is a checkpoint's note.
+func (v *verdict) proves(document []byte, policy receipt.Policy) (receipt.Verified, error) {
+	first, _, _ := strings.Cut(string(document), "\n")
+	switch {
+	case strings.HasPrefix(first, "probity receipt"):
+		v.Kind = "receipt"
+		return receipt.Verify(document, policy)
+	case strings.HasPrefix(first, "probity promise"):
+		v.Kind = "promise"
+		return receipt.VerifyPromise(document, policy)
+	case strings.HasPrefix(first, "probity consistency"):
+		v.Kind = "consistency proof"
+		older, newer, err := receipt.VerifyConsistency(document, policy)
+		v.Height, v.Says = newer.Size, fmt.Sprintf("of block %d in block %d", older.Size, newer.Size)
+		return receipt.Verified{}, err
+	case strings.HasPrefix(first, "probity evidence"):
+		v.Kind = "evidence"
+		found, err := receipt.VerifyEvidence(document, policy)
+		v.Says = fmt.Sprintf("of %s at %s against %s", found.Wrong, found.Place, strings.Join(found.Signers, ", "))
+		return receipt.Verified{}, err
+	}
+	v.Kind = "checkpoint"
+	c, signers, err := policy.OpenCheckpoint(document)
+	v.Height, v.Signers, v.Says = c.Size, signers, fmt.Sprintf("of block %d", c.Size)
+	return receipt.Verified{}, err
 }
 
 func (a *app) printVerdict(w io.Writer, v verdict) {
@@ -260,9 +277,15 @@ func (a *app) printVerdict(w io.Writer, v verdict) {
 		fmt.Fprintf(w, "%s: %s, the %s proves nothing: %s\n", v.File, a.paint(red, "FAILED"), v.Kind, v.Reason)
 		return
 	}
-	fmt.Fprintf(w, "%s: %s %s of %s", v.File, a.paint(green, "valid"), v.Kind, v.Position)
+	fmt.Fprintf(w, "%s: %s %s %s", v.File, a.paint(green, "valid"), v.Kind, v.Says)
+	if v.Position != "" {
+		fmt.Fprintf(w, "of %s", v.Position)
+	}
 	if v.Kind == "receipt" {
 		fmt.Fprintf(w, ", final in block %d of %s", v.Height, v.Time)
 	}
-	fmt.Fprintf(w, ", signed by %s\n", strings.Join(v.Signers, ", "))
+	if len(v.Signers) > 0 {
+		fmt.Fprintf(w, ", signed by %s", strings.Join(v.Signers, ", "))
+	}
+	fmt.Fprintln(w)
 }

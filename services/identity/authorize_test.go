@@ -34,7 +34,7 @@ import (
 // resource; "+": also on a resource without organisation or payer (an
 // unfiltered list); "!": on anybody's. Services may do everything.
 //
-//	S submitter  A adjudicator  P plan administrator  U auditor  * anyone signed in
+//	S submitter  A adjudicator  P plan administrator  U auditor  R replica  * anyone signed in
 const matrix = `
 SubmitFile               S
 ValidateFile             S
@@ -53,6 +53,10 @@ GetFile                  S U!
 ListFiles                S+ U!
 RecordOutcomes
 CompleteFile
+VoidClaim                S
+ReprocessClaims          P
+ListAffectedClaims       P
+GetClaimHistory          S A U!
 CreateRemittances
 GetRemittance            S A
 ListRemittances          S+ A+ U!
@@ -88,6 +92,15 @@ Subscribe                U!
 GetReceipt               *!
 GetCheckpoint            *!
 GetLedger                *!
+GetConsistency           *!
+ListEvidence             *!
+SubmitEvidence           *!
+GetLedgerPolicy          *!
+SubmitLedgerPolicy       *!
+ExchangeCosignatures     R!
+GetCommits               R!
+GetRows                  R!
+RepublishShard
 GetSubjectKeys
 DestroySubjectKey
 `
@@ -95,6 +108,7 @@ DestroySubjectKey
 var letters = map[string]identity.Role{
 	"S": identity.RoleSubmitter, "A": identity.RoleAdjudicator,
 	"P": identity.RolePlanAdmin, "U": identity.RoleAuditor,
+	"R": identity.RoleReplica,
 }
 
 func TestTheWholeMatrixOfRolesAndRPCs(t *testing.T) {

@@ -16,6 +16,7 @@ const (
 	RoleAdjudicator Role = "adjudicator" // payer's claims staff
 	RolePlanAdmin   Role = "plan_admin"  // payer's benefit configuration and enrolment
 	RoleAuditor     Role = "auditor"     // reads everything but plaintext health data
+	RoleReplica     Role = "replica"     // a ledger node of another party
 	RoleService     Role = "service"     // another service of this installation
 )
 

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"net/url"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"time"
@@ -55,12 +56,31 @@ type Config struct {
 	// is the brokers' default. From 3 on, all replicas but one must be in
 	// sync for an append.
 	Replication int
-	// DataDir holds the replica: its store, tiles and checkpoint, and the
-	// file last-signed, which must survive whatever else is deleted.
+	// DataDir holds the replica: its store and tiles. It may be deleted and
+	// rebuilt, or restored from a backup.
 	DataDir string
+	// SignedDir holds the memory of what this node cosigned. It must survive
+	// whatever happens to DataDir and must never be restored from a backup:
+	// keep it out of the backup set. Empty is DataDir with "-signed" after it.
+	SignedDir string
 	// SigningKeyFile holds the Ed25519 note signer key ("PRIVATE+KEY+…"),
-	// readable by its owner only. EnsureKey makes one.
+	// readable by its owner only. EnsureKey makes one. Its name is the
+	// member's in the policy.
 	SigningKeyFile string
+	// PolicyFile holds the ledger's policy: members, quorum, logs (package
+	// receipt, Terms). All members' files begin with the same first version;
+	// changes that the ledger doesn't hold yet are recorded from here. Empty
+	// is a ledger of one party, this node's key, named as Origin.
+	PolicyFile string
+	// Peers are the other members' nodes by member name: cosignatures are
+	// exchanged with them, and commits fetched that Kafka no longer has.
+	Peers map[string]Peer
+	// PeerInterval is the most time between two exchanges with a peer; 0 is
+	// 1 s. News is sent at once.
+	PeerInterval time.Duration
+	// ScrubInterval is the time between two steps of the sweep that reads
+	// everything stored back, 256 commits at a time; 0 is 250 ms.
+	ScrubInterval time.Duration
 	// BlockInterval is the least time between two blocks; 0 is 250 ms. A
 	// commit after a quiet time is sealed at once.
 	BlockInterval time.Duration
@@ -99,12 +119,24 @@ type Cluster struct {
 	SessionTimeout time.Duration
 }
 
+// Peer is another node of the ledger, as its ReplicaService is called.
+type Peer = ledgerv1connect.ReplicaServiceClient
+
 var topicPrefix = regexp.MustCompile(`^[A-Za-z0-9._-]{1,100}$`)
 
 // withDefaults fills zero values in and checks what remains.
 func (c Config) withDefaults() (Config, error) {
 	if c.TopicPrefix == "" {
 		c.TopicPrefix = DefaultTopicPrefix
+	}
+	if c.SignedDir == "" && c.DataDir != "" {
+		c.SignedDir = filepath.Clean(c.DataDir) + "-signed"
+	}
+	if c.PeerInterval == 0 {
+		c.PeerInterval = time.Second
+	}
+	if c.ScrubInterval == 0 {
+		c.ScrubInterval = 250 * time.Millisecond
 	}
 	if len(c.Logs) == 0 {
 		c.Logs = DefaultLogs()
@@ -144,6 +176,9 @@ func (c Config) withDefaults() (Config, error) {
 	if c.SigningKeyFile == "" {
 		bad("SigningKeyFile is empty; EnsureKey makes a key")
 	}
+	if c.PeerInterval < 0 || c.ScrubInterval < 0 {
+		bad("PeerInterval and ScrubInterval must not be negative")
+	}
 	if c.BlockInterval < time.Millisecond || c.BlockInterval > time.Minute {
 		bad("BlockInterval must be 1 ms to 1 min")
 	}
@@ -176,9 +211,8 @@ func (c Config) withDefaults() (Config, error) {
 		}
 		total += n
 	}
-	// A block names every shard and is one tlog entry of at most 64 KiB.
-	if total > 512 {
-		bad("%d shards are more than the 512 a block can name", total)
+	if total > receipt.MaxBlockHeads {
+		bad("%d shards are more than the %d a block can name", total, receipt.MaxBlockHeads)
 	}
 	return c, errors.Join(errs...)
 }

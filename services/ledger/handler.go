@@ -320,25 +320,29 @@ func (h handler) await(ctx context.Context, m *member, r *ledgerv1.ReadStreamReq
 	return err
 }
 
-// GetReceipt implements the RPC. It waits a bounded time for the block that
-// seals the commit.
+// GetReceipt implements the RPC. It waits a bounded time for the commit to
+// come as far as asked.
 func (h handler) GetReceipt(ctx context.Context, r *ledgerv1.GetReceiptRequest) (*ledgerv1.GetReceiptResponse, error) {
 	pos := r.GetPosition()
 	m, err := h.n.find(pos.GetLog(), pos.GetShard())
 	if err != nil {
 		return nil, err
 	}
+	sealed := r.MinStage == ledgerv1.ReceiptStage_RECEIPT_STAGE_SEALED
 	ctx, cancel := context.WithTimeout(ctx, receiptTimeout)
 	defer cancel()
 	for {
 		changed := h.n.blocks.Changed.Wait()
 		out := &ledgerv1.GetReceiptResponse{}
 		err := h.n.read(func() error {
-			doc, err := h.n.blocks.Receipt(pos.Log, pos.Shard, pos.Index)
+			doc, err := h.n.blocks.Receipt(pos.Log, pos.Shard, pos.Index, sealed)
 			if err != nil || doc == nil {
 				return err
 			}
-			out.Receipt = doc.Marshal()
+			out.Receipt, out.Stage = doc.Marshal(), ledgerv1.ReceiptStage_RECEIPT_STAGE_SEALED
+			if _, final := h.n.blocks.Final(); final != nil && doc.Header.Height <= final.Height {
+				out.Stage = ledgerv1.ReceiptStage_RECEIPT_STAGE_FINAL
+			}
 			if r.IncludeCommit {
 				out.Commit, err = m.replica.Commit(pos.Index)
 			}
@@ -359,13 +363,22 @@ func (h handler) GetReceipt(ctx context.Context, r *ledgerv1.GetReceiptRequest) 
 		case <-h.n.closing:
 			return nil, closed()
 		case <-ctx.Done():
-			return nil, problem.New(problem.Conflict, problem.Problem{
-				RuleID: "ledger.receipt.not-sealed", FieldPath: "position",
-				Message: "no block has sealed this position yet",
-				Fix:     "ask again in a second; a position that was never returned by an append is never sealed",
-			})
+			return nil, h.notYet(sealed)
 		}
 	}
+}
+
+func (h handler) notYet(sealed bool) error {
+	p := problem.Problem{
+		RuleID: "ledger.receipt.not-final", FieldPath: "position",
+		Message: "no quorum has cosigned this position yet",
+		Fix:     "ask again in a second, or for the stage SEALED; a position that was never returned by an append never becomes final",
+	}
+	if sealed {
+		p.RuleID, p.Message = "ledger.receipt.not-sealed", "no block that this node cosigned holds this position yet"
+		p.Fix = "ask again in a second; a position that was never returned by an append is never sealed"
+	}
+	return problem.New(problem.Conflict, p)
 }
 
 func closed() error {
@@ -376,13 +389,23 @@ func closed() error {
 
 // GetCheckpoint implements the RPC.
 func (h handler) GetCheckpoint(context.Context, *ledgerv1.GetCheckpointRequest) (*ledgerv1.GetCheckpointResponse, error) {
-	signed, _ := h.n.blocks.Sealed()
+	signed, block := h.n.blocks.Final()
 	if signed == nil {
-		return nil, problem.New(problem.Conflict, problem.Problem{
-			RuleID: "ledger.checkpoint.none", Message: "nothing has been sealed yet", Fix: "append something, then ask again",
-		})
+		return nil, nothingFinal()
 	}
-	return &ledgerv1.GetCheckpointResponse{Checkpoint: signed, VerifierKeys: []string{h.n.vkey}}, nil
+	policy := h.n.blocks.Policy()
+	terms := policy.At(block.Height)
+	out := &ledgerv1.GetCheckpointResponse{Checkpoint: signed, Policy: policy.Marshal(), Quorum: uint32(terms.Quorum)}
+	for _, k := range terms.Cosigners() {
+		out.VerifierKeys = append(out.VerifierKeys, k.String())
+	}
+	return out, nil
+}
+
+func nothingFinal() error {
+	return problem.New(problem.Conflict, problem.Problem{
+		RuleID: "ledger.checkpoint.none", Message: "nothing is final yet", Fix: "append something, then ask again",
+	})
 }
 
 // GetLedger implements the RPC.
@@ -395,12 +418,12 @@ func (h handler) GetLedger(context.Context, *ledgerv1.GetLedgerRequest) (*ledger
 	for _, head := range heads {
 		out.Heads = append(out.Heads, protoHead(head))
 	}
-	if _, block := h.n.blocks.Sealed(); block != nil {
+	if block, _ := h.n.blocks.Last(); block != nil {
 		out.BlockHeight = block.Height
 	}
 	return out, nil
 }
 
 func protoHead(h receipt.Head) *ledgerv1.ShardHead {
-	return &ledgerv1.ShardHead{Log: h.Log, Shard: h.Shard, Size: h.Size, Root: append([]byte(nil), h.Root[:]...)}
+	return &ledgerv1.ShardHead{Log: h.Log, Shard: h.Shard, Size: h.Size, Root: append([]byte(nil), h.Root[:]...), State: append([]byte(nil), h.State[:]...)}
 }

@@ -1,9 +1,7 @@
 package ledger
 
 import (
-	"crypto/ed25519"
 	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,15 +14,16 @@ import (
 	"github.com/probity-health/probity/services/ledger/receipt"
 )
 
-// EnsureKey makes sure that file holds a signing key for origin, creating one
-// readable by its owner only where there is none, and returns the verifier
-// key to publish.
-func EnsureKey(file, origin string) (verifierKey string, err error) {
-	if !receipt.ValidOrigin(origin) {
-		return "", errors.New("ledger: a key's origin must be printable ASCII without spaces and plus")
+// EnsureKey makes sure that file holds a signing key, creating one readable by
+// its owner only where there is none, and returns the verifier key to publish
+// (a cosignature/v1 vkey). name is the member's in the ledger's policy; a
+// ledger of one party names its only member as its origin.
+func EnsureKey(file, name string) (verifierKey string, err error) {
+	if !receipt.ValidOrigin(name) {
+		return "", errors.New("ledger: a key's name must be printable ASCII without spaces and plus")
 	}
 	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
-		skey, _, err := note.GenerateKey(rand.Reader, origin)
+		skey, _, err := note.GenerateKey(rand.Reader, name)
 		if err != nil {
 			return "", err
 		}
@@ -40,42 +39,32 @@ func EnsureKey(file, origin string) (verifierKey string, err error) {
 			return "", err
 		}
 	}
-	_, vkey, err := loadKey(file, origin)
-	return vkey, err
+	key, err := loadKey(file)
+	if err != nil {
+		return "", err
+	}
+	if key.Public().Name != name {
+		return "", fmt.Errorf("ledger: signing key is named %q, not %q", key.Public().Name, name)
+	}
+	return key.Public().String(), nil
 }
 
-// loadKey reads a signing key and derives its verifier key. The key's name
-// must be the origin, as C2SP tlog-checkpoint asks of a log's own key.
-func loadKey(file, origin string) (note.Signer, string, error) {
+// loadKey reads a signing key.
+func loadKey(file string) (*receipt.SigningKey, error) {
 	info, err := os.Stat(file)
 	if err != nil {
-		return nil, "", fmt.Errorf("ledger: signing key: %w", err)
+		return nil, fmt.Errorf("ledger: signing key: %w", err)
 	}
 	if info.Mode().Perm()&0o077 != 0 {
-		return nil, "", fmt.Errorf("ledger: signing key %s can be read by others; chmod 600 it", file)
+		return nil, fmt.Errorf("ledger: signing key %s can be read by others; chmod 600 it", file)
 	}
 	raw, err := os.ReadFile(file)
 	if err != nil {
-		return nil, "", fmt.Errorf("ledger: signing key: %w", err)
+		return nil, fmt.Errorf("ledger: signing key: %w", err)
 	}
-	skey := strings.TrimSpace(string(raw))
-	signer, err := note.NewSigner(skey)
+	key, err := receipt.ParseSigningKey(strings.TrimSpace(string(raw)))
 	if err != nil {
-		return nil, "", fmt.Errorf("ledger: signing key %s is not a note signer key", file)
+		return nil, fmt.Errorf("ledger: signing key %s: %w", file, err)
 	}
-	if signer.Name() != origin {
-		return nil, "", fmt.Errorf("ledger: signing key is named %q and the origin is %q", signer.Name(), origin)
-	}
-	// A signer key is PRIVATE+KEY+<name>+<hash>+<base64 of algorithm and seed>.
-	f := strings.SplitN(skey, "+", 5)
-	if len(f) != 5 {
-		return nil, "", fmt.Errorf("ledger: signing key %s is malformed", file)
-	}
-	key, err := base64.StdEncoding.DecodeString(f[4])
-	if err != nil || len(key) != 1+ed25519.SeedSize {
-		return nil, "", fmt.Errorf("ledger: signing key %s is not an Ed25519 key", file)
-	}
-	pub := ed25519.NewKeyFromSeed(key[1:]).Public().(ed25519.PublicKey)
-	vkey, err := note.NewEd25519VerifierKey(signer.Name(), pub)
-	return signer, vkey, err
+	return key, nil
 }

@@ -99,11 +99,12 @@ func (m *metrics) watch(n *Node) error {
 	size, err2 := m.meter.Int64ObservableGauge("probity.ledger.shard.size", metric.WithDescription("Commits in the shard."))
 	owned, err3 := m.meter.Int64ObservableGauge("probity.ledger.shard.owned", metric.WithDescription("1 while this node writes the shard."))
 	halted, err4 := m.meter.Int64ObservableGauge("probity.ledger.replica.halted", metric.WithDescription("1 when following the shard halted: alarm on it."))
-	height, err5 := m.meter.Int64ObservableGauge("probity.ledger.block.height", metric.WithDescription("Height of the newest signed block."))
+	height, err5 := m.meter.Int64ObservableGauge("probity.ledger.block.height", metric.WithDescription("Height of the newest valid block."))
 	sealing, err6 := m.meter.Int64ObservableGauge("probity.ledger.seal.halted", metric.WithDescription("1 when sealing halted: alarm on it."))
 	stalled, err7 := m.meter.Float64ObservableGauge("probity.ledger.group.stalled", metric.WithUnit("s"),
 		metric.WithDescription("How long this node has been without a generation of the group that shares the shards; 0 while it has one: alarm on minutes."))
-	if err := errors.Join(err1, err2, err3, err4, err5, err6, err7); err != nil {
+	final, err8 := m.meter.Int64ObservableGauge("probity.ledger.block.final", metric.WithDescription("Height of the newest block that a quorum cosigned: alarm when it stays behind the height."))
+	if err := errors.Join(err1, err2, err3, err4, err5, err6, err7, err8); err != nil {
 		return fmt.Errorf("ledger: metrics: %w", err)
 	}
 	flag := func(b bool) int64 {
@@ -124,8 +125,11 @@ func (m *metrics) watch(n *Node) error {
 				o.ObserveInt64(halted, flag(s.replica.Halted() != nil), at)
 			}
 		}
-		if _, block := n.blocks.Sealed(); block != nil {
+		if block, _ := n.blocks.Last(); block != nil {
 			o.ObserveInt64(height, int64(block.Height))
+		}
+		if _, block := n.blocks.Final(); block != nil {
+			o.ObserveInt64(final, int64(block.Height))
 		}
 		o.ObserveInt64(sealing, flag(n.blocks.Halted() != nil))
 		if n.group != nil {
@@ -136,7 +140,7 @@ func (m *metrics) watch(n *Node) error {
 			}
 		}
 		return nil
-	}, lag, size, owned, halted, height, sealing, stalled)
+	}, lag, size, owned, halted, height, final, sealing, stalled)
 	return err
 }
 

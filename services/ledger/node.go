@@ -26,10 +26,10 @@ import (
 	"time"
 
 	"github.com/segmentio/kafka-go"
-	"golang.org/x/mod/sumdb/note"
 
 	"github.com/probity-health/probity/proto/probity/ledger/v1/ledgerv1connect"
 	"github.com/probity-health/probity/services/ledger/core"
+	"github.com/probity-health/probity/services/ledger/receipt"
 	"github.com/probity-health/probity/services/ledger/replica"
 	"github.com/probity-health/probity/services/ledger/shard"
 	"github.com/probity-health/probity/services/problem"
@@ -38,8 +38,8 @@ import (
 // Node is a running ledger node. All methods are safe for concurrent use.
 type Node struct {
 	cfg     Config
-	signer  note.Signer
-	vkey    string
+	key     *receipt.SigningKey
+	policy  receipt.Policy // as configured; the ledger's own is in blocks
 	store   *replica.Store
 	logs    map[string]*log // fixed after Open
 	moved   replica.Signal  // any shard of any log moved
@@ -87,7 +87,11 @@ func Open(ctx context.Context, config Config) (_ *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	signer, vkey, err := loadKey(cfg.SigningKeyFile, cfg.Origin)
+	key, err := loadKey(cfg.SigningKeyFile)
+	if err != nil {
+		return nil, err
+	}
+	policy, err := cfg.policy(key.Public())
 	if err != nil {
 		return nil, err
 	}
@@ -99,10 +103,12 @@ func Open(ctx context.Context, config Config) (_ *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(cfg.DataDir, 0o755); err != nil {
-		return nil, err
+	for _, dir := range []string{cfg.DataDir, cfg.SignedDir} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return nil, err
+		}
 	}
-	n := &Node{cfg: cfg, signer: signer, vkey: vkey, logger: cfg.Logger, logs: map[string]*log{}, closing: make(chan struct{})}
+	n := &Node{cfg: cfg, key: key, policy: policy, logger: cfg.Logger, logs: map[string]*log{}, closing: make(chan struct{})}
 	if n.metrics, err = newMetrics(cfg.Meters); err != nil {
 		return nil, err
 	}
@@ -133,7 +139,7 @@ func Open(ctx context.Context, config Config) (_ *Node, err error) {
 		w := shard.NewWriter(shard.Config{
 			Client: client, Topic: cfg.topic(name), Log: name, Shard: uint32(index),
 			TransactionalID: fmt.Sprintf("%s.%d", cfg.topic(name), index), Origin: cfg.Origin,
-			Signer: signer, Follower: r, Moved: r.Changed.Wait, Session: n.session, Alone: cfg.Cluster == nil, Now: cfg.Now, Logger: cfg.Logger,
+			Signer: key.Notes(), Follower: r, Moved: r.Changed.Wait, Session: n.session, Alone: cfg.Cluster == nil, Now: cfg.Now, Logger: cfg.Logger,
 			Observer: observer,
 		})
 		return &member{replica: r, writer: w}, nil
@@ -155,8 +161,8 @@ func Open(ctx context.Context, config Config) (_ *Node, err error) {
 		return nil, err
 	}
 	n.blocks, err = replica.OpenBlocks(replica.BlocksConfig{
-		Origin: cfg.Origin, Store: n.store, Dir: cfg.DataDir, Log: n.block.replica,
-		Shards: all, Signer: signer, Logger: cfg.Logger,
+		Root: policy.First(), Store: n.store, Dir: cfg.DataDir, SignedDir: cfg.SignedDir, Log: n.block.replica,
+		Shards: all, Key: key, Now: cfg.Now, ScrubInterval: cfg.ScrubInterval, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("ledger: open the block log: %w", err)
@@ -174,19 +180,15 @@ func Open(ctx context.Context, config Config) (_ *Node, err error) {
 	return n, nil
 }
 
-// checkGenesis compares the configuration with what the last block fixed.
+// checkGenesis compares the configuration with the policy on the ledger.
 func (n *Node) checkGenesis() error {
-	last, _ := n.blocks.Last()
-	if last == nil {
+	terms := n.blocks.Policy().Last()
+	if terms == nil {
 		return nil
 	}
-	counts := map[string]int{}
-	for _, h := range last.Heads {
-		counts[h.Log]++
-	}
-	for name, c := range counts {
-		if n.cfg.Logs[name] != c {
-			return fmt.Errorf("ledger: the blocks seal %d shards of log %s and the configuration says %d", c, name, n.cfg.Logs[name])
+	for _, l := range terms.Logs {
+		if c := n.cfg.Logs[l.Log]; c != int(l.Shards) {
+			return fmt.Errorf("ledger: policy %d has %d shards of log %s and the configuration says %d", terms.Sequence, l.Shards, l.Log, c)
 		}
 	}
 	return nil
@@ -253,7 +255,8 @@ func (n *Node) start() {
 	}
 	each := func(m *member) {
 		if n.group == nil {
-			// At once, so that appends which come before it's taken wait for it.
+			// Before Open returns, so that an append right after it waits
+			// for the shard instead of being refused.
 			m.assigned.Store(true)
 			m.writer.Assign()
 		}
@@ -266,9 +269,6 @@ func (n *Node) start() {
 				n.group.Rejoin() // others are fit for it
 			}
 		})
-		// Before Open returns, so that an append right after it waits for
-		// the shard instead of being refused.
-		m.writer.Assign()
 		run(func() {
 			// A lost shard is logged by the writer and shows in Ready.
 			m.writer.Run(ctx)
@@ -282,14 +282,23 @@ func (n *Node) start() {
 	}
 	run(func() { _ = n.blocks.Run(ctx) })
 	run(func() { n.propose(ctx) })
+	for name, peer := range n.cfg.Peers {
+		run(func() { n.exchange(ctx, name, peer) })
+	}
 }
 
 // Handler returns the node as the RPC service's implementation.
 func (n *Node) Handler() ledgerv1connect.LedgerServiceHandler { return handler{n} }
 
-// VerifierKey returns the key that verifies this node's signatures, in note's
-// vkey form.
-func (n *Node) VerifierKey() string { return n.vkey }
+// Replicas returns what the node answers its peers.
+func (n *Node) Replicas() ledgerv1connect.ReplicaServiceHandler { return replicas{n} }
+
+// Proofs returns the node's consistency proofs, evidence and policy.
+func (n *Node) Proofs() ledgerv1connect.ProofServiceHandler { return proofs{n} }
+
+// VerifierKey returns the key that verifies this node's cosignatures, a
+// cosignature/v1 vkey.
+func (n *Node) VerifierKey() string { return n.key.Public().String() }
 
 // Ready returns nil when every shard is followed to its end, those that are
 // this node's to write are written by it, and the blocks are verified as far;
@@ -355,12 +364,20 @@ func (n *Node) ready(name string, i int, m *member) error {
 	return nil
 }
 
-// sealedAll tells whether a checkpoint is signed over all that the block log
-// holds. It may be false for a moment whenever a block arrives.
+// sealedAll tells whether this node judged all that the block log holds and,
+// where its own cosignature is a quorum, has given it. Elsewhere what is final
+// hangs on the other parties, and a node is ready without them. It may be
+// false for a moment whenever a block arrives.
 func (n *Node) sealedAll() bool {
 	last, done := n.blocks.Last()
-	_, sealed := n.blocks.Sealed()
-	return done >= n.block.replica.Head().Next && (last == nil || sealed != nil && sealed.Height >= last.Height)
+	if done < n.block.replica.Head().Next {
+		return false
+	}
+	if last == nil || n.blocks.Policy().At(last.Height).Quorum > 1 {
+		return true
+	}
+	_, final := n.blocks.Final()
+	return final != nil && final.Height >= last.Height
 }
 
 // Lost tells whether another lone node took one of the shards: for good, so

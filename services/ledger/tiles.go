@@ -1,20 +1,22 @@
 package ledger
 
 import (
+	"bytes"
 	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
-	"strings"
+
+	"github.com/probity-health/probity/services/ledger/receipt"
 )
 
 // Tile paths: the block log's at the root, as C2SP tlog-tiles lays them out,
 // and each shard's tree the same way below /shards/<log>/<shard>/.
 var tilePath = regexp.MustCompile(`^/(?:shards/([a-z]{1,32})/([0-9]{1,9})/)?(tile/(?:entries|[0-9]{1,2})/(?:x[0-9]{3}/){0,6}[0-9]{3}(?:\.p/[0-9]{1,3})?)$`)
 
-// Tiles serves the static read side: GET /checkpoint, /tile/… and
-// /shards/<log>/<shard>/tile/…. Full tiles never change and may be cached for
-// ever; partial ones and the checkpoint may not.
+// Tiles serves the static read side of C2SP tlog-tiles: GET /checkpoint,
+// /tile/… and /shards/<log>/<shard>/tile/…. Tiles never change and may be
+// cached for ever; the checkpoint may not.
 func (n *Node) Tiles() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -23,9 +25,13 @@ func (n *Node) Tiles() http.Handler {
 			return
 		}
 		if r.URL.Path == "/checkpoint" {
-			signed, _ := n.blocks.Sealed()
+			signed, err := n.logCheckpoint()
+			if err != nil {
+				http.Error(w, "the checkpoint cannot be signed", http.StatusInternalServerError)
+				return
+			}
 			if signed == nil {
-				http.Error(w, "nothing sealed yet", http.StatusNotFound)
+				http.Error(w, "nothing final yet", http.StatusNotFound)
 				return
 			}
 			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -48,9 +54,29 @@ func (n *Node) Tiles() http.Handler {
 			return
 		}
 		w.Header().Set("Content-Type", "application/octet-stream")
-		if !strings.Contains(m[3], ".p/") {
-			w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
-		}
+		// A partial tile is as immutable as a full one: its width is in its
+		// name. It may vanish once the full one exists.
+		w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
 		_, _ = w.Write(body)
 	})
+}
+
+// logCheckpoint returns the newest final checkpoint with one signature more:
+// this node's under the log's own name, which C2SP tlog-checkpoint asks for
+// and clients know that take no cosignatures.
+func (n *Node) logCheckpoint() ([]byte, error) {
+	final, _ := n.blocks.Final()
+	if final == nil {
+		return nil, nil
+	}
+	c, err := receipt.UnverifiedCheckpoint(final)
+	if err != nil {
+		return nil, err
+	}
+	signed, err := c.Sign(n.key.LogSigner(c.Origin))
+	if err != nil {
+		return nil, err
+	}
+	_, cosignatures, _ := bytes.Cut(final, []byte("\n\n"))
+	return append(signed, cosignatures...), nil
 }

@@ -110,7 +110,7 @@ func CompileContract(d *policiesv1.ProviderContract, ref string, governs adjudic
 		FeeBps: int64(d.GetFeeBps()), PlanIDs: d.GetPlanIds(), Capitated: d.GetCapitated(),
 	}
 	for _, f := range d.GetFacilityRates() {
-		rate, err := adjudication.CompileFacilityRate(facilityRateSpec(f))
+		rate, err := adjudication.CompileFacilityRate(facilityRate(f))
 		if err != nil {
 			return nil, err
 		}
@@ -119,7 +119,7 @@ func CompileContract(d *policiesv1.ProviderContract, ref string, governs adjudic
 	return out, nil
 }
 
-func facilityRateSpec(f *policiesv1.FacilityRate) adjudication.FacilityRateSpec {
+func facilityRate(f *policiesv1.FacilityRate) adjudication.FacilityRateSpec {
 	out := adjudication.FacilityRateSpec{
 		Name: f.GetName(), TypesOfBill: f.GetTypesOfBill(), RevenueCodes: f.GetRevenueCodes(),
 		PerDiem: money.Cents(f.GetPerDiemCents()), PercentOfChargeBps: int64(f.GetPercentOfChargeBps()),

@@ -30,7 +30,7 @@ func TestEveryFieldOfADocumentReachesTheEngine(t *testing.T) {
 		}, nil},
 		{&policiesv1.PlanRule{}, func(m proto.Message) any { return ruleSpec(m.(*policiesv1.PlanRule)) }, nil},
 		{&policiesv1.Fee{}, func(m proto.Message) any { return feeSpec(m.(*policiesv1.Fee)) }, nil},
-		{&policiesv1.FacilityRate{}, func(m proto.Message) any { return facilityRateSpec(m.(*policiesv1.FacilityRate)) }, nil},
+		{&policiesv1.FacilityRate{}, func(m proto.Message) any { return facilityRate(m.(*policiesv1.FacilityRate)) }, nil},
 		{&policiesv1.ProviderContract{}, func(m proto.Message) any {
 			d := m.(*policiesv1.ProviderContract)
 			if len(d.GetFacilityRates()) > 0 {

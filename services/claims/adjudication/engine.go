@@ -247,11 +247,12 @@ func (r *run) decide() Decision {
 			d.Network = l.Network
 		}
 	}
+	r.providerDays()
 	switch {
 	case len(open) > 0:
 		// Nothing is decided yet: figures that could still change must not be
 		// taken for a promise, and nothing is posted.
-		return Decision{Status: Pended, Charge: d.Charge, PendReasons: open, Versions: d.Versions}
+		return Decision{Status: Pended, Charge: d.Charge, PendReasons: open, ProviderDays: d.ProviderDays, Versions: d.Versions}
 	case denied == len(d.Lines):
 		d.Status = Denied
 	default:

@@ -297,8 +297,12 @@ type Decision struct {
 	Versions    Versions
 	Postings    []Posting
 	Network     string // "in", "out", or "" when no line got as far
-	Duplicate   bool
-	DuplicateOf string // earlier claim's id; empty when the claim repeats itself
+	// ProviderDays are the minutes of the lines that aren't denied, where they
+	// are known, by who rendered them and when: what later claims of the
+	// provider's day add up. A pended decision has them too.
+	ProviderDays []ProviderDay
+	Duplicate    bool
+	DuplicateOf  string // earlier claim's id; empty when the claim repeats itself
 }
 
 // LineDecision is one line's outcome.

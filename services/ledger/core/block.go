@@ -8,9 +8,22 @@ import (
 )
 
 // NextBlock builds the block after prev (nil under the first) from heads in
-// any order, or nil when nothing moved.
-func NextBlock(origin string, prev *receipt.Block, heads []receipt.Head, at time.Time) *receipt.Block {
-	b := &receipt.Block{Origin: origin, Height: 1, Time: at.UTC(), Heads: slices.Clone(heads)}
+// any order, or nil when nothing moved. Heads of logs that the policy in
+// force at its height doesn't have are left out.
+func NextBlock(policy receipt.Policy, prev *receipt.Block, heads []receipt.Head, at time.Time) *receipt.Block {
+	if policy.Last() == nil {
+		return nil
+	}
+	b := &receipt.Block{Origin: policy.Origin(), Height: 1, Time: at.UTC(), Policy: policy.Last().Ref()}
+	if prev != nil {
+		b.Height = prev.Height + 1
+	}
+	logs := policy.At(b.Height).Logs
+	for _, h := range heads {
+		if slices.ContainsFunc(logs, func(l receipt.LogShards) bool { return l.Log == h.Log && h.Shard < l.Shards }) {
+			b.Heads = append(b.Heads, h)
+		}
+	}
 	slices.SortFunc(b.Heads, receipt.Head.Compare)
 	if prev == nil {
 		if !slices.ContainsFunc(b.Heads, func(h receipt.Head) bool { return h.Size > 0 }) {
@@ -18,10 +31,10 @@ func NextBlock(origin string, prev *receipt.Block, heads []receipt.Head, at time
 		}
 		return b
 	}
-	if slices.Equal(prev.Heads, b.Heads) {
+	if slices.Equal(prev.Heads, b.Heads) && prev.Policy == b.Policy {
 		return nil
 	}
-	b.Height, b.Prev = prev.Height+1, prev.Hash()
+	b.Prev = prev.Hash()
 	if b.Time.Before(prev.Time) {
 		// A proposer's slow clock must not make time run backwards.
 		b.Time = prev.Time
@@ -30,22 +43,20 @@ func NextBlock(origin string, prev *receipt.Block, heads []receipt.Head, at time
 }
 
 // CheckBlock applies the rules by which a block extends prev (nil under the
-// first). It does not look at roots: a replica compares those with the trees
-// it built itself. The error is a *Violation.
-//
-// A log's shard count is fixed by the first block that names it: later
-// blocks name exactly those shards. New logs may appear.
-func CheckBlock(origin string, prev, b *receipt.Block) error {
-	if b.Origin != origin {
+// first), given the policy as it was recorded so far. It does not look at
+// roots: a replica compares those with the trees it built itself. The error
+// is a *Violation.
+func CheckBlock(policy receipt.Policy, prev, b *receipt.Block) error {
+	if policy.Last() == nil {
+		return violated("ledger.block.policy", "block %d comes before any policy", b.Height)
+	}
+	if b.Origin != policy.Origin() {
 		return violated("ledger.block.origin", "block %d is of another ledger", b.Height)
 	}
-	if prev == nil {
-		if b.Height != 1 || b.Prev != (receipt.Hash{}) {
-			return violated("ledger.block.height", "the first block has height %d", b.Height)
-		}
-		return checkShards(nil, b)
-	}
 	switch {
+	case prev == nil && (b.Height != 1 || b.Prev != receipt.Hash{}):
+		return violated("ledger.block.height", "the first block has height %d", b.Height)
+	case prev == nil:
 	case b.Height != prev.Height+1:
 		return violated("ledger.block.height", "block %d follows block %d", b.Height, prev.Height)
 	case b.Prev != prev.Hash():
@@ -53,24 +64,37 @@ func CheckBlock(origin string, prev, b *receipt.Block) error {
 	case b.Time.Before(prev.Time):
 		return violated("ledger.block.time", "block %d is older than the block below it", b.Height)
 	}
-	return checkShards(prev, b)
+	if b.Policy != policy.Last().Ref() {
+		return violated("ledger.block.policy", "block %d names policy %d and the newest recorded is %d", b.Height, b.Policy.Sequence, policy.Last().Sequence)
+	}
+	if err := checkShards(policy.At(b.Height), b); err != nil {
+		return err
+	}
+	return checkHeads(prev, b)
 }
 
-func checkShards(prev, b *receipt.Block) error {
-	shards := func(b *receipt.Block) map[string]uint32 {
-		n := map[string]uint32{}
-		for _, h := range b.Heads {
-			n[h.Log]++
+// checkShards compares the heads with the logs the policy has: each shard of
+// each log once, and no other.
+func checkShards(terms *receipt.Terms, b *receipt.Block) error {
+	n := 0
+	for _, l := range terms.Logs {
+		for shard := range l.Shards {
+			if n >= len(b.Heads) || b.Heads[n].Log != l.Log || b.Heads[n].Shard != shard {
+				return violated("ledger.block.shards", "block %d has no head of %s/%d where the policy has that shard", b.Height, l.Log, shard)
+			}
+			n++
 		}
-		return n
 	}
-	counts := shards(b)
-	moved := prev == nil
+	if n != len(b.Heads) {
+		return violated("ledger.block.shards", "block %d has heads of shards the policy doesn't have", b.Height)
+	}
+	return nil
+}
+
+func checkHeads(prev, b *receipt.Block) error {
+	moved := prev == nil || prev.Policy != b.Policy
 	for _, h := range b.Heads {
-		if h.Shard >= counts[h.Log] {
-			return violated("ledger.block.shards", "block %d skips a shard of log %s", b.Height, h.Log)
-		}
-		if h.Size == 0 && h.Root != receipt.EmptyRoot() {
+		if h.Size == 0 && (h.Root != receipt.EmptyRoot() || h.State != receipt.EmptyRoot()) {
 			return violated("ledger.block.head", "block %d gives an empty shard a root", b.Height)
 		}
 		if prev == nil {
@@ -82,17 +106,10 @@ func checkShards(prev, b *receipt.Block) error {
 			moved = true
 		case h.Size < before.Size:
 			return violated("ledger.block.head", "block %d shrinks %s/%d", b.Height, h.Log, h.Shard)
-		case h.Size == before.Size && h.Root != before.Root:
+		case h.Size == before.Size && h != before:
 			return violated("ledger.block.head", "block %d changes the root of %s/%d without a commit", b.Height, h.Log, h.Shard)
 		case h.Size > before.Size:
 			moved = true
-		}
-	}
-	if prev != nil {
-		for log, n := range shards(prev) {
-			if counts[log] != n {
-				return violated("ledger.block.shards", "block %d changes the shard count of log %s", b.Height, log)
-			}
 		}
 	}
 	if !moved {

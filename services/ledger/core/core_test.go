@@ -12,7 +12,6 @@ import (
 
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/services/ledger/core"
-	"github.com/probity-health/probity/services/ledger/receipt"
 	"github.com/probity-health/probity/services/problem"
 )
 
@@ -165,49 +164,6 @@ func TestTermsDepose(t *testing.T) {
 	require.Equal(t, head, j.Head, "takes no index")
 	j = judge(core.Barrier("claims", 1, 5, 3, "old", noon))
 	require.Equal(t, core.Void, j.Verdict)
-}
-
-func block(prev *receipt.Block, sizes ...uint64) *receipt.Block {
-	var heads []receipt.Head
-	for i, n := range sizes {
-		h := receipt.Head{Log: "claims", Shard: uint32(i), Size: n, Root: receipt.Hash{byte(n), byte(i)}}
-		if n == 0 {
-			h.Root = receipt.EmptyRoot()
-		}
-		heads = append(heads, h)
-	}
-	return core.NextBlock("o", prev, heads, noon)
-}
-
-func TestBlocksOnlyGrow(t *testing.T) {
-	require.Nil(t, block(nil, 0, 0), "nothing to seal")
-	first := block(nil, 0, 2)
-	require.NoError(t, core.CheckBlock("o", nil, first))
-	require.Nil(t, block(first, 0, 2), "nothing moved")
-	second := block(first, 1, 2)
-	require.NoError(t, core.CheckBlock("o", first, second))
-	early := core.NextBlock("o", first, second.Heads, noon.Add(-time.Hour))
-	require.NoError(t, core.CheckBlock("o", first, early), "a slow clock doesn't run time backwards")
-
-	for rule, spoil := range map[string]func(b *receipt.Block){
-		"ledger.block.origin": func(b *receipt.Block) { b.Origin = "other" },
-		"ledger.block.height": func(b *receipt.Block) { b.Height++ },
-		"ledger.block.prev":   func(b *receipt.Block) { b.Prev[0] ^= 1 },
-		"ledger.block.time":   func(b *receipt.Block) { b.Time = noon.Add(-time.Second) },
-		"ledger.block.head":   func(b *receipt.Block) { b.Heads[1].Size = 1 },
-		"ledger.block.shards": func(b *receipt.Block) { b.Heads = b.Heads[:1] },
-		"ledger.block.empty":  func(b *receipt.Block) { b.Heads = first.Heads },
-	} {
-		b := *second
-		b.Heads = append([]receipt.Head(nil), second.Heads...)
-		spoil(&b)
-		var v *core.Violation
-		require.ErrorAs(t, core.CheckBlock("o", first, &b), &v, rule)
-		require.Equal(t, rule, v.Rule)
-	}
-	more := *second
-	more.Heads = append([]receipt.Head{{Log: "audits", Size: 1}}, more.Heads...)
-	require.NoError(t, core.CheckBlock("o", first, &more), "a log may be added")
 }
 
 func TestRoutingIsPartOfTheLedger(t *testing.T) {

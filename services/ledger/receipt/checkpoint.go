@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"strings"
 
 	"golang.org/x/mod/sumdb/note"
 )
@@ -26,6 +25,11 @@ func (c Checkpoint) Marshal() []byte {
 	return w.buf
 }
 
+// Sign returns the checkpoint as a note under the signers.
+func (c Checkpoint) Sign(signers ...note.Signer) ([]byte, error) {
+	return note.Sign(&note.Note{Text: string(c.Marshal())}, signers...)
+}
+
 // ParseCheckpoint reads the text of a checkpoint note.
 func ParseCheckpoint(text []byte) (Checkpoint, error) {
 	r := reader{rest: text}
@@ -42,80 +46,98 @@ func ParseCheckpoint(text []byte) (Checkpoint, error) {
 	return c, nil
 }
 
-// Policy says whom a verifier trusts.
-type Policy struct {
-	// Origin names the ledger; a proof of any other ledger fails.
-	Origin string
-	// Verifiers are the parties' keys: Ed25519 or cosignature/v1.
-	Verifiers []note.Verifier
-	// Quorum is how many of them must have signed. With n parties of which
-	// f may lie, n is at least 3f+1 and the quorum n-f.
-	Quorum int
+// UnverifiedCheckpoint reads the checkpoint of a signed note and verifies no
+// signature.
+func UnverifiedCheckpoint(signed []byte) (Checkpoint, error) {
+	text, ok := noteText(signed)
+	if !ok {
+		return Checkpoint{}, errors.New("receipt: checkpoint is not a signed note")
+	}
+	return ParseCheckpoint(text)
 }
 
-// NewPolicy makes a policy from verifier keys in note's vkey form.
-func NewPolicy(origin string, quorum int, vkeys ...string) (Policy, error) {
-	p := Policy{Origin: origin, Quorum: quorum}
-	for _, k := range vkeys {
-		v, err := note.NewVerifier(k)
-		if err != nil {
-			return Policy{}, fmt.Errorf("receipt: verifier key: %w", err)
-		}
-		p.Verifiers = append(p.Verifiers, v)
-	}
-	return p, p.check()
-}
-
-func (p Policy) check() error {
-	switch {
-	case !ValidOrigin(p.Origin):
-		return errors.New("receipt: policy names no valid origin")
-	case p.Quorum < 1:
-		return errors.New("receipt: policy asks for no signature")
-	case p.Quorum > len(p.Verifiers):
-		return errors.New("receipt: policy has fewer keys than its quorum")
-	}
-	return nil
-}
-
-// open verifies a signed note against at least quorum of the policy's keys
-// and returns its text and the names of the signers.
-func (p Policy) open(signed []byte, quorum int) (text string, signers []string, err error) {
-	n, err := note.Open(signed, note.VerifierList(p.Verifiers...))
-	if err != nil {
-		return "", nil, fmt.Errorf("receipt: signature: %w", err)
-	}
-	// note.Open drops repeated signatures of one key, so each counts once. It
-	// takes more than one spelling of a signature, though; here a document has one.
-	for _, s := range n.Sigs {
-		if raw, err := base64.StdEncoding.DecodeString(s.Base64); err != nil || encode(raw) != s.Base64 {
-			return "", nil, errors.New("receipt: signature: not in canonical form")
-		}
-		signers = append(signers, s.Name)
-	}
-	if len(signers) < quorum {
-		return "", nil, fmt.Errorf("receipt: signed by %d of the %d parties needed (%s)",
-			len(signers), quorum, strings.Join(signers, ", "))
-	}
-	return n.Text, signers, nil
-}
-
-// OpenCheckpoint verifies a signed checkpoint against the policy and returns
-// it with the names of those who signed.
+// OpenCheckpoint verifies that a checkpoint is final, which is that a quorum
+// of the cosigners of the policy that governs its size cosigned it, and
+// returns it with their names.
 func (p Policy) OpenCheckpoint(signed []byte) (Checkpoint, []string, error) {
-	if err := p.check(); err != nil {
-		return Checkpoint{}, nil, err
+	return p.openCheckpoint(signed, func(t *Terms) int { return t.Quorum })
+}
+
+// OpenSealed verifies that at least one cosigner signed a checkpoint. That is
+// its word alone: the checkpoint may never become final.
+func (p Policy) OpenSealed(signed []byte) (Checkpoint, []string, error) {
+	return p.openCheckpoint(signed, func(*Terms) int { return 1 })
+}
+
+func (p Policy) openCheckpoint(signed []byte, quorum func(*Terms) int) (Checkpoint, []string, error) {
+	if len(p.versions) == 0 {
+		return Checkpoint{}, nil, errors.New("receipt: the policy is empty")
 	}
-	text, signers, err := p.open(signed, p.Quorum)
+	if len(signed) > MaxSize {
+		return Checkpoint{}, nil, fmt.Errorf("receipt: checkpoint is longer than %d bytes", MaxSize)
+	}
+	c, err := UnverifiedCheckpoint(signed)
 	if err != nil {
 		return Checkpoint{}, nil, err
 	}
-	c, err := ParseCheckpoint([]byte(text))
-	if err != nil {
-		return Checkpoint{}, nil, err
-	}
-	if c.Origin != p.Origin {
+	if c.Origin != p.Origin() {
 		return Checkpoint{}, nil, errors.New("receipt: checkpoint is of another ledger")
 	}
+	terms := p.At(c.Size)
+	if terms == nil {
+		return Checkpoint{}, nil, errors.New("receipt: checkpoint is empty")
+	}
+	text, signers, err := open(signed, terms.Cosigners(), PublicKey.Cosignatures, quorum(terms))
+	if err != nil {
+		return Checkpoint{}, nil, err
+	}
+	if text != string(c.Marshal()) {
+		return Checkpoint{}, nil, errors.New("receipt: checkpoint: not in canonical form")
+	}
 	return c, signers, nil
+}
+
+// canonical tells whether s is the only base64 spelling of its bytes.
+func canonical(s string) bool {
+	raw, err := base64.StdEncoding.DecodeString(s)
+	return err == nil && encode(raw) == s
+}
+
+// Cosignature is one cosigner's verified signature line of a checkpoint.
+type Cosignature struct {
+	Key PublicKey
+	// Line is the note's signature line with its newline.
+	Line string
+}
+
+// Cosignatures returns a checkpoint and those of its cosignatures that are
+// valid under the version of the policy that governs its size, at least one.
+// A signature by a cosigner's key that is not valid is an error.
+func (p Policy) Cosignatures(signed []byte) (Checkpoint, []Cosignature, error) {
+	c, _, err := p.OpenSealed(signed)
+	if err != nil {
+		return Checkpoint{}, nil, err
+	}
+	n, err := note.Open(signed, note.VerifierList(verifiers(p.At(c.Size).Cosigners(), PublicKey.Cosignatures)...))
+	if err != nil {
+		return Checkpoint{}, nil, err
+	}
+	var out []Cosignature
+	for _, s := range n.Sigs {
+		for _, k := range p.At(c.Size).Cosigners() {
+			if k.Name == s.Name && k.id(algCosignature) == s.Hash {
+				out = append(out, Cosignature{Key: k, Line: "— " + s.Name + " " + s.Base64 + "\n"})
+			}
+		}
+	}
+	return c, out, nil
+}
+
+// Note returns the checkpoint's note under given signature lines.
+func (c Checkpoint) Note(lines ...string) []byte {
+	out := append(c.Marshal(), '\n')
+	for _, l := range lines {
+		out = append(out, l...)
+	}
+	return out
 }

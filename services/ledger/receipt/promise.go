@@ -108,18 +108,18 @@ func ParsePromise(document []byte) (*Promise, error) {
 	return p, nil
 }
 
-// VerifyPromise checks a promise: one of the policy's parties signed the
+// VerifyPromise checks a promise: one of the policy's members signed the
 // group that holds the commit. The quorum does not apply, for a promise is
 // its signer's word alone.
 func VerifyPromise(document []byte, policy Policy) (Verified, error) {
-	if err := policy.check(); err != nil {
-		return Verified{}, err
+	if len(policy.versions) == 0 {
+		return Verified{}, errors.New("receipt: the policy is empty")
 	}
 	p, err := ParsePromise(document)
 	if err != nil {
 		return Verified{}, err
 	}
-	text, signers, err := policy.open(p.Note, 1)
+	text, signers, err := open(p.Note, policy.members(), PublicKey.Notes, 1)
 	if err != nil {
 		return Verified{}, err
 	}
@@ -127,7 +127,7 @@ func VerifyPromise(document []byte, policy Policy) (Verified, error) {
 	if err != nil {
 		return Verified{}, fmt.Errorf("receipt: promise: %w", err)
 	}
-	if g.Origin != policy.Origin || g.Log != p.Log || g.Shard != p.Shard || p.Index < g.First {
+	if g.Origin != policy.Origin() || g.Log != p.Log || g.Shard != p.Shard || p.Index < g.First {
 		return Verified{}, errors.New("receipt: promise is for another group of commits")
 	}
 	if len(p.Entry) != EntrySize || p.Entry[0] != EntryVersion {

@@ -5,7 +5,6 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"time"
 
@@ -16,31 +15,37 @@ import (
 // MaxSize bounds a receipt document.
 const MaxSize = 128 << 10
 
-const receiptMagic = "probity receipt v1"
+const receiptMagic = "probity receipt v2"
 
 // Receipt is the parsed document; nothing in it is verified yet.
 //
-//	probity receipt v1
+//	probity receipt v2
 //	position <log> <shard> <index>
 //	entry <leaf entry, base64>
 //	proof <n>
 //	<n hashes, base64: the leaf in its shard's tree>
-//	block <lines>
-//	<the block's text, see Block>
+//	head <place> <size> <root, base64> <state, base64>
+//	proof <n>
+//	<n hashes, base64: the shard's head in the block's tree of heads>
+//	block
+//	<the block's header, see Header>
 //	proof <n>
 //	<n hashes, base64: the block in the block log>
 //	checkpoint
 //	<C2SP signed note over the block log, to the end>
 //
-// The shard head the first proof leads to is the block's own line for that
-// shard, so the two cannot disagree.
+// The head's log and shard are the position's, so the two cannot disagree.
 type Receipt struct {
 	Log        string
 	Shard      uint32
 	Index      uint64
 	Entry      []byte
 	ShardProof []Hash
-	Block      Block
+	// Head is the shard's head and Place its ordinal among the block's heads.
+	Head       Head
+	Place      uint32
+	HeadProof  []Hash
+	Header     Header
 	BlockProof []Hash
 	Checkpoint []byte
 }
@@ -52,9 +57,10 @@ func (r *Receipt) Marshal() []byte {
 	w.line(fmt.Sprintf("position %s %d %d", r.Log, r.Shard, r.Index))
 	w.line("entry " + encode(r.Entry))
 	w.proof(r.ShardProof)
-	block := r.Block.Marshal()
-	w.line("block " + strconv.Itoa(bytes.Count(block, []byte{'\n'})))
-	w.buf = append(w.buf, block...)
+	w.line(fmt.Sprintf("head %d %d %s %s", r.Place, r.Head.Size, encode(r.Head.Root[:]), encode(r.Head.State[:])))
+	w.proof(r.HeadProof)
+	w.line("block")
+	w.buf = append(w.buf, r.Header.Marshal()...)
 	w.proof(r.BlockProof)
 	w.line("checkpoint")
 	w.buf = append(w.buf, r.Checkpoint...)
@@ -73,8 +79,15 @@ func Parse(document []byte) (*Receipt, error) {
 	out.Log, out.Shard, out.Index = r.position()
 	out.Entry = r.decode(r.labelled("entry"))
 	out.ShardProof = r.proof()
-	lines := r.parse(r.labelled("block"))
-	block := r.take(lines)
+	f := r.fields(5)
+	if f[0] != "head" {
+		r.fail("expected the shard's head")
+	}
+	out.Place = r.parse32(f[1])
+	out.Head = Head{Log: out.Log, Shard: out.Shard, Size: r.parse(f[2]), Root: r.parseHash(f[3]), State: r.parseHash(f[4])}
+	out.HeadProof = r.proof()
+	r.expect("block")
+	header := r.take(headerLines)
 	out.BlockProof = r.proof()
 	r.expect("checkpoint")
 	if r.err == nil && len(r.rest) == 0 {
@@ -83,11 +96,11 @@ func Parse(document []byte) (*Receipt, error) {
 	if r.err != nil {
 		return nil, fmt.Errorf("receipt: %w", r.err)
 	}
-	b, err := ParseBlock(block)
+	h, err := ParseHeader(header)
 	if err != nil {
 		return nil, err
 	}
-	out.Block = *b
+	out.Header = *h
 	out.Checkpoint = bytes.Clone(r.rest)
 	if !bytes.Equal(out.Marshal(), document) {
 		return nil, errors.New("receipt: not in canonical form")
@@ -108,10 +121,7 @@ func (r *reader) position() (log string, shard uint32, index uint64) {
 }
 
 // take returns the next n whole lines.
-func (r *reader) take(n uint64) []byte {
-	if n > MaxBlockHeads+5 {
-		r.fail("block has too many lines")
-	}
+func (r *reader) take(n int) []byte {
 	start := r.rest
 	for range n {
 		if r.line(); r.err != nil {
@@ -132,42 +142,66 @@ type Verified struct {
 	// Height and Time are of the block that sealed it; Time is the proposer's claim.
 	Height uint64
 	Time   time.Time
-	// Signers are the parties of the policy that signed the checkpoint.
+	// Size is of the checkpoint, and Policy the version that governs it.
+	Size   uint64
+	Policy uint64
+	// Signers are the cosigners of that version that signed the checkpoint.
 	Signers []string
 }
 
-// Verify checks every link of a receipt against the policy. On error the
-// receipt proves nothing.
+// Verify checks that a receipt proves its commit final: every link of it, and
+// the cosignatures of a quorum. On error the receipt proves nothing.
 func Verify(document []byte, policy Policy) (Verified, error) {
+	return verify(document, policy, policy.OpenCheckpoint)
+}
+
+// VerifySealed checks a receipt that may not be final yet: every link of it,
+// and the cosignature of at least one party, whose word it is alone.
+func VerifySealed(document []byte, policy Policy) (Verified, error) {
+	return verify(document, policy, policy.OpenSealed)
+}
+
+func verify(document []byte, policy Policy, openCheckpoint func([]byte) (Checkpoint, []string, error)) (Verified, error) {
 	r, err := Parse(document)
 	if err != nil {
 		return Verified{}, err
 	}
-	checkpoint, signers, err := policy.OpenCheckpoint(r.Checkpoint)
+	if len(policy.versions) == 0 {
+		return Verified{}, errors.New("receipt: the policy is empty")
+	}
+	// First, for who has an old policy file should read that, and not that
+	// signatures are missing.
+	if err := policy.knows(r.Header.Policy); err != nil {
+		return Verified{}, err
+	}
+	checkpoint, signers, err := openCheckpoint(r.Checkpoint)
 	if err != nil {
 		return Verified{}, err
 	}
-	if r.Block.Origin != policy.Origin {
+	if r.Header.Origin != policy.Origin() {
 		return Verified{}, errors.New("receipt: block is of another ledger")
 	}
-	// A block's height is its place in the block log, so it's its leaf index plus one.
-	if err := included(r.Block.Height-1, checkpoint.Size, r.Block.Hash(), r.BlockProof, checkpoint.Root); err != nil {
-		return Verified{}, fmt.Errorf("receipt: block is not in the checkpoint: %w", err)
-	}
-	head, ok := r.Block.Head(r.Log, r.Shard)
-	if !ok {
-		return Verified{}, errors.New("receipt: block has no head of the commit's shard")
-	}
-	if len(r.Entry) != EntrySize || r.Entry[0] != EntryVersion {
-		return Verified{}, errors.New("receipt: leaf entry is of an unknown version")
-	}
-	if err := included(r.Index, head.Size, LeafHash(r.Entry), r.ShardProof, head.Root); err != nil {
-		return Verified{}, fmt.Errorf("receipt: commit is not in its shard's tree: %w", err)
+	if err := r.checkLinks(checkpoint); err != nil {
+		return Verified{}, err
 	}
 	return Verified{
-		Origin: policy.Origin, Log: r.Log, Shard: r.Shard, Index: r.Index, Entry: r.Entry,
-		Height: r.Block.Height, Time: r.Block.Time, Signers: signers,
+		Origin: policy.Origin(), Log: r.Log, Shard: r.Shard, Index: r.Index, Entry: r.Entry,
+		Height: r.Header.Height, Time: r.Header.Time,
+		Size: checkpoint.Size, Policy: policy.At(checkpoint.Size).Sequence, Signers: signers,
 	}, nil
+}
+
+// checkLinks checks the three inclusions, from the checkpoint down to the leaf.
+func (r *Receipt) checkLinks(checkpoint Checkpoint) error {
+	// A block's height is its place in the block log, so it's its leaf index plus one.
+	if err := included(r.Header.Height-1, checkpoint.Size, r.Header.Hash(), r.BlockProof, checkpoint.Root); err != nil {
+		return fmt.Errorf("receipt: block is not in the checkpoint: %w", err)
+	}
+	head := LeafHash([]byte(r.Head.text()))
+	if err := included(uint64(r.Place), uint64(r.Header.Heads), head, r.HeadProof, r.Header.HeadsRoot); err != nil {
+		return fmt.Errorf("receipt: the shard's head is not in the block: %w", err)
+	}
+	return r.CheckShardProof()
 }
 
 // VerifyCommit checks that a commit record's bytes are those the receipt proved.
@@ -194,9 +228,11 @@ func included(index, size uint64, leaf Hash, path []Hash, root Hash) error {
 // CheckShardProof checks the first link alone, as a replica does before it
 // hands a receipt out: the leaf is in the tree of the block's head.
 func (r *Receipt) CheckShardProof() error {
-	head, ok := r.Block.Head(r.Log, r.Shard)
-	if !ok {
-		return errors.New("receipt: block has no head of the commit's shard")
+	if len(r.Entry) != EntrySize || r.Entry[0] != EntryVersion {
+		return errors.New("receipt: leaf entry is of an unknown version")
 	}
-	return included(r.Index, head.Size, LeafHash(r.Entry), r.ShardProof, head.Root)
+	if err := included(r.Index, r.Head.Size, LeafHash(r.Entry), r.ShardProof, r.Head.Root); err != nil {
+		return fmt.Errorf("receipt: commit is not in its shard's tree: %w", err)
+	}
+	return nil
 }

@@ -66,57 +66,82 @@ func (tr *tree) proof(i int64) (out []receipt.Hash) {
 }
 
 type world struct {
-	signers []note.Signer
+	keys    []*receipt.SigningKey
 	policy  receipt.Policy
 	commits [][]byte
+	block   *receipt.Block // the one that seals them
 	receipt *receipt.Receipt
+}
+
+var noon = time.Unix(1767355200, 0)
+
+func newKey(t testing.TB, name string) *receipt.SigningKey {
+	skey, _, err := note.GenerateKey(rand.Reader, name)
+	require.NoError(t, err)
+	k, err := receipt.ParseSigningKey(skey)
+	require.NoError(t, err)
+	return k
+}
+
+func vkeys(keys []*receipt.SigningKey) (out []string) {
+	for _, k := range keys {
+		out = append(out, k.Public().String())
+	}
+	return out
+}
+
+func cosign(t testing.TB, c receipt.Checkpoint, keys ...*receipt.SigningKey) []byte {
+	var signers []note.Signer
+	for _, k := range keys {
+		signers = append(signers, k.Cosigner(noon))
+	}
+	signed, err := c.Sign(signers...)
+	require.NoError(t, err)
+	return signed
 }
 
 // newWorld seals commits in the last of several blocks; index is proved.
 func newWorld(t testing.TB, commits, blocks, index int, parties int) *world {
-	w := &world{policy: receipt.Policy{Origin: origin, Quorum: parties}}
+	w := &world{}
 	for i := range parties {
 		name := origin
 		if i > 0 {
 			name = fmt.Sprintf("party-%d.example.org", i)
 		}
-		skey, vkey, err := note.GenerateKey(rand.Reader, name)
-		require.NoError(t, err)
-		s, err := note.NewSigner(skey)
-		require.NoError(t, err)
-		v, err := note.NewVerifier(vkey)
-		require.NoError(t, err)
-		w.signers = append(w.signers, s)
-		w.policy.Verifiers = append(w.policy.Verifiers, v)
+		w.keys = append(w.keys, newKey(t, name))
 	}
+	var err error
+	w.policy, err = receipt.NewPolicy(origin, parties-(parties-1)/3, vkeys(w.keys)...)
+	require.NoError(t, err)
 	shard := &tree{}
 	for i := range commits {
 		w.commits = append(w.commits, fmt.Appendf(nil, "commit %d", i))
 		shard.add(receipt.Entry(w.commits[i]))
 	}
 	var blockTree tree
-	var last *receipt.Block
 	for h := range blocks {
 		b := &receipt.Block{
 			Origin: origin, Height: uint64(h + 1), Time: time.Date(2026, 1, 2, 3, 4, 5+h, 600, time.UTC),
+			Policy: receipt.PolicyRef{Sequence: 1},
 			Heads: []receipt.Head{
 				{Log: "claims", Shard: 0, Size: uint64(commits), Root: shard.root()},
 				{Log: "claims", Shard: 1, Size: 0, Root: receipt.EmptyRoot()},
 				{Log: "policies", Shard: 0, Size: uint64(h), Root: receipt.Hash{byte(h)}},
 			},
 		}
-		if last != nil {
-			b.Prev = last.Hash()
+		if w.block != nil {
+			b.Prev = w.block.Hash()
 		}
-		blockTree.add(b.Marshal())
-		last = b
+		header := b.Header()
+		blockTree.add(header.Marshal())
+		w.block = b
 	}
-	cp := receipt.Checkpoint{Origin: origin, Size: uint64(blocks), Root: blockTree.root()}
-	signed, err := note.Sign(&note.Note{Text: string(cp.Marshal())}, w.signers...)
-	require.NoError(t, err)
+	head, place, headProof, ok := w.block.ProveHead("claims", 0)
+	require.True(t, ok)
 	w.receipt = &receipt.Receipt{
 		Log: "claims", Index: uint64(index), Entry: receipt.Entry(w.commits[index]), ShardProof: shard.proof(int64(index)),
-		Block: *last, BlockProof: blockTree.proof(int64(blocks - 1)), Checkpoint: signed,
+		Head: head, Place: place, HeadProof: headProof, Header: w.block.Header(), BlockProof: blockTree.proof(int64(blocks - 1)),
+		Checkpoint: cosign(t, receipt.Checkpoint{Origin: origin, Size: uint64(blocks), Root: blockTree.root()}, w.keys...),
 	}
 	return w
 }
@@ -129,7 +154,7 @@ func TestAReceiptProvesItsCommitAndNoOther(t *testing.T) {
 			require.NoError(t, err, "%d of %d", index, size)
 			require.Equal(t, uint64(index), v.Index)
 			require.Equal(t, "claims", v.Log)
-			require.Equal(t, w.receipt.Block.Time, v.Time)
+			require.Equal(t, w.receipt.Header.Time, v.Time)
 			require.NoError(t, receipt.VerifyCommit(v, w.commits[index]))
 			require.Error(t, receipt.VerifyCommit(v, []byte("commit x")))
 			require.Error(t, receipt.VerifyCommit(receipt.Verified{}, nil))
@@ -137,25 +162,23 @@ func TestAReceiptProvesItsCommitAndNoOther(t *testing.T) {
 	}
 }
 
-func TestAReceiptOfAMillionCommitsIsUnderFourKilobytes(t *testing.T) {
+// Given a shard of a billion commits, 1,024 shards, blocks for a year at four
+// a second, and four cosigners, then a receipt is under 4 KiB.
+func TestTheLargestReceiptIsUnderFourKilobytes(t *testing.T) {
 	w := newWorld(t, 3, 2, 0, 4)
-	for len(w.receipt.ShardProof) < 30 {
-		w.receipt.ShardProof = append(w.receipt.ShardProof, receipt.Hash{1})
+	fill := func(p *[]receipt.Hash, n int) {
+		for len(*p) < n {
+			*p = append(*p, receipt.Hash{1})
+		}
 	}
-	for len(w.receipt.BlockProof) < 30 {
-		w.receipt.BlockProof = append(w.receipt.BlockProof, receipt.Hash{1})
-	}
+	fill(&w.receipt.ShardProof, 30)
+	fill(&w.receipt.HeadProof, 10)
+	fill(&w.receipt.BlockProof, 27)
 	require.Less(t, len(w.receipt.Marshal()), 4096)
 }
 
 func TestEveryForgeryIsRefused(t *testing.T) {
-	resign := func(w *world, c receipt.Checkpoint) {
-		signed, err := note.Sign(&note.Note{Text: string(c.Marshal())}, w.signers...)
-		if err != nil {
-			panic(err)
-		}
-		w.receipt.Checkpoint = signed
-	}
+	resign := func(w *world, c receipt.Checkpoint) { w.receipt.Checkpoint = cosign(t, c, w.keys...) }
 	for name, forge := range map[string]func(w *world){
 		"another index":          func(w *world) { w.receipt.Index++ },
 		"an index past the end":  func(w *world) { w.receipt.Index = 1 << 40 },
@@ -166,10 +189,16 @@ func TestEveryForgeryIsRefused(t *testing.T) {
 		"another entry version":  func(w *world) { w.receipt.Entry[0] = 2 },
 		"a shorter proof":        func(w *world) { w.receipt.ShardProof = w.receipt.ShardProof[1:] },
 		"a longer proof":         func(w *world) { w.receipt.ShardProof = append(w.receipt.ShardProof, receipt.Hash{}) },
-		"a larger head":          func(w *world) { w.receipt.Block.Heads[0].Size++ },
-		"another root":           func(w *world) { w.receipt.Block.Heads[0].Root[0] ^= 1 },
-		"another height":         func(w *world) { w.receipt.Block.Height-- },
-		"another ledger's block": func(w *world) { w.receipt.Block.Origin = "evil.example.org" },
+		"a larger head":          func(w *world) { w.receipt.Head.Size++ },
+		"another root":           func(w *world) { w.receipt.Head.Root[0] ^= 1 },
+		"another state":          func(w *world) { w.receipt.Head.State[0] ^= 1 },
+		"another place":          func(w *world) { w.receipt.Place++ },
+		"a place past the end":   func(w *world) { w.receipt.Place = 3 },
+		"a shorter head proof":   func(w *world) { w.receipt.HeadProof = w.receipt.HeadProof[1:] },
+		"more heads":             func(w *world) { w.receipt.Header.Heads++ },
+		"another height":         func(w *world) { w.receipt.Header.Height-- },
+		"another policy":         func(w *world) { w.receipt.Header.Policy.Sequence++ },
+		"another ledger's block": func(w *world) { w.receipt.Header.Origin = "evil.example.org" },
 		"an unsigned checkpoint": func(w *world) {
 			text, _, _ := strings.Cut(string(w.receipt.Checkpoint), "\n\n")
 			w.receipt.Checkpoint = []byte(text + "\n\n")
@@ -180,7 +209,7 @@ func TestEveryForgeryIsRefused(t *testing.T) {
 		"a checkpoint that forked": func(w *world) { resign(w, receipt.Checkpoint{Origin: origin, Size: 5, Root: receipt.Hash{1}}) },
 		"an older checkpoint":      func(w *world) { resign(w, receipt.Checkpoint{Origin: origin, Size: 1, Root: receipt.Hash{1}}) },
 		"a promise for a checkpoint": func(w *world) {
-			signed, err := receipt.Group{Origin: origin, Log: "claims", Count: 1}.Sign(w.signers[0])
+			signed, err := receipt.Group{Origin: origin, Log: "claims", Count: 1}.Sign(w.keys[0].Notes())
 			if err != nil {
 				panic(err)
 			}
@@ -215,7 +244,6 @@ func TestNoByteOfAReceiptMayDiffer(t *testing.T) {
 
 func TestTheQuorumCountsEachPartyOnce(t *testing.T) {
 	w := newWorld(t, 5, 3, 2, 4)
-	w.policy.Quorum = 3
 	doc := w.receipt.Marshal()
 	v, err := receipt.Verify(doc, w.policy)
 	require.NoError(t, err)
@@ -234,13 +262,23 @@ func TestTheQuorumCountsEachPartyOnce(t *testing.T) {
 	_, err = receipt.Verify(only(lines[0], lines[1], lines[1], lines[1]), w.policy)
 	require.Error(t, err, "one party's signature thrice")
 
-	for name, broken := range map[string]receipt.Policy{
-		"no quorum":         {Origin: origin, Verifiers: w.policy.Verifiers},
-		"no keys":           {Origin: origin, Quorum: 1},
-		"no origin":         {Verifiers: w.policy.Verifiers, Quorum: 1},
-		"too high a quorum": {Origin: origin, Verifiers: w.policy.Verifiers, Quorum: 5},
+	_, err = receipt.VerifySealed(only(lines[2]), w.policy)
+	require.NoError(t, err, "one party's word")
+	_, err = receipt.Verify(doc, receipt.Policy{})
+	require.Error(t, err, "nobody is trusted")
+	for name, bad := range map[string]struct {
+		origin string
+		quorum int
+		keys   []string
+	}{
+		"no quorum":         {origin, 0, vkeys(w.keys)},
+		"no keys":           {origin, 1, nil},
+		"no origin":         {"", 1, vkeys(w.keys)},
+		"too high a quorum": {origin, 5, vkeys(w.keys)},
+		"a key twice":       {origin, 1, []string{vkeys(w.keys)[0], vkeys(w.keys)[0]}},
+		"a plain key":       {origin, 1, []string{w.keys[0].Public().LogKey(origin)}},
 	} {
-		_, err = receipt.Verify(doc, broken)
+		_, err = receipt.NewPolicy(bad.origin, bad.quorum, bad.keys...)
 		require.Error(t, err, name)
 	}
 }
@@ -252,7 +290,7 @@ func TestAPromiseProvesItsCommitAndNoOther(t *testing.T) {
 	for _, e := range entries {
 		group.add(e)
 	}
-	signed, err := receipt.Group{Origin: origin, Log: "claims", Shard: 2, First: 40, Count: 3, Root: group.root()}.Sign(w.signers[0])
+	signed, err := receipt.Group{Origin: origin, Log: "claims", Shard: 2, First: 40, Count: 3, Root: group.root()}.Sign(w.keys[0].Notes())
 	require.NoError(t, err)
 	for i, e := range entries {
 		p := receipt.Promise{Log: "claims", Shard: 2, Index: 40 + uint64(i), Entry: e, Proof: group.proof(int64(i)), Note: signed}
@@ -276,7 +314,7 @@ func TestAPromiseProvesItsCommitAndNoOther(t *testing.T) {
 }
 
 func TestBlocksHaveOneForm(t *testing.T) {
-	text := string(newWorld(t, 3, 2, 0, 1).receipt.Block.Marshal())
+	text := string(newWorld(t, 3, 2, 0, 1).block.Marshal())
 	_, err := receipt.ParseBlock([]byte(text))
 	require.NoError(t, err)
 	for name, change := range map[string][2]string{
@@ -291,7 +329,8 @@ func TestBlocksHaveOneForm(t *testing.T) {
 		"upper case":        {"claims 1", "Claims 1"},
 		"two spaces":        {"claims 1", "claims  1"},
 		"a bad hash":        {"=\n2026", "\n2026"},
-		"magic":             {"v1", "v2"},
+		"magic":             {"v2", "v1"},
+		"fewer heads":       {"heads 3", "heads 2"},
 	} {
 		changed := strings.Replace(text, change[0], change[1], 1)
 		require.NotEqual(t, text, changed, name)
@@ -309,7 +348,7 @@ func FuzzVerify(f *testing.F) {
 	doc := w.receipt.Marshal()
 	f.Add(doc)
 	f.Add(doc[:len(doc)/2])
-	f.Add([]byte("probity receipt v1\n"))
+	f.Add([]byte("probity receipt v2\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		v, err := receipt.Verify(data, w.policy)
 		if err == nil && (v.Index != 3 || v.Log != "claims" || string(v.Entry) != string(w.receipt.Entry)) {
@@ -321,6 +360,9 @@ func FuzzVerify(f *testing.F) {
 		if p, err := receipt.ParsePromise(data); err == nil && string(p.Marshal()) != string(data) {
 			t.Fatal("two forms of one promise")
 		}
+		if h, err := receipt.ParseHeader(data); err == nil && string(h.Marshal()) != string(data) {
+			t.Fatal("two forms of one header")
+		}
 		if b, err := receipt.ParseBlock(data); err == nil && string(b.Marshal()) != string(data) {
 			t.Fatal("two forms of one block")
 		}
@@ -331,7 +373,7 @@ func FuzzVerify(f *testing.F) {
 }
 
 func BenchmarkVerify(b *testing.B) {
-	w := newWorld(b, 1000, 100, 500, 1)
+	w := newWorld(b, 1000, 100, 500, 4)
 	doc := w.receipt.Marshal()
 	b.ReportMetric(float64(len(doc)), "bytes")
 	for b.Loop() {

@@ -122,9 +122,27 @@ func (r *reader) origin() string {
 	return s
 }
 
-func (r *reader) proof() []Hash {
+// bytes returns the next n bytes.
+func (r *reader) bytes(n uint64) []byte {
+	if r.err == nil && n > uint64(len(r.rest)) {
+		r.fail("ends too early")
+	}
+	if r.err != nil {
+		return nil
+	}
+	out := bytes.Clone(r.rest[:n])
+	r.rest = r.rest[n:]
+	return out
+}
+
+func (r *reader) proof() []Hash { return r.hashes(maxProof) }
+
+// longProof reads a consistency proof, which has at most one hash more a level.
+func (r *reader) longProof() []Hash { return r.hashes(2 * maxProof) }
+
+func (r *reader) hashes(most uint64) []Hash {
 	n := r.parse(r.labelled("proof"))
-	if n > maxProof {
+	if n > most {
 		r.fail("proof is too long")
 		return nil
 	}

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
-	"golang.org/x/mod/sumdb/note"
 
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/services/ledger/core"
@@ -22,44 +21,71 @@ import (
 )
 
 // The block log is a log like any other: one shard, one fenced writer. A
-// block is an event of this type in this stream; its payload is the block's
-// text. The stream's revisions are not heights: a block that doesn't verify
-// takes a revision and no height.
+// block is an event of type BlockType in its stream, whose payload is the
+// block's text; a version of the ledger's policy is one of type PolicyType,
+// whose payload is its note. The stream's revisions are not heights: a block
+// that doesn't verify takes a revision and no height.
 const (
 	BlockLog    = "blocks"
 	BlockStream = "block-log"
 	BlockType   = "probity.ledger.v1.Block"
+	PolicyType  = "probity.ledger.v1.Policy"
 )
 
 // BlocksConfig is what Blocks is made of.
 type BlocksConfig struct {
-	Origin string
-	Store  *Store
-	Dir    string // the node's data directory
-	Log    *Shard // the block log's follower
-	Shards []*Shard
-	Signer note.Signer
-	Logger *slog.Logger
+	// Root is the first version of the policy as this replica was given it
+	// out of band. Only a ledger that begins with its parties is followed.
+	Root  *receipt.Terms
+	Store *Store
+	Dir   string // the node's data directory
+	// SignedDir holds the memory of what was signed, which must not be
+	// restored from a backup; empty is Dir.
+	SignedDir string
+	Log       *Shard // the block log's follower
+	Shards    []*Shard
+	Key       *receipt.SigningKey
+	// Now stamps cosignatures; nil is time.Now.
+	Now func() time.Time
+	// ScrubInterval is the time between two steps of Run's sweep over what is
+	// stored; 0 is no sweep.
+	ScrubInterval time.Duration
+	Logger        *slog.Logger
 }
 
 // Blocks follows the block log, verifies every block against the trees this
-// replica built itself, and signs the checkpoint over those that hold. A
-// block that does not verify is ignored and named; the first valid one for a
-// height wins.
+// replica built itself, cosigns the checkpoint over those that hold, and
+// counts the others' cosignatures. A block that does not verify is ignored
+// and named; the first valid one for a height wins.
 type Blocks struct {
 	cfg    BlocksConfig
+	self   receipt.PublicKey
 	tree   *tiles.Tree
 	signed *lastSigned
 	// Changed is broadcast when the block log was followed further, at every
-	// new checkpoint, and on a halt.
+	// new checkpoint, when one became final, and on a halt.
 	Changed Signal
+	// wake makes Run step again: what withheld a signature may have passed.
+	wake Signal
 
 	mu         sync.RWMutex // guards what follows
 	cursor     uint64       // next commit of the block log
 	last       *receipt.Block
-	checkpoint []byte         // signed; over a tree that ends with sealed
+	policy     receipt.Policy
+	checkpoint []byte         // cosigned by this replica; over a tree that ends with sealed
 	sealed     *receipt.Block // nil before the first checkpoint
+	withheld   string         // why last is not signed; "" when it is
+	final      []byte         // note of the newest final checkpoint; nil before the first
+	finalBlock *receipt.Block
 	halted     error
+
+	tallyMu sync.Mutex // guards what follows; never taken while mu is held
+	tally   *core.Tally
+	heard   map[string]bool // members that answered since this replica started
+
+	// Only Step touches these.
+	checked map[*Shard]uint64 // commits whose stored bytes were read back
+	scrub   scrubber
 }
 
 const blockRows = "\x00blocks"
@@ -68,19 +94,43 @@ func blockKey(height uint64) []byte {
 	return binary.BigEndian.AppendUint64([]byte(blockRows+"/"), height)
 }
 
-var blockCursor = []byte(blockRows + ".cursor")
+func policyKey(sequence uint64) []byte {
+	return binary.BigEndian.AppendUint64([]byte(blockRows+".policy/"), sequence)
+}
+
+var (
+	blockCursor = []byte(blockRows + ".cursor")
+	blockStates = []byte(blockRows + ".states")
+	finalNote   = []byte(blockRows + ".final")
+)
 
 type cursor struct {
-	Next   uint64 `json:"next"`
-	Height uint64 `json:"height"`
+	Next     uint64 `json:"next"`
+	Height   uint64 `json:"height"`
+	Policies uint64 `json:"policies"`
+}
+
+// sealedState is the compact range over a shard's index rows at the size the
+// newest block sealed.
+type sealedState struct {
+	Log   string   `json:"log"`
+	Shard uint32   `json:"shard"`
+	Size  uint64   `json:"size"`
+	Nodes [][]byte `json:"nodes"`
 }
 
 // OpenBlocks opens the local block data and compares the last block with the
 // shards' trees, so that damage is found before anything is signed.
 func OpenBlocks(cfg BlocksConfig) (*Blocks, error) {
-	b := &Blocks{cfg: cfg}
+	if cfg.SignedDir == "" {
+		cfg.SignedDir = cfg.Dir
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	b := &Blocks{cfg: cfg, self: cfg.Key.Public(), heard: map[string]bool{}, checked: map[*Shard]uint64{}}
 	var err error
-	if b.signed, err = openLastSigned(cfg.Store.disk, cfg.Dir); err != nil {
+	if b.signed, err = openLastSigned(cfg.Store.disk, cfg.SignedDir); err != nil {
 		return nil, err
 	}
 	rows := rows{db: cfg.Store.db}
@@ -93,44 +143,105 @@ func OpenBlocks(cfg BlocksConfig) (*Blocks, error) {
 		}
 	}
 	b.cursor = cur.Next
-	dir := filepath.Join(cfg.Dir, "tiles", BlockLog)
-	b.tree, err = cfg.Store.disk.OpenTree(dir)
-	if errors.Is(err, tiles.ErrDamaged) || (err == nil && b.tree.Size() > cur.Height) {
-		cfg.Logger.Warn("rebuilding the block log's tiles from the stored blocks", "cause", err)
-		if err := cfg.Store.disk.ResetTree(dir); err != nil {
-			return nil, err
-		}
-		b.tree, err = cfg.Store.disk.OpenTree(dir)
-	}
-	if err != nil {
-		return nil, err
-	}
-	for h := b.tree.Size() + 1; h <= cur.Height; h++ {
-		text, err := rows.get(blockKey(h))
+	for seq := uint64(1); seq <= cur.Policies; seq++ {
+		record, err := rows.get(policyKey(seq))
 		if err != nil {
 			return nil, err
 		}
-		if text == nil {
-			return nil, errDamaged
+		if b.policy, err = core.TakePolicy(b.policy, cfg.Root, 0, record); err != nil {
+			return nil, fmt.Errorf("replica: the stored policy: %w", err)
 		}
-		b.tree.Append(text)
+	}
+	b.tally = core.NewTally(b.policy)
+	if err := b.openTree(rows, cur.Height); err != nil {
+		return nil, err
+	}
+	if err := b.loadStates(rows); err != nil {
+		return nil, err
 	}
 	if cur.Height == 0 {
 		return b, nil
 	}
-	text, err := rows.get(blockKey(cur.Height))
-	if err != nil {
+	if b.last, err = b.block(cur.Height); err != nil {
 		return nil, err
 	}
-	if b.last, err = receipt.ParseBlock(text); err != nil {
-		return nil, errDamaged
-	}
 	for _, h := range b.last.Heads {
+		if b.shard(h.Log, h.Shard) == nil {
+			return nil, fmt.Errorf("replica: the ledger has log %s with shard %d, which this node is not configured to follow", h.Log, h.Shard)
+		}
 		if err := b.matches(h); err != nil {
 			return nil, fmt.Errorf("%w: %w", errDamaged, err)
 		}
+		// What was sealed was read back then; Scrub reads it again in turn.
+		b.checked[b.shard(h.Log, h.Shard)] = h.Size
+	}
+	b.checked[b.cfg.Log] = b.cfg.Log.Head().Next
+	if err := b.loadFinal(rows); err != nil {
+		return nil, err
 	}
 	return b, b.seal()
+}
+
+// openTree opens the block log's tree and brings it level with the stored
+// blocks.
+func (b *Blocks) openTree(rows rows, height uint64) (err error) {
+	disk, dir := b.cfg.Store.disk, filepath.Join(b.cfg.Dir, "tiles", BlockLog)
+	b.tree, err = disk.OpenTree(dir)
+	if errors.Is(err, tiles.ErrDamaged) || (err == nil && b.tree.Size() > height) {
+		b.cfg.Logger.Warn("rebuilding the block log's tiles from the stored blocks", "cause", err)
+		if err := disk.ResetTree(dir); err != nil {
+			return err
+		}
+		b.tree, err = disk.OpenTree(dir)
+	}
+	if err != nil {
+		return err
+	}
+	for h := b.tree.Size() + 1; h <= height; h++ {
+		block, err := b.block(h)
+		if err != nil {
+			return err
+		}
+		header := block.Header()
+		b.tree.Append(header.Marshal())
+	}
+	return nil
+}
+
+func (b *Blocks) loadStates(rows rows) error {
+	raw, err := rows.get(blockStates)
+	if err != nil {
+		return err
+	}
+	var states []sealedState
+	if raw != nil && json.Unmarshal(raw, &states) != nil {
+		return errDamaged
+	}
+	for _, s := range b.cfg.Shards {
+		var sealed sealedState
+		for _, st := range states {
+			if st.Log == s.cfg.Log && st.Shard == s.cfg.Shard {
+				sealed = st
+			}
+		}
+		if err := s.loadState(sealed.Size, sealed.Nodes); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// block reads a stored valid block.
+func (b *Blocks) block(height uint64) (*receipt.Block, error) {
+	text, err := rows{db: b.cfg.Store.db}.get(blockKey(height))
+	if err != nil {
+		return nil, err
+	}
+	block, err := receipt.ParseBlock(text)
+	if err != nil || block.Height != height {
+		return nil, fmt.Errorf("%w: block %d does not read back", errDamaged, height)
+	}
+	return block, nil
 }
 
 func (b *Blocks) shard(log string, shard uint32) *Shard {
@@ -155,6 +266,13 @@ func (b *Blocks) matches(h receipt.Head) error {
 	if root != h.Root {
 		return &core.Violation{Rule: "ledger.block.root", What: fmt.Sprintf("the root of %s/%d at %d is not the one this replica computed", h.Log, h.Shard, h.Size)}
 	}
+	state, err := s.StateRoot(h.Size)
+	if err != nil {
+		return err
+	}
+	if state != h.State {
+		return &core.Violation{Rule: "ledger.block.state", What: fmt.Sprintf("the state of %s/%d at %d is not the one this replica computed", h.Log, h.Shard, h.Size)}
+	}
 	return nil
 }
 
@@ -166,8 +284,15 @@ func (b *Blocks) Last() (*receipt.Block, uint64) {
 	return b.last, b.cursor
 }
 
-// Sealed returns the newest checkpoint, signed, and the block it ends with;
-// nil before the first.
+// Policy returns the ledger's policy as recorded so far.
+func (b *Blocks) Policy() receipt.Policy {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.policy
+}
+
+// Sealed returns the newest checkpoint this replica cosigned and the block it
+// ends with; nil before the first, and on a replica that is no cosigner.
 func (b *Blocks) Sealed() ([]byte, *receipt.Block) {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
@@ -186,14 +311,21 @@ func (b *Blocks) Halted() error {
 // unless it halts.
 const awaited = 2 * time.Minute
 
-// Run follows the block log until ctx ends (no error) or sealing halts.
+// Run follows the block log until ctx ends (no error) or sealing halts, and
+// sweeps what is stored on the way.
 func (b *Blocks) Run(ctx context.Context) error {
 	var (
 		waiting  waitingFor
 		patience <-chan time.Time
+		sweep    <-chan time.Time
 	)
+	if b.cfg.ScrubInterval > 0 {
+		ticker := time.NewTicker(b.cfg.ScrubInterval)
+		defer ticker.Stop()
+		sweep = ticker.C
+	}
 	for ctx.Err() == nil {
-		changed := b.cfg.Log.Changed.Wait()
+		changed, wake := b.cfg.Log.Changed.Wait(), b.wake.Wait()
 		moved, err := b.Step(ctx)
 		var wait *waitingFor
 		switch {
@@ -217,6 +349,11 @@ func (b *Blocks) Run(ctx context.Context) error {
 		}
 		select {
 		case <-changed:
+		case <-wake:
+		case <-sweep:
+			if _, err := b.Scrub(); err != nil {
+				return err
+			}
 		case <-patience:
 			return b.halt(&waiting)
 		case <-ctx.Done():
@@ -226,7 +363,8 @@ func (b *Blocks) Run(ctx context.Context) error {
 }
 
 // Step takes the block log's new commits in, at most maxBlocks blocks, and
-// signs the checkpoint over them. It waits for nothing: where a block seals
+// signs the checkpoint over them, unless a reason to withhold the signature
+// holds (see Withheld). It waits for nothing: where a block seals
 // commits that this replica has not read, it takes in what comes before and
 // returns an error that says NotYet. Any other error has halted sealing. Step
 // must have one caller.
@@ -235,7 +373,7 @@ func (b *Blocks) Step(ctx context.Context) (moved bool, err error) {
 		return false, err
 	}
 	moved, err = b.follow()
-	if moved {
+	if moved || b.Withheld() != "" {
 		if failed := b.seal(); failed != nil {
 			err = failed
 		}
@@ -293,19 +431,23 @@ func (b *Blocks) halt(cause error) error {
 // maxBlocks bounds what follow takes in at once, and so what one checkpoint adds.
 const maxBlocks = 1024
 
+// progress is how far the block log was taken in.
+type progress struct {
+	last   *receipt.Block
+	policy receipt.Policy
+	texts  [][]byte // of the valid blocks on the way, from the one after the first last on
+}
+
 // follow takes the block log's new commits in, at most maxBlocks blocks. It may
 // move and still return that it waits for a shard.
 func (b *Blocks) follow() (moved bool, err error) {
 	b.mu.RLock()
-	last, next := b.last, b.cursor
+	at, next := progress{last: b.last, policy: b.policy}, b.cursor
 	b.mu.RUnlock()
-	start := next
-	batch := b.cfg.Store.db.NewBatch()
-	defer batch.Close()
-	var texts [][]byte
+	start, before := next, at
 	var failed, wait error
 	_, err = b.cfg.Log.Commits(next, func(c *ledgerv1.Commit) bool {
-		more, newest, err := b.take(last, c)
+		took, err := b.take(at, c)
 		switch {
 		case NotYet(err):
 			wait = err
@@ -314,12 +456,8 @@ func (b *Blocks) follow() (moved bool, err error) {
 			failed = err
 			return false
 		}
-		for i, text := range more {
-			height := newest.Height - uint64(len(more)-1-i)
-			failed = errors.Join(failed, batch.Set(blockKey(height), text, nil))
-		}
-		last, texts, next = newest, append(texts, more...), c.Index+1
-		return failed == nil && len(texts) < maxBlocks
+		at, next = took, c.Index+1
+		return len(at.texts) < maxBlocks
 	})
 	if err = errors.Join(err, failed); err != nil {
 		return false, err
@@ -327,68 +465,158 @@ func (b *Blocks) follow() (moved bool, err error) {
 	if next == start {
 		return false, wait
 	}
-	var height uint64
-	if last != nil {
-		height = last.Height
-	}
-	raw, err := json.Marshal(cursor{Next: next, Height: height})
+	headers, err := b.store(before, at, next)
 	if err != nil {
 		return false, err
 	}
-	if err := batch.Set(blockCursor, raw, nil); err != nil {
-		return false, err
-	}
-	// This sync covers the shards' rows too: they share one write-ahead log.
-	if err := batch.Commit(pebble.Sync); err != nil {
-		return false, err
-	}
-	for _, text := range texts {
-		b.tree.Append(text)
+	for _, h := range headers {
+		b.tree.Append(h)
 	}
 	b.mu.Lock()
-	b.last, b.cursor = last, next
+	b.last, b.policy, b.cursor = at.last, at.policy, next
 	b.mu.Unlock()
+	if was, is := before.policy.Last(), at.policy.Last(); was != is {
+		b.cfg.Logger.Warn("the ledger has a new policy", "sequence", is.Sequence, "activates", is.Activation, "quorum", is.Quorum, "cosigners", len(is.Cosigners()))
+		b.tallyMu.Lock()
+		b.tally.SetPolicy(at.policy)
+		b.tallyMu.Unlock()
+	}
 	return true, wait
 }
 
-// take returns the texts of the valid blocks in a commit and the last of them,
-// prev when there is none.
-func (b *Blocks) take(prev *receipt.Block, c *ledgerv1.Commit) (texts [][]byte, last *receipt.Block, err error) {
-	last = prev
-	for _, w := range c.Writes {
-		for _, e := range w.Events {
-			if e.Type != BlockType {
-				continue
-			}
-			block, err := b.verify(last, e.Payload)
-			var v *core.Violation
-			if errors.As(err, &v) {
-				b.cfg.Logger.Error("ignored a block that does not verify", "proposer", c.Actor, "rule", v.Rule, "what", v.What, "index", c.Index)
-				continue
-			}
-			if err != nil {
-				return nil, nil, err
-			}
-			texts, last = append(texts, e.Payload), block
+// store makes what was taken in durable and returns the new blocks' leaf
+// entries.
+func (b *Blocks) store(before, at progress, next uint64) (headers [][]byte, err error) {
+	batch := b.cfg.Store.db.NewBatch()
+	defer batch.Close()
+	cur := cursor{Next: next}
+	if at.last != nil {
+		cur.Height = at.last.Height
+	}
+	first := cur.Height + 1 - uint64(len(at.texts))
+	for i, text := range at.texts {
+		block, err := receipt.ParseBlock(text)
+		if err != nil {
+			return nil, err
+		}
+		header := block.Header()
+		headers = append(headers, header.Marshal())
+		if err := batch.Set(blockKey(first+uint64(i)), text, nil); err != nil {
+			return nil, err
 		}
 	}
-	return texts, last, nil
+	if t := at.policy.Last(); t != nil {
+		cur.Policies = t.Sequence
+		from := uint64(1)
+		if was := before.policy.Last(); was != nil {
+			from = was.Sequence + 1
+		}
+		for seq := from; seq <= cur.Policies; seq++ {
+			if err := batch.Set(policyKey(seq), at.policy.Note(seq), nil); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if len(at.texts) > 0 {
+		if err := b.putStates(batch, at.last); err != nil {
+			return nil, err
+		}
+	}
+	raw, err := json.Marshal(cur)
+	if err != nil {
+		return nil, err
+	}
+	if err := batch.Set(blockCursor, raw, nil); err != nil {
+		return nil, err
+	}
+	// This sync covers the shards' rows too: they share one write-ahead log.
+	return headers, batch.Commit(pebble.Sync)
+}
+
+// putStates stores the compact ranges over the index rows at the sizes a
+// block seals and lets the shards forget what lies below.
+func (b *Blocks) putStates(batch *pebble.Batch, block *receipt.Block) error {
+	var states []sealedState
+	for _, h := range block.Heads {
+		s := b.shard(h.Log, h.Shard)
+		if s == nil {
+			continue
+		}
+		s.mu.Lock()
+		nodes, err := s.states.rangeAt(h.Size)
+		if err == nil {
+			s.states.trim(h.Size, nodes)
+		}
+		s.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		states = append(states, sealedState{Log: h.Log, Shard: h.Shard, Size: h.Size, Nodes: nodes})
+	}
+	raw, err := json.Marshal(states)
+	if err != nil {
+		return err
+	}
+	return batch.Set(blockStates, raw, nil)
+}
+
+// take applies one commit of the block log: its valid blocks and policies
+// count, the others are named and ignored.
+func (b *Blocks) take(at progress, c *ledgerv1.Commit) (progress, error) {
+	ignored := func(what string, v *core.Violation) {
+		b.cfg.Logger.Error("ignored a "+what+" that does not verify", "proposer", c.Actor, "rule", v.Rule, "what", v.What, "index", c.Index)
+	}
+	for _, w := range c.Writes {
+		for _, e := range w.Events {
+			var v *core.Violation
+			switch e.Type {
+			case PolicyType:
+				var height uint64
+				if at.last != nil {
+					height = at.last.Height
+				}
+				if at.policy.Last() != nil && string(at.policy.Note(1)) == string(e.Payload) {
+					continue // two proposers began the ledger alike
+				}
+				policy, err := core.TakePolicy(at.policy, b.cfg.Root, height, e.Payload)
+				if errors.As(err, &v) {
+					ignored("policy", v)
+					continue
+				}
+				if err != nil {
+					return at, err
+				}
+				at.policy = policy
+			case BlockType:
+				block, err := b.verify(at, e.Payload)
+				if errors.As(err, &v) {
+					ignored("block", v)
+					continue
+				}
+				if err != nil {
+					return at, err
+				}
+				at.texts, at.last = append(at.texts, e.Payload), block
+			}
+		}
+	}
+	return at, nil
 }
 
 // verify returns a valid block; the error is a *core.Violation for one that
 // isn't, NotYet while its commits are not read, and anything else where this
 // replica cannot tell.
-func (b *Blocks) verify(prev *receipt.Block, text []byte) (*receipt.Block, error) {
+func (b *Blocks) verify(at progress, text []byte) (*receipt.Block, error) {
 	block, err := receipt.ParseBlock(text)
 	if err != nil {
 		return nil, &core.Violation{Rule: "ledger.block.form", What: err.Error()}
 	}
-	if err := core.CheckBlock(b.cfg.Origin, prev, block); err != nil {
+	if err := core.CheckBlock(at.policy, at.last, block); err != nil {
 		return nil, err
 	}
 	for _, h := range block.Heads {
-		if prev != nil {
-			if before, ok := prev.Head(h.Log, h.Shard); ok && before == h {
+		if at.last != nil {
+			if before, ok := at.last.Head(h.Log, h.Shard); ok && before == h {
 				continue
 			}
 		}
@@ -408,19 +636,11 @@ func (b *Blocks) verify(prev *receipt.Block, text []byte) (*receipt.Block, error
 	return block, nil
 }
 
-// seal publishes the tiles the last block needs and signs the checkpoint over
-// it. The order is the crash safety: what a checkpoint commits to is durable
-// before the checkpoint is.
-func (b *Blocks) seal() error {
-	b.mu.RLock()
-	last := b.last
-	b.mu.RUnlock()
-	if last == nil {
-		return nil
-	}
+// publish makes the tiles the last block needs durable.
+func (b *Blocks) publish(last *receipt.Block) error {
 	// Side by side, because each waits for the disk and what waits together
 	// is committed together.
-	err := b.cfg.Store.disk.Together(len(last.Heads)+1, func(i int) error {
+	return b.cfg.Store.disk.Together(len(last.Heads)+1, func(i int) error {
 		if i == len(last.Heads) {
 			return b.tree.Publish(last.Height)
 		}
@@ -430,51 +650,98 @@ func (b *Blocks) seal() error {
 		}
 		return nil
 	})
-	if err != nil {
+}
+
+// seal publishes the tiles the last block needs, reads back what is new, and
+// cosigns the checkpoint over it. The order is the crash safety: what a
+// checkpoint commits to is durable before the memory of signing it, and that
+// before the signature.
+func (b *Blocks) seal() error {
+	b.mu.RLock()
+	last, policy, sealed := b.last, b.policy, b.sealed
+	b.mu.RUnlock()
+	if last == nil || (sealed != nil && sealed.Height == last.Height) {
+		return nil
+	}
+	if err := b.publish(last); err != nil {
 		return err
 	}
 	root, err := b.tree.Root(last.Height)
 	if err != nil {
 		return err
 	}
-	cp := receipt.Checkpoint{Origin: b.cfg.Origin, Size: last.Height, Root: root}
-	if ok, err := b.signed.advance(cp); err != nil || !ok {
-		return err
+	cp := receipt.Checkpoint{Origin: policy.Origin(), Size: last.Height, Root: root}
+	why := b.withhold(policy.At(last.Height), last)
+	if why == "" {
+		if err := b.readBack(last); err != nil {
+			return err
+		}
+		ok, err := b.signed.advance(cp, b.tree.Root)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			why = "it is below what was signed or seen before"
+		}
 	}
-	signed, err := note.Sign(&note.Note{Text: string(cp.Marshal())}, b.cfg.Signer)
+	b.mu.Lock()
+	changed := b.withheld != why
+	b.withheld = why
+	b.mu.Unlock()
+	if why != "" {
+		if changed {
+			b.cfg.Logger.Info("not signing for now", "why", why, "height", last.Height)
+		}
+		return b.settle()
+	}
+	signed, err := cp.Sign(b.cfg.Key.Cosigner(b.cfg.Now()))
 	if err != nil {
-		return err
-	}
-	if err := b.cfg.Store.disk.WriteFile(b.cfg.Dir, "checkpoint", signed); err != nil {
 		return err
 	}
 	b.mu.Lock()
 	b.checkpoint, b.sealed = signed, last
 	b.mu.Unlock()
-	return nil
+	b.tallyMu.Lock()
+	_, _, err = b.tally.Add(signed)
+	b.tallyMu.Unlock()
+	if err != nil {
+		return err
+	}
+	return b.settle()
 }
 
 // Tree returns the block log's tree.
 func (b *Blocks) Tree() *tiles.Tree { return b.tree }
 
-// Receipt builds the receipt of a commit that a checkpoint has sealed; nil
-// while none has. It verifies both proofs before it hands them out.
-func (b *Blocks) Receipt(log string, shard uint32, index uint64) (*receipt.Receipt, error) {
-	checkpoint, block := b.Sealed()
+// Receipt builds the receipt of a commit that is final or, with sealed, of
+// one that at least this replica cosigned; nil while it is not. It verifies
+// the proof of the commit before it hands it out.
+func (b *Blocks) Receipt(log string, shard uint32, index uint64, sealed bool) (*receipt.Receipt, error) {
 	s := b.shard(log, shard)
-	if s == nil || block == nil {
+	if s == nil {
 		return nil, nil
 	}
-	head, ok := block.Head(log, shard)
-	if !ok || head.Size <= index {
+	covers := func(block *receipt.Block) bool {
+		if block == nil {
+			return false
+		}
+		head, ok := block.Head(log, shard)
+		return ok && head.Size > index
+	}
+	checkpoint, block := b.Final()
+	if sealed && !covers(block) {
+		checkpoint, block = b.Sealed()
+	}
+	if !covers(block) {
 		return nil, nil
 	}
 	value, err := s.Commit(index)
 	if err != nil {
 		return nil, err
 	}
-	r := &receipt.Receipt{Log: log, Shard: shard, Index: index, Entry: receipt.Entry(value), Block: *block, Checkpoint: checkpoint}
-	if r.ShardProof, err = s.tree.Inclusion(index, head.Size); err != nil {
+	r := &receipt.Receipt{Log: log, Shard: shard, Index: index, Entry: receipt.Entry(value), Header: block.Header(), Checkpoint: checkpoint}
+	r.Head, r.Place, r.HeadProof, _ = block.ProveHead(log, shard)
+	if r.ShardProof, err = s.tree.Inclusion(index, r.Head.Size); err != nil {
 		return nil, err
 	}
 	if r.BlockProof, err = b.tree.Inclusion(block.Height-1, block.Height); err != nil {

@@ -29,11 +29,12 @@ func (silent) Fetch(ctx context.Context, _ int64) (Fetched, error) {
 	return Fetched{}, ctx.Err()
 }
 
-// bench is a replica with one claims shard and the block log.
+// bench is a replica with one claims shard and the block log, of a ledger
+// of one party.
 type bench struct {
 	t      *testing.T
 	dir    string
-	signer note.Signer
+	key    *receipt.SigningKey
 	policy receipt.Policy
 	store  *Store
 	claims *Shard
@@ -41,31 +42,69 @@ type bench struct {
 	blocks *Blocks
 }
 
+func newTestKey(t *testing.T, name string) *receipt.SigningKey {
+	skey, _, err := note.GenerateKey(rand.Reader, name)
+	require.NoError(t, err)
+	key, err := receipt.ParseSigningKey(skey)
+	require.NoError(t, err)
+	return key
+}
+
 func newBench(t *testing.T) *bench {
-	skey, vkey, err := note.GenerateKey(rand.Reader, testOrigin)
+	key := newTestKey(t, testOrigin)
+	return newMember(t, key, policyOf(t, 1, key))
+}
+
+// policyOf returns the first policy of a ledger of the keys' owners.
+func policyOf(t *testing.T, quorum int, keys ...*receipt.SigningKey) receipt.Policy {
+	terms := &receipt.Terms{Origin: testOrigin, Sequence: 1, Activation: 1, Quorum: quorum, Logs: []receipt.LogShards{{Log: "claims", Shards: 1}}}
+	for _, k := range keys {
+		terms.Members = append(terms.Members, receipt.Member{Role: receipt.Cosigner, Key: k.Public()})
+	}
+	p, err := receipt.FirstPolicy(terms)
 	require.NoError(t, err)
-	b := &bench{t: t, dir: t.TempDir()}
-	b.signer, err = note.NewSigner(skey)
-	require.NoError(t, err)
-	b.policy, err = receipt.NewPolicy(testOrigin, 1, vkey)
-	require.NoError(t, err)
+	return p
+}
+
+// newMember returns one party's replica of a ledger; the policy is recorded.
+func newMember(t *testing.T, key *receipt.SigningKey, policy receipt.Policy) *bench {
+	b := &bench{t: t, dir: t.TempDir(), key: key, policy: policy}
 	require.NoError(t, b.open())
 	t.Cleanup(func() { _ = b.store.Close() })
+	b.begin()
 	return b
+}
+
+// begin records the policy, as the first proposer does.
+func (b *bench) begin() { b.put(b.log, "policy", BlockStream, PolicyType, b.policy.Marshal()) }
+
+func (b *bench) data() string   { return filepath.Join(b.dir, "data") }
+func (b *bench) signed() string { return filepath.Join(b.dir, "signed") }
+
+// forget deletes all but the memory of what was signed.
+func (b *bench) forget() {
+	require.NoError(b.t, b.store.Close())
+	require.NoError(b.t, os.RemoveAll(b.data()))
+	require.NoError(b.t, b.open())
+	b.begin()
 }
 
 func (b *bench) open() (err error) {
 	logger := slog.New(slog.DiscardHandler)
-	b.store, err = OpenStore(filepath.Join(b.dir, "store"), logger)
+	for _, dir := range []string{b.data(), b.signed()} {
+		require.NoError(b.t, os.MkdirAll(dir, 0o755))
+	}
+	b.store, err = OpenStore(filepath.Join(b.data(), "store"), logger)
 	require.NoError(b.t, err)
 	shard := func(name string) *Shard {
-		s, err := OpenShard(ShardConfig{Log: name, Store: b.store, Dir: filepath.Join(b.dir, "tiles"), Source: silent{}, Logger: logger})
+		s, err := OpenShard(ShardConfig{Log: name, Store: b.store, Dir: filepath.Join(b.data(), "tiles"), Source: silent{}, Logger: logger})
 		require.NoError(b.t, err)
 		return s
 	}
 	b.claims, b.log = shard("claims"), shard(BlockLog)
 	b.blocks, err = OpenBlocks(BlocksConfig{
-		Origin: testOrigin, Store: b.store, Dir: b.dir, Log: b.log, Shards: []*Shard{b.claims}, Signer: b.signer, Logger: logger,
+		Root: b.policy.First(), Store: b.store, Dir: b.data(), SignedDir: b.signed(), Log: b.log, Shards: []*Shard{b.claims}, Key: b.key,
+		Now: func() time.Time { return time.Unix(10, 0) }, Logger: logger,
 	})
 	return err
 }
@@ -100,13 +139,23 @@ func (b *bench) propose(id string, block *receipt.Block) {
 	b.put(b.log, id, BlockStream, BlockType, block.Marshal())
 }
 
-// next returns the honest next block.
-func (b *bench) next() *receipt.Block {
+func (b *bench) heads() []receipt.Head {
 	size := b.claims.Head().Next
 	root, err := b.claims.tree.Root(size)
 	require.NoError(b.t, err)
+	state, err := b.claims.StateRoot(size)
+	require.NoError(b.t, err)
+	return []receipt.Head{{Log: "claims", Size: size, Root: root, State: state}}
+}
+
+// next returns the honest next block.
+func (b *bench) next() *receipt.Block {
 	last, _ := b.blocks.Last()
-	return core.NextBlock(testOrigin, last, []receipt.Head{{Log: "claims", Size: size, Root: root}}, time.Unix(9, 0))
+	policy := b.blocks.Policy()
+	if policy.Last() == nil {
+		policy = b.policy
+	}
+	return core.NextBlock(policy, last, b.heads(), time.Unix(9, 0))
 }
 
 // seal takes in what the block log has and signs.
@@ -132,10 +181,7 @@ func TestAReplicaFarBehindGetsToTheEndOfAQuietBlockLog(t *testing.T) {
 	var last *receipt.Block
 	for i := range 2 * maxBlocks {
 		b.claim(fmt.Sprint("r", i))
-		size := b.claims.Head().Next
-		root, err := b.claims.tree.Root(size)
-		require.NoError(t, err)
-		last = core.NextBlock(testOrigin, last, []receipt.Head{{Log: "claims", Size: size, Root: root}}, time.Unix(9, 0))
+		last = core.NextBlock(b.policy, last, b.heads(), time.Unix(9, 0))
 		b.propose(fmt.Sprint("p", i), last)
 	}
 	ctx, stop := context.WithCancel(t.Context())
@@ -184,7 +230,7 @@ func TestAFlippedBitStopsTheReplica(t *testing.T) {
 	b.claim("r1")
 	b.propose("b1", b.next())
 	require.NoError(t, b.seal())
-	doc, err := b.blocks.Receipt("claims", 0, 1)
+	doc, err := b.blocks.Receipt("claims", 0, 1, false)
 	require.NoError(t, err)
 	_, err = receipt.Verify(doc.Marshal(), b.policy)
 	require.NoError(t, err)
@@ -193,10 +239,10 @@ func TestAFlippedBitStopsTheReplica(t *testing.T) {
 	require.NoError(t, err)
 	value[len(value)-1] ^= 1
 	require.NoError(t, b.store.db.Set(b.claims.rows.key(kindBody, be64(1)), value, pebble.Sync))
-	_, err = b.blocks.Receipt("claims", 0, 1)
+	_, err = b.blocks.Receipt("claims", 0, 1, false)
 	require.ErrorContains(t, err, "ledger.seal.halted")
 	require.Error(t, b.blocks.Halted())
-	doc, err = b.blocks.Receipt("claims", 0, 0)
+	doc, err = b.blocks.Receipt("claims", 0, 0, false)
 	require.NoError(t, err, "what is intact is still proved")
 	require.NotNil(t, doc)
 }
@@ -211,11 +257,7 @@ func TestAReplicaNeverSignsAFork(t *testing.T) {
 		require.NoError(t, b.seal())
 		require.Equal(t, uint64(i+1), b.height())
 	}
-	require.NoError(t, b.store.Close())
-	for _, name := range []string{"store", "tiles", "checkpoint"} {
-		require.NoError(t, os.RemoveAll(filepath.Join(b.dir, name)))
-	}
-	require.NoError(t, b.open())
+	b.forget()
 	for i, id := range []string{"x0", "x1"} {
 		b.claim(id)
 		b.propose("b"+id, b.next())
@@ -240,11 +282,7 @@ func TestARebuiltReplicaSignsOn(t *testing.T) {
 	}
 	live()
 	before, _ := b.blocks.Sealed()
-	require.NoError(t, b.store.Close())
-	for _, name := range []string{"store", "tiles", "checkpoint"} {
-		require.NoError(t, os.RemoveAll(filepath.Join(b.dir, name)))
-	}
-	require.NoError(t, b.open())
+	b.forget()
 	live()
 	after, _ := b.blocks.Sealed()
 	require.Equal(t, string(before), string(after))
@@ -258,7 +296,7 @@ func TestDamagedTilesAreRebuiltToTheSealedRoot(t *testing.T) {
 	b.propose("b0", b.next())
 	require.NoError(t, b.seal())
 	require.NoError(t, b.store.Close())
-	require.NoError(t, os.Remove(filepath.Join(b.dir, "tiles/claims/0/tile/0/000.p/1")))
+	require.NoError(t, os.Remove(filepath.Join(b.data(), "tiles/claims/0/tile/0/000.p/1")))
 	require.NoError(t, b.open())
 	require.Equal(t, uint64(1), b.height())
 
@@ -268,6 +306,6 @@ func TestDamagedTilesAreRebuiltToTheSealedRoot(t *testing.T) {
 	value[len(value)-1] ^= 1
 	require.NoError(t, b.store.db.Set(b.claims.rows.key(kindBody, be64(0)), value, pebble.Sync))
 	require.NoError(t, b.store.Close())
-	require.NoError(t, os.RemoveAll(filepath.Join(b.dir, "tiles/claims")))
+	require.NoError(t, os.RemoveAll(filepath.Join(b.data(), "tiles/claims")))
 	require.ErrorIs(t, b.open(), errDamaged)
 }

@@ -5,59 +5,124 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 
+	"github.com/probity-health/probity/services/ledger/core"
 	"github.com/probity-health/probity/services/ledger/receipt"
 	"github.com/probity-health/probity/services/ledger/tiles"
 )
 
-const lastSignedFile = "last-signed"
+const (
+	lastSignedFile  = "last-signed"
+	highestSeenFile = "highest-seen"
+)
 
 // lastSigned is the durable memory of the highest checkpoint this node
-// signed. Its advance is the only way to a signature, so that a node never
-// signs two heads of one size and never goes back, whatever happens to the
-// rest of its data. Keep it out of backups: restored, it would forget.
+// signed, and of the height below which it must not. Its advance is the only
+// way to a signature, so that a node never signs two heads of one size and
+// never goes back, whatever happens to the rest of its data. Keep it out of
+// backups: restored, it would forget.
 type lastSigned struct {
 	disk tiles.Disk
 	dir  string
 	mu   sync.Mutex
 	last receipt.Checkpoint // zero before the first
+	seen uint64             // never sign below
+	// written is the part of seen that is on disk.
+	written uint64
 }
 
 func openLastSigned(disk tiles.Disk, dir string) (*lastSigned, error) {
 	l := &lastSigned{disk: disk, dir: dir}
 	raw, err := disk.ReadFile(filepath.Join(dir, lastSignedFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return l, nil
-	}
-	if err != nil {
+	if err == nil {
+		if l.last, err = receipt.ParseCheckpoint(raw); err != nil {
+			return nil, fmt.Errorf("replica: %s: %w", lastSignedFile, err)
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	if l.last, err = receipt.ParseCheckpoint(raw); err != nil {
-		return nil, fmt.Errorf("replica: %s: %w", lastSignedFile, err)
+	raw, err = disk.ReadFile(filepath.Join(dir, highestSeenFile))
+	if err == nil {
+		if l.seen, err = strconv.ParseUint(strings.TrimSuffix(string(raw), "\n"), 10, 63); err != nil {
+			return nil, fmt.Errorf("replica: %s is not a number", highestSeenFile)
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
 	}
+	l.written = l.seen
 	return l, nil
 }
 
 // advance records that c is about to be signed. It returns false without an
-// error while c is below what was signed before, as when a replica rebuilds;
-// it fails when c contradicts it.
-func (l *lastSigned) advance(c receipt.Checkpoint) (bool, error) {
+// error while c is below what was signed or seen before, as when a replica
+// rebuilds; it fails when c contradicts what was signed. rootAt gives the
+// roots c's tree had at smaller sizes.
+func (l *lastSigned) advance(c receipt.Checkpoint, rootAt func(uint64) (receipt.Hash, error)) (bool, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
 	case l.last.Origin != "" && l.last.Origin != c.Origin:
-		return false, errors.New("replica: the data directory signed for another ledger")
+		return false, errors.New("replica: the memory of what was signed is of another ledger")
+	case c.Size < l.seen:
+		return false, l.persistSeen()
 	case c.Size < l.last.Size:
 		return false, nil
 	case c == l.last:
 		return true, nil
-	case c.Size == l.last.Size:
-		return false, fmt.Errorf("replica: a different head of size %d was signed before", c.Size)
+	}
+	if l.last.Size > 0 {
+		root, err := rootAt(l.last.Size)
+		if err != nil {
+			return false, err
+		}
+		if root != l.last.Root {
+			return false, &core.Violation{Rule: "ledger.sign.fork", What: fmt.Sprintf("a different head of size %d was signed before", l.last.Size)}
+		}
 	}
 	if err := l.disk.WriteFile(l.dir, lastSignedFile, c.Marshal()); err != nil {
 		return false, err
 	}
 	l.last = c
 	return true, nil
+}
+
+// remember takes a head this node's own key signed and that it doesn't know
+// of: its memory is older than its signatures.
+func (l *lastSigned) remember(c receipt.Checkpoint) (forgot bool, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case c.Size < l.last.Size || c == l.last:
+		return false, nil
+	case c.Size == l.last.Size:
+		return true, &core.Violation{Rule: "ledger.sign.twice", What: fmt.Sprintf("this node's key signed two heads of size %d", c.Size)}
+	}
+	if err := l.disk.WriteFile(l.dir, lastSignedFile, c.Marshal()); err != nil {
+		return true, err
+	}
+	l.last = c
+	return true, nil
+}
+
+// see raises the height below which nothing is signed. It becomes durable
+// when it first withholds a signature; a restarted node hears it again from
+// its peers before it signs.
+func (l *lastSigned) see(size uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.seen = max(l.seen, size)
+}
+
+func (l *lastSigned) persistSeen() error {
+	if l.seen <= l.written {
+		return nil
+	}
+	if err := l.disk.WriteFile(l.dir, highestSeenFile, fmt.Appendf(nil, "%d\n", l.seen)); err != nil {
+		return err
+	}
+	l.written = l.seen
+	return nil
 }

@@ -26,6 +26,59 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// How far a commit has come.
+type ReceiptStage int32
+
+const (
+	// Not said.
+	ReceiptStage_RECEIPT_STAGE_UNSPECIFIED ReceiptStage = 0
+	// In a block whose checkpoint at least the answering node cosigned.
+	ReceiptStage_RECEIPT_STAGE_SEALED ReceiptStage = 1
+	// In a checkpoint that a quorum of the ledger's policy cosigned.
+	ReceiptStage_RECEIPT_STAGE_FINAL ReceiptStage = 2
+)
+
+// Enum value maps for ReceiptStage.
+var (
+	ReceiptStage_name = map[int32]string{
+		0: "RECEIPT_STAGE_UNSPECIFIED",
+		1: "RECEIPT_STAGE_SEALED",
+		2: "RECEIPT_STAGE_FINAL",
+	}
+	ReceiptStage_value = map[string]int32{
+		"RECEIPT_STAGE_UNSPECIFIED": 0,
+		"RECEIPT_STAGE_SEALED":      1,
+		"RECEIPT_STAGE_FINAL":       2,
+	}
+)
+
+func (x ReceiptStage) Enum() *ReceiptStage {
+	p := new(ReceiptStage)
+	*p = x
+	return p
+}
+
+func (x ReceiptStage) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ReceiptStage) Descriptor() protoreflect.EnumDescriptor {
+	return file_probity_ledger_v1_ledger_proto_enumTypes[0].Descriptor()
+}
+
+func (ReceiptStage) Type() protoreflect.EnumType {
+	return &file_probity_ledger_v1_ledger_proto_enumTypes[0]
+}
+
+func (x ReceiptStage) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ReceiptStage.Descriptor instead.
+func (ReceiptStage) EnumDescriptor() ([]byte, []int) {
+	return file_probity_ledger_v1_ledger_proto_rawDescGZIP(), []int{0}
+}
+
 // One fact.
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1518,6 +1571,8 @@ type GetReceiptRequest struct {
 	Position *Position `protobuf:"bytes,1,opt,name=position,proto3" json:"position,omitempty"`
 	// Also return the commit's bytes, so that its content can be checked.
 	IncludeCommit bool `protobuf:"varint,2,opt,name=include_commit,json=includeCommit,proto3" json:"include_commit,omitempty"`
+	// How far the commit must have come; unspecified is final.
+	MinStage      ReceiptStage `protobuf:"varint,3,opt,name=min_stage,json=minStage,proto3,enum=probity.ledger.v1.ReceiptStage" json:"min_stage,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1566,13 +1621,22 @@ func (x *GetReceiptRequest) GetIncludeCommit() bool {
 	return false
 }
 
+func (x *GetReceiptRequest) GetMinStage() ReceiptStage {
+	if x != nil {
+		return x.MinStage
+	}
+	return ReceiptStage_RECEIPT_STAGE_UNSPECIFIED
+}
+
 // GetReceipt's answer.
 type GetReceiptResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The receipt document, in package receipt's text form.
 	Receipt []byte `protobuf:"bytes,1,opt,name=receipt,proto3" json:"receipt,omitempty"`
 	// The commit record, when asked for.
-	Commit        []byte `protobuf:"bytes,2,opt,name=commit,proto3" json:"commit,omitempty"`
+	Commit []byte `protobuf:"bytes,2,opt,name=commit,proto3" json:"commit,omitempty"`
+	// How far the receipt proves the commit to have come.
+	Stage         ReceiptStage `protobuf:"varint,3,opt,name=stage,proto3,enum=probity.ledger.v1.ReceiptStage" json:"stage,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1621,6 +1685,13 @@ func (x *GetReceiptResponse) GetCommit() []byte {
 	return nil
 }
 
+func (x *GetReceiptResponse) GetStage() ReceiptStage {
+	if x != nil {
+		return x.Stage
+	}
+	return ReceiptStage_RECEIPT_STAGE_UNSPECIFIED
+}
+
 // GetCheckpoint's request.
 type GetCheckpointRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1661,10 +1732,15 @@ func (*GetCheckpointRequest) Descriptor() ([]byte, []int) {
 // GetCheckpoint's answer.
 type GetCheckpointResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// C2SP signed note.
+	// The newest final checkpoint: a C2SP signed note with a quorum's cosignatures.
 	Checkpoint []byte `protobuf:"bytes,1,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`
-	// Verifier keys in the note package's vkey form, one a signer.
-	VerifierKeys  []string `protobuf:"bytes,2,rep,name=verifier_keys,json=verifierKeys,proto3" json:"verifier_keys,omitempty"`
+	// Verifier keys (C2SP signed-note vkeys of type cosignature/v1) of the
+	// cosigners in force, whether or not they signed this one.
+	VerifierKeys []string `protobuf:"bytes,2,rep,name=verifier_keys,json=verifierKeys,proto3" json:"verifier_keys,omitempty"`
+	// The ledger's policy file, which verifies every receipt of the ledger.
+	Policy []byte `protobuf:"bytes,3,opt,name=policy,proto3" json:"policy,omitempty"`
+	// How many of verifier_keys a final checkpoint needs.
+	Quorum        uint32 `protobuf:"varint,4,opt,name=quorum,proto3" json:"quorum,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1711,6 +1787,20 @@ func (x *GetCheckpointResponse) GetVerifierKeys() []string {
 		return x.VerifierKeys
 	}
 	return nil
+}
+
+func (x *GetCheckpointResponse) GetPolicy() []byte {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
+func (x *GetCheckpointResponse) GetQuorum() uint32 {
+	if x != nil {
+		return x.Quorum
+	}
+	return 0
 }
 
 // GetLedger's request.
@@ -1824,7 +1914,9 @@ type ShardHead struct {
 	// Leaves.
 	Size uint64 `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
 	// RFC 6962 root hash.
-	Root          []byte `protobuf:"bytes,4,opt,name=root,proto3" json:"root,omitempty"`
+	Root []byte `protobuf:"bytes,4,opt,name=root,proto3" json:"root,omitempty"`
+	// RFC 6962 root over the shard's index rows, 32 bytes.
+	State         []byte `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1883,6 +1975,13 @@ func (x *ShardHead) GetSize() uint64 {
 func (x *ShardHead) GetRoot() []byte {
 	if x != nil {
 		return x.Root
+	}
+	return nil
+}
+
+func (x *ShardHead) GetState() []byte {
+	if x != nil {
+		return x.State
 	}
 	return nil
 }
@@ -2002,29 +2101,38 @@ const file_probity_ledger_v1_ledger_proto_rawDesc = "" +
 	"\x11SubscribeResponse\x128\n" +
 	"\x06events\x18\x01 \x03(\v2 .probity.ledger.v1.RecordedEventR\x06events\x121\n" +
 	"\x04next\x18\x02 \x03(\v2\x1d.probity.ledger.v1.ShardIndexR\x04next\x12\x1b\n" +
-	"\tcaught_up\x18\x03 \x01(\bR\bcaughtUp\"{\n" +
+	"\tcaught_up\x18\x03 \x01(\bR\bcaughtUp\"\xc3\x01\n" +
 	"\x11GetReceiptRequest\x12?\n" +
 	"\bposition\x18\x01 \x01(\v2\x1b.probity.ledger.v1.PositionB\x06\xbaH\x03\xc8\x01\x01R\bposition\x12%\n" +
-	"\x0einclude_commit\x18\x02 \x01(\bR\rincludeCommit\"F\n" +
+	"\x0einclude_commit\x18\x02 \x01(\bR\rincludeCommit\x12F\n" +
+	"\tmin_stage\x18\x03 \x01(\x0e2\x1f.probity.ledger.v1.ReceiptStageB\b\xbaH\x05\x82\x01\x02\x10\x01R\bminStage\"}\n" +
 	"\x12GetReceiptResponse\x12\x18\n" +
 	"\areceipt\x18\x01 \x01(\fR\areceipt\x12\x16\n" +
-	"\x06commit\x18\x02 \x01(\fR\x06commit\"\x16\n" +
-	"\x14GetCheckpointRequest\"\\\n" +
+	"\x06commit\x18\x02 \x01(\fR\x06commit\x125\n" +
+	"\x05stage\x18\x03 \x01(\x0e2\x1f.probity.ledger.v1.ReceiptStageR\x05stage\"\x16\n" +
+	"\x14GetCheckpointRequest\"\x8c\x01\n" +
 	"\x15GetCheckpointResponse\x12\x1e\n" +
 	"\n" +
 	"checkpoint\x18\x01 \x01(\fR\n" +
 	"checkpoint\x12#\n" +
-	"\rverifier_keys\x18\x02 \x03(\tR\fverifierKeys\"\x12\n" +
+	"\rverifier_keys\x18\x02 \x03(\tR\fverifierKeys\x12\x16\n" +
+	"\x06policy\x18\x03 \x01(\fR\x06policy\x12\x16\n" +
+	"\x06quorum\x18\x04 \x01(\rR\x06quorum\"\x12\n" +
 	"\x10GetLedgerRequest\"\x82\x01\n" +
 	"\x11GetLedgerResponse\x12\x16\n" +
 	"\x06origin\x18\x01 \x01(\tR\x06origin\x122\n" +
 	"\x05heads\x18\x02 \x03(\v2\x1c.probity.ledger.v1.ShardHeadR\x05heads\x12!\n" +
-	"\fblock_height\x18\x03 \x01(\x04R\vblockHeight\"[\n" +
+	"\fblock_height\x18\x03 \x01(\x04R\vblockHeight\"q\n" +
 	"\tShardHead\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\tR\x03log\x12\x14\n" +
 	"\x05shard\x18\x02 \x01(\rR\x05shard\x12\x12\n" +
 	"\x04size\x18\x03 \x01(\x04R\x04size\x12\x12\n" +
-	"\x04root\x18\x04 \x01(\fR\x04root2\xff\x05\n" +
+	"\x04root\x18\x04 \x01(\fR\x04root\x12\x14\n" +
+	"\x05state\x18\x05 \x01(\fR\x05state*`\n" +
+	"\fReceiptStage\x12\x1d\n" +
+	"\x19RECEIPT_STAGE_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14RECEIPT_STAGE_SEALED\x10\x01\x12\x17\n" +
+	"\x13RECEIPT_STAGE_FINAL\x10\x022\xff\x05\n" +
 	"\rLedgerService\x12M\n" +
 	"\x06Append\x12 .probity.ledger.v1.AppendRequest\x1a!.probity.ledger.v1.AppendResponse\x12\\\n" +
 	"\vAppendBatch\x12%.probity.ledger.v1.AppendBatchRequest\x1a&.probity.ledger.v1.AppendBatchResponse\x12^\n" +
@@ -2049,82 +2157,86 @@ func file_probity_ledger_v1_ledger_proto_rawDescGZIP() []byte {
 	return file_probity_ledger_v1_ledger_proto_rawDescData
 }
 
+var file_probity_ledger_v1_ledger_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_probity_ledger_v1_ledger_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_probity_ledger_v1_ledger_proto_goTypes = []any{
-	(*Event)(nil),                 // 0: probity.ledger.v1.Event
-	(*StreamWrite)(nil),           // 1: probity.ledger.v1.StreamWrite
-	(*AppendRequest)(nil),         // 2: probity.ledger.v1.AppendRequest
-	(*Position)(nil),              // 3: probity.ledger.v1.Position
-	(*AppendResponse)(nil),        // 4: probity.ledger.v1.AppendResponse
-	(*Conflict)(nil),              // 5: probity.ledger.v1.Conflict
-	(*AppendBatchRequest)(nil),    // 6: probity.ledger.v1.AppendBatchRequest
-	(*AppendResult)(nil),          // 7: probity.ledger.v1.AppendResult
-	(*AppendFailure)(nil),         // 8: probity.ledger.v1.AppendFailure
-	(*AppendBatchResponse)(nil),   // 9: probity.ledger.v1.AppendBatchResponse
-	(*Commit)(nil),                // 10: probity.ledger.v1.Commit
-	(*CommittedWrite)(nil),        // 11: probity.ledger.v1.CommittedWrite
-	(*RecordedEvent)(nil),         // 12: probity.ledger.v1.RecordedEvent
-	(*ReadStreamRequest)(nil),     // 13: probity.ledger.v1.ReadStreamRequest
-	(*ReadStreamResponse)(nil),    // 14: probity.ledger.v1.ReadStreamResponse
-	(*ReadStreamsRequest)(nil),    // 15: probity.ledger.v1.ReadStreamsRequest
-	(*ReadStreamsResponse)(nil),   // 16: probity.ledger.v1.ReadStreamsResponse
-	(*SubscribeRequest)(nil),      // 17: probity.ledger.v1.SubscribeRequest
-	(*ShardIndex)(nil),            // 18: probity.ledger.v1.ShardIndex
-	(*SubscribeResponse)(nil),     // 19: probity.ledger.v1.SubscribeResponse
-	(*GetReceiptRequest)(nil),     // 20: probity.ledger.v1.GetReceiptRequest
-	(*GetReceiptResponse)(nil),    // 21: probity.ledger.v1.GetReceiptResponse
-	(*GetCheckpointRequest)(nil),  // 22: probity.ledger.v1.GetCheckpointRequest
-	(*GetCheckpointResponse)(nil), // 23: probity.ledger.v1.GetCheckpointResponse
-	(*GetLedgerRequest)(nil),      // 24: probity.ledger.v1.GetLedgerRequest
-	(*GetLedgerResponse)(nil),     // 25: probity.ledger.v1.GetLedgerResponse
-	(*ShardHead)(nil),             // 26: probity.ledger.v1.ShardHead
-	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
+	(ReceiptStage)(0),             // 0: probity.ledger.v1.ReceiptStage
+	(*Event)(nil),                 // 1: probity.ledger.v1.Event
+	(*StreamWrite)(nil),           // 2: probity.ledger.v1.StreamWrite
+	(*AppendRequest)(nil),         // 3: probity.ledger.v1.AppendRequest
+	(*Position)(nil),              // 4: probity.ledger.v1.Position
+	(*AppendResponse)(nil),        // 5: probity.ledger.v1.AppendResponse
+	(*Conflict)(nil),              // 6: probity.ledger.v1.Conflict
+	(*AppendBatchRequest)(nil),    // 7: probity.ledger.v1.AppendBatchRequest
+	(*AppendResult)(nil),          // 8: probity.ledger.v1.AppendResult
+	(*AppendFailure)(nil),         // 9: probity.ledger.v1.AppendFailure
+	(*AppendBatchResponse)(nil),   // 10: probity.ledger.v1.AppendBatchResponse
+	(*Commit)(nil),                // 11: probity.ledger.v1.Commit
+	(*CommittedWrite)(nil),        // 12: probity.ledger.v1.CommittedWrite
+	(*RecordedEvent)(nil),         // 13: probity.ledger.v1.RecordedEvent
+	(*ReadStreamRequest)(nil),     // 14: probity.ledger.v1.ReadStreamRequest
+	(*ReadStreamResponse)(nil),    // 15: probity.ledger.v1.ReadStreamResponse
+	(*ReadStreamsRequest)(nil),    // 16: probity.ledger.v1.ReadStreamsRequest
+	(*ReadStreamsResponse)(nil),   // 17: probity.ledger.v1.ReadStreamsResponse
+	(*SubscribeRequest)(nil),      // 18: probity.ledger.v1.SubscribeRequest
+	(*ShardIndex)(nil),            // 19: probity.ledger.v1.ShardIndex
+	(*SubscribeResponse)(nil),     // 20: probity.ledger.v1.SubscribeResponse
+	(*GetReceiptRequest)(nil),     // 21: probity.ledger.v1.GetReceiptRequest
+	(*GetReceiptResponse)(nil),    // 22: probity.ledger.v1.GetReceiptResponse
+	(*GetCheckpointRequest)(nil),  // 23: probity.ledger.v1.GetCheckpointRequest
+	(*GetCheckpointResponse)(nil), // 24: probity.ledger.v1.GetCheckpointResponse
+	(*GetLedgerRequest)(nil),      // 25: probity.ledger.v1.GetLedgerRequest
+	(*GetLedgerResponse)(nil),     // 26: probity.ledger.v1.GetLedgerResponse
+	(*ShardHead)(nil),             // 27: probity.ledger.v1.ShardHead
+	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
 }
 var file_probity_ledger_v1_ledger_proto_depIdxs = []int32{
-	0,  // 0: probity.ledger.v1.StreamWrite.events:type_name -> probity.ledger.v1.Event
-	1,  // 1: probity.ledger.v1.AppendRequest.writes:type_name -> probity.ledger.v1.StreamWrite
-	3,  // 2: probity.ledger.v1.AppendResponse.position:type_name -> probity.ledger.v1.Position
-	27, // 3: probity.ledger.v1.AppendResponse.recorded_time:type_name -> google.protobuf.Timestamp
-	2,  // 4: probity.ledger.v1.AppendBatchRequest.appends:type_name -> probity.ledger.v1.AppendRequest
-	4,  // 5: probity.ledger.v1.AppendResult.response:type_name -> probity.ledger.v1.AppendResponse
-	5,  // 6: probity.ledger.v1.AppendResult.conflict:type_name -> probity.ledger.v1.Conflict
-	8,  // 7: probity.ledger.v1.AppendResult.failure:type_name -> probity.ledger.v1.AppendFailure
-	7,  // 8: probity.ledger.v1.AppendBatchResponse.results:type_name -> probity.ledger.v1.AppendResult
-	27, // 9: probity.ledger.v1.Commit.recorded_time:type_name -> google.protobuf.Timestamp
-	11, // 10: probity.ledger.v1.Commit.writes:type_name -> probity.ledger.v1.CommittedWrite
-	0,  // 11: probity.ledger.v1.CommittedWrite.events:type_name -> probity.ledger.v1.Event
-	3,  // 12: probity.ledger.v1.RecordedEvent.position:type_name -> probity.ledger.v1.Position
-	0,  // 13: probity.ledger.v1.RecordedEvent.event:type_name -> probity.ledger.v1.Event
-	27, // 14: probity.ledger.v1.RecordedEvent.recorded_time:type_name -> google.protobuf.Timestamp
-	12, // 15: probity.ledger.v1.ReadStreamResponse.events:type_name -> probity.ledger.v1.RecordedEvent
-	13, // 16: probity.ledger.v1.ReadStreamsRequest.reads:type_name -> probity.ledger.v1.ReadStreamRequest
-	14, // 17: probity.ledger.v1.ReadStreamsResponse.results:type_name -> probity.ledger.v1.ReadStreamResponse
-	18, // 18: probity.ledger.v1.SubscribeRequest.from:type_name -> probity.ledger.v1.ShardIndex
-	12, // 19: probity.ledger.v1.SubscribeResponse.events:type_name -> probity.ledger.v1.RecordedEvent
-	18, // 20: probity.ledger.v1.SubscribeResponse.next:type_name -> probity.ledger.v1.ShardIndex
-	3,  // 21: probity.ledger.v1.GetReceiptRequest.position:type_name -> probity.ledger.v1.Position
-	26, // 22: probity.ledger.v1.GetLedgerResponse.heads:type_name -> probity.ledger.v1.ShardHead
-	2,  // 23: probity.ledger.v1.LedgerService.Append:input_type -> probity.ledger.v1.AppendRequest
-	6,  // 24: probity.ledger.v1.LedgerService.AppendBatch:input_type -> probity.ledger.v1.AppendBatchRequest
-	13, // 25: probity.ledger.v1.LedgerService.ReadStream:input_type -> probity.ledger.v1.ReadStreamRequest
-	15, // 26: probity.ledger.v1.LedgerService.ReadStreams:input_type -> probity.ledger.v1.ReadStreamsRequest
-	17, // 27: probity.ledger.v1.LedgerService.Subscribe:input_type -> probity.ledger.v1.SubscribeRequest
-	20, // 28: probity.ledger.v1.LedgerService.GetReceipt:input_type -> probity.ledger.v1.GetReceiptRequest
-	22, // 29: probity.ledger.v1.LedgerService.GetCheckpoint:input_type -> probity.ledger.v1.GetCheckpointRequest
-	24, // 30: probity.ledger.v1.LedgerService.GetLedger:input_type -> probity.ledger.v1.GetLedgerRequest
-	4,  // 31: probity.ledger.v1.LedgerService.Append:output_type -> probity.ledger.v1.AppendResponse
-	9,  // 32: probity.ledger.v1.LedgerService.AppendBatch:output_type -> probity.ledger.v1.AppendBatchResponse
-	14, // 33: probity.ledger.v1.LedgerService.ReadStream:output_type -> probity.ledger.v1.ReadStreamResponse
-	16, // 34: probity.ledger.v1.LedgerService.ReadStreams:output_type -> probity.ledger.v1.ReadStreamsResponse
-	19, // 35: probity.ledger.v1.LedgerService.Subscribe:output_type -> probity.ledger.v1.SubscribeResponse
-	21, // 36: probity.ledger.v1.LedgerService.GetReceipt:output_type -> probity.ledger.v1.GetReceiptResponse
-	23, // 37: probity.ledger.v1.LedgerService.GetCheckpoint:output_type -> probity.ledger.v1.GetCheckpointResponse
-	25, // 38: probity.ledger.v1.LedgerService.GetLedger:output_type -> probity.ledger.v1.GetLedgerResponse
-	31, // [31:39] is the sub-list for method output_type
-	23, // [23:31] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	1,  // 0: probity.ledger.v1.StreamWrite.events:type_name -> probity.ledger.v1.Event
+	2,  // 1: probity.ledger.v1.AppendRequest.writes:type_name -> probity.ledger.v1.StreamWrite
+	4,  // 2: probity.ledger.v1.AppendResponse.position:type_name -> probity.ledger.v1.Position
+	28, // 3: probity.ledger.v1.AppendResponse.recorded_time:type_name -> google.protobuf.Timestamp
+	3,  // 4: probity.ledger.v1.AppendBatchRequest.appends:type_name -> probity.ledger.v1.AppendRequest
+	5,  // 5: probity.ledger.v1.AppendResult.response:type_name -> probity.ledger.v1.AppendResponse
+	6,  // 6: probity.ledger.v1.AppendResult.conflict:type_name -> probity.ledger.v1.Conflict
+	9,  // 7: probity.ledger.v1.AppendResult.failure:type_name -> probity.ledger.v1.AppendFailure
+	8,  // 8: probity.ledger.v1.AppendBatchResponse.results:type_name -> probity.ledger.v1.AppendResult
+	28, // 9: probity.ledger.v1.Commit.recorded_time:type_name -> google.protobuf.Timestamp
+	12, // 10: probity.ledger.v1.Commit.writes:type_name -> probity.ledger.v1.CommittedWrite
+	1,  // 11: probity.ledger.v1.CommittedWrite.events:type_name -> probity.ledger.v1.Event
+	4,  // 12: probity.ledger.v1.RecordedEvent.position:type_name -> probity.ledger.v1.Position
+	1,  // 13: probity.ledger.v1.RecordedEvent.event:type_name -> probity.ledger.v1.Event
+	28, // 14: probity.ledger.v1.RecordedEvent.recorded_time:type_name -> google.protobuf.Timestamp
+	13, // 15: probity.ledger.v1.ReadStreamResponse.events:type_name -> probity.ledger.v1.RecordedEvent
+	14, // 16: probity.ledger.v1.ReadStreamsRequest.reads:type_name -> probity.ledger.v1.ReadStreamRequest
+	15, // 17: probity.ledger.v1.ReadStreamsResponse.results:type_name -> probity.ledger.v1.ReadStreamResponse
+	19, // 18: probity.ledger.v1.SubscribeRequest.from:type_name -> probity.ledger.v1.ShardIndex
+	13, // 19: probity.ledger.v1.SubscribeResponse.events:type_name -> probity.ledger.v1.RecordedEvent
+	19, // 20: probity.ledger.v1.SubscribeResponse.next:type_name -> probity.ledger.v1.ShardIndex
+	4,  // 21: probity.ledger.v1.GetReceiptRequest.position:type_name -> probity.ledger.v1.Position
+	0,  // 22: probity.ledger.v1.GetReceiptRequest.min_stage:type_name -> probity.ledger.v1.ReceiptStage
+	0,  // 23: probity.ledger.v1.GetReceiptResponse.stage:type_name -> probity.ledger.v1.ReceiptStage
+	27, // 24: probity.ledger.v1.GetLedgerResponse.heads:type_name -> probity.ledger.v1.ShardHead
+	3,  // 25: probity.ledger.v1.LedgerService.Append:input_type -> probity.ledger.v1.AppendRequest
+	7,  // 26: probity.ledger.v1.LedgerService.AppendBatch:input_type -> probity.ledger.v1.AppendBatchRequest
+	14, // 27: probity.ledger.v1.LedgerService.ReadStream:input_type -> probity.ledger.v1.ReadStreamRequest
+	16, // 28: probity.ledger.v1.LedgerService.ReadStreams:input_type -> probity.ledger.v1.ReadStreamsRequest
+	18, // 29: probity.ledger.v1.LedgerService.Subscribe:input_type -> probity.ledger.v1.SubscribeRequest
+	21, // 30: probity.ledger.v1.LedgerService.GetReceipt:input_type -> probity.ledger.v1.GetReceiptRequest
+	23, // 31: probity.ledger.v1.LedgerService.GetCheckpoint:input_type -> probity.ledger.v1.GetCheckpointRequest
+	25, // 32: probity.ledger.v1.LedgerService.GetLedger:input_type -> probity.ledger.v1.GetLedgerRequest
+	5,  // 33: probity.ledger.v1.LedgerService.Append:output_type -> probity.ledger.v1.AppendResponse
+	10, // 34: probity.ledger.v1.LedgerService.AppendBatch:output_type -> probity.ledger.v1.AppendBatchResponse
+	15, // 35: probity.ledger.v1.LedgerService.ReadStream:output_type -> probity.ledger.v1.ReadStreamResponse
+	17, // 36: probity.ledger.v1.LedgerService.ReadStreams:output_type -> probity.ledger.v1.ReadStreamsResponse
+	20, // 37: probity.ledger.v1.LedgerService.Subscribe:output_type -> probity.ledger.v1.SubscribeResponse
+	22, // 38: probity.ledger.v1.LedgerService.GetReceipt:output_type -> probity.ledger.v1.GetReceiptResponse
+	24, // 39: probity.ledger.v1.LedgerService.GetCheckpoint:output_type -> probity.ledger.v1.GetCheckpointResponse
+	26, // 40: probity.ledger.v1.LedgerService.GetLedger:output_type -> probity.ledger.v1.GetLedgerResponse
+	33, // [33:41] is the sub-list for method output_type
+	25, // [25:33] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_probity_ledger_v1_ledger_proto_init() }
@@ -2142,13 +2254,14 @@ func file_probity_ledger_v1_ledger_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probity_ledger_v1_ledger_proto_rawDesc), len(file_probity_ledger_v1_ledger_proto_rawDesc)),
-			NumEnums:      0,
+			NumEnums:      1,
 			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_probity_ledger_v1_ledger_proto_goTypes,
 		DependencyIndexes: file_probity_ledger_v1_ledger_proto_depIdxs,
+		EnumInfos:         file_probity_ledger_v1_ledger_proto_enumTypes,
 		MessageInfos:      file_probity_ledger_v1_ledger_proto_msgTypes,
 	}.Build()
 	File_probity_ledger_v1_ledger_proto = out.File

@@ -74,9 +74,10 @@ type LedgerServiceClient interface {
 	ReadStreams(context.Context, *v1.ReadStreamsRequest) (*v1.ReadStreamsResponse, error)
 	// Follows a log: everything from the given indexes on, then live.
 	Subscribe(context.Context, *v1.SubscribeRequest) (*connect.ServerStreamForClient[v1.SubscribeResponse], error)
-	// Returns the proof of one commit, or FAILED_PRECONDITION (retryable) while it is not yet sealed.
+	// Returns the proof of one commit once it has come as far as asked, waiting a
+	// bounded time; FAILED_PRECONDITION (retryable) while it hasn't.
 	GetReceipt(context.Context, *v1.GetReceiptRequest) (*v1.GetReceiptResponse, error)
-	// Returns the newest signed checkpoint and the keys to verify it.
+	// Returns the newest final checkpoint and the policy to verify it with.
 	GetCheckpoint(context.Context, *v1.GetCheckpointRequest) (*v1.GetCheckpointResponse, error)
 	// Describes the ledger: its logs, shard counts and shard heads.
 	GetLedger(context.Context, *v1.GetLedgerRequest) (*v1.GetLedgerResponse, error)
@@ -244,9 +245,10 @@ type LedgerServiceHandler interface {
 	ReadStreams(context.Context, *v1.ReadStreamsRequest) (*v1.ReadStreamsResponse, error)
 	// Follows a log: everything from the given indexes on, then live.
 	Subscribe(context.Context, *v1.SubscribeRequest, *connect.ServerStream[v1.SubscribeResponse]) error
-	// Returns the proof of one commit, or FAILED_PRECONDITION (retryable) while it is not yet sealed.
+	// Returns the proof of one commit once it has come as far as asked, waiting a
+	// bounded time; FAILED_PRECONDITION (retryable) while it hasn't.
 	GetReceipt(context.Context, *v1.GetReceiptRequest) (*v1.GetReceiptResponse, error)
-	// Returns the newest signed checkpoint and the keys to verify it.
+	// Returns the newest final checkpoint and the policy to verify it with.
 	GetCheckpoint(context.Context, *v1.GetCheckpointRequest) (*v1.GetCheckpointResponse, error)
 	// Describes the ledger: its logs, shard counts and shard heads.
 	GetLedger(context.Context, *v1.GetLedgerRequest) (*v1.GetLedgerResponse, error)

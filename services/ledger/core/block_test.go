@@ -1,0 +1,317 @@
+package core_test
+
+import (
+	"crypto/rand"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/mod/sumdb/note"
+	"pgregory.net/rapid"
+
+	"github.com/probity-health/probity/services/ledger/core"
+	"github.com/probity-health/probity/services/ledger/receipt"
+)
+
+// consortium is four parties, three of whom are a quorum, and what they agreed on.
+type consortium struct {
+	keys   []*receipt.SigningKey
+	policy receipt.Policy
+}
+
+func newConsortium(t testing.TB, logs ...receipt.LogShards) *consortium {
+	c := &consortium{}
+	terms := &receipt.Terms{Origin: "o", Sequence: 1, Activation: 1, Quorum: 3, Logs: logs}
+	for i := range 5 {
+		skey, _, err := note.GenerateKey(rand.Reader, fmt.Sprint("party-", i))
+		require.NoError(t, err)
+		k, err := receipt.ParseSigningKey(skey)
+		require.NoError(t, err)
+		c.keys = append(c.keys, k)
+		if i < 4 {
+			terms.Members = append(terms.Members, receipt.Member{Role: receipt.Cosigner, Key: k.Public()})
+		}
+	}
+	var err error
+	c.policy, err = receipt.FirstPolicy(terms)
+	require.NoError(t, err)
+	return c
+}
+
+// change returns a change by which the fifth party takes the first one's place.
+func (c *consortium) change(t testing.TB, activation uint64, logs ...receipt.LogShards) []byte {
+	last := c.policy.Last()
+	terms := &receipt.Terms{
+		Origin: "o", Sequence: last.Sequence + 1, Activation: activation, Prev: last.Hash(), Quorum: 3,
+		Members: append([]receipt.Member{{Role: receipt.Cosigner, Key: c.keys[4].Public()}}, last.Members[1:]...), Logs: logs,
+	}
+	signed, err := note.Sign(&note.Note{Text: string(terms.Marshal())}, c.keys[1].Notes(), c.keys[2].Notes(), c.keys[3].Notes())
+	require.NoError(t, err)
+	return signed
+}
+
+func (c *consortium) cosign(t testing.TB, cp receipt.Checkpoint, parties ...int) []byte {
+	var signers []note.Signer
+	for _, p := range parties {
+		signers = append(signers, c.keys[p].Cosigner(noon))
+	}
+	signed, err := cp.Sign(signers...)
+	require.NoError(t, err)
+	return signed
+}
+
+var twoShards = []receipt.LogShards{{Log: "claims", Shards: 2}}
+
+func heads(sizes ...uint64) (out []receipt.Head) {
+	for i, n := range sizes {
+		h := receipt.Head{Log: "claims", Shard: uint32(i), Size: n, Root: receipt.Hash{byte(n), byte(i)}, State: receipt.Hash{byte(n)}}
+		if n == 0 {
+			h.Root, h.State = receipt.EmptyRoot(), receipt.EmptyRoot()
+		}
+		out = append(out, h)
+	}
+	return out
+}
+
+func TestBlocksOnlyGrow(t *testing.T) {
+	c := newConsortium(t, twoShards...)
+	block := func(prev *receipt.Block, sizes ...uint64) *receipt.Block {
+		return core.NextBlock(c.policy, prev, heads(sizes...), noon)
+	}
+	require.Nil(t, block(nil, 0, 0), "nothing to seal")
+	first := block(nil, 0, 2)
+	require.NoError(t, core.CheckBlock(c.policy, nil, first))
+	require.Nil(t, block(first, 0, 2), "nothing moved")
+	second := block(first, 1, 2)
+	require.NoError(t, core.CheckBlock(c.policy, first, second))
+	early := core.NextBlock(c.policy, first, second.Heads, noon.Add(-time.Hour))
+	require.NoError(t, core.CheckBlock(c.policy, first, early), "a slow clock doesn't run time backwards")
+
+	for name, spoil := range map[string]struct {
+		rule  string
+		spoil func(b *receipt.Block)
+	}{
+		"another ledger":      {"ledger.block.origin", func(b *receipt.Block) { b.Origin = "other" }},
+		"a height skipped":    {"ledger.block.height", func(b *receipt.Block) { b.Height++ }},
+		"another past":        {"ledger.block.prev", func(b *receipt.Block) { b.Prev[0] ^= 1 }},
+		"time runs back":      {"ledger.block.time", func(b *receipt.Block) { b.Time = noon.Add(-time.Second) }},
+		"a shard shrinks":     {"ledger.block.head", func(b *receipt.Block) { b.Heads[1].Size = 1 }},
+		"a root changes":      {"ledger.block.head", func(b *receipt.Block) { b.Heads[1].Root[5] ^= 1 }},
+		"a state changes":     {"ledger.block.head", func(b *receipt.Block) { b.Heads[1].State[5] ^= 1 }},
+		"a shard is left out": {"ledger.block.shards", func(b *receipt.Block) { b.Heads = b.Heads[:1] }},
+		"a shard is made up":  {"ledger.block.shards", func(b *receipt.Block) { b.Heads = append(b.Heads, receipt.Head{Log: "claims", Shard: 2, Size: 1}) }},
+		"a log is made up":    {"ledger.block.shards", func(b *receipt.Block) { b.Heads = append([]receipt.Head{{Log: "audits", Size: 1}}, b.Heads...) }},
+		"nothing new":         {"ledger.block.empty", func(b *receipt.Block) { b.Heads = first.Heads }},
+		"another policy":      {"ledger.block.policy", func(b *receipt.Block) { b.Policy.Hash[0] ^= 1 }},
+	} {
+		b := *second
+		b.Heads = append([]receipt.Head(nil), second.Heads...)
+		spoil.spoil(&b)
+		var v *core.Violation
+		require.ErrorAs(t, core.CheckBlock(c.policy, first, &b), &v, name)
+		require.Equal(t, spoil.rule, v.Rule, name)
+	}
+	require.Nil(t, core.NextBlock(receipt.Policy{}, nil, heads(1, 1), noon), "no policy, no block")
+	require.Error(t, core.CheckBlock(receipt.Policy{}, nil, first))
+}
+
+// Given a change recorded after block 1 that adds a log at height 3, then
+// block 2 names it and still seals the old logs, and block 3 must seal both.
+func TestALogIsAddedAtTheChangesHeight(t *testing.T) {
+	c := newConsortium(t, twoShards...)
+	first := core.NextBlock(c.policy, nil, heads(1, 1), noon)
+	policy, err := core.TakePolicy(c.policy, nil, 1, c.change(t, 3, receipt.LogShards{Log: "audits", Shards: 1}, twoShards[0]))
+	require.NoError(t, err)
+	all := append(heads(1, 1), receipt.Head{Log: "audits", Root: receipt.EmptyRoot(), State: receipt.EmptyRoot()})
+	second := core.NextBlock(policy, first, all, noon)
+	require.Len(t, second.Heads, 2)
+	require.Equal(t, uint64(2), second.Policy.Sequence)
+	require.NoError(t, core.CheckBlock(policy, first, second), "a change is news by itself")
+	third := core.NextBlock(policy, second, all, noon)
+	require.Len(t, third.Heads, 3)
+	require.NoError(t, core.CheckBlock(policy, second, third))
+	third.Heads = third.Heads[1:]
+	require.Error(t, core.CheckBlock(policy, second, third))
+}
+
+func TestAPolicyIsTakenFromItsPartiesOnly(t *testing.T) {
+	c, stranger := newConsortium(t, twoShards...), newConsortium(t, twoShards...)
+	root := c.policy.Last()
+	rule := func(policy receipt.Policy, height uint64, record []byte) string {
+		_, err := core.TakePolicy(policy, root, height, record)
+		var v *core.Violation
+		require.ErrorAs(t, err, &v)
+		return v.Rule
+	}
+	require.Equal(t, "ledger.policy.root", rule(receipt.Policy{}, 0, stranger.policy.Marshal()))
+	require.Equal(t, "ledger.policy.form", rule(receipt.Policy{}, 0, []byte("x")))
+	p, err := core.TakePolicy(receipt.Policy{}, root, 0, c.policy.Marshal())
+	require.NoError(t, err)
+	require.Equal(t, "ledger.policy.change", rule(p, 0, stranger.change(t, 9, twoShards...)))
+	require.Equal(t, "ledger.policy.change", rule(p, 0, c.policy.Marshal()), "once")
+	require.Equal(t, "ledger.policy.activation", rule(p, 9, c.change(t, 9, twoShards...)), "block 9 exists")
+	p, err = core.TakePolicy(p, root, 8, c.change(t, 9, twoShards...))
+	require.NoError(t, err)
+	require.Equal(t, uint64(2), p.Last().Sequence)
+}
+
+func TestThreeOfFourAreFinalAndTwoAreNot(t *testing.T) {
+	c := newConsortium(t, twoShards...)
+	tally := core.NewTally(c.policy)
+	cp := receipt.Checkpoint{Origin: "o", Size: 7, Root: receipt.Hash{7}}
+	own := func(size uint64) (receipt.Hash, bool) { return receipt.Hash{byte(size)}, size <= 7 }
+	add := func(cp receipt.Checkpoint, parties ...int) bool {
+		news, evidence, err := tally.Add(c.cosign(t, cp, parties...))
+		require.NoError(t, err)
+		require.Empty(t, evidence)
+		return news
+	}
+	require.True(t, add(cp, 0))
+	require.False(t, add(cp, 0), "heard before")
+	require.True(t, add(cp, 0, 1))
+	_, note, err := tally.Final(0, own)
+	require.NoError(t, err)
+	require.Nil(t, note)
+	require.True(t, add(cp, 3))
+	got, note, err := tally.Final(0, own)
+	require.NoError(t, err)
+	require.Equal(t, cp, got)
+	_, signers, err := c.policy.OpenCheckpoint(note)
+	require.NoError(t, err)
+	require.Len(t, signers, 3)
+	_, note, err = tally.Final(7, own)
+	require.NoError(t, err)
+	require.Nil(t, note, "nothing above it")
+
+	_, _, err = tally.Add(c.cosign(t, cp, 4))
+	require.Error(t, err, "a stranger's")
+	ahead := receipt.Checkpoint{Origin: "o", Size: 9, Root: receipt.Hash{9}}
+	add(ahead, 0, 1, 2)
+	got, _, err = tally.Final(0, own)
+	require.NoError(t, err)
+	require.Equal(t, cp, got, "this replica hasn't computed size 9 yet")
+	require.Len(t, tally.Notes(), 2, "9, and 7 for the fourth's sake")
+}
+
+// Given a quorum for a root that this replica did not compute, then it must
+// not go on as if nothing were.
+func TestAQuorumAgainstThisReplicaIsAViolation(t *testing.T) {
+	c := newConsortium(t, twoShards...)
+	tally := core.NewTally(c.policy)
+	_, _, err := tally.Add(c.cosign(t, receipt.Checkpoint{Origin: "o", Size: 7, Root: receipt.Hash{1}}, 0, 1, 2))
+	require.NoError(t, err)
+	_, _, err = tally.Final(0, func(uint64) (receipt.Hash, bool) { return receipt.Hash{2}, true })
+	var v *core.Violation
+	require.ErrorAs(t, err, &v)
+	require.Equal(t, "ledger.quorum.root", v.Rule)
+}
+
+func TestTwoHeadsOfOneSizeBecomeEvidence(t *testing.T) {
+	c := newConsortium(t, twoShards...)
+	tally := core.NewTally(c.policy)
+	a, b := receipt.Checkpoint{Origin: "o", Size: 7, Root: receipt.Hash{1}}, receipt.Checkpoint{Origin: "o", Size: 7, Root: receipt.Hash{2}}
+	_, _, err := tally.Add(c.cosign(t, a, 0, 1))
+	require.NoError(t, err)
+	_, evidence, err := tally.Add(c.cosign(t, b, 1, 2))
+	require.NoError(t, err)
+	require.Len(t, evidence, 1)
+	found, err := receipt.VerifyEvidence(evidence[0].Marshal(), c.policy)
+	require.NoError(t, err)
+	require.Equal(t, []string{"party-1"}, found.Signers)
+	require.Len(t, tally.Strays(func(uint64) (receipt.Hash, bool) { return receipt.Hash{1}, true }), 1)
+}
+
+// Given one liar among four, then nothing it signs moves the floor below
+// which honest replicas don't sign, nor crowds out what others signed.
+func TestOneLiarNeitherRaisesTheFloorNorFillsTheTally(t *testing.T) {
+	c := newConsortium(t, twoShards...)
+	tally := core.NewTally(c.policy)
+	add := func(size uint64, party int) {
+		_, _, err := tally.Add(c.cosign(t, receipt.Checkpoint{Origin: "o", Size: size, Root: receipt.Hash{1}}, party))
+		require.NoError(t, err)
+	}
+	add(5, 1)
+	for i := range 200 {
+		add(1<<40+uint64(i), 3)
+	}
+	require.Equal(t, uint64(5), tally.Floor(c.keys[0].Public()))
+	add(8, 2)
+	require.Equal(t, uint64(8), tally.Floor(c.keys[0].Public()))
+	cp, _, ok := tally.Newest(c.keys[1].Public())
+	require.True(t, ok)
+	require.Equal(t, uint64(5), cp.Size)
+	require.Len(t, tally.Notes(), 3)
+}
+
+// Given cosignatures counted before a change was known here, then those of
+// sizes that the change governs are counted anew under it.
+func TestAChangeCountsAnew(t *testing.T) {
+	c := newConsortium(t, twoShards...)
+	tally := core.NewTally(c.policy)
+	own := func(uint64) (receipt.Hash, bool) { return receipt.Hash{1}, true }
+	cp := receipt.Checkpoint{Origin: "o", Size: 9, Root: receipt.Hash{1}}
+	_, _, err := tally.Add(c.cosign(t, cp, 0, 1, 2))
+	require.NoError(t, err)
+	policy, err := c.policy.Extend(c.change(t, 9, twoShards...))
+	require.NoError(t, err)
+	tally.SetPolicy(policy)
+	_, note, err := tally.Final(0, own)
+	require.NoError(t, err)
+	require.Nil(t, note)
+	_, _, err = tally.Add(c.cosign(t, cp, 0, 1, 2))
+	require.NoError(t, err)
+	_, note, err = tally.Final(0, own)
+	require.NoError(t, err)
+	require.Nil(t, note, "party 0 has left")
+	_, _, err = tally.Add(c.cosign(t, cp, 4))
+	require.NoError(t, err)
+	_, note, err = tally.Final(0, own)
+	require.NoError(t, err)
+	require.NotNil(t, note)
+}
+
+func TestRowsRoundTripAndObeyTheRules(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r := core.Row{Entry: receipt.Entry(rapid.SliceOf(rapid.Byte()).Draw(t, "commit")), RequestID: rapid.StringN(1, 50, 200).Draw(t, "id"), Term: rapid.Uint64().Draw(t, "term")}
+		for i := range rapid.IntRange(1, 5).Draw(t, "writes") {
+			r.Writes = append(r.Writes, core.RowWrite{Stream: fmt.Sprint("claim-", i), First: rapid.Uint64().Draw(t, "first"), Count: rapid.Uint64().Draw(t, "count")})
+		}
+		raw := r.Append(nil)
+		got, err := core.ParseRow(raw)
+		if err != nil || got.Leaf() != r.Leaf() {
+			t.Fatal(err)
+		}
+		if _, err := core.ParseRow(append(raw, 0)); err == nil {
+			t.Fatal("trailing byte")
+		}
+	})
+	head := core.Head{Log: "claims", Next: 4, Term: 2}
+	row := core.Row{Entry: receipt.Entry(nil), RequestID: "r", Term: 3, Writes: []core.RowWrite{{Stream: "claim-new", First: 0, Count: 2}}}
+	next, seen, err := core.CheckRow(head, ground{}, row)
+	require.NoError(t, err)
+	require.Equal(t, core.Head{Log: "claims", Next: 5, Term: 3}, next)
+	require.Equal(t, []uint64{1}, seen.Revisions)
+	for name, spoil := range map[string]func(r *core.Row){
+		"a revision skipped": func(r *core.Row) { r.Writes[0].First = 1 },
+		"no events":          func(r *core.Row) { r.Writes[0].Count = 0 },
+		"a stream twice":     func(r *core.Row) { r.Writes = append(r.Writes, r.Writes[0]) },
+		"a term below":       func(r *core.Row) { r.Term = 1 },
+	} {
+		bad := row
+		bad.Writes = append([]core.RowWrite(nil), row.Writes...)
+		spoil(&bad)
+		_, _, err := core.CheckRow(head, ground{}, bad)
+		require.Error(t, err, name)
+	}
+}
+
+func FuzzParseRow(f *testing.F) {
+	r := core.Row{Entry: receipt.Entry(nil), RequestID: "r", Term: 3, Writes: []core.RowWrite{{Stream: "claim-a", First: 0, Count: 2}}}
+	f.Add(r.Append(nil))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		if r, err := core.ParseRow(raw); err == nil && string(r.Append(nil)) != string(raw) {
+			t.Fatal("two spellings of one row")
+		}
+	})
+}

@@ -1,0 +1,111 @@
+package replica
+
+import (
+	"context"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
+	"github.com/probity-health/probity/services/ledger/core"
+)
+
+// Values returns the record values of at most most commits from an index on,
+// at least one where there is one and no more than about size bytes.
+func (s *Shard) Values(from uint64, most, size int) (out [][]byte, err error) {
+	to := min(s.Head().Next, from+uint64(most))
+	if from >= to {
+		return nil, nil
+	}
+	err = s.rows.eachBody(from, to, func(_ uint64, value []byte) (bool, error) {
+		if len(out) > 0 && size < len(value) {
+			return false, nil
+		}
+		size -= len(value)
+		out = append(out, append([]byte(nil), value...))
+		return true, nil
+	})
+	return out, err
+}
+
+// Rows returns the index rows of at most most commits from an index on.
+func (s *Shard) Rows(from uint64, most int) (out [][]byte, err error) {
+	to := min(s.Head().Next, from+uint64(most))
+	if from >= to {
+		return nil, nil
+	}
+	err = s.rows.eachBody(from, to, func(_ uint64, value []byte) (bool, error) {
+		row, err := rowOf(value)
+		out = append(out, row.Append(nil))
+		return err == nil, err
+	})
+	return out, err
+}
+
+// Offset returns the Kafka offset of the next record this replica reads.
+func (s *Shard) Offset() int64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.st.Offset
+}
+
+// Bounds of one produce; see core.MaxRecord.
+const (
+	republishRecords = 500
+	republishBytes   = 900_000
+)
+
+// Republish hands out, in order, the records that make an empty topic hold
+// what this replica holds: every commit's own bytes, and before the first of
+// each term a barrier that raises it. Barriers are no leaves, so the new
+// topic has the same indexes and roots and other offsets.
+func (s *Shard) Republish(ctx context.Context, produce func(context.Context, [][]byte) error) (commits, records uint64, err error) {
+	var batch [][]byte
+	size := 0
+	flush := func() error {
+		if len(batch) == 0 {
+			return nil
+		}
+		if err := produce(ctx, batch); err != nil {
+			return fmt.Errorf("replica: republish %s/%d at index %d: %w", s.cfg.Log, s.cfg.Shard, commits, err)
+		}
+		records += uint64(len(batch))
+		batch, size = nil, 0
+		return nil
+	}
+	add := func(value []byte) error {
+		if len(batch) >= republishRecords || (size > 0 && size+len(value) > republishBytes) {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+		batch, size = append(batch, value), size+len(value)
+		return nil
+	}
+	var term uint64
+	err = s.rows.eachBody(0, s.Head().Next, func(index uint64, value []byte) (bool, error) {
+		c := &ledgerv1.Commit{}
+		if proto.Unmarshal(value, c) != nil {
+			return false, errDamaged
+		}
+		if c.Term > term {
+			term = c.Term
+			barrier, err := core.Barrier(c.Log, c.Shard, term, index, "republished", c.RecordedTime.AsTime())
+			if err != nil {
+				return false, err
+			}
+			if err := add(barrier); err != nil {
+				return false, err
+			}
+		}
+		if err := add(append([]byte(nil), value...)); err != nil {
+			return false, err
+		}
+		commits = index + 1
+		return true, ctx.Err()
+	})
+	if err == nil {
+		err = flush()
+	}
+	return commits, records, err
+}

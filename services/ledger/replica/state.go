@@ -1,0 +1,90 @@
+package replica
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/transparency-dev/merkle/compact"
+	"github.com/transparency-dev/merkle/rfc6962"
+
+	"github.com/probity-health/probity/services/ledger/receipt"
+)
+
+var ranges = compact.RangeFactory{Hash: rfc6962.DefaultHasher.HashChildren}
+
+// stateTree is the right edge of the tree over a shard's index rows, whose
+// root a block seals as the head's State. It keeps the leaves since the last
+// block, for a block may seal any size since, and below that only the compact
+// range. Not safe for concurrent use.
+type stateTree struct {
+	base   uint64
+	nodes  [][]byte // compact range of [0, base)
+	leaves []receipt.Hash
+	// at and edge are where the last root was computed, to go on from there.
+	at   uint64
+	edge *compact.Range
+	root receipt.Hash
+}
+
+func (t *stateTree) size() uint64 { return t.base + uint64(len(t.leaves)) }
+
+func (t *stateTree) append(leaf receipt.Hash) { t.leaves = append(t.leaves, leaf) }
+
+// rootAt returns the root at a size from the last block's on.
+func (t *stateTree) rootAt(size uint64) (receipt.Hash, error) {
+	if size < t.base || size > t.size() {
+		return receipt.Hash{}, fmt.Errorf("replica: no state root of size %d between %d and %d", size, t.base, t.size())
+	}
+	if size == 0 {
+		return receipt.EmptyRoot(), nil
+	}
+	if t.edge != nil && t.at == size {
+		return t.root, nil
+	}
+	if err := t.advance(size); err != nil {
+		return receipt.Hash{}, err
+	}
+	root, err := t.edge.GetRootHash(nil)
+	if err != nil {
+		return receipt.Hash{}, err
+	}
+	t.root = receipt.Hash(root)
+	return t.root, nil
+}
+
+// advance brings edge to a size.
+func (t *stateTree) advance(size uint64) (err error) {
+	if t.edge == nil || t.at > size {
+		if t.edge, err = ranges.NewRange(0, t.base, slices.Clone(t.nodes)); err != nil {
+			return err
+		}
+		t.at = t.base
+	}
+	for ; t.at < size; t.at++ {
+		leaf := t.leaves[t.at-t.base]
+		if err := t.edge.Append(leaf[:], nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rangeAt returns the compact range at a size: what is kept of it for good.
+func (t *stateTree) rangeAt(size uint64) ([][]byte, error) {
+	if _, err := t.rootAt(size); err != nil || size == 0 {
+		return nil, err
+	}
+	if err := t.advance(size); err != nil {
+		return nil, err
+	}
+	return append([][]byte(nil), t.edge.Hashes()...), nil
+}
+
+// trim forgets the leaves below a size that a block sealed.
+func (t *stateTree) trim(size uint64, nodes [][]byte) {
+	if size <= t.base || size > t.size() {
+		return
+	}
+	t.leaves = append([]receipt.Hash(nil), t.leaves[size-t.base:]...)
+	t.base, t.nodes = size, nodes
+}
