@@ -306,11 +306,11 @@ func (s *Service) attempt(ctx context.Context, l *lane, sub *submission) (*attem
 	if sub.adjusts() && !sub.request.GetValidateOnly() {
 		// Sent again, it must be answered as it was and not be refused for what
 		// it has done itself.
-		switch again, err := s.answerAgain(ctx, sub); {
+		switch _, _, err := s.readClaim(ctx, sub.claimID, eventstore.NoStream); {
 		case err == nil:
-			sub.result = again
-			return nil, nil
-		case !problem.Is(err, problem.Unavailable): // it is there, and is another claim
+			sub.result, err = s.answerAgain(ctx, sub)
+			return nil, err
+		case !problem.Is(err, problem.NotFound):
 			return nil, err
 		}
 	}

@@ -48,15 +48,15 @@ func (r *reference) lookup(ctx context.Context, claim *claimsv1.Claim, subscribe
 			in.FeeSchedules = append(in.FeeSchedules, schedule)
 		}
 	}
-	for _, p := range found.Providers {
-		in.Providers = append(in.Providers, provider(p))
-	}
 	for _, set := range found.Edits {
 		edits, err := set.Compiled()
 		if err != nil {
 			return in, defect("claims.edits.unreadable", "the published claim edits can't be read")
 		}
 		in.Edits = append(in.Edits, edits)
+	}
+	for _, p := range found.Providers {
+		in.Providers = append(in.Providers, provider(p))
 	}
 	in.Versions = adjudication.Versions{
 		Coverage: found.CoverageRef, AccumulatorsRevision: -1, ReceivedDate: received.String(), Reference: string(found.AsOf),
@@ -160,6 +160,7 @@ func (r *reference) authorization(ctx context.Context, number string, a *book.Au
 	}
 	return adjudication.Authorization{
 		Number: number, Subject: a.Subject, Procedures: doc.GetProcedures(), Units: int64(a.Units), Period: enginePeriod(a.Effective),
+		NPIs: a.NPIs, Cancelled: a.Cancelled,
 	}, nil
 }
 
@@ -206,21 +207,6 @@ func (r *reference) contract(v *book.Contract) *adjudication.Contract {
 // noSchedule is the id of no fee schedule: theirs begin with "fs_".
 const noSchedule = "-"
 
-// provider puts a provider's standing into the engine's terms; its days were
-// checked when they were recorded.
-func provider(p *book.Provider) adjudication.ProviderRecord {
-	out := adjudication.ProviderRecord{NPI: p.NPI}
-	out.Died, _ = adjudication.ParseDate(p.DeceasedOn)
-	if from, err := adjudication.ParseDate(p.InactiveFrom); err == nil && from != 0 {
-		gap := adjudication.Period{Start: from}
-		if again, err := adjudication.ParseDate(p.ReactivatedFrom); err == nil && again != 0 {
-			gap.End = again - 1
-		}
-		out.Inactive = append(out.Inactive, gap)
-	}
-	return out
-}
-
 func (r *reference) schedule(v *book.FeeSchedule) *adjudication.FeeSchedule {
 	out, err := policies.CompileFeeSchedule(v.Document, v.Ref, enginePeriod(v.Governs))
 	if err != nil {
@@ -235,6 +221,21 @@ func (r *reference) plan(v *book.Plan) *adjudication.Plan {
 	if err != nil {
 		r.log.Error("a published plan doesn't compile; claims under it pend", "version", v.Ref, "error", err)
 		return nil
+	}
+	return out
+}
+
+// provider is what the payer knows of a provider's standing. It makes signals,
+// which pend; what certifies a provider is another matter and denies.
+func provider(p *book.Provider) adjudication.ProviderRecord {
+	out := adjudication.ProviderRecord{NPI: p.NPI}
+	out.Died, _ = adjudication.ParseDate(p.DeceasedOn) // a recorded day parses
+	if p.InactiveFrom != "" {
+		inactive := policies.Period{Start: p.InactiveFrom}
+		if p.ReactivatedFrom != "" {
+			inactive.End = policies.DayBefore(p.ReactivatedFrom)
+		}
+		out.Inactive = []adjudication.Period{enginePeriod(inactive)}
 	}
 	return out
 }

@@ -220,6 +220,8 @@ type Authorization struct {
 	Procedures []string // codes and inclusive ranges; empty is any
 	Units      int64    // whole units approved; 0 is no limit
 	Period     Period
+	NPIs       []string // billing or rendering providers it was given to; empty is any
+	Cancelled  bool     // it covers nothing
 	// UsedMilli is use that History doesn't show, in thousandths; normally 0,
 	// because the engine counts the use in History itself.
 	UsedMilli int64

@@ -69,8 +69,8 @@ type Context struct {
 	Edits []*EditSet
 	// Providers of the query's NPIs that the payer knows something of, in that order.
 	Providers []*Provider
-	// Authorizations in the query's order; nil where the number is unknown to
-	// the payer, cancelled, or given to none of the query's providers.
+	// Authorizations in the query's order, cancelled ones too; nil where the
+	// number is unknown to the payer.
 	Authorizations []*Authorization
 }
 
@@ -120,8 +120,7 @@ func (b *Book) For(q Query) Context {
 	if len(q.Authorizations) > 0 {
 		c.Authorizations = make([]*Authorization, len(q.Authorizations))
 		for i, number := range q.Authorizations {
-			if a := b.authorizations[string(number)]; a != nil && a.PayerID == q.PayerID && !a.Cancelled &&
-				(len(a.NPIs) == 0 || slices.ContainsFunc(a.NPIs, func(npi string) bool { return slices.Contains(q.NPIs, npi) })) {
+			if a := b.authorizations[string(number)]; a != nil && a.PayerID == q.PayerID {
 				c.Authorizations[i] = a
 			}
 		}
