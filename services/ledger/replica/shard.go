@@ -167,15 +167,41 @@ func (s *Shard) LastRevision(stream string) (int64, error) {
 	if revision, ok := s.known.last(stream); ok {
 		return revision, nil
 	}
-	return s.rows.LastRevision(stream)
+	last, err := s.rows.LastRevision(stream)
+	return last, s.sound(err)
 }
 
-// Request implements core.View.
+// Request implements core.View. What it finds is answered with a promise, so it
+// is compared with the tree first: the shard halts when its stored bytes are
+// no longer those that were followed.
 func (s *Shard) Request(id string) (core.Seen, bool, error) {
 	if s.known.noRequest(id) {
 		return core.Seen{}, false, nil
 	}
-	return s.rows.Request(id)
+	seen, ok, err := s.rows.Request(id)
+	if err != nil || !ok {
+		return core.Seen{}, false, s.sound(err)
+	}
+	// A commit being applied is stored a moment before it is in the tree.
+	if seen.Index < s.tree.Size() {
+		leaf, err := s.tree.Leaf(seen.Index)
+		if err != nil {
+			return core.Seen{}, false, err
+		}
+		if leaf != receipt.LeafHash(seen.Entry) {
+			return core.Seen{}, false, s.sound(fmt.Errorf("%w: index %d", errDamaged, seen.Index))
+		}
+	}
+	return seen, true, nil
+}
+
+// sound halts the shard when err says that its store is damaged: to try again
+// would find the same.
+func (s *Shard) sound(err error) error {
+	if errors.Is(err, errDamaged) && s.Halted() == nil {
+		return s.halt("ledger.store.damaged", "a stored commit is not the one followed before", err)
+	}
+	return err
 }
 
 // Expect tells what this node's owner of the shard is about to write, so that
@@ -339,6 +365,8 @@ func (s *Shard) Step(ctx context.Context, now time.Time) error {
 		return s.Halted()
 	case errors.As(err, &v):
 		return s.halt(v.Rule, v.What, nil)
+	case errors.Is(err, errDamaged):
+		return s.sound(err)
 	case errors.Is(err, ErrOutOfRange) && ctx.Err() == nil:
 		if s.lostFrom.IsZero() {
 			s.lostFrom = now
