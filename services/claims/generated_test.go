@@ -5,17 +5,14 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"testing"
 
-	"connectrpc.com/connect"
 	"github.com/stretchr/testify/require"
 
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
-	policiesv1 "github.com/probity-health/probity/proto/probity/policies/v1"
 
 	"github.com/probity-health/probity/e2e/naive"
 	"github.com/probity-health/probity/services/gateway/x12"
@@ -23,13 +20,6 @@ import (
 	"github.com/probity-health/probity/services/policies"
 	"github.com/probity-health/probity/services/policies/book"
 )
-
-// inProcess makes a handler a client, but for the one call that streams.
-type inProcess struct{ *policies.Handler }
-
-func (inProcess) ImportEdits(context.Context) (*connect.ClientStreamForClientSimple[policiesv1.ImportEditsRequest, policiesv1.ImportEditsResponse], error) {
-	return nil, errors.ErrUnsupported
-}
 
 // On two thousand generated claims the engine and a second model, which
 // shares nothing with it, agree to the cent: status, allowed, paid, patient's

@@ -255,7 +255,8 @@ func (n *Node) start() {
 	}
 	each := func(m *member) {
 		if n.group == nil {
-			// At once, so that appends which come before it's taken wait for it.
+			// Before Open returns, so that an append right after it waits
+			// for the shard instead of being refused.
 			m.assigned.Store(true)
 			m.writer.Assign()
 		}
@@ -268,9 +269,6 @@ func (n *Node) start() {
 				n.group.Rejoin() // others are fit for it
 			}
 		})
-		// Before Open returns, so that an append right after it waits for
-		// the shard instead of being refused.
-		m.writer.Assign()
 		run(func() {
 			// A lost shard is logged by the writer and shows in Ready.
 			m.writer.Run(ctx)
