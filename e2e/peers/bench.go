@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -243,27 +242,18 @@ func proofs(ctx context.Context, report *Report, one *node, four *consortium, vk
 // replay measures a fresh replica on one core, and what an event takes on it.
 func replay(ctx context.Context, report *Report, o Options) error {
 	for range o.Rounds {
-		rate, bytes, err := ledgerbench.Replay(ctx, o.Payload)
+		figures, err := ledgerbench.Run(ctx, ledgerbench.Options{Callers: []int{512}, Rounds: 1, Round: o.Round, Payload: o.Payload})
 		if err != nil {
 			return err
 		}
-		report.add("replay by a fresh replica on one core", rate, "events/s", "higher")
-		report.add("disk an event of a replica", bytes, "bytes", "lower")
+		for _, f := range figures {
+			switch f.Name {
+			case "replay":
+				report.add("replay by a fresh replica on one core", f.Rate, "events/s", "higher")
+			case "disk":
+				report.add("disk an event on a replica", f.Rate, "bytes", "lower")
+			}
+		}
 	}
 	return nil
-}
-
-// size is what a directory takes on disk.
-func size(dir string) (total int64, err error) {
-	err = filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
-		if err != nil || e.IsDir() {
-			return err
-		}
-		info, err := e.Info()
-		if err == nil {
-			total += info.Size()
-		}
-		return err
-	})
-	return total, err
 }

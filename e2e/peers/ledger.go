@@ -287,6 +287,8 @@ func (c *consortium) close() error {
 // accepted is the consortium's owner without waiting for the others.
 type accepted struct{ *consortium }
 
-func (a accepted) append(ctx context.Context, payload []byte) error { return a.nodes[0].append(ctx, payload) }
+func (a accepted) append(ctx context.Context, payload []byte) error {
+	return a.nodes[0].append(ctx, payload)
+}
 
 func (accepted) close() error { return nil } // the consortium is closed once

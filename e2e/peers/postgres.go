@@ -28,12 +28,20 @@ type postgres struct {
 	serial atomic.Uint64
 }
 
+// postgresBin is where Debian keeps the newest server it has, "" for none.
+func postgresBin() string {
+	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
+	if len(found) == 0 {
+		return ""
+	}
+	return filepath.Dir(found[len(found)-1])
+}
+
 func openPostgres(ctx context.Context, dir string) (_ *postgres, err error) {
-	bins, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
-	if len(bins) == 0 {
+	bin := postgresBin()
+	if bin == "" {
 		return nil, errNoPostgres
 	}
-	bin := filepath.Dir(bins[len(bins)-1])
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
