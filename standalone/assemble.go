@@ -45,7 +45,7 @@ func assemble(ctx context.Context, p *assembly.Process, url, dir string, keys se
 	if err != nil {
 		return fmt.Errorf("standalone: claims: %w", err)
 	}
-	if err := assembly.GatewayOnly(p, assembly.GatewayConfig{Claims: url, Gateway: gateway.Config{DefaultPayer: samplePayer}}); err != nil {
+	if err := assembly.GatewayOnly(p, assembly.GatewayConfig{Claims: url, Policies: url, Gateway: gateway.Config{DefaultPayer: samplePayer}}); err != nil {
 		return fmt.Errorf("standalone: gateway: %w", err)
 	}
 	if err := addWorker(p, url, dir, keys, s); err != nil {

@@ -18,6 +18,7 @@ type Clients struct {
 	Claims      claimsv1connect.ClaimsServiceClient
 	Files       claimsv1connect.FileServiceClient
 	Remittances claimsv1connect.RemittanceServiceClient
+	Replays     claimsv1connect.ReplayServiceClient
 	Gateway     gatewayv1connect.GatewayServiceClient
 	Ledger      ledgerv1connect.LedgerServiceClient
 	Workflows   workflowsv1connect.WorkflowServiceClient
@@ -46,6 +47,7 @@ func NewClients(url string, tokens identity.TokenSource) (Clients, error) {
 		Claims:      claimsv1connect.NewClaimsServiceClient(client, url, options...),
 		Files:       claimsv1connect.NewFileServiceClient(client, url, options...),
 		Remittances: claimsv1connect.NewRemittanceServiceClient(client, url, options...),
+		Replays:     claimsv1connect.NewReplayServiceClient(client, url, options...),
 		Gateway:     gatewayv1connect.NewGatewayServiceClient(client, url, options...),
 		Ledger:      ledgerv1connect.NewLedgerServiceClient(client, url, options...),
 		Workflows:   workflowsv1connect.NewWorkflowServiceClient(client, url, options...),

@@ -177,6 +177,12 @@ func (b *bench) claimsByFile(ctx context.Context, s *stack, dir string, round in
 	b.report.Add("naive_model.cents_difference", float64(got.Cents), "cents", Lower)
 	b.report.Add("naive_model.lines_for_other_reasons", float64(got.Reasons), "lines", Lower)
 	b.report.Add("remittances.balanced", float64(got.Remittances), "documents", Higher)
+	began := time.Now()
+	replayed, err := run.Replay(ctx)
+	if err != nil {
+		return err
+	}
+	b.report.Add("replay.decisions_per_s", float64(replayed)/time.Since(began).Seconds(), "decisions/s", Higher)
 	for _, text := range got.Told {
 		b.say(round, "differs: %s", text)
 	}

@@ -81,6 +81,7 @@ func (r *traffic) check(last ledgertest.Ledger) {
 // still owns its shards, and their successors, then what clients of all of
 // them were told has one order.
 func TestOwnersAreKilledAndPaused(t *testing.T) {
+	long(t)
 	c := start(t, Options{})
 	w := install(t, c)
 	oneShard(w)
@@ -120,6 +121,7 @@ func TestOwnersAreKilledAndPaused(t *testing.T) {
 // Given brokers that die one after the other, the shard's leader first, and
 // come back, then appends go on and what clients were told has one order.
 func TestBrokersDieUnderLoad(t *testing.T) {
+	long(t)
 	c := start(t, Options{})
 	w := install(t, c)
 	oneShard(w)
@@ -222,6 +224,7 @@ func setTopic(t *testing.T, c *Cluster, topic, name, value string) {
 // with a new leader and what the old one took and could not replicate is
 // neither acknowledged nor left over.
 func TestALeaderIsCutOff(t *testing.T) {
+	long(t)
 	requireNetworks(t)
 	network, err := NewNetwork(3)
 	require.NoError(t, err)

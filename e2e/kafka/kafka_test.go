@@ -84,6 +84,14 @@ func TestEventStoreConformance(t *testing.T) {
 	})
 }
 
+// long skips a test that the short form leaves out.
+func long(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("left out by SHORT=1")
+	}
+}
+
 // requireNetworks skips a test that needs network namespaces where there are
 // none, unless PROBITY_REQUIRE_NETNS says that there must be.
 func requireNetworks(t *testing.T) {

@@ -1,6 +1,9 @@
 package naive
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // money splits each allowed amount between the plan, the patient and other
 // payers, line after line, and adds to the accumulators as it goes.
@@ -113,20 +116,23 @@ func (m *Model) split(c *claim, f *family, who *enrolment, lines []*work, w *wor
 	var others int64
 	if secondary {
 		base := min(owed, allowed)
-		others = allowed - base
+		others = w.Charge - owed // all they paid and wrote off: X12's note to CARC 23
 		paid = min(paid, base)
 		rest := base - paid
 		for _, part := range []*int64{&copay, &deductible, &percent, &over} {
 			*part = min(*part, rest)
 			rest -= *part
 		}
-		// Out of network the excess stays the patient's only as far as the
-		// others left it so.
-		for i := range w.out.Adjustments {
-			if a := &w.out.Adjustments[i]; a.Group == "PR" && a.CARC == "45" {
-				still := min(a.Amount, max(0, owed-allowed))
-				others += a.Amount - still
-				a.Amount = still
+		// What they took may not be told again as this plan's own reduction
+		// (X12's note to CARC 45): the excess gives way first, then the rest.
+		told := others
+		for _, carcs := range []string{"45", "222 59"} {
+			for i := range w.out.Adjustments {
+				if a := &w.out.Adjustments[i]; strings.Contains(" "+carcs+" ", " "+a.CARC+" ") {
+					again := min(told, a.Amount)
+					a.Amount -= again
+					told -= again
+				}
 			}
 		}
 		w.out.Adjustments = slices.DeleteFunc(w.out.Adjustments, func(a Adjustment) bool { return a.Amount == 0 })

@@ -11,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/probity-health/probity/e2e/naive"
@@ -138,6 +140,9 @@ func (r *Run) family(f *generate.Family, model *naive.Model, writers [2]*generat
 // Professional is how many claims the professional file holds.
 func (r *Run) Professional() int { return len(r.order[0]) }
 
+// Interchanges are the two files as submitted.
+func (r *Run) Interchanges() (professional, institutional []byte) { return r.files[0], r.files[1] }
+
 // Files submits both files, one after the other, and compares. A stack that
 // loses a claim, or takes longer than ctx allows, is an error; money that
 // differs is told in the result.
@@ -202,7 +207,7 @@ func (r *Run) file(ctx context.Context, k int, file []byte, out *Result) ([]stri
 	}
 	id := submitted.GetFile().GetFileId()
 	durable := time.Since(start)
-	decided, complete, err := r.await(ctx, id, start, len(r.order[k]))
+	at, err := r.await(ctx, id, start, len(r.order[k]))
 	if err != nil {
 		return nil, err
 	}
@@ -210,7 +215,6 @@ func (r *Run) file(ctx context.Context, k int, file []byte, out *Result) ([]stri
 	if err != nil {
 		return nil, err
 	}
-	last := ""
 	for i, o := range got.GetOutcomes() {
 		if int(o.GetOrdinal()) != i || i >= len(r.order[k]) {
 			return nil, errors.New("reconcile: the file's outcomes are not in order")
@@ -231,38 +235,44 @@ func (r *Run) file(ctx context.Context, k int, file []byte, out *Result) ([]stri
 		if want.Status != have {
 			out.differ(want.Charge, "%s (%s) is %s, by the naive model %s", name, r.kinds[name], have, want.Status)
 		}
-		if o.GetClaimId() != "" {
-			last = o.GetClaimId()
-		}
 	}
 	if len(got.GetOutcomes()) != len(r.order[k]) {
 		return nil, fmt.Errorf("reconcile: of %d claims %d have an outcome", len(r.order[k]), len(got.GetOutcomes()))
 	}
-	sealed, err := r.awaitSeal(ctx, last, start)
-	if err != nil {
-		return nil, err
-	}
 	if k == 0 {
-		out.Durable, out.Decided, out.Sealed, out.Complete = durable, decided, max(decided, sealed), complete
+		out.Durable, out.Decided, out.Sealed, out.Complete = durable, at.decided, at.sealed, at.complete
 	}
 	return got.GetFile().GetRemittanceIds(), nil
 }
 
-// await follows a file to its end.
-func (r *Run) await(ctx context.Context, id string, start time.Time, claims int) (decided, complete time.Duration, err error) {
-	for said := time.Now(); ; {
+// milestones of a file, counted from its submission.
+type milestones struct{ decided, sealed, complete time.Duration }
+
+// await follows a file to its end: every claim decided, the decisions in
+// sealed blocks, the remittances made.
+func (r *Run) await(ctx context.Context, id string, start time.Time, claims int) (at milestones, err error) {
+	var open []*ledgerv1.Position // newest decision a shard, not known to be sealed
+	for said := time.Now(); at.complete == 0 || at.sealed == 0; {
 		p, err := r.Clients.Workflows.GetFileProgress(ctx, &workflowsv1.GetFileProgressRequest{FileId: id})
 		if err != nil {
-			return 0, 0, err
+			return at, err
 		}
-		if decided == 0 && int(p.GetDone()) == claims {
-			decided = time.Since(start)
+		if at.decided == 0 && int(p.GetDone()) == claims {
+			at.decided = time.Since(start)
+			if open, err = r.newest(ctx, id); err != nil {
+				return at, err
+			}
 		}
-		switch {
-		case p.GetComplete():
-			return decided, time.Since(start), nil
-		case p.GetStage() == "refused":
-			return 0, 0, errors.New("reconcile: the file is refused")
+		if at.decided > 0 && at.sealed == 0 {
+			if open = r.unsealed(ctx, open); len(open) == 0 {
+				at.sealed = time.Since(start)
+			}
+		}
+		if at.complete == 0 && p.GetComplete() {
+			at.complete = time.Since(start)
+		}
+		if p.GetStage() == "refused" {
+			return at, errors.New("reconcile: the file is refused")
 		}
 		if time.Since(said) > 5*time.Second {
 			r.say("%s: %d of %d claims", p.GetStage(), p.GetDone(), claims)
@@ -270,29 +280,70 @@ func (r *Run) await(ctx context.Context, id string, start time.Time, claims int)
 		}
 		select {
 		case <-ctx.Done():
-			return 0, 0, fmt.Errorf("reconcile: the file is %s at %d of %d claims: %w", p.GetStage(), p.GetDone(), claims, ctx.Err())
+			return at, fmt.Errorf("reconcile: the file is %s at %d of %d claims: %w", p.GetStage(), p.GetDone(), claims, ctx.Err())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+	return at, nil
 }
 
-// awaitSeal waits for the receipt of a claim's decision: a sealed block holds it.
-func (r *Run) awaitSeal(ctx context.Context, claim string, start time.Time) (time.Duration, error) {
-	got, err := r.Clients.Claims.GetClaim(ctx, &claimsv1.GetClaimRequest{ClaimId: claim})
+// lastClaims of a file are asked for their positions: with several chunks
+// under way the newest decisions are among them.
+const lastClaims = 64
+
+// newest are the positions of a file's last decisions, the newest a shard.
+func (r *Run) newest(ctx context.Context, id string) ([]*ledgerv1.Position, error) {
+	got, err := r.Clients.Files.GetFile(ctx, &claimsv1.GetFileRequest{FileId: id, IncludeOutcomes: true})
+	if err != nil {
+		return nil, err
+	}
+	outcomes := got.GetOutcomes()
+	byShard := map[uint32]*ledgerv1.Position{}
+	for _, o := range outcomes[max(0, len(outcomes)-lastClaims):] {
+		if o.GetClaimId() == "" {
+			continue
+		}
+		claim, err := r.Clients.Claims.GetClaim(ctx, &claimsv1.GetClaimRequest{ClaimId: o.GetClaimId()})
+		if err != nil {
+			return nil, err
+		}
+		p := claim.GetClaim().GetPosition()
+		if have := byShard[p.GetShard()]; have == nil || have.GetIndex() < p.GetIndex() {
+			byShard[p.GetShard()] = p
+		}
+	}
+	return slices.Collect(maps.Values(byShard)), nil
+}
+
+// unsealed are those positions that have no receipt yet.
+func (r *Run) unsealed(ctx context.Context, positions []*ledgerv1.Position) []*ledgerv1.Position {
+	return slices.DeleteFunc(positions, func(p *ledgerv1.Position) bool {
+		_, err := r.Clients.Ledger.GetReceipt(ctx, &ledgerv1.GetReceiptRequest{Position: p})
+		return err == nil
+	})
+}
+
+// Replay makes every decision of the ledger anew and returns how many there
+// were; one that differs is an error.
+func (r *Run) Replay(ctx context.Context) (uint64, error) {
+	stream, err := r.Clients.Replays.ReplayDecisions(ctx, &claimsv1.ReplayDecisionsRequest{})
 	if err != nil {
 		return 0, err
 	}
-	for {
-		_, err := r.Clients.Ledger.GetReceipt(ctx, &ledgerv1.GetReceiptRequest{Position: got.GetClaim().GetPosition()})
-		if err == nil {
-			return time.Since(start), nil
-		}
-		select {
-		case <-ctx.Done():
-			return 0, fmt.Errorf("reconcile: no receipt: %w", errors.Join(err, ctx.Err()))
-		case <-time.After(10 * time.Millisecond):
+	defer func() { _ = stream.Close() }()
+	var last *claimsv1.ReplayDecisionsResponse
+	for stream.Receive() {
+		if last = stream.Msg(); last.GetDecision() != nil {
+			return 0, fmt.Errorf("reconcile: the decision of %s is not identical: %s", last.GetDecision().GetClaimId(), last.GetDecision().GetVerdict())
 		}
 	}
+	switch {
+	case stream.Err() != nil:
+		return 0, stream.Err()
+	case !last.GetDone() || last.GetCounts().GetIdentical() != last.GetCounts().GetDecisions():
+		return 0, errors.New("reconcile: the replay broke off")
+	}
+	return last.GetCounts().GetDecisions(), nil
 }
 
 // claim compares what a remittance says of a claim.

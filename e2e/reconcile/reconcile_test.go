@@ -37,6 +37,11 @@ func TestTwoThousandClaimsComeOutAsTheNaiveModelSays(t *testing.T) {
 	require.GreaterOrEqual(t, got.AutoDecided(), 0.95)
 	require.Greater(t, got.Lines, 2000)
 	require.Positive(t, got.Remittances)
+
+	// The auditor has every decision made anew from the ledger.
+	replayed, err := run.Replay(ctx)
+	require.NoError(t, err)
+	require.Equal(t, uint64(got.Paid+got.Denied+got.Pended), replayed)
 }
 
 // stack starts a stack in a process of its own.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/probity-health/probity/proto/probity/claims/v1/claimsv1connect"
 	"github.com/probity-health/probity/proto/probity/gateway/v1/gatewayv1connect"
+	"github.com/probity-health/probity/proto/probity/policies/v1/policiesv1connect"
 	"github.com/probity-health/probity/services/gateway"
 	"github.com/probity-health/probity/services/gateway/edge"
 )
@@ -35,6 +36,7 @@ func (c GatewayConfig) routes() edge.Routes {
 		"/probity.claims.v1.FileService/GetFile":         c.Claims,
 		"/probity.claims.v1.FileService/ListFiles":       c.Claims,
 		"/probity.policies.v1.PoliciesService/":          c.Policies,
+		"/probity.policies.v1.EditsService/":             c.Policies,
 		"/probity.workflows.v1.WorkflowService/":         c.Workflows,
 		"/probity.ledger.v1.LedgerService/GetReceipt":    c.Ledger,
 		"/probity.ledger.v1.LedgerService/GetCheckpoint": c.Ledger,
@@ -86,8 +88,12 @@ func gatewayHandler(p *Process, cfg GatewayConfig) error {
 		Claims:      claimsv1connect.NewClaimsServiceClient(client, cfg.Claims, options...),
 		Files:       claimsv1connect.NewFileServiceClient(client, cfg.Claims, options...),
 		Remittances: claimsv1connect.NewRemittanceServiceClient(client, cfg.Claims, options...),
+		Policies:    policiesv1connect.NewPoliciesServiceClient(client, cfg.Policies, options...),
 	})
 	p.Add(Part{Name: "gateway", Close: func(context.Context) error { handler.Close(); return nil }})
 	p.Server.Mount(gatewayv1connect.NewGatewayServiceHandler(handler, p.Server.Options()...))
+	if cfg.Policies != "" {
+		p.Server.Mount(gatewayv1connect.NewEnrollmentFileServiceHandler(handler, p.Server.Options()...))
+	}
 	return nil
 }

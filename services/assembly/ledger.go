@@ -46,6 +46,21 @@ type LedgerConfig struct {
 	BlockInterval server.Duration `json:"blockInterval,omitempty"`
 	// NodeName names the node in barriers and blocks.
 	NodeName string `json:"nodeName,omitempty"`
+	// Cluster shares the shards with other nodes; without it the node is alone and takes all.
+	Cluster *ClusterConfig `json:"cluster,omitempty"`
+}
+
+// ClusterConfig of a ledger node that shares the shards with others.
+type ClusterConfig struct {
+	// Group is the Kafka consumer group's id; default "<topicPrefix>.owners".
+	Group string `json:"group,omitempty"`
+	// URL at which the other nodes reach this one's RPCs.
+	URL string `json:"url"`
+	// Peers are the URLs of all nodes: appends are passed on to no other. Empty trusts
+	// whoever may join the group, which a broker ACL should then guard.
+	Peers []string `json:"peers,omitempty"`
+	// SessionTimeout is how long a node may be silent before others take its shards; default 6s.
+	SessionTimeout server.Duration `json:"sessionTimeout,omitempty"`
 }
 
 // KafkaConfig says how to reach the brokers.
@@ -108,6 +123,24 @@ func (c KafkaConfig) sasl() (sasl.Mechanism, error) {
 	return nil, fmt.Errorf("configuration: kafka.saslMechanism %q is none of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512", c.SASLMechanism)
 }
 
+// cluster returns a node's place in its cluster; nil is none. Peers are called
+// under this process's own token.
+func (p *Process) cluster(cfg *ClusterConfig) (*ledger.Cluster, error) {
+	if cfg == nil {
+		return nil, nil
+	}
+	client, err := p.Own()
+	if err != nil {
+		return nil, err
+	}
+	return &ledger.Cluster{
+		Group: cfg.Group, URL: cfg.URL, Peers: cfg.Peers, SessionTimeout: time.Duration(cfg.SessionTimeout),
+		Dial: func(url string) ledgerv1connect.LedgerServiceClient {
+			return ledgerv1connect.NewLedgerServiceClient(client, url, client.Options()...)
+		},
+	}, nil
+}
+
 // batchBytes bounds one AppendBatch: many commits of up to 900 KiB in principle, a few KiB in practice.
 const batchBytes = 32 << 20
 
@@ -121,12 +154,17 @@ func Ledger(ctx context.Context, p *Process, cfg LedgerConfig) error {
 	if err != nil {
 		return err
 	}
+	cluster, err := p.cluster(cfg.Cluster)
+	if err != nil {
+		return err
+	}
 	peers, err := p.peers(cfg.Peers)
 	if err != nil {
 		return err
 	}
 	node, err := ledger.Open(ctx, ledger.Config{
-		Origin: cfg.Origin, Brokers: cfg.Kafka.Brokers, TLS: transport, SASL: mechanism,
+		Cluster: cluster,
+		Origin:  cfg.Origin, Brokers: cfg.Kafka.Brokers, TLS: transport, SASL: mechanism,
 		TopicPrefix: cfg.TopicPrefix, Logs: cfg.Logs, Replication: cfg.Replication,
 		DataDir: cfg.DataDir, SignedDir: cfg.SignedDir, SigningKeyFile: cfg.SigningKeyFile,
 		PolicyFile: cfg.PolicyFile, Peers: peers,

@@ -38,9 +38,9 @@ func Policies(p *Process, cfg PoliciesConfig) error {
 	p.Add(Part{Name: "policies book", Run: func(ctx context.Context) error { return directory.Run(ctx, store) }})
 	p.addSealer("policies keys", sealer, store)
 	p.Server.AddCheck("policies", directory.WaitCaughtUp)
-	p.Server.Mount(policiesv1connect.NewPoliciesServiceHandler(policies.NewHandler(policies.Deps{
-		Store: store, Directory: directory, Sealer: sealer, Index: index, Authorizer: p.Authorizer,
-	}), p.Server.Options()...))
+	handler := policies.NewHandler(policies.Deps{Store: store, Directory: directory, Sealer: sealer, Index: index, Authorizer: p.Authorizer})
+	p.Server.Mount(policiesv1connect.NewPoliciesServiceHandler(handler, p.Server.Options()...))
+	p.Server.Mount(policiesv1connect.NewEditsServiceHandler(handler, p.Server.Options()...))
 	return nil
 }
 

@@ -69,7 +69,9 @@ type amendment struct {
 	claims       []amended
 	waiting      []amended // would pend now, and are left as they stand
 	bytes        int
-	cause        cause
+	cause        cause // of what is touched; the rest follows because accumulators moved
+	unbounded    bool  // it will not be recorded
+	all          bool  // something changed before it: every claim is decided again
 }
 
 // amended is one claim of an amendment: as it stood, and what is recorded of it.
@@ -129,6 +131,7 @@ func (s *Service) reversal(state State, c cause) *eventsv1.ClaimReversed {
 		DecisionRevision: state.DecidedRevision,
 		Reason:           c.reason,
 		ByClaimId:        c.by,
+		Status:           state.Decided.GetStatus(),
 		PaidCents:        state.Decided.GetPaidCents(),
 		PatientCents:     state.Decided.GetPatientCents(),
 		ReversedTime:     timestamppb.New(s.now()),
@@ -188,7 +191,7 @@ func (s *Service) ruleOnOriginal(ctx context.Context, sub *submission, original 
 		why.reason = eventsv1.ReversalReason_REVERSAL_REASON_VOIDED
 	}
 	for _, cascade := range []bool{true, false} {
-		am, err := s.takeBack(ctx, sub.payer, original, read, why, cascade, moved)
+		am, err := s.takeBack(ctx, original, read, why, cascade, moved)
 		if err != nil {
 			return ruling{}, err
 		}
@@ -268,7 +271,7 @@ func refusedOriginal(rule, message, fix string) []problem.Problem {
 // takeBack makes the amendment that reverses a claim for good and, with
 // cascade, decides the family's later claims again. Without, or where they are
 // too many for one commit, the family is left unsettled.
-func (s *Service) takeBack(ctx context.Context, payer string, original State, read *Ledgered, why cause, cascade bool, moved revisions) (*amendment, error) {
+func (s *Service) takeBack(ctx context.Context, original State, read *Ledgered, why cause, cascade bool, moved revisions) (*amendment, error) {
 	later := read.claimsAfter(original.Received.GetClaimId())
 	take := func(unsettledFrom string) (*amendment, error) {
 		am := &amendment{found: read, after: read, cause: why}
@@ -286,8 +289,7 @@ func (s *Service) takeBack(ctx context.Context, payer string, original State, re
 	if err != nil {
 		return nil, err
 	}
-	am.cause = cause{reason: eventsv1.ReversalReason_REVERSAL_REASON_ACCUMULATORS_MOVED, by: why.by, run: why.run, word: why.word}
-	rest, err := s.redecideAll(ctx, payer, am, later, func(string) bool { return true }, moved)
+	rest, err := s.redecideAll(ctx, am, later, nothingTouched, moved)
 	if err != nil {
 		return nil, err
 	}
@@ -312,16 +314,20 @@ func (l *Ledgered) claimsAfter(claim string) []string {
 // redecideAll decides claims of a family again, in its order: those that are
 // touched, and every one after a claim whose outcome has changed. When the
 // commit is full it returns the claim to go on with.
-func (s *Service) redecideAll(ctx context.Context, payer string, am *amendment, ids []string, touched func(string) bool, moved revisions) (rest string, err error) {
-	changed := am.found != am.after
+func (s *Service) redecideAll(ctx context.Context, am *amendment, ids []string, touched func(string) bool, moved revisions) (rest string, err error) {
+	changed := am.all || am.found != am.after
 	for _, id := range ids {
 		if !changed && !touched(id) {
 			continue
 		}
-		if len(am.claims) >= s.config.AmendClaims || am.bytes >= amendBytes {
+		why := am.cause
+		if !touched(id) {
+			why.reason = eventsv1.ReversalReason_REVERSAL_REASON_ACCUMULATORS_MOVED
+		}
+		if !am.unbounded && (len(am.claims) >= s.config.AmendClaims || am.bytes >= amendBytes) {
 			return id, nil
 		}
-		did, err := s.redecide(ctx, payer, am, id, moved)
+		did, err := s.redecide(ctx, am, id, why, moved)
 		if err != nil {
 			return "", err
 		}
@@ -332,10 +338,13 @@ func (s *Service) redecideAll(ctx context.Context, payer string, am *amendment, 
 
 // redecide decides a claim again at its place and, where the outcome is
 // another, adds that to the amendment.
-func (s *Service) redecide(ctx context.Context, payer string, am *amendment, id string, moved revisions) (changed bool, err error) {
+func (s *Service) redecide(ctx context.Context, am *amendment, id string, why cause, moved revisions) (changed bool, err error) {
 	state, _, err := s.readClaim(ctx, id, moved.atLeast(claimStream(id)))
 	if err != nil {
 		return false, err
+	}
+	if !state.decidedFinally() && state.Status() != claimsv1.ClaimStatus_CLAIM_STATUS_PENDED {
+		return false, nil // a void, or taken back for good
 	}
 	sub, err := s.resubmission(ctx, state)
 	if err != nil {
@@ -380,7 +389,7 @@ func (s *Service) redecide(ctx context.Context, payer string, am *amendment, id 
 		if err := am.giveBack(state, am.after.unsettled); err != nil {
 			return false, err
 		}
-		command.Reversed = s.reversal(state, am.cause)
+		command.Reversed = s.reversal(state, why)
 		revision++
 	}
 	if view, err = viewed(); err != nil {
@@ -406,6 +415,8 @@ func (s *Service) redecide(ctx context.Context, payer string, am *amendment, id 
 	am.claims = append(am.claims, amended{state: state, events: events, decision: r.decision})
 	return len(am.posted) > size, nil
 }
+
+func nothingTouched(string) bool { return false }
 
 // sameOutcome compares what two decisions do, not what they read or how they
 // explain their figures.
@@ -465,8 +476,8 @@ func (s *Service) settleFamily(ctx context.Context, held *entry[family], payer s
 				ids = append(ids, c.claim)
 			}
 		}
-		am := &amendment{found: read, after: read, cause: cause{reason: eventsv1.ReversalReason_REVERSAL_REASON_ACCUMULATORS_MOVED}}
-		rest, err := s.redecideAll(ctx, payer, am, ids, func(string) bool { return true }, moved)
+		am := &amendment{found: read, after: read, all: true}
+		rest, err := s.redecideAll(ctx, am, ids, nothingTouched, moved)
 		if err != nil {
 			return nil, err
 		}

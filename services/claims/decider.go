@@ -2,6 +2,8 @@ package claims
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -13,7 +15,9 @@ import (
 	eventsv1 "github.com/probity-health/probity/proto/probity/events/v1"
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/services/claims/adjudication"
+	"github.com/probity-health/probity/services/claims/interest"
 	"github.com/probity-health/probity/services/eventstore"
+	"github.com/probity-health/probity/services/money"
 	"github.com/probity-health/probity/services/problem"
 )
 
@@ -42,9 +46,14 @@ type State struct {
 	Reviews          map[string]bool     // commits' request ids of the reviews
 	Review           adjudication.Review // the answer that the last decision was made with
 
-	Told        *eventsv1.ClaimDecided // the decision that the last remittance told; nil when none, or its reversal
-	ToldAt      uint64                 // its revision
-	Corrections []*eventsv1.ClaimReversed
+	Told        *eventsv1.ClaimDecided    // the decision that the last remittance told; nil when none, or its reversal
+	ToldAt      uint64                    // its revision
+	Interest    int64                     // told so far, US cents
+	FirstTold   *eventsv1.ClaimRemitted   // the first remittance
+	Unclean     bool                      // waited for its provider once: no interest is owed on it
+	Corrections []*eventsv1.ClaimReversed // taken back for another decision of the claim
+
+	marks map[string]*eventsv1.ClaimRemitted // by remittance
 }
 
 // Command is something asked of a claim.
@@ -74,8 +83,12 @@ type Redecide struct {
 	Decided  *eventsv1.ClaimDecided
 }
 
-// Remit puts a decided claim into a remittance.
-type Remit struct{ RemittanceID string }
+// Remit puts what there is to tell of a claim into a remittance.
+type Remit struct {
+	RemittanceID string
+	PaymentDate  string // ISO 8601; interest is reckoned to it
+	Rates        interest.Rates
+}
 
 func (Receive) isCommand()  {}
 func (Review) isCommand()   {}
@@ -197,7 +210,7 @@ func (s State) remit(c Remit) ([]proto.Message, error) {
 	}
 	e := &eventsv1.ClaimRemitted{
 		ClaimId: s.Received.GetClaimId(), RemittanceId: c.RemittanceID,
-		PayerId: s.Received.GetPayerId(), SubmitterOrg: s.Received.GetSubmitterOrg(),
+		PayerId: s.Received.GetPayerId(), SubmitterOrg: s.Received.GetSubmitterOrg(), PaymentDate: c.PaymentDate,
 	}
 	stands := s.decidedFinally()
 	switch {
@@ -214,7 +227,23 @@ func (s State) remit(c Remit) ([]proto.Message, error) {
 		e.DecisionRevision = s.DecidedRevision
 		e.PaidCents += s.Decided.GetPaidCents()
 	}
+	e.InterestCents = s.interestOwed(c, stands) - s.Interest
 	return []proto.Message{e}, nil
+}
+
+// interestOwed is the interest that belongs to what stands of the claim. It
+// is owed on what the first remittance paid, as late as that was; what a
+// correction adds was never late, and of what it takes away the interest goes
+// with it.
+func (s State) interestOwed(c Remit, stands bool) int64 {
+	if !stands || s.Unclean {
+		return 0
+	}
+	paid, on := s.Decided.GetPaidCents(), c.PaymentDate
+	if s.FirstTold != nil {
+		paid, on = min(paid, s.FirstTold.GetPaidCents()), s.FirstTold.GetPaymentDate()
+	}
+	return int64(c.Rates.Owed(s.Decided.GetPromptPayState(), money.Cents(paid), interest.DaysLate(s.Decided.GetPromptPayDueDate(), on)))
 }
 
 // soundDecision checks what must hold of every decision whatever the engine
@@ -247,6 +276,7 @@ func Evolve(s State, r eventstore.Recorded) State {
 		s.Received = e
 	case *eventsv1.ClaimDecided:
 		s.Decided, s.DecidedRevision, s.DecidedAt = e, r.Revision, r.Position
+		s.Unclean = s.Unclean || (e.GetStatus() == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED && waitsForProvider(e.GetPendReasons()))
 	case *eventsv1.ClaimReversed:
 		s.ReversedRevision = r.Revision
 		if endsClaim(e) {
@@ -267,6 +297,16 @@ func Evolve(s State, r eventstore.Recorded) State {
 		s.Reviews = reviews
 	case *eventsv1.ClaimRemitted:
 		s.Remitted, s.RemittedRevision = e, r.Revision
+		marks := maps.Clone(s.marks)
+		if marks == nil {
+			marks = map[string]*eventsv1.ClaimRemitted{}
+		}
+		marks[e.GetRemittanceId()] = e
+		s.marks = marks
+		s.Interest += e.GetInterestCents()
+		if s.FirstTold == nil {
+			s.FirstTold = e
+		}
 		s.Told, s.ToldAt = nil, 0
 		// An event from before reversals were told names no revision at all.
 		if e.GetDecisionRevision() != 0 || e.GetReversedRevision() == 0 {
@@ -378,12 +418,10 @@ func nextActor(c *claimsv1.ClaimSummary) string {
 	case claimsv1.ClaimStatus_CLAIM_STATUS_RECEIVED:
 		return "payer"
 	case claimsv1.ClaimStatus_CLAIM_STATUS_PENDED:
-		for _, r := range c.GetPendReasons() {
-			if r.GetCarc() != carcDocumentNeeded {
-				return "payer"
-			}
+		if waitsForProvider(c.GetPendReasons()) {
+			return "provider"
 		}
-		return "provider"
+		return "payer"
 	case claimsv1.ClaimStatus_CLAIM_STATUS_PAID, claimsv1.ClaimStatus_CLAIM_STATUS_DENIED:
 		switch {
 		case c.GetRemittanceId() == "":
@@ -393,6 +431,11 @@ func nextActor(c *claimsv1.ClaimSummary) string {
 		}
 	}
 	return "none"
+}
+
+// waitsForProvider: everything it waits for is the provider's to send.
+func waitsForProvider(reasons []*claimsv1.PendReason) bool {
+	return !slices.ContainsFunc(reasons, func(r *claimsv1.PendReason) bool { return r.GetCarc() != carcDocumentNeeded })
 }
 
 // carcDocumentNeeded is CARC 252: an attachment is required to adjudicate.

@@ -3,18 +3,14 @@ package claims
 import (
 	"bytes"
 	"cmp"
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"testing"
 
-	"connectrpc.com/connect"
 	"github.com/stretchr/testify/require"
 
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
-	policiesv1 "github.com/probity-health/probity/proto/probity/policies/v1"
 
 	"github.com/probity-health/probity/e2e/naive"
 	"github.com/probity-health/probity/services/gateway/x12"
@@ -22,13 +18,6 @@ import (
 	"github.com/probity-health/probity/services/policies"
 	"github.com/probity-health/probity/services/policies/book"
 )
-
-// inProcess makes a handler a client, but for the one call that streams.
-type inProcess struct{ *policies.Handler }
-
-func (inProcess) ImportEdits(context.Context) (*connect.ClientStreamForClientSimple[policiesv1.ImportEditsRequest, policiesv1.ImportEditsResponse], error) {
-	return nil, errors.ErrUnsupported
-}
 
 // On two thousand generated claims the engine and a second model, which
 // shares nothing with it, agree to the cent: status, allowed, paid, patient's
@@ -46,9 +35,9 @@ func agree(t *testing.T, seed uint64, claims int) {
 	require.NoError(t, err)
 	directory := book.New()
 	go func() { _ = directory.Run(t.Context(), w.store) }()
-	require.NoError(t, g.Publish(service(), inProcess{policies.NewHandler(policies.Deps{
+	require.NoError(t, g.Publish(service(), policies.NewHandler(policies.Deps{
 		Store: w.store, Directory: directory, Sealer: w.sealer, Index: w.index, Authorizer: w.auth,
-	})}, nil))
+	}), nil))
 	w.caughtUp(w.Service)
 
 	model := naive.New(g.AsOf().Format("2006-01-02"))

@@ -22,8 +22,13 @@ func (s *Service) CreateRemittances(ctx context.Context, req *claimsv1.CreateRem
 	if err != nil {
 		return nil, err
 	}
-	if req.GetRequestId() == "" {
+	switch {
+	case req.GetRequestId() == "":
 		return nil, problem.Invalidf("remittances.request-id", "request_id", "the request has no request id")
+	case (req.GetFileId() == "") == (req.GetPayerId() == ""):
+		return nil, problem.Invalidf("remittances.scope", "file_id", "remittances are made for a file or, as a payment cycle, for a payer: name one of them")
+	case req.GetPayerId() != "":
+		return s.createCycle(ctx, caller, req)
 	}
 	run := s.index.ID("run", req.GetFileId(), req.GetRequestId())
 	var known map[string]State // as planned
@@ -84,28 +89,50 @@ func (s *Service) plan(ctx context.Context, caller identity.Principal, f *FileRe
 	}
 	// An outcome may name a claim of this file only, and one claim once.
 	known := make(map[string]State, len(states))
+	var originals []string
 	states = slices.DeleteFunc(states, func(c State) bool {
 		id := c.Received.GetClaimId()
 		_, again := known[id]
 		known[id] = c
-		return again || c.Received.GetFileId() != f.File.GetFileId()
+		if again || c.Received.GetFileId() != f.File.GetFileId() {
+			return true
+		}
+		if id := c.original(); id != "" {
+			originals = append(originals, id)
+		}
+		return false
 	})
-	planned := PlanRemittances(s.index, f.File, run, s.day(s.now()).String(), s.config.RemittanceClaims, states)
+	// What the file's claims took back, of whichever file that was, is told with them.
+	originals = slices.DeleteFunc(originals, func(id string) bool { _, have := known[id]; return have })
+	taken, err := s.readClaims(ctx, originals)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, c := range taken {
+		known[c.Received.GetClaimId()] = c
+	}
+	file := f.File.GetFileId()
+	ids, err := s.recordPlans(ctx, caller, planRemittances(s.index, scope{name: file, file: file, run: run, date: s.day(s.now()).String()}, s.config.RemittanceClaims, append(states, taken...)))
+	return ids, known, err
+}
+
+// recordPlans puts plans on the ledger and returns their ids, in order.
+func (s *Service) recordPlans(ctx context.Context, caller identity.Principal, planned []*eventsv1.RemittancePlanned) ([]string, error) {
 	commits := make([]eventstore.Commit, len(planned))
 	ids := make([]string, len(planned))
-	for i, m := range planned {
-		ids[i] = m.GetRemittanceId()
+	for i, p := range planned {
+		ids[i] = p.GetRemittance().GetRemittanceId()
 		commits[i] = eventstore.Commit{
-			Log: logName, RoutingKey: ids[i], RequestID: ids[i] + "/plan", Causation: f.File.GetFileId(), Actor: caller.Subject,
-			Writes: []eventstore.Write{{Stream: remittanceStream(ids[i]), Expected: eventstore.NoStream, Events: []proto.Message{&eventsv1.RemittancePlanned{Remittance: m}}}},
+			Log: logName, RoutingKey: ids[i], RequestID: ids[i] + "/plan", Causation: p.GetRemittance().GetFileId(), Actor: caller.Subject,
+			Writes: []eventstore.Write{{Stream: remittanceStream(ids[i]), Expected: eventstore.NoStream, Events: []proto.Message{p}}},
 		}
 	}
 	for i, o := range s.appendAll(ctx, commits) {
 		if _, planned := asMoved(o.Err, remittanceStream(ids[i]), 0); o.Err != nil && !planned {
-			return nil, nil, o.Err
+			return nil, o.Err
 		}
 	}
-	return ids, known, nil
+	return ids, nil
 }
 
 // complete marks a planned remittance's claims and issues it. known claims are
@@ -116,11 +143,15 @@ func (s *Service) complete(ctx context.Context, caller identity.Principal, id st
 		if err != nil || record.Issued != nil {
 			return record.Issued, err
 		}
-		states, err := s.mark(ctx, caller, id, record.Planned.GetClaimIds(), known)
+		marks, err := s.mark(ctx, caller, record, known)
 		if err != nil {
 			return nil, err
 		}
-		event, err := IssueRemittance(record, states)
+		account, err := s.postAccount(ctx, caller, record.Planned, marks)
+		if err != nil {
+			return nil, err
+		}
+		event, err := issueRemittance(record, marks, account)
 		if err != nil {
 			return nil, err
 		}
@@ -143,40 +174,55 @@ func (s *Service) complete(ctx context.Context, caller identity.Principal, id st
 	return nil, busy(nil)
 }
 
-// mark puts the remittance's mark on those claims that bear none, and returns
-// all of them marked. What is known of a claim may be old: the ledger refuses
-// a mark at another revision, and the claim is read then.
-func (s *Service) mark(ctx context.Context, caller identity.Principal, id string, claims []string, known map[string]State) ([]State, error) {
-	states, err := s.claimsKnown(ctx, claims, known)
+// mark puts the remittance's mark on those planned claims that still have to
+// tell what was planned, and returns the marks of all that bear it. What is
+// known of a claim may be old: the ledger refuses a mark at another revision,
+// and the claim is read then.
+func (s *Service) mark(ctx context.Context, caller identity.Principal, record RemittanceRecord, known map[string]State) ([]*eventsv1.ClaimRemitted, error) {
+	id := record.Planned.GetRemittanceId()
+	remit := Remit{RemittanceID: id, PaymentDate: record.Planned.GetPaymentDate(), Rates: s.rates}
+	states, err := s.claimsKnown(ctx, record.Planned.GetClaimIds(), known)
 	if err != nil {
 		return nil, err
 	}
+	// A claim that was marked may have been corrected and remitted again since:
+	// its mark is in its stream, and not in its state.
+	marks := make([]*eventsv1.ClaimRemitted, len(states))
 	for range decideAttempts {
 		var open []int
 		var commits []eventstore.Commit
 		for i, st := range states {
-			if st.Remitted != nil {
+			if planned := int64(record.Claims[i].GetRevision()); st.Revision < planned {
+				// Read from a replica that lags: it must not be taken for a claim that has moved on.
+				if st, _, err = s.readClaim(ctx, record.Claims[i].GetClaimId(), planned); err != nil {
+					return nil, err
+				}
+				states[i] = st
+			}
+			if marks[i] = st.marks[id]; marks[i] != nil {
 				continue
 			}
-			events, err := Decide(st, Remit{RemittanceID: id})
-			if err != nil {
-				return nil, err
+			e, ok := takes(st, record.Claims[i], remit)
+			if !ok {
+				continue
 			}
 			open = append(open, i)
+			claim := e.GetClaimId()
 			commits = append(commits, eventstore.Commit{
-				Log: logName, RoutingKey: claimKey(claims[i]), RequestID: claims[i] + "/remit/" + id, Causation: id, Actor: caller.Subject,
-				Writes: []eventstore.Write{{Stream: claimStream(claims[i]), Expected: st.Revision, Events: events}},
+				Log: logName, RoutingKey: claimKey(claim), RequestID: claim + "/remit/" + id, Causation: id, Actor: caller.Subject,
+				Writes: []eventstore.Write{{Stream: claimStream(claim), Expected: st.Revision, Events: []proto.Message{e}}},
 			})
 		}
 		if len(open) == 0 {
-			return states, nil
+			return slices.DeleteFunc(marks, func(m *eventsv1.ClaimRemitted) bool { return m == nil }), nil
 		}
 		for n, o := range s.appendAll(ctx, commits) {
 			i := open[n]
-			moved, ok := asMoved(o.Err, claimStream(claims[i]), states[i].Revision+1)
+			claim := states[i].Received.GetClaimId()
+			moved, ok := asMoved(o.Err, claimStream(claim), states[i].Revision+1)
 			switch {
 			case ok:
-				if states[i], _, err = s.readClaim(ctx, claims[i], moved.Actual); err != nil {
+				if states[i], _, err = s.readClaim(ctx, claim, moved.Actual); err != nil {
 					return nil, err
 				}
 			case o.Err != nil:
@@ -185,21 +231,59 @@ func (s *Service) mark(ctx context.Context, caller identity.Principal, id string
 				states[i] = Evolve(states[i], eventstore.Recorded{
 					Position: o.Appended.Position, Revision: uint64(states[i].Revision + 1), Event: commits[n].Writes[0].Events[0],
 				})
-				s.watch.tell(claims[i])
+				s.watch.tell(claim)
 			}
 		}
 	}
 	return nil, busy(nil)
 }
 
-// claimsKnown takes claims out of known, as far as they are there and bear no
-// mark, and reads the others.
+// postAccount posts a remittance to its payee's account, once. A remittance
+// that no claim went into leaves no trace there.
+func (s *Service) postAccount(ctx context.Context, caller identity.Principal, m *claimsv1.Remittance, marks []*eventsv1.ClaimRemitted) (*eventsv1.PayeeAccountPosted, error) {
+	if len(marks) == 0 {
+		return nil, nil
+	}
+	net := int64(0)
+	for _, mark := range marks {
+		net += mark.GetPaidCents() + mark.GetInterestCents()
+	}
+	stream := accountStream(s.index, m.GetPayerId(), m.GetPayeeNpi())
+	for n, atLeast := 0, eventstore.NoStream; n < decideAttempts; n++ {
+		events, err := readAtLeast(ctx, s.store, stream, stream, eventstore.NoStream, atLeast)
+		if err != nil {
+			return nil, err
+		}
+		account := foldAccount(events)
+		if e := account.posted[m.GetRemittanceId()]; e != nil {
+			return e, nil
+		}
+		e := account.post(m, net)
+		_, err = s.store.Append(ctx, eventstore.Commit{
+			Log: logName, RoutingKey: stream, RequestID: m.GetRemittanceId() + "/account", Causation: m.GetRemittanceId(), Actor: caller.Subject,
+			Writes: []eventstore.Write{{Stream: stream, Expected: account.Revision, Events: []proto.Message{e}}},
+		})
+		moved, ok := asMoved(err, stream, account.Revision+1)
+		switch {
+		case ok:
+			atLeast = moved.Actual
+		case err != nil:
+			return nil, err
+		default:
+			return e, nil
+		}
+	}
+	return nil, busy(nil)
+}
+
+// claimsKnown takes claims out of known, as far as they are there, and reads
+// the others.
 func (s *Service) claimsKnown(ctx context.Context, ids []string, known map[string]State) ([]State, error) {
 	states := make([]State, len(ids))
 	var unknown []string
 	var places []int
 	for i, id := range ids {
-		if state, ok := known[id]; ok && state.Remitted == nil {
+		if state, ok := known[id]; ok {
 			states[i] = state
 		} else {
 			unknown, places = append(unknown, id), append(places, i)
@@ -257,31 +341,52 @@ func (s *Service) GetRemittance(ctx context.Context, req *claimsv1.GetRemittance
 	if err := hide("remittance", s.auth.Authorize(ctx, "GetRemittance", resource)); err != nil {
 		return nil, err
 	}
-	states, err := s.readClaims(ctx, m.GetClaimIds())
-	if err != nil {
-		return nil, err
-	}
-	out := &claimsv1.GetRemittanceResponse{Remittance: m, Claims: make([]*claimsv1.RemittedClaim, len(states))}
-	failed := make([]error, len(states))
-	inParallel(len(states), s.workers, func(i int) { out.Claims[i], failed[i] = s.remitted(ctx, states[i]) })
-	for _, err := range failed {
+	out := &claimsv1.GetRemittanceResponse{Remittance: m}
+	told, failed := make([][]*claimsv1.RemittedClaim, len(m.GetClaimIds())), make([]error, len(m.GetClaimIds()))
+	inParallel(len(told), readers, func(i int) { told[i], failed[i] = s.told(ctx, m.GetClaimIds()[i], m.GetRemittanceId()) })
+	for i, err := range failed {
 		if err != nil {
 			return nil, err
 		}
+		out.Claims = append(out.Claims, told[i]...)
 	}
 	return out, nil
 }
 
-func (s *Service) remitted(ctx context.Context, state State) (*claimsv1.RemittedClaim, error) {
+// told is what a remittance tells of a claim: a reversal, a decision, or one
+// after the other.
+func (s *Service) told(ctx context.Context, id, remittance string) ([]*claimsv1.RemittedClaim, error) {
+	state, events, err := s.readClaim(ctx, id, eventstore.NoStream)
+	if err != nil {
+		return nil, err
+	}
+	mark := state.marks[remittance]
+	if mark == nil {
+		return nil, defect("remittances.unmarked", "a claim of a remittance doesn't bear its mark")
+	}
 	claim, err := s.openClaim(ctx, state)
 	if err != nil {
 		return nil, err
 	}
-	decision, err := s.openDecision(ctx, state)
-	if err != nil {
-		return nil, err
+	var out []*claimsv1.RemittedClaim
+	for _, d := range []struct {
+		revision uint64
+		reversal bool
+	}{{mark.GetReversedRevision(), true}, {mark.GetDecisionRevision(), false}} {
+		if d.revision == 0 {
+			continue
+		}
+		decision, err := s.openDecision(ctx, Fold(events[:d.revision+1]))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, &claimsv1.RemittedClaim{
+			ClaimId: id, Submitted: claim, Decision: decision, ReceivedTime: state.Received.GetReceivedTime(), Reversal: d.reversal,
+		})
 	}
-	return &claimsv1.RemittedClaim{
-		ClaimId: state.Received.GetClaimId(), Submitted: claim, Decision: decision, ReceivedTime: state.Received.GetReceivedTime(),
-	}, nil
+	if len(out) == 0 {
+		return nil, defect("remittances.nothing", "a mark tells nothing of its claim")
+	}
+	out[len(out)-1].InterestCents = mark.GetInterestCents()
+	return out, nil
 }

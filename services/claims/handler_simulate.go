@@ -52,7 +52,7 @@ func (s *Service) simulate(ctx context.Context, req *claimsv1.SimulatePlanReques
 	if m.trial == nil {
 		return problem.Invalidf("claims.simulate.plan", "document", "the engine can't compile the plan")
 	}
-	if err := m.findReversed(ctx); err != nil && !errors.Is(err, errReached) {
+	if err := m.findAdjusted(ctx); err != nil && !errors.Is(err, errReached) {
 		return err
 	}
 	if err := m.scan(ctx, send); err != nil && !errors.Is(err, errReached) {
@@ -61,13 +61,13 @@ func (s *Service) simulate(ctx context.Context, req *claimsv1.SimulatePlanReques
 	return send(&claimsv1.SimulatePlanResponse{Claims: m.out.GetClaims(), Result: m.result()})
 }
 
-// findReversed notes the decisions that no longer stand.
-func (m *simulator) findReversed(ctx context.Context) error {
-	types := []string{eventstore.TypeOf(&eventsv1.ClaimReversed{})}
+// findAdjusted finds the families of which something was taken back.
+func (m *simulator) findAdjusted(ctx context.Context) error {
+	types := []string{eventstore.TypeOf(&eventsv1.AccumulatorsPosted{})}
 	return m.service.store.Follow(ctx, logName, nil, types, func(_ context.Context, b eventstore.Batch) error {
 		for _, r := range b.Events {
-			if e, ok := r.Event.(*eventsv1.ClaimReversed); ok {
-				m.reversed[decisionPlace{e.GetClaimId(), e.GetDecisionRevision()}] = true
+			if e, ok := r.Event.(*eventsv1.AccumulatorsPosted); ok && e.GetReversal() {
+				m.adjusted[r.Stream] = true
 			}
 		}
 		if b.CaughtUp {

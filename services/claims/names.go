@@ -76,10 +76,18 @@ func refusalStream(ix *keys.Index, org string) string {
 	return "refusal-" + org
 }
 
-// remittanceID names the part'th remittance of a run over a file for one
-// payer and payee.
-func remittanceID(ix *keys.Index, fileID, requestID, payer, npi string, part int) string {
-	return ix.ID("rem", fileID, requestID, payer, npi, strconv.Itoa(part))
+// remittanceID names the part'th remittance of a run for one payer, payee and
+// sender.
+func remittanceID(ix *keys.Index, scope, run, payer, npi, org string, part int) string {
+	return ix.ID("rem", scope, run, payer, npi, org, strconv.Itoa(part))
+}
+
+// cycleStream is where a payer's payment cycles are planned, one after the other.
+func cycleStream(ix *keys.Index, payer string) string { return "paymentcycle-" + ix.ID("pcy", payer) }
+
+// accountStream is the account between a payer and a payee.
+func accountStream(ix *keys.Index, payer, npi string) string {
+	return "payeeaccount-" + ix.ID("pac", payer, npi)
 }
 
 // refusalKey is the idempotency key of a refusal's trace: the same refusal of

@@ -49,6 +49,13 @@ func (r *reference) lookup(ctx context.Context, claim *claimsv1.Claim, subscribe
 			in.FeeSchedules = append(in.FeeSchedules, schedule)
 		}
 	}
+	for _, set := range found.Edits {
+		edits, err := set.Compiled()
+		if err != nil {
+			return in, defect("claims.edits.unreadable", "the published claim edits can't be read")
+		}
+		in.Edits = append(in.Edits, edits)
+	}
 	in.Versions = adjudication.Versions{
 		Coverage: found.CoverageRef, AccumulatorsRevision: -1, ReceivedDate: received.String(), Reference: string(found.AsOf),
 	}

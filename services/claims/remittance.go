@@ -11,24 +11,29 @@ import (
 	eventsv1 "github.com/probity-health/probity/proto/probity/events/v1"
 	"github.com/probity-health/probity/services/eventstore"
 	"github.com/probity-health/probity/services/keys"
-	"github.com/probity-health/probity/services/problem"
 )
 
-// A remittance is made in three steps, each of which may be repeated by
+// A remittance is made in four steps, each of which may be repeated by
 // anybody who finds it undone:
 //
-//  1. It is planned: its own stream names the claims that may be in it.
-//  2. Each planned claim is marked in its own stream, which takes one
-//     remittance only. Two runs over one claim are told apart there.
-//  3. It is issued with those claims that bear its mark.
+//  1. It is planned: its own stream names what is to be told of which claims.
+//  2. Each planned claim is marked in its own stream with what is told of it.
+//     A claim of which something else is to be told by then, or that another
+//     remittance took, is left out; that can't come back, since a claim's
+//     revisions only grow.
+//  3. What its claims come to is posted to the account of payer and payee,
+//     once: an earlier balance is recovered, a negative sum is carried.
+//  4. It is issued with the claims that bear its mark and the account's figures.
 //
-// Once planned, no claim can join; once every planned claim is marked by this
-// or another remittance, none can leave. So whoever completes it issues the
-// same remittance, and nothing is paid twice.
+// Once planned, no claim can join; once every planned claim is marked or has
+// moved on, none can leave; once posted, the figures stand. So whoever
+// completes it issues the same remittance, and nothing is paid twice, whether
+// it was planned for a file or for a payment cycle.
 
 // RemittanceRecord is one remittance as its stream tells it.
 type RemittanceRecord struct {
 	Planned  *claimsv1.Remittance
+	Claims   []*eventsv1.PlannedClaim
 	Issued   *claimsv1.Remittance
 	Revision int64
 }
@@ -39,7 +44,7 @@ func FoldRemittance(events []eventstore.Recorded) RemittanceRecord {
 	for _, r := range events {
 		switch e := r.Event.(type) {
 		case *eventsv1.RemittancePlanned:
-			out.Planned = e.GetRemittance()
+			out.Planned, out.Claims = e.GetRemittance(), e.GetClaims()
 		case *eventsv1.RemittanceIssued:
 			out.Issued = proto.CloneOf(e.GetRemittance())
 			out.Issued.Position = positionProto(r.Position)
@@ -49,35 +54,109 @@ func FoldRemittance(events []eventstore.Recorded) RemittanceRecord {
 	return out
 }
 
-// PlanRemittances groups claims that may be remitted by payer and payee, in
-// the order given, at most limit a remittance. It is deterministic: the same
-// claims of the same run give the same remittances.
-func PlanRemittances(ix *keys.Index, file *claimsv1.File, requestID, paymentDate string, limit int, claims []State) []*claimsv1.Remittance {
-	type group struct{ payer, npi string }
-	byGroup := map[group][]string{}
-	for _, c := range claims {
-		if _, err := Decide(c, Remit{}); err != nil {
-			continue
+// scope is what remittances are made for: a file's claims, or a payer's in a
+// payment cycle.
+type scope struct {
+	name string // in the remittances' ids: the file's id or the cycle's payer
+	file string // empty for a cycle
+	run  string // keyed hash of the idempotency key
+	date string // of the payment order, ISO 8601
+}
+
+// planRemittances groups what there is to tell of claims by payer, payee and
+// sender, in the order given, at most limit claims a remittance. A claim that
+// was replaced or voided stands before the one that did it, and the two are
+// not parted. It is deterministic: the same claims of the same run give the
+// same remittances.
+func planRemittances(ix *keys.Index, sc scope, limit int, claims []State) []*eventsv1.RemittancePlanned {
+	type group struct{ payer, npi, org string }
+	byGroup := map[group][][]*eventsv1.PlannedClaim{}
+	for _, bundle := range bundles(claims) {
+		var planned []*eventsv1.PlannedClaim
+		for _, c := range bundle {
+			events, err := Decide(c, Remit{})
+			if err != nil {
+				continue
+			}
+			if e, ok := events[0].(*eventsv1.ClaimRemitted); ok {
+				planned = append(planned, &eventsv1.PlannedClaim{ClaimId: e.GetClaimId(), ReversedRevision: e.GetReversedRevision(), DecisionRevision: e.GetDecisionRevision(), Revision: uint64(c.Revision)})
+			}
 		}
-		g := group{c.Received.GetPayerId(), c.Received.GetBillingNpi()}
-		byGroup[g] = append(byGroup[g], c.Received.GetClaimId())
+		if len(planned) > 0 {
+			first := bundle[0].Received
+			g := group{first.GetPayerId(), first.GetBillingNpi(), first.GetSubmitterOrg()}
+			byGroup[g] = append(byGroup[g], planned)
+		}
 	}
 	groups := slices.SortedFunc(maps.Keys(byGroup), func(a, b group) int {
-		return cmp.Or(cmp.Compare(a.payer, b.payer), cmp.Compare(a.npi, b.npi))
+		return cmp.Or(cmp.Compare(a.payer, b.payer), cmp.Compare(a.npi, b.npi), cmp.Compare(a.org, b.org))
 	})
-	var out []*claimsv1.Remittance
+	var out []*eventsv1.RemittancePlanned
 	for _, g := range groups {
-		part := 0
-		for ids := range slices.Chunk(byGroup[g], limit) {
-			id := remittanceID(ix, file.GetFileId(), requestID, g.payer, g.npi, part)
-			out = append(out, &claimsv1.Remittance{
-				RemittanceId: id, PayerId: g.payer, PayeeNpi: g.npi, ClaimIds: ids,
-				PaymentDate: paymentDate, TraceNumber: traceNumber(id), FileId: file.GetFileId(), SubmitterOrg: file.GetSubmitterOrg(),
-			})
-			part++
+		for part, planned := range chunks(byGroup[g], limit) {
+			id := remittanceID(ix, sc.name, sc.run, g.payer, g.npi, g.org, part)
+			e := &eventsv1.RemittancePlanned{Claims: planned, Remittance: &claimsv1.Remittance{
+				RemittanceId: id, PayerId: g.payer, PayeeNpi: g.npi, PaymentDate: sc.date, TraceNumber: traceNumber(id), FileId: sc.file, SubmitterOrg: g.org,
+			}}
+			for _, c := range planned {
+				e.Remittance.ClaimIds = append(e.Remittance.ClaimIds, c.GetClaimId())
+			}
+			out = append(out, e)
 		}
 	}
 	return out
+}
+
+// bundles puts each claim behind those that it took the place of, where they
+// are among the claims too.
+func bundles(claims []State) [][]State {
+	at := make(map[string]int, len(claims))
+	for i, c := range claims {
+		at[c.Received.GetClaimId()] = i
+	}
+	taken := make([]bool, len(claims))
+	var out [][]State
+	for i := range claims {
+		var chain []State
+		for j := i; !taken[j]; {
+			taken[j] = true
+			chain = append(chain, claims[j])
+			before, ok := at[claims[j].original()]
+			if !ok {
+				break
+			}
+			j = before
+		}
+		if len(chain) > 0 {
+			slices.Reverse(chain)
+			out = append(out, chain)
+		}
+	}
+	return out
+}
+
+// chunks cuts bundles into runs of at most limit claims, but never a bundle.
+func chunks(in [][]*eventsv1.PlannedClaim, limit int) [][]*eventsv1.PlannedClaim {
+	var out [][]*eventsv1.PlannedClaim
+	for _, b := range in {
+		if last := len(out) - 1; last >= 0 && len(out[last])+len(b) <= limit {
+			out[last] = append(out[last], b...)
+		} else {
+			out = append(out, slices.Clone(b))
+		}
+	}
+	return out
+}
+
+// takes tells whether the claim still has to tell exactly what was planned of
+// it, and the event that does.
+func takes(c State, planned *eventsv1.PlannedClaim, r Remit) (*eventsv1.ClaimRemitted, bool) {
+	events, err := Decide(c, r)
+	if err != nil {
+		return nil, false
+	}
+	e, ok := events[0].(*eventsv1.ClaimRemitted)
+	return e, ok && e.GetReversedRevision() == planned.GetReversedRevision() && e.GetDecisionRevision() == planned.GetDecisionRevision()
 }
 
 // traceNumber is the remittance's TRN02: its id's first 20 letters, upper
@@ -92,34 +171,73 @@ func traceNumber(id string) string {
 	return string(b)
 }
 
-// IssueRemittance decides on the last step: the planned claims that bear this
-// remittance's mark, in the plan's order, and their sum.
-func IssueRemittance(r RemittanceRecord, marked []State) (*eventsv1.RemittanceIssued, error) {
+// issueRemittance decides on the last step: the planned claims that bear this
+// remittance's mark, in the plan's order, and what the account made of their sum.
+func issueRemittance(r RemittanceRecord, marks []*eventsv1.ClaimRemitted, account *eventsv1.PayeeAccountPosted) (*eventsv1.RemittanceIssued, error) {
 	if r.Planned == nil {
 		return nil, notFound("remittance")
 	}
 	if r.Issued != nil {
 		return nil, conflict("remittances.issued", "the remittance was issued before")
 	}
-	planned := make(map[string]bool, len(r.Planned.GetClaimIds()))
-	for _, id := range r.Planned.GetClaimIds() {
-		planned[id] = true
-	}
 	out := proto.CloneOf(r.Planned)
-	out.ClaimIds, out.PaidCents = nil, 0
-	for _, c := range marked {
-		switch {
-		case c.Remitted == nil:
-			return nil, problem.New(problem.Unavailable, problem.Problem{
-				RuleID: "remittances.unmarked", Message: "a planned claim bears no mark yet", Fix: "repeat the request; it goes on where it stopped",
-			})
-		case c.Remitted.GetRemittanceId() != out.GetRemittanceId():
-		case !planned[c.Received.GetClaimId()]:
-			return nil, defect("remittances.unplanned", "a claim bears the mark of a remittance that it is not planned for")
-		default:
-			out.ClaimIds = append(out.ClaimIds, c.Received.GetClaimId())
-			out.PaidCents += c.Remitted.GetPaidCents()
+	out.ClaimIds, out.Adjustments = nil, nil
+	for _, m := range marks {
+		out.ClaimIds = append(out.ClaimIds, m.GetClaimId())
+		out.ClaimsCents += m.GetPaidCents()
+		if m.GetInterestCents() != 0 {
+			out.Adjustments = append(out.Adjustments, &claimsv1.ProviderAdjustment{ReasonCode: "L6", Reference: m.GetClaimId(), AmountCents: -m.GetInterestCents()})
 		}
 	}
+	if c := account.GetRecoveredCents(); c > 0 {
+		out.Adjustments = append(out.Adjustments, &claimsv1.ProviderAdjustment{ReasonCode: "WO", Reference: account.GetRecoveredTraceNumber(), AmountCents: c})
+	}
+	if c := account.GetCarriedCents(); c > 0 {
+		out.Adjustments = append(out.Adjustments, &claimsv1.ProviderAdjustment{ReasonCode: "FB", Reference: out.GetTraceNumber(), AmountCents: -c})
+	}
+	out.PaidCents, out.BalanceCents = out.GetClaimsCents(), account.GetBalanceCents()
+	for _, a := range out.GetAdjustments() {
+		out.PaidCents -= a.GetAmountCents()
+	}
+	if out.GetPaidCents() < 0 {
+		return nil, defect("remittances.negative", "a remittance would pay less than nothing")
+	}
 	return &eventsv1.RemittanceIssued{Remittance: out}, nil
+}
+
+// PayeeAccount is what a payee owes a payer, as the account's stream tells it.
+type PayeeAccount struct {
+	Revision int64
+	Balance  int64  // US cents, never negative
+	Trace    string // of the last remittance that left a balance
+	posted   map[string]*eventsv1.PayeeAccountPosted
+}
+
+// foldAccount reads an account's stream.
+func foldAccount(events []eventstore.Recorded) PayeeAccount {
+	a := PayeeAccount{Revision: eventstore.NoStream, posted: map[string]*eventsv1.PayeeAccountPosted{}}
+	for _, r := range events {
+		if e, ok := r.Event.(*eventsv1.PayeeAccountPosted); ok {
+			a.Balance = e.GetBalanceCents()
+			if e.GetCarriedCents() > 0 {
+				a.Trace = e.GetTraceNumber()
+			}
+			a.posted[e.GetRemittanceId()] = e
+		}
+		a.Revision = int64(r.Revision)
+	}
+	return a
+}
+
+// post decides what a remittance does to the account. A sum below zero is
+// carried and pays nothing; of a sum above zero the balance is recovered first.
+func (a PayeeAccount) post(m *claimsv1.Remittance, net int64) *eventsv1.PayeeAccountPosted {
+	e := &eventsv1.PayeeAccountPosted{RemittanceId: m.GetRemittanceId(), TraceNumber: m.GetTraceNumber(), NetCents: net}
+	if net < 0 {
+		e.CarriedCents = -net
+	} else if e.RecoveredCents = min(net, a.Balance); e.GetRecoveredCents() > 0 {
+		e.RecoveredTraceNumber = a.Trace
+	}
+	e.BalanceCents = a.Balance + e.GetCarriedCents() - e.GetRecoveredCents()
+	return e
 }

@@ -104,13 +104,15 @@ func (r *replayer) remake(ctx context.Context, before State, v *claimsv1.Version
 		return nil, defect("claims.replay.received", "a decision names no readable day of receipt")
 	}
 	subscriber, payer := before.Received.GetSubscriber(), before.Received.GetPayerId()
-	input, err := r.past.lookup(ctx, v.GetReference(), claim, subscriber, received)
-	if err != nil {
+	sub := &submission{request: &claimsv1.SubmitClaimRequest{Claim: claim}, original: v.GetOriginalClaimId()}
+	if voids {
+		// It read no reference data.
+		sub.input.Claim.ReceivedDate = received
+	} else if sub.input, err = r.past.lookup(ctx, v.GetReference(), claim, subscriber, received); err != nil {
 		return nil, err
 	}
-	sub := &submission{input: input, request: &claimsv1.SubmitClaimRequest{Claim: claim}, original: v.GetOriginalClaimId()}
 	read := nothingLedgered()
-	matched := input.Member.Match == adjudication.MatchOne
+	matched := sub.input.Member.Match == adjudication.MatchOne
 	if matched || sub.adjusts() {
 		if read, err = r.family(ctx, payer, subscriber, v.GetAccumulatorsRevision()); err != nil {
 			return nil, err
@@ -126,8 +128,8 @@ func (r *replayer) remake(ctx context.Context, before State, v *claimsv1.Version
 	}
 	out := &remade{decision: decision, read: read}
 	if matched && !voids && decision.GetStatus() != claimsv1.ClaimStatus_CLAIM_STATUS_PENDED {
-		out.history = historyOf(before.Received.GetClaimId(), input.Member.Subject, input.Claim, d)
-		out.posted = postedEvent(before.Received.GetClaimId(), input.Member.Subject, decision, out.history)
+		out.history = historyOf(before.Received.GetClaimId(), sub.input.Member.Subject, sub.input.Claim, d)
+		out.posted = postedEvent(before.Received.GetClaimId(), sub.input.Member.Subject, decision, out.history)
 		out.posted.UnsettledFrom = read.unsettled
 	}
 	return out, nil

@@ -387,3 +387,33 @@ func TestADecisionMadeBeforeTheBookIsThereWaits(t *testing.T) {
 	require.ErrorContains(t, err, "caught up")
 	require.Empty(t, w.events())
 }
+
+// Voids, replacements and the claims that they moved replay too, each on the
+// family as it stood for it.
+func TestAdjustedDecisionsAreReproduced(t *testing.T) {
+	w := newWorld(t, 1)
+	first := w.submit(lakeside(), "a", visit(0, "2026-02-10"))
+	w.submit(lakeside(), "b", visit(0, "2026-02-11"))
+	w.submit(lakeside(), "c", visit(0, "2026-02-12", spouse))
+	second := w.submit(lakeside(), "d", visit(0, "2026-02-10", charged(9000), replaces(first.GetClaim().GetClaimId())))
+	w.submit(lakeside(), "e", visit(0, "2026-02-10", charged(9000), voids(second.GetClaim().GetClaimId())))
+
+	told, end := replayAll(auditor(), t, w.Service, &claimsv1.ReplayDecisionsRequest{KeepGoing: true})
+	require.Empty(t, told)
+	require.Greater(t, end.GetDecisions(), uint64(5), "later claims of the family were decided again")
+	require.Equal(t, end.GetDecisions(), end.GetIdentical())
+	for _, e := range w.events() {
+		if r, ok := e.Event.(*eventsv1.ClaimReceived); ok {
+			told, _ := replayAll(auditor(), t, w.Service, &claimsv1.ReplayDecisionsRequest{ClaimId: r.GetClaimId()})
+			for _, d := range told {
+				require.Equal(t, identical, d.GetVerdict(), "%v", d.GetDifferences())
+			}
+		}
+	}
+
+	// A family of which something was taken back is left out of a simulation.
+	w.submit(lakeside(), "f", visit(0, "2026-02-20"))
+	got := simulated(t, w, dearerPlan(10000))
+	require.Zero(t, got.GetClaims())
+	require.Equal(t, uint64(5), got.GetLeftOut(), "all but the void, which decided nothing")
+}

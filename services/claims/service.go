@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -30,6 +31,7 @@ import (
 
 	"github.com/probity-health/probity/proto/probity/claims/v1/claimsv1connect"
 	"github.com/probity-health/probity/services/claims/adjudication"
+	"github.com/probity-health/probity/services/claims/interest"
 	"github.com/probity-health/probity/services/eventstore"
 	"github.com/probity-health/probity/services/identity"
 	"github.com/probity-health/probity/services/keys"
@@ -67,6 +69,11 @@ type Config struct {
 	// RemittanceClaims is how many claims one remittance holds; 1,000. X12's
 	// guide for the 835 advises at most 10,000 CLP segments a transaction.
 	RemittanceClaims int `json:"remittanceClaims"`
+	// CycleClaims is how many claims one call of a payment cycle takes; 10,000.
+	CycleClaims int `json:"cycleClaims"`
+	// InterestBps is the annual interest on clean claims paid late, in basis
+	// points by two-letter state: it overrides interest.Published; 0 owes none.
+	InterestBps map[string]int64 `json:"interestBps"`
 	// AmendClaims is how many earlier claims one commit decides again; 90, which
 	// is also the most: the ledger takes 100 streams a commit.
 	AmendClaims int `json:"amendClaims"`
@@ -92,6 +99,7 @@ func (c Config) withDefaults() Config {
 	fill(&c.MaxWatchers, 1_000)
 	fill(&c.RemittanceClaims, 1_000)
 	fill(&c.Workers, 16)
+	fill(&c.CycleClaims, 10_000)
 	fill(&c.AmendClaims, maxAmendClaims)
 	c.AmendClaims = min(c.AmendClaims, maxAmendClaims)
 	fill(&c.Replays, 2)
@@ -137,6 +145,7 @@ type Service struct {
 	log       *slog.Logger
 	config    Config
 	zone      *time.Location
+	rates     interest.Rates
 	workers   int
 
 	families *families
@@ -156,6 +165,7 @@ var (
 	_ claimsv1connect.ClaimsServiceHandler     = (*Service)(nil)
 	_ claimsv1connect.FileServiceHandler       = (*Service)(nil)
 	_ claimsv1connect.RemittanceServiceHandler = (*Service)(nil)
+	_ claimsv1connect.AdjustmentServiceHandler = (*Service)(nil)
 )
 
 // New makes a service; it starts nothing.
@@ -183,6 +193,8 @@ func New(d Deps) (*Service, error) {
 	for range c.Replays {
 		s.pasts <- newPast(s)
 	}
+	s.rates = interest.Published()
+	maps.Copy(s.rates, c.InterestBps)
 	s.reference = &reference{book: d.Book, index: d.Index, sealer: d.Sealer, log: d.Log}
 	s.families = &families{shelf: newShelf[family](c.Families), store: d.Store, sealer: d.Sealer, now: d.Now, ttl: c.FamilyTTL}
 	if s.view, err = views.Open(d.Redis, Projection(s.watch.tell), views.Options{Now: d.Now, Logger: d.Log, Tracer: d.Tracer}); err != nil {

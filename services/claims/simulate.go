@@ -22,8 +22,10 @@ import (
 // one thing: wherever a version of the plan governed, the version on trial
 // does. A family's first claim of the period meets the accumulators that it
 // met then, each later one those that the simulated claims before it left; so
-// a higher deductible is felt once a family and not once a claim. Nothing is
-// recorded.
+// a higher deductible is felt once a family and not once a claim. Families of
+// which something was taken back (a void, a replacement, a claim decided
+// again) are left out and counted: their claims stand in another order than
+// that in which they were decided. Nothing is recorded.
 
 // simulator tries one plan. It is not safe for concurrent use.
 type simulator struct {
@@ -33,16 +35,11 @@ type simulator struct {
 	from, to adjudication.Date // days of receipt
 	// after is each family's accumulators as the simulated claims left them.
 	after    map[string]*Ledgered
-	reversed map[decisionPlace]bool // decisions that were taken back since
+	adjusted map[string]bool // accumulators' streams of which something was taken back
+	leftOut  map[string]bool // claims of those families
 	plans    map[string]bool
 	benefits map[string]*claimsv1.BenefitDifference
 	out      *claimsv1.PlanSimulation
-}
-
-// decisionPlace is a decision's place on the ledger.
-type decisionPlace struct {
-	claim    string
-	revision uint64
 }
 
 func newSimulator(r *replayer, document *policiesv1.PlanDocument, from, to adjudication.Date) *simulator {
@@ -50,7 +47,7 @@ func newSimulator(r *replayer, document *policiesv1.PlanDocument, from, to adjud
 	trial := r.service.reference.plan(&book.Plan{ID: document.GetPlanId(), Ref: document.GetPlanId() + "@trial", Document: document})
 	return &simulator{
 		replayer: r, document: document, trial: trial, from: from, to: to,
-		after: map[string]*Ledgered{}, reversed: map[decisionPlace]bool{}, plans: map[string]bool{}, benefits: map[string]*claimsv1.BenefitDifference{},
+		after: map[string]*Ledgered{}, adjusted: map[string]bool{}, leftOut: map[string]bool{}, plans: map[string]bool{}, benefits: map[string]*claimsv1.BenefitDifference{},
 		out: &claimsv1.PlanSimulation{Document: document, Total: &claimsv1.BenefitDifference{}},
 	}
 }
@@ -63,14 +60,16 @@ func (m *simulator) claim(ctx context.Context, events []eventstore.Recorded) err
 	if st := recorded.GetStatus(); !ok || (st != claimsv1.ClaimStatus_CLAIM_STATUS_PAID && st != claimsv1.ClaimStatus_CLAIM_STATUS_DENIED) {
 		return nil
 	}
-	if m.reversed[decisionPlace{recorded.GetClaimId(), at.Revision}] {
-		return nil
-	}
 	if recorded.GetVersions().GetEngine() != adjudication.EngineVersion {
 		m.out.LeftOut++
 		return nil
 	}
-	first, second, concerned, err := m.both(ctx, Fold(events))
+	state := Fold(events)
+	if m.adjusted[accumulatorStream(state.Received.GetSubscriber())] {
+		m.leftOut[recorded.GetClaimId()] = true
+		return nil
+	}
+	first, second, concerned, err := m.both(ctx, state)
 	switch {
 	case errors.Is(err, keys.ErrDestroyed):
 		m.out.LeftOut++
@@ -103,7 +102,8 @@ func (m *simulator) both(ctx context.Context, state State) (first, second *claim
 	if input.Member.Match != adjudication.MatchOne || (!governed && !touched) {
 		return nil, nil, false, nil
 	}
-	sub := &submission{input: input, request: &claimsv1.SubmitClaimRequest{Claim: claim}, original: v.GetOriginalClaimId()}
+	sub := &submission{input: input, request: &claimsv1.SubmitClaimRequest{Claim: claim}}
+	// The family as the simulation has it; its first claim finds it as it was.
 	read := m.after[subscriber]
 	if read == nil {
 		if read, err = m.family(ctx, state.Received.GetPayerId(), subscriber, v.GetAccumulatorsRevision()); err != nil {
@@ -113,14 +113,7 @@ func (m *simulator) both(ctx context.Context, state State) (first, second *claim
 	if first, err = m.service.openDecision(ctx, state); err != nil {
 		return nil, nil, false, err
 	}
-	// Neither an earlier decision of the claim nor what it replaces counts.
 	id := state.Received.GetClaimId()
-	if read, err = read.view(v.AccumulatorsBefore, id); err != nil { //nolint:protogetter // absent isn't 0
-		return nil, nil, false, err
-	}
-	if read, err = read.view(nil, sub.original); err != nil {
-		return nil, nil, false, err
-	}
 	d, second := rule(sub, read, state.Review)
 	next := read
 	if second.GetStatus() != claimsv1.ClaimStatus_CLAIM_STATUS_PENDED {
@@ -222,6 +215,7 @@ func (m *simulator) benefit(name string) *claimsv1.BenefitDifference {
 // result is what was found so far.
 func (m *simulator) result() *claimsv1.PlanSimulation {
 	out := proto.CloneOf(m.out)
+	out.LeftOut += uint64(len(m.leftOut))
 	out.Plans = slices.Sorted(maps.Keys(m.plans))
 	out.Benefits = slices.SortedFunc(maps.Values(m.benefits), func(a, b *claimsv1.BenefitDifference) int {
 		return cmp.Compare(a.GetBenefit(), b.GetBenefit())

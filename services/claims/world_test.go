@@ -44,6 +44,7 @@ type world struct {
 	authority *keystest.Authority
 	redis     *miniredis.Miniredis
 	stops     []func()
+	plan      string // stream of the plan's first version
 
 	mu  sync.Mutex
 	now time.Time
@@ -118,7 +119,7 @@ func (w *world) publish(ix *keys.Index, n int) {
 	w.append("plan", &eventsv1.FeeSchedulePublished{Version: 1, FeeSchedule: &policiesv1.FeeSchedule{
 		FeeScheduleId: "fs_acme", Effective: always, Fees: []*policiesv1.Fee{{Procedure: "99213", AmountCents: 10000}, {Procedure: "73721", AmountCents: 40000}},
 	}})
-	w.append("plan", &eventsv1.PlanPublished{Version: 1, Plan: &policiesv1.PlanDocument{
+	w.plan = w.append("plan", &eventsv1.PlanPublished{Version: 1, Plan: &policiesv1.PlanDocument{
 		PlanId: "plan_acme", Name: "Acme", PayerId: payer, Effective: always, PlanYear: "calendar", TimelyFilingDays: 90,
 		InNetwork: share, FeeScheduleId: "fs_acme", ReviewAboveCents: 500000,
 		Benefits: []*policiesv1.Benefit{
@@ -151,8 +152,9 @@ func birthOf(first string) string {
 var published = map[testing.TB]int{}
 var publishedMu sync.Mutex
 
-// append puts one reference event on the policies log, a stream an event.
-func (w *world) append(kind string, e proto.Message) {
+// append puts one reference event on the policies log, a stream an event, and
+// returns the stream.
+func (w *world) append(kind string, e proto.Message) string {
 	w.t.Helper()
 	publishedMu.Lock()
 	published[w.t]++
@@ -162,6 +164,7 @@ func (w *world) append(kind string, e proto.Message) {
 		Log: policies.Log, RoutingKey: name, RequestID: name, Writes: []eventstore.Write{{Stream: name, Expected: eventstore.NoStream, Events: []proto.Message{e}}},
 	})
 	require.NoError(w.t, err)
+	return name
 }
 
 // Who calls.

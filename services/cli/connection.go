@@ -26,6 +26,8 @@ type connection struct {
 	remittances claimsv1connect.RemittanceServiceClient
 	replays     claimsv1connect.ReplayServiceClient
 	policies    policiesv1connect.PoliciesServiceClient
+	edits       policiesv1connect.EditsServiceClient
+	enrollments gatewayv1connect.EnrollmentFileServiceClient
 	workflows   workflowsv1connect.WorkflowServiceClient
 	ledger      ledgerv1connect.LedgerServiceClient
 	proofs      ledgerv1connect.ProofServiceClient
@@ -40,6 +42,8 @@ func newConnection(c *server.Client, url string) *connection {
 		remittances: claimsv1connect.NewRemittanceServiceClient(c, url, c.Options()...),
 		replays:     claimsv1connect.NewReplayServiceClient(c, url, c.Options()...),
 		policies:    policiesv1connect.NewPoliciesServiceClient(c, url, c.Options()...),
+		edits:       policiesv1connect.NewEditsServiceClient(c, url, c.Options()...),
+		enrollments: gatewayv1connect.NewEnrollmentFileServiceClient(c, url, c.Options()...),
 		workflows:   workflowsv1connect.NewWorkflowServiceClient(c, url, c.Options()...),
 		ledger:      ledgerv1connect.NewLedgerServiceClient(c, url, c.Options()...),
 		proofs:      ledgerv1connect.NewProofServiceClient(c, url, c.Options()...),

@@ -23,6 +23,7 @@ import (
 	policiesv1 "github.com/probity-health/probity/proto/probity/policies/v1"
 	"github.com/probity-health/probity/proto/probity/policies/v1/policiesv1connect"
 	problemv1 "github.com/probity-health/probity/proto/probity/problem/v1"
+	typev1 "github.com/probity-health/probity/proto/probity/type/v1"
 	workflowsv1 "github.com/probity-health/probity/proto/probity/workflows/v1"
 	"github.com/probity-health/probity/proto/probity/workflows/v1/workflowsv1connect"
 	"github.com/probity-health/probity/services/identity"
@@ -423,4 +424,87 @@ func (f replaysFake) SimulatePlan(_ context.Context, r *claimsv1.SimulatePlanReq
 			Plans: []string{"plan_gold@1"}, Claims: 4, Unchanged: 3, PaidLess: 1, Benefits: []*claimsv1.BenefitDifference{visits}, Total: visits,
 		}}),
 	)
+}
+
+func (policiesFake) DiffPlans(_ context.Context, r *policiesv1.DiffPlansRequest) (*policiesv1.DiffPlansResponse, error) {
+	out := &policiesv1.DiffPlansResponse{PlanId: "plan_gold", MembersAffected: 12, FamiliesAffected: 5, Differences: []*policiesv1.PlanDifference{
+		{Kind: "changed", Field: "effective.start_date", OldValue: "2026-01-01", NewValue: "2026-07-01"},
+		{Benefit: "office_visit", Kind: "changed", Field: "copay_in_cents", OldValue: "$25.00", NewValue: "$20.00", Favours: "member"},
+		{Benefit: "therapy", Kind: "removed"},
+	}}
+	if r.GetVersion() == 3 {
+		out.Differences = nil
+	}
+	if bytes.Contains([]byte(r.GetNewDocument()), []byte("bad")) {
+		out.Problems = []*problemv1.Problem{{RuleId: "plan.overlap", FieldPath: "benefits[1].match", Message: "two benefits match the same services", Fix: "narrow one of them", Line: 4, Column: 7}}
+	}
+	return out, nil
+}
+
+func (policiesFake) GetMember(_ context.Context, r *policiesv1.GetMemberRequest) (*policiesv1.GetMemberResponse, error) {
+	out := &policiesv1.GetMemberResponse{Subject: memberID, Subscriber: memberID, PayerId: "KEYSTONE", Revision: 1, RecordedTime: timestamppb.New(noon),
+		Coverage: []*policiesv1.CoverageSpan{{PolicyId: "pol_a", PlanId: "plan_gold", RelationshipCode: "18", Period: &typev1.Period{StartDate: "2026-01-01", EndDate: "2026-03-31"}}}}
+	if at := r.GetKnownTime(); at != nil && at.AsTime().Before(noon) {
+		out.Revision, out.Coverage[0].Period.EndDate = 0, ""
+	}
+	return out, nil
+}
+
+func (policiesFake) GetMemberHistory(context.Context, *policiesv1.GetMemberHistoryRequest) (*policiesv1.GetMemberHistoryResponse, error) {
+	span := func(end string) []*policiesv1.CoverageSpan {
+		return []*policiesv1.CoverageSpan{{PolicyId: "pol_a", Period: &typev1.Period{StartDate: "2026-01-01", EndDate: end}}}
+	}
+	return &policiesv1.GetMemberHistoryResponse{Subject: memberID, Changes: []*policiesv1.MemberChange{
+		{Kind: "enrolled", RecordedTime: timestamppb.New(noon.AddDate(-1, 0, 0)), EffectiveDate: "2026-01-01", PolicyId: "pol_a", Coverage: span("")},
+		{Revision: 1, Kind: "terminated", RecordedTime: timestamppb.New(noon), EffectiveDate: "2026-04-01", Retroactive: true, BatchId: "enb_x", Coverage: span("2026-03-31")},
+	}}, nil
+}
+
+// editsFake refuses what isn't the word "table".
+type editsFake struct {
+	policiesv1connect.UnimplementedEditsServiceHandler
+}
+
+func (editsFake) ImportEdits(_ context.Context, s *connect.ClientStream[policiesv1.ImportEditsRequest]) (*policiesv1.ImportEditsResponse, error) {
+	var content []byte
+	for s.Receive() {
+		content = append(content, s.Msg().GetData()...)
+	}
+	if !bytes.HasPrefix(content, []byte("table")) {
+		return nil, problem.New(problem.Invalid, problem.Problem{RuleID: "edits.code", Line: 7, Message: "column 1 is not a procedure code", Fix: "send the file as CMS publishes it"})
+	}
+	return &policiesv1.ImportEditsResponse{Version: 2, RowCount: 13}, nil
+}
+
+func (editsFake) ListEditTables(context.Context, *policiesv1.ListEditTablesRequest) (*policiesv1.ListEditTablesResponse, error) {
+	return &policiesv1.ListEditTablesResponse{Tables: []*policiesv1.EditTableVersion{{Table: policiesv1.EditTable_EDIT_TABLE_PTP_PRACTITIONER, Version: 2, Quarter: "2026Q1", RowCount: 13, Digest: []byte{1, 2, 3, 4, 5, 6, 7, 8}}}}, nil
+}
+
+// enrollmentFake applies the first member of a file and refuses the second.
+type enrollmentFake struct {
+	gatewayv1connect.UnimplementedEnrollmentFileServiceHandler
+}
+
+func (enrollmentFake) ImportEnrollmentFile(_ context.Context, s *connect.ClientStream[gatewayv1.ImportEnrollmentFileRequest]) (*gatewayv1.ImportEnrollmentFileResponse, error) {
+	var content []byte
+	dry := false
+	for s.Receive() {
+		dry = dry || s.Msg().GetOptions().GetDryRun()
+		content = append(content, s.Msg().GetData()...)
+	}
+	out := &gatewayv1.ImportEnrollmentFileResponse{MemberCount: 2, Acknowledgement: []byte("ISA*the 999~")}
+	refused := &problemv1.Problem{RuleId: "member.unknown", Message: "nobody of this card is enrolled", Fix: "send an addition"}
+	switch {
+	case bytes.Contains(content, []byte("broken")):
+		out.MemberCount, out.Problems = 0, []*problemv1.Problem{{RuleId: "x12.interchange.no-isa", Message: "the file doesn't begin with ISA", Fix: "send an interchange"}}
+	case !dry:
+		out.Outcomes = []*policiesv1.EnrollmentOutcome{
+			{Result: policiesv1.EnrollmentOutcome_RESULT_APPLIED, Subject: memberID, Touched: &typev1.Period{StartDate: "2026-01-01"}},
+			{Ordinal: 1, Result: policiesv1.EnrollmentOutcome_RESULT_UNCHANGED, Subject: memberID},
+		}
+		if bytes.Contains(content, []byte("partial")) {
+			out.Outcomes[1] = &policiesv1.EnrollmentOutcome{Ordinal: 1, Result: policiesv1.EnrollmentOutcome_RESULT_REFUSED, Problems: []*problemv1.Problem{refused}}
+		}
+	}
+	return out, nil
 }

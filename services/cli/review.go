@@ -142,7 +142,7 @@ func (a *app) plansCommand() *cobra.Command {
 		},
 	}
 	lint.Flags().StringVar(&kind, "kind", "", "plan, fee_schedule or contract; found out when empty")
-	cmd.AddCommand(lint, a.plansSimulate())
+	cmd.AddCommand(lint, a.plansDiff(), a.plansSimulate())
 	return cmd
 }
 

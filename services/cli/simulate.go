@@ -111,7 +111,7 @@ func (a *app) printSimulation(w io.Writer, path string, s *claimsv1.PlanSimulati
 		{s.GetUnchanged(), "the same to the cent"}, {s.GetPaidMore(), "the plan pays more"}, {s.GetPaidLess(), "the plan pays less"},
 		{s.GetShifted(), "only what the patient owes changes"}, {s.GetNewlyPended(), "would wait for a person"},
 		{s.GetNewlyDenied(), "paid, would be denied"}, {s.GetNewlyPaid(), "denied, would be paid"},
-		{s.GetLeftOut(), "left out: erased, or decided by another engine version"},
+		{s.GetLeftOut(), "left out: erased, of another engine version, or of a family with corrections"},
 	} {
 		if c.count > 0 {
 			fmt.Fprintf(w, "%8d  %s\n", c.count, c.words)

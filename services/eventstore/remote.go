@@ -7,10 +7,12 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/propagation"
 	"google.golang.org/protobuf/proto"
 
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/proto/probity/ledger/v1/ledgerv1connect"
+	"github.com/probity-health/probity/services/convoy"
 	"github.com/probity-health/probity/services/problem"
 )
 
@@ -19,6 +21,11 @@ const (
 	// half of the 8 MiB that a service's handler reads.
 	batchCommits = 500
 	batchBytes   = 4 << 20
+	// appendsInFlight calls go at once; see package convoy. More would make
+	// smaller ones, and the ledger's group commit takes one after the other.
+	appendsInFlight = 4
+	// appendsTimeout bounds a shared call, which outlives any one of its callers.
+	appendsTimeout = 35 * time.Second
 	// readPage is how many events one ReadStream asks for.
 	readPage = 1000
 	// maxStream bounds what Read loads. A stream is one claim, policy or
@@ -30,7 +37,8 @@ const (
 
 // RemoteOptions configure a Remote; the zero value is usable.
 type RemoteOptions struct {
-	// Attempts of one append or read while the ledger is unavailable; 0 is 6.
+	// Attempts of one append or read while the ledger is unavailable; 0 is 12,
+	// which with the default backoffs outlasts a shard's change of owner.
 	Attempts int
 	// MinBackoff doubles after each attempt up to MaxBackoff, with jitter; 0 is 20 ms and 2 s.
 	MinBackoff, MaxBackoff time.Duration
@@ -42,12 +50,14 @@ type RemoteOptions struct {
 
 // Remote is the Store of ledger nodes, by RPC. Its HTTP client should ping
 // idle HTTP/2 connections, or a half-open one holds a follower up until TCP
-// gives in. Reads of several callers share calls, so the client acts under
-// credentials of its own and doesn't forward its caller's.
+// gives in. Reads and appends of several callers share calls, so the client
+// acts under credentials of its own and doesn't forward its caller's; a
+// commit's actor and trace are its own all the same.
 type Remote struct {
-	client ledgerv1connect.LedgerServiceClient
-	reads  *reads
-	o      RemoteOptions
+	client  ledgerv1connect.LedgerServiceClient
+	reads   *reads
+	appends *convoy.Convoy[*ledgerv1.AppendRequest, answered]
+	o       RemoteOptions
 
 	mu sync.Mutex // guards floors
 	// floors hold, by log and routing key, the highest position this process
@@ -60,7 +70,7 @@ type Remote struct {
 // NewRemote makes a Store over a ledger client.
 func NewRemote(client ledgerv1connect.LedgerServiceClient, o RemoteOptions) *Remote {
 	if o.Attempts <= 0 {
-		o.Attempts = 6
+		o.Attempts = 12
 	}
 	if o.MinBackoff <= 0 {
 		o.MinBackoff = 20 * time.Millisecond
@@ -71,7 +81,16 @@ func NewRemote(client ledgerv1connect.LedgerServiceClient, o RemoteOptions) *Rem
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Remote{client: client, reads: &reads{client: client}, o: o, floors: map[string]Position{}}
+	return &Remote{
+		client: client, reads: &reads{client: client}, o: o, floors: map[string]Position{},
+		appends: convoy.New(convoy.Options[*ledgerv1.AppendRequest, answered]{
+			Call: func(ctx context.Context, reqs []*ledgerv1.AppendRequest) ([]answered, error) {
+				return appendTogether(ctx, client, reqs), nil
+			},
+			Size:  func(r *ledgerv1.AppendRequest) int { return proto.Size(r) },
+			Lanes: appendsInFlight, Most: batchCommits, Bytes: batchBytes, Timeout: appendsTimeout,
+		}),
+	}
 }
 
 // Append implements Store. While the ledger is unavailable the same request
@@ -81,15 +100,58 @@ func (r *Remote) Append(ctx context.Context, c Commit) (Appended, error) {
 	if err != nil {
 		return Appended{}, err
 	}
+	// The call it travels in belongs to no trace of its callers.
+	carrier := propagation.MapCarrier{}
+	propagation.TraceContext{}.Inject(ctx, carrier)
+	req.Traceparent = carrier.Get("traceparent")
 	var res *ledgerv1.AppendResponse
-	err = r.retry(ctx, func() (err error) {
-		res, err = r.client.Append(ctx, req)
+	err = r.retry(ctx, func() error {
+		got, err := r.appends.Do(ctx, req)
+		if err == nil {
+			res, err = got.response, got.err
+		}
 		return err
 	})
 	if err != nil {
 		return Appended{}, err
 	}
 	return r.appended(req, res)
+}
+
+// answered is one append's outcome within a shared call.
+type answered struct {
+	response *ledgerv1.AppendResponse
+	err      error
+}
+
+// appendTogether sends appends of several callers in one call.
+func appendTogether(ctx context.Context, client ledgerv1connect.LedgerServiceClient, reqs []*ledgerv1.AppendRequest) []answered {
+	out := make([]answered, len(reqs))
+	if len(reqs) == 1 {
+		out[0].response, out[0].err = client.Append(ctx, reqs[0])
+		return out
+	}
+	res, err := client.AppendBatch(ctx, &ledgerv1.AppendBatchRequest{Appends: reqs})
+	if err == nil && len(res.GetResults()) != len(reqs) {
+		err = malformedAnswer(fmt.Sprintf("%d results for %d appends", len(res.GetResults()), len(reqs)))
+	}
+	passing := err != nil && problem.Is(fromRPC(err), problem.Unavailable)
+	for i := range out {
+		switch {
+		case passing:
+			// Each caller tries again.
+			out[i].err = err
+		case err != nil:
+			// One of them may be to blame for all, which are checked as a
+			// whole: each goes by itself.
+			out[i].response, out[i].err = client.Append(ctx, reqs[i])
+		case res.Results[i].GetResponse() != nil:
+			out[i].response = res.Results[i].GetResponse()
+		default:
+			out[i].err = refused(res.Results[i])
+		}
+	}
+	return out
 }
 
 // AppendBatch implements Store. It splits what is too much for one call, and
@@ -176,17 +238,23 @@ func (r *Remote) appendPart(ctx context.Context, reqs []*ledgerv1.AppendRequest,
 }
 
 func (r *Remote) outcome(req *ledgerv1.AppendRequest, res *ledgerv1.AppendResult) (o Outcome) {
-	switch {
-	case res.GetResponse() != nil:
+	if res.GetResponse() != nil {
 		o.Appended, o.Err = r.appended(req, res.GetResponse())
-	case res.GetConflict() != nil:
-		o.Err = &ConflictError{Stream: res.GetConflict().GetStream(), Actual: res.GetConflict().GetActualRevision()}
-	case res.GetFailure() != nil:
-		o.Err = fromFailure(res.GetFailure())
-	default:
-		o.Err = malformedAnswer("an empty result")
+	} else {
+		o.Err = refused(res)
 	}
 	return o
+}
+
+// refused is the error of a result that is no answer.
+func refused(res *ledgerv1.AppendResult) error {
+	switch {
+	case res.GetConflict() != nil:
+		return &ConflictError{Stream: res.GetConflict().GetStream(), Actual: res.GetConflict().GetActualRevision()}
+	case res.GetFailure() != nil:
+		return fromFailure(res.GetFailure())
+	}
+	return malformedAnswer("an empty result")
 }
 
 // appended translates an answer and remembers its token.

@@ -99,6 +99,9 @@ func fromFailure(f *ledgerv1.AppendFailure) error {
 	if f.GetMessage() != "" {
 		p.Message = f.GetMessage()
 	}
+	if f.GetRuleId() != "" {
+		p.RuleID, p.FieldPath, p.Fix = f.GetRuleId(), f.GetFieldPath(), f.GetFix()
+	}
 	return problem.New(kind, p)
 }
 

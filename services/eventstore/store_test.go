@@ -2,8 +2,11 @@ package eventstore_test
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -87,11 +90,11 @@ func TestRemoteGivesUp(t *testing.T) {
 	}
 	_, err := remote.Append(ctx, commit("r", "test-1", eventstore.NoStream, erased("a")))
 	require.True(t, problem.Is(err, problem.Unavailable), "got %v", err)
-	require.Equal(t, 94, ledger.Pending(), "six attempts")
+	require.Equal(t, 88, ledger.Pending(), "twelve attempts")
 	out, err := remote.AppendBatch(ctx, []eventstore.Commit{commit("r", "test-1", eventstore.NoStream, erased("a"))})
 	require.NoError(t, err)
 	require.True(t, problem.Is(out[0].Err, problem.Unavailable))
-	require.Equal(t, 88, ledger.Pending())
+	require.Equal(t, 76, ledger.Pending())
 }
 
 // Given a caller whose time runs out while the ledger is away, then it is
@@ -347,4 +350,51 @@ func TestRepetitionKeepsTheFloor(t *testing.T) {
 	_, err = remote.Read(ctx, "claims", "k", "test-1", 0)
 	require.NoError(t, err)
 	require.Equal(t, []string{second.Token}, client.tokens)
+}
+
+// Given many callers that append at once, then their appends share calls,
+// each gets its own answer, and one that is refused takes no other with it.
+func TestAppendsOfManyTravelTogether(t *testing.T) {
+	mux := http.NewServeMux()
+	mux.Handle(ledgerv1connect.NewLedgerServiceHandler(eventstoretest.NewLedger(eventstore.NewMemory(eventstore.MemoryOptions{}))))
+	srv := httptest.NewServer(mux)
+	t.Cleanup(srv.Close)
+	client := &counted{LedgerServiceClient: ledgerv1connect.NewLedgerServiceClient(srv.Client(), srv.URL)}
+	remote := eventstore.NewRemote(client, eventstore.RemoteOptions{})
+	const callers = 200
+	var wg sync.WaitGroup
+	for i := range callers {
+		wg.Go(func() {
+			stream := fmt.Sprintf("test-%d", i)
+			expected, bad := eventstore.NoStream, i%10 == 3
+			if bad {
+				expected = 5
+			}
+			res, err := remote.Append(t.Context(), commit(fmt.Sprintf("r%d", i), stream, expected, erased("a")))
+			switch {
+			case bad && !eventstore.IsConflict(err):
+				t.Errorf("append %d should conflict: %v", i, err)
+			case !bad && (err != nil || res.Replayed || res.Revisions[0] != 0):
+				t.Errorf("append %d: %+v %v", i, res, err)
+			}
+		})
+	}
+	wg.Wait()
+	require.Less(t, client.calls.Load(), int64(callers), "fewer calls than appends")
+}
+
+// counted counts the calls that append.
+type counted struct {
+	ledgerv1connect.LedgerServiceClient
+	calls atomic.Int64
+}
+
+func (c *counted) Append(ctx context.Context, r *ledgerv1.AppendRequest) (*ledgerv1.AppendResponse, error) {
+	c.calls.Add(1)
+	return c.LedgerServiceClient.Append(ctx, r)
+}
+
+func (c *counted) AppendBatch(ctx context.Context, r *ledgerv1.AppendBatchRequest) (*ledgerv1.AppendBatchResponse, error) {
+	c.calls.Add(1)
+	return c.LedgerServiceClient.AppendBatch(ctx, r)
 }

@@ -21,6 +21,7 @@ import (
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
 	"github.com/probity-health/probity/proto/probity/claims/v1/claimsv1connect"
 	gatewayv1 "github.com/probity-health/probity/proto/probity/gateway/v1"
+	"github.com/probity-health/probity/proto/probity/policies/v1/policiesv1connect"
 	problemv1 "github.com/probity-health/probity/proto/probity/problem/v1"
 	"github.com/probity-health/probity/services/gateway/x12"
 	"github.com/probity-health/probity/services/problem"
@@ -66,6 +67,8 @@ type Deps struct {
 	Claims      claimsv1connect.ClaimsServiceClient
 	Files       claimsv1connect.FileServiceClient
 	Remittances claimsv1connect.RemittanceServiceClient
+	// Policies takes the changes of enrolment files.
+	Policies policiesv1connect.PoliciesServiceClient
 }
 
 // Service implements gatewayv1connect.GatewayServiceHandler.

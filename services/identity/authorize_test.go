@@ -53,6 +53,10 @@ GetFile                  S U!
 ListFiles                S+ U!
 RecordOutcomes
 CompleteFile
+VoidClaim                S
+ReprocessClaims          P
+ListAffectedClaims       P
+GetClaimHistory          S A U!
 CreateRemittances
 GetRemittance            S A
 ListRemittances          S+ A+ U!

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/url"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -90,6 +91,10 @@ type Config struct {
 	// NodeName names this node in barriers and blocks; empty is "node".
 	NodeName string
 
+	// Cluster makes this node share the shards with others; nil is a lone node,
+	// which takes every shard at once and keeps it until another lone node does.
+	Cluster *Cluster
+
 	// Logger gets what operators should know; nil is slog.Default. No health
 	// data, stream content or routing key is ever logged.
 	Logger *slog.Logger
@@ -97,6 +102,25 @@ type Config struct {
 	Meters metric.MeterProvider
 	// Now is the clock that stamps commits and blocks; nil is time.Now.
 	Now func() time.Time
+}
+
+// Cluster is a node's place among those that share the shards through a
+// Kafka consumer group. Every node follows and serves all shards; each is
+// written by one of them, and the others pass its appends on.
+type Cluster struct {
+	// Group is the consumer group's id; empty is "<TopicPrefix>.owners".
+	Group string
+	// URL is where the other nodes reach this one's LedgerService.
+	URL string
+	// Peers are the URLs that appends may be passed on to. Empty trusts
+	// whoever may join the group: then guard it by a broker ACL.
+	Peers []string
+	// Dial returns a client of the node at a URL that acts under this node's
+	// own credentials, not its callers'.
+	Dial func(url string) ledgerv1connect.LedgerServiceClient
+	// SessionTimeout is how long a node may be silent before its shards are
+	// given to others; 0 is 6 s, the least brokers allow by default.
+	SessionTimeout time.Duration
 }
 
 // Peer is another node of the ledger, as its ReplicaService is called.
@@ -165,6 +189,22 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Replication < 0 {
 		bad("Replication is negative")
 	}
+	if c.Cluster != nil {
+		cluster := *c.Cluster
+		c.Cluster = &cluster
+		if cluster.Group == "" {
+			c.Cluster.Group = c.TopicPrefix + ".owners"
+		}
+		if u, err := url.Parse(cluster.URL); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			bad("Cluster.URL %q is not an http or https URL", cluster.URL)
+		}
+		if cluster.Dial == nil {
+			bad("Cluster.Dial is missing")
+		}
+		if cluster.SessionTimeout != 0 && (cluster.SessionTimeout < 100*time.Millisecond || cluster.SessionTimeout > 5*time.Minute) {
+			bad("Cluster.SessionTimeout must be 100 ms to 5 min")
+		}
+	}
 	total := 0
 	for log, n := range c.Logs {
 		if !core.ValidLog(log) || log == replica.BlockLog {
@@ -182,6 +222,8 @@ func (c Config) withDefaults() (Config, error) {
 }
 
 func (c Config) topic(log string) string { return c.TopicPrefix + "." + log }
+
+func (c Config) clientID() string { return "probity-ledger/" + c.NodeName }
 
 // logNames returns the configured logs in order.
 func (c Config) logNames() []string { return slices.Sorted(maps.Keys(c.Logs)) }
@@ -210,7 +252,7 @@ func (c Config) client(topics []shard.Topic) (*kafka.Client, func()) {
 		names = append(names, t.Name)
 	}
 	transport := &kafka.Transport{
-		TLS: c.TLS, SASL: c.SASL, ClientID: "probity-ledger/" + c.NodeName,
+		TLS: c.TLS, SASL: c.SASL, ClientID: c.clientID(),
 		MetadataTopics: names,
 		// kafka-go cannot be told to refresh, so this bounds how long a
 		// moved leader goes unnoticed.

@@ -29,6 +29,8 @@ type child struct {
 	DataDir string
 	KeyFile string
 	Life    int
+	// Node makes it a node of a cluster that serves others, if not empty.
+	Node string
 }
 
 func (c child) config() ledger.Config {
@@ -58,6 +60,9 @@ func childMain(raw string) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
+	if c.Node != "" {
+		return clusterMain(ctx, c)
+	}
 	n, err := ledger.Open(ctx, c.config())
 	if err != nil {
 		return err

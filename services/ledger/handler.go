@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
+	"github.com/probity-health/probity/services/convoy"
 	"github.com/probity-health/probity/services/identity"
 	"github.com/probity-health/probity/services/ledger/core"
 	"github.com/probity-health/probity/services/ledger/receipt"
@@ -38,22 +39,29 @@ type handler struct{ n *Node }
 func (h handler) Append(ctx context.Context, r *ledgerv1.AppendRequest) (*ledgerv1.AppendResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
 	defer cancel()
-	pending, err := h.submit(ctx, r)
+	s, err := h.submit(ctx, r, "")
 	if err != nil {
 		return nil, err
 	}
-	return h.answer(ctx, pending)
+	return h.answer(ctx, &s)
 }
 
-// submitted is an append on its way: the pending answer and where it will stand.
+// submitted is an append on its way: to this node's own writer or, as a
+// ticket, to the node that owns the shard.
 type submitted struct {
+	request     *ledgerv1.AppendRequest
+	provenance  core.Provenance
+	forwardedBy string
+	member      *member
+	shard       uint32
+	start       time.Time
+
 	pending *shard.Pending
-	log     string
-	shard   uint32
-	start   time.Time
+	ticket  *convoy.Ticket[*ledgerv1.AppendRequest, *ledgerv1.AppendResult]
+	owner   string // the session it was sent to
 }
 
-func (h handler) submit(ctx context.Context, r *ledgerv1.AppendRequest) (submitted, error) {
+func (h handler) submit(ctx context.Context, r *ledgerv1.AppendRequest, forwardedBy string) (submitted, error) {
 	if err := core.CheckRequest(r); err != nil {
 		return submitted{}, err
 	}
@@ -61,23 +69,85 @@ func (h handler) submit(ctx context.Context, r *ledgerv1.AppendRequest) (submitt
 	if err != nil {
 		return submitted{}, err
 	}
-	p := core.Provenance{Actor: r.Actor}
-	if caller, ok := identity.FromContext(ctx); ok && p.Actor == "" {
-		p.Actor = caller.Subject
+	s := submitted{
+		request: r, provenance: core.Provenance{Actor: r.Actor, Traceparent: r.Traceparent},
+		forwardedBy: forwardedBy, member: m, shard: index, start: time.Now(),
 	}
-	carrier := propagation.MapCarrier{}
-	propagation.TraceContext{}.Inject(ctx, carrier)
-	p.Traceparent = carrier.Get("traceparent")
-	pending, err := m.writer.Submit(r, p)
-	return submitted{pending: pending, log: r.Log, shard: index, start: time.Now()}, err
+	if caller, ok := identity.FromContext(ctx); ok && s.provenance.Actor == "" {
+		s.provenance.Actor = caller.Subject
+	}
+	if s.provenance.Traceparent == "" {
+		carrier := propagation.MapCarrier{}
+		propagation.TraceContext{}.Inject(ctx, carrier)
+		s.provenance.Traceparent = carrier.Get("traceparent")
+	}
+	return s, h.send(ctx, &s)
 }
 
-func (h handler) answer(ctx context.Context, s submitted) (*ledgerv1.AppendResponse, error) {
+// send offers an append to this node's writer and, when the shard is another
+// node's, to that one.
+func (h handler) send(ctx context.Context, s *submitted) (err error) {
+	s.pending, s.ticket = nil, nil
+	for range maxRounds {
+		s.pending, err = s.member.writer.Submit(s.request, s.provenance)
+		if !h.mayForward(s, err) {
+			return err
+		}
+		to, owner, ferr := h.n.forward.owner(ctx, s.member, s.owner)
+		if ferr != nil {
+			return noOwner(s.request.Log, s.shard, ferr)
+		}
+		if to == nil {
+			continue // this node took the shard meanwhile
+		}
+		s.owner = owner
+		// Who acted travels in the request: the hop's own token is the node's.
+		r := proto.CloneOf(s.request)
+		r.Actor, r.Traceparent = s.provenance.Actor, s.provenance.Traceparent
+		s.ticket = to.Send(ctx, r)
+		return nil
+	}
+	return err
+}
+
+func (h handler) mayForward(s *submitted, err error) bool {
+	return h.n.forward != nil && s.forwardedBy == "" && isNotOwner(err)
+}
+
+func (h handler) answer(ctx context.Context, s *submitted) (*ledgerv1.AppendResponse, error) {
+	for round := 1; ; round++ {
+		res, err := h.outcome(ctx, s)
+		// Whoever was asked no longer owns the shard and appended nothing.
+		if h.mayForward(s, err) && round < maxRounds {
+			if err = h.send(ctx, s); err == nil {
+				continue
+			}
+		}
+		h.n.metrics.appended(ctx, s.request.Log, time.Since(s.start), res.GetReplayed(), err)
+		return res, err
+	}
+}
+
+// outcome waits for where the append was sent.
+func (h handler) outcome(ctx context.Context, s *submitted) (*ledgerv1.AppendResponse, error) {
+	if s.ticket != nil {
+		result, err := s.ticket.Wait(ctx)
+		switch {
+		case errors.Is(err, convoy.ErrFull):
+			return nil, problem.New(problem.Exhausted, problem.Problem{
+				RuleID:  "ledger.append.queue-full",
+				Message: "too many appends wait for the node that writes the shard",
+				Fix:     "send the same append again after a pause",
+			})
+		case err != nil:
+			return nil, unreached(err)
+		}
+		return fromResult(result)
+	}
 	a, err := s.pending.Wait(ctx)
-	h.n.metrics.appended(ctx, s.log, time.Since(s.start), a.Replayed, err)
 	var conflict *core.ConflictError
 	if errors.As(err, &conflict) {
-		return nil, conflicted(conflict)
+		return nil, conflictError(&ledgerv1.Conflict{Stream: conflict.Stream, ActualRevision: conflict.Actual})
 	}
 	if err != nil {
 		return nil, err
@@ -86,16 +156,17 @@ func (h handler) answer(ctx context.Context, s submitted) (*ledgerv1.AppendRespo
 	if err != nil {
 		return nil, err
 	}
+	log := s.request.Log
 	return &ledgerv1.AppendResponse{
-		Position:  &ledgerv1.Position{Log: s.log, Shard: s.shard, Index: a.Index},
-		Revisions: a.Revisions, Token: core.Token(s.log, s.shard, a.Index),
+		Position:  &ledgerv1.Position{Log: log, Shard: s.shard, Index: a.Index},
+		Revisions: a.Revisions, Token: core.Token(log, s.shard, a.Index),
 		Promise: promise, Replayed: a.Replayed, RecordedTime: timestamppb.New(a.Recorded),
 	}, nil
 }
 
-func conflicted(c *core.ConflictError) *connect.Error {
-	err := connect.NewError(connect.CodeFailedPrecondition, c)
-	if d, derr := connect.NewErrorDetail(&ledgerv1.Conflict{Stream: c.Stream, ActualRevision: c.Actual}); derr == nil {
+func conflictError(c *ledgerv1.Conflict) *connect.Error {
+	err := connect.NewError(connect.CodeFailedPrecondition, &core.ConflictError{Stream: c.Stream, Actual: c.ActualRevision})
+	if d, derr := connect.NewErrorDetail(c); derr == nil {
 		err.AddDetail(d)
 	}
 	return err
@@ -113,15 +184,15 @@ func (h handler) AppendBatch(ctx context.Context, r *ledgerv1.AppendBatchRequest
 	waiting := make([]submitted, len(r.Appends))
 	for i, a := range r.Appends {
 		var err error
-		if waiting[i], err = h.submit(ctx, a); err != nil {
+		if waiting[i], err = h.submit(ctx, a, r.ForwardedBy); err != nil {
 			out.Results[i] = failed(err)
 		}
 	}
-	for i, s := range waiting {
+	for i := range waiting {
 		if out.Results[i] != nil {
 			continue
 		}
-		res, err := h.answer(ctx, s)
+		res, err := h.answer(ctx, &waiting[i])
 		if err != nil {
 			out.Results[i] = failed(err)
 			continue
@@ -151,9 +222,12 @@ func failed(err error) *ledgerv1.AppendResult {
 		}
 	}
 	p := problem.As(err)
-	return &ledgerv1.AppendResult{Result: &ledgerv1.AppendResult_Failure{Failure: &ledgerv1.AppendFailure{
-		Code: codes[p.Kind].String(), Message: p.Error(), Retryable: p.Retryable(),
-	}}}
+	f := &ledgerv1.AppendFailure{Code: codes[p.Kind].String(), Message: p.Error(), Retryable: p.Retryable()}
+	if len(p.Problems) == 1 {
+		one := p.Problems[0]
+		f.RuleId, f.FieldPath, f.Message, f.Fix = one.RuleID, one.FieldPath, one.Message, one.Fix
+	}
+	return &ledgerv1.AppendResult{Result: &ledgerv1.AppendResult_Failure{Failure: f}}
 }
 
 // ReadStream implements the RPC.

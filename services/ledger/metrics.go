@@ -25,6 +25,7 @@ type metrics struct {
 	produce   metric.Float64Histogram
 	ambiguous metric.Int64Counter
 	receipts  metric.Int64Histogram
+	forwards  metric.Int64Counter
 	gauges    metric.Registration
 }
 
@@ -33,7 +34,7 @@ func newMetrics(p metric.MeterProvider) (*metrics, error) {
 		p = noop.NewMeterProvider()
 	}
 	m := &metrics{meter: p.Meter("github.com/probity-health/probity/services/ledger")}
-	var errs [6]error
+	var errs [7]error
 	m.appends, errs[0] = m.meter.Int64Counter("probity.ledger.appends",
 		metric.WithDescription("Appends answered, by log and outcome."))
 	m.latency, errs[1] = m.meter.Float64Histogram("probity.ledger.append.duration", metric.WithUnit("s"),
@@ -46,7 +47,17 @@ func newMetrics(p metric.MeterProvider) (*metrics, error) {
 		metric.WithDescription("Group commits whose outcome was unknown, so that the writer stepped down."))
 	m.receipts, errs[5] = m.meter.Int64Histogram("probity.ledger.receipt.size", metric.WithUnit("By"),
 		metric.WithDescription("Size of receipts handed out."), metric.WithExplicitBucketBoundaries(512, 1024, 2048, 4096, 8192))
+	m.forwards, errs[6] = m.meter.Int64Counter("probity.ledger.forwards",
+		metric.WithDescription("Appends passed on to the node that owns their shard, by outcome of the call."))
 	return m, errors.Join(errs[:]...)
+}
+
+func (m *metrics) forwarded(ctx context.Context, appends int, err error) {
+	outcome := "answered"
+	if err != nil {
+		outcome = "unreached"
+	}
+	m.forwards.Add(ctx, int64(appends), metric.WithAttributes(attribute.String("outcome", outcome)))
 }
 
 var bounds = metric.WithExplicitBucketBoundaries(.0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 5, 30)
@@ -67,7 +78,7 @@ func (m *metrics) appended(ctx context.Context, log string, took time.Duration, 
 	outcome := "appended"
 	var conflict *core.ConflictError
 	switch {
-	case errors.As(err, &conflict):
+	case errors.As(err, &conflict): // of a connect.Error, too
 		outcome = "conflict"
 	case err != nil:
 		outcome = string(problem.As(err).Kind)
@@ -90,8 +101,10 @@ func (m *metrics) watch(n *Node) error {
 	halted, err4 := m.meter.Int64ObservableGauge("probity.ledger.replica.halted", metric.WithDescription("1 when following the shard halted: alarm on it."))
 	height, err5 := m.meter.Int64ObservableGauge("probity.ledger.block.height", metric.WithDescription("Height of the newest valid block."))
 	sealing, err6 := m.meter.Int64ObservableGauge("probity.ledger.seal.halted", metric.WithDescription("1 when sealing halted: alarm on it."))
-	final, err7 := m.meter.Int64ObservableGauge("probity.ledger.block.final", metric.WithDescription("Height of the newest block that a quorum cosigned: alarm when it stays behind the height."))
-	if err := errors.Join(err1, err2, err3, err4, err5, err6, err7); err != nil {
+	stalled, err7 := m.meter.Float64ObservableGauge("probity.ledger.group.stalled", metric.WithUnit("s"),
+		metric.WithDescription("How long this node has been without a generation of the group that shares the shards; 0 while it has one: alarm on minutes."))
+	final, err8 := m.meter.Int64ObservableGauge("probity.ledger.block.final", metric.WithDescription("Height of the newest block that a quorum cosigned: alarm when it stays behind the height."))
+	if err := errors.Join(err1, err2, err3, err4, err5, err6, err7, err8); err != nil {
 		return fmt.Errorf("ledger: metrics: %w", err)
 	}
 	flag := func(b bool) int64 {
@@ -119,8 +132,15 @@ func (m *metrics) watch(n *Node) error {
 			o.ObserveInt64(final, int64(block.Height))
 		}
 		o.ObserveInt64(sealing, flag(n.blocks.Halted() != nil))
+		if n.group != nil {
+			if current, since := n.group.Current(); current {
+				o.ObserveFloat64(stalled, 0)
+			} else {
+				o.ObserveFloat64(stalled, time.Since(since).Seconds())
+			}
+		}
 		return nil
-	}, lag, size, owned, halted, height, final, sealing)
+	}, lag, size, owned, halted, height, final, sealing, stalled)
 	return err
 }
 

@@ -16,11 +16,16 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
+
+	"github.com/segmentio/kafka-go"
 
 	"github.com/probity-health/probity/proto/probity/ledger/v1/ledgerv1connect"
 	"github.com/probity-health/probity/services/ledger/core"
@@ -39,17 +44,22 @@ type Node struct {
 	logs    map[string]*log // fixed after Open
 	moved   replica.Signal  // any shard of any log moved
 	blocks  *replica.Blocks
-	block   *member // the block log's own shard
+	block   *member      // the block log's own shard
+	session string       // names this run of the node in barriers
+	group   *shard.Group // nil for a lone node
+	forward *forwarder   // nil for a lone node
 	metrics *metrics
 	logger  *slog.Logger
 
-	sealing atomic.Bool        // the newest block was once verified and signed
-	hangUp  func()             // closes the connections to the brokers
-	stop    context.CancelFunc // ends everything below
-	running sync.WaitGroup
-	closing chan struct{} // closed by EndStreams: following streams end
-	ending  sync.Once     // closes closing
-	once    sync.Once
+	generation atomic.Int64       // how often the group shared the shards with this node
+	sealing    atomic.Bool        // the newest block was once verified and signed
+	hangUp     func()             // closes the connections to the brokers
+	stop       context.CancelFunc // ends everything below
+	leave      context.CancelFunc // leaves the group; nil for a lone node
+	running    sync.WaitGroup
+	closing    chan struct{} // closed by EndStreams: following streams end
+	ending     sync.Once     // closes closing
+	once       sync.Once
 
 	gate   sync.RWMutex // held for reading around every use of the store
 	closed bool         // guarded by gate; the store is gone
@@ -63,8 +73,10 @@ type log struct {
 
 // member is a shard on this node.
 type member struct {
-	replica *replica.Shard
-	writer  *shard.Writer
+	replica  *replica.Shard
+	writer   *shard.Writer
+	assigned atomic.Bool // the shard is this node's to write
+	followed atomic.Bool // the replica once reached the topic's end
 }
 
 // Open starts a node: it creates missing topics, opens the local replica and
@@ -113,7 +125,7 @@ func Open(ctx context.Context, config Config) (_ *Node, err error) {
 	}()
 	client, hangUp := cfg.client(cfg.topics())
 	n.hangUp = hangUp
-	session := cfg.NodeName + "-" + strings.ToLower(rand.Text())
+	n.session = cfg.NodeName + "-" + strings.ToLower(rand.Text())
 	open := func(name string, index int, signals ...*replica.Signal) (*member, error) {
 		r, err := replica.OpenShard(replica.ShardConfig{
 			Log: name, Shard: uint32(index), Store: n.store, Dir: filepath.Join(cfg.DataDir, "tiles"),
@@ -130,7 +142,7 @@ func Open(ctx context.Context, config Config) (_ *Node, err error) {
 		w := shard.NewWriter(shard.Config{
 			Client: client, Topic: cfg.topic(name), Log: name, Shard: uint32(index),
 			TransactionalID: fmt.Sprintf("%s.%d", cfg.topic(name), index), Origin: cfg.Origin,
-			Signer: key.Notes(), Follower: r, Moved: r.Changed.Wait, Session: session, Alone: true, Now: cfg.Now, Logger: cfg.Logger,
+			Signer: key.Notes(), Follower: r, Moved: r.Changed.Wait, Session: n.session, Alone: cfg.Cluster == nil, Now: cfg.Now, Logger: cfg.Logger,
 			Observer: observer,
 		})
 		return &member{replica: r, writer: w}, nil
@@ -161,6 +173,9 @@ func Open(ctx context.Context, config Config) (_ *Node, err error) {
 	if err := n.checkGenesis(); err != nil {
 		return nil, err
 	}
+	if cfg.Cluster != nil {
+		n.join(client)
+	}
 	if err := n.metrics.watch(n); err != nil {
 		return nil, err
 	}
@@ -182,6 +197,53 @@ func (n *Node) checkGenesis() error {
 	return nil
 }
 
+// join makes the node a member of the group that shares the shards.
+func (n *Node) join(client *kafka.Client) {
+	places := map[shard.Place]*member{}
+	n.members(func(name string, i int, m *member) {
+		places[shard.Place{Topic: n.cfg.topic(name), Partition: i}] = m
+	})
+	which := func(is func(*member) bool) func() []shard.Place {
+		return func() (out []shard.Place) {
+			for p, m := range places {
+				if is(m) {
+					out = append(out, p)
+				}
+			}
+			return out
+		}
+	}
+	n.group = shard.NewGroup(shard.GroupConfig{
+		ID: n.cfg.Cluster.Group, Brokers: n.cfg.Brokers, TLS: n.cfg.TLS, SASL: n.cfg.SASL,
+		ClientID: n.cfg.clientID(), Client: client, Session: n.session, URL: n.cfg.Cluster.URL,
+		SessionTimeout: n.cfg.Cluster.SessionTimeout, Logger: n.logger, Places: slices.Collect(maps.Keys(places)),
+		Holds: which(func(m *member) bool { return m.writer.State() == shard.Owning }),
+		Unfit: which(func(m *member) bool { return m.replica.Halted() != nil }),
+		Assigned: func(mine map[shard.Place]bool) {
+			for p, m := range places {
+				if m.assigned.Store(mine[p]); mine[p] {
+					m.writer.Assign()
+				} else {
+					m.writer.Release()
+				}
+			}
+			n.generation.Add(1)
+			n.moved.Broadcast()
+		},
+	})
+	n.forward = &forwarder{n: n, group: n.group, peers: map[string]*peer{}}
+}
+
+// members visits every shard, the block log's last.
+func (n *Node) members(visit func(log string, index int, m *member)) {
+	for _, name := range n.cfg.logNames() {
+		for i, m := range n.logs[name].shards {
+			visit(name, i, m)
+		}
+	}
+	visit(replica.BlockLog, 0, n.block)
+}
+
 // start runs the node's parts. A writer ends with its replica: without it
 // there is no state to decide on.
 func (n *Node) start() {
@@ -195,26 +257,32 @@ func (n *Node) start() {
 		}()
 	}
 	each := func(m *member) {
+		if n.group == nil {
+			// Before Open returns, so that an append right after it waits
+			// for the shard instead of being refused.
+			m.assigned.Store(true)
+			m.writer.Assign()
+		}
 		ctx, halt := context.WithCancel(ctx)
 		run(func() {
 			defer halt()
 			// A halt is logged by the replica and shows in Ready.
 			_ = m.replica.Run(ctx)
+			if n.group != nil {
+				n.group.Rejoin() // others are fit for it
+			}
 		})
-		// Before Open returns, so that an append right after it waits for
-		// the shard instead of being refused.
-		m.writer.Assign()
 		run(func() {
 			// A lost shard is logged by the writer and shows in Ready.
 			m.writer.Run(ctx)
 		})
 	}
-	for _, l := range n.logs {
-		for _, m := range l.shards {
-			each(m)
-		}
+	n.members(func(_ string, _ int, m *member) { each(m) })
+	if n.group != nil {
+		ctx, leave := context.WithCancel(ctx)
+		n.leave = leave
+		run(func() { n.group.Run(ctx) })
 	}
-	each(n.block)
 	run(func() { _ = n.blocks.Run(ctx) })
 	run(func() { n.propose(ctx) })
 	for name, peer := range n.cfg.Peers {
@@ -235,31 +303,27 @@ func (n *Node) Proofs() ledgerv1connect.ProofServiceHandler { return proofs{n} }
 // cosignature/v1 vkey.
 func (n *Node) VerifierKey() string { return n.key.Public().String() }
 
-// Ready returns nil when every shard is followed to its end and written by
-// this node, and the blocks are verified as far, or what is missing.
+// Ready returns nil when every shard is followed to its end, those that are
+// this node's to write are written by it, and the blocks are verified as far;
+// or what is missing.
 func (n *Node) Ready(context.Context) error {
-	check := func(name string, i int, m *member) error {
-		if err := m.replica.Halted(); err != nil {
-			return err
-		}
-		if st := m.writer.State(); st != shard.Owning {
+	if n.group != nil {
+		if _, since := n.group.Current(); !n.joined() {
 			return problem.New(problem.Unavailable, problem.Problem{
-				RuleID:  "ledger.shard." + st.String(),
-				Message: fmt.Sprintf("shard %s/%d is not written by this node (%s)", name, i, st),
-				Fix:     "wait while it is taking the shard; when it lost it, another node runs with the same topics",
+				RuleID:  "ledger.group.none",
+				Message: fmt.Sprintf("this node has not joined the group that shares the shards, for %s", time.Since(since).Round(time.Second)),
+				Fix:     "wait; when it lasts check the brokers' group coordinator and this node's right to join the group",
 			})
 		}
-		return nil
 	}
-	for _, name := range n.cfg.logNames() {
-		for i, m := range n.logs[name].shards {
-			if err := check(name, i, m); err != nil {
-				return err
-			}
+	var missing error
+	n.members(func(name string, i int, m *member) {
+		if missing == nil {
+			missing = n.ready(name, i, m)
 		}
-	}
-	if err := check(replica.BlockLog, 0, n.block); err != nil {
-		return err
+	})
+	if missing != nil {
+		return missing
 	}
 	if err := n.blocks.Halted(); err != nil {
 		return err
@@ -272,6 +336,34 @@ func (n *Node) Ready(context.Context) error {
 		})
 	}
 	n.sealing.Store(true)
+	return nil
+}
+
+// joined tells whether the group ever gave this node its shards: between two
+// generations it goes on with those of the first.
+func (n *Node) joined() bool { return n.generation.Load() > 0 }
+
+func (n *Node) ready(name string, i int, m *member) error {
+	if err := m.replica.Halted(); err != nil {
+		return err
+	}
+	if behind, known := m.replica.Lag(); known && behind == 0 {
+		m.followed.Store(true)
+	}
+	if !m.followed.Load() {
+		return problem.New(problem.Unavailable, problem.Problem{
+			RuleID:  "ledger.replica.catching-up",
+			Message: fmt.Sprintf("this replica has not read shard %s/%d to its end yet", name, i),
+			Fix:     "wait; until then it doesn't show everything",
+		})
+	}
+	if st := m.writer.State(); m.assigned.Load() && st != shard.Owning {
+		return problem.New(problem.Unavailable, problem.Problem{
+			RuleID:  "ledger.shard." + st.String(),
+			Message: fmt.Sprintf("shard %s/%d is not written by this node (%s)", name, i, st),
+			Fix:     "wait while it is taking the shard; when it lost it, another node runs with the same topics",
+		})
+	}
 	return nil
 }
 
@@ -291,23 +383,40 @@ func (n *Node) sealedAll() bool {
 	return final != nil && final.Height >= last.Height
 }
 
-// Lost tells whether another node took one of the shards: for good, so this
-// one still answers reads and what it follows, and no append of that shard.
+// Lost tells whether another lone node took one of the shards: for good, so
+// this one still answers reads and what it follows, and no append of that
+// shard. A node of a cluster passes appends on instead and is never lost.
 func (n *Node) Lost() bool {
-	for _, l := range n.logs {
-		for _, m := range l.shards {
-			if m.writer.State() == shard.Lost {
-				return true
-			}
-		}
+	lost := false
+	if n.group == nil {
+		n.members(func(_ string, _ int, m *member) { lost = lost || m.writer.State() == shard.Lost })
 	}
-	return n.block.writer.State() == shard.Lost
+	return lost
+}
+
+// Owned returns how many shards this node writes, the block log's included.
+func (n *Node) Owned() int {
+	owned := 0
+	n.members(func(_ string, _ int, m *member) {
+		if m.writer.State() == shard.Owning {
+			owned++
+		}
+	})
+	return owned
 }
 
 // EndStreams ends the streams that follow a log, which have no end of their
 // own, and calls that wait for a receipt; new ones end where they would wait.
-// Everything else goes on until Close, which calls it too.
-func (n *Node) EndStreams() { n.ending.Do(func() { close(n.closing) }) }
+// The node also leaves the group, so that others take its shards over while
+// it still answers. Everything else goes on until Close, which calls it too.
+func (n *Node) EndStreams() {
+	n.ending.Do(func() {
+		close(n.closing)
+		if n.leave != nil {
+			n.leave()
+		}
+	})
+}
 
 // Close stops taking appends, answers those it took, ends following streams
 // and closes the store. When ctx ends first the unanswered appends get
@@ -316,12 +425,7 @@ func (n *Node) Close(ctx context.Context) error {
 	var err error
 	n.once.Do(func() {
 		n.EndStreams()
-		for _, l := range n.logs {
-			for _, m := range l.shards {
-				err = errors.Join(err, m.writer.Drain(ctx))
-			}
-		}
-		err = errors.Join(err, n.block.writer.Drain(ctx))
+		n.members(func(_ string, _ int, m *member) { err = errors.Join(err, m.writer.Drain(ctx)) })
 		n.stop()
 		n.running.Wait()
 		n.metrics.unwatch()

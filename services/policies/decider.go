@@ -278,6 +278,8 @@ type authorize struct {
 	payerID     string
 	units       uint32
 	effective   Period
+	npis        []string
+	cancelled   bool
 	// corrected: the sealed details differ from those recorded.
 	corrected bool
 }
@@ -285,14 +287,20 @@ type authorize struct {
 // decideAuthorization decides a prior authorisation; its event still lacks
 // the sealed details. No event and no error means that it is recorded so.
 func decideAuthorization(existing *eventsv1.PriorAuthorizationRecorded, c authorize) ([]proto.Message, error) {
-	if existing == nil {
-		return []proto.Message{&eventsv1.PriorAuthorizationRecorded{
-			NumberIndex: c.numberIndex, Subject: c.subject, Units: c.units, Effective: c.effective.proto(), PayerId: c.payerID,
-		}}, nil
+	recorded := &eventsv1.PriorAuthorizationRecorded{
+		NumberIndex: c.numberIndex, Subject: c.subject, Units: c.units, Effective: c.effective.proto(), PayerId: c.payerID,
+		Npis: c.npis, Cancelled: c.cancelled,
 	}
-	if !c.corrected && existing.GetSubject() == c.subject && existing.GetUnits() == c.units &&
-		PeriodOf(existing.GetEffective()) == c.effective && bytes.Equal(existing.GetNumberIndex(), c.numberIndex) {
+	if existing == nil {
+		return []proto.Message{recorded}, nil
+	}
+	same := existing.GetSubject() == c.subject && existing.GetUnits() == c.units && slices.Equal(existing.GetNpis(), c.npis) &&
+		PeriodOf(existing.GetEffective()) == c.effective && bytes.Equal(existing.GetNumberIndex(), c.numberIndex)
+	switch {
+	case same && !c.corrected && existing.GetCancelled() == c.cancelled:
 		return nil, nil
+	case same && c.cancelled && !existing.GetCancelled():
+		return []proto.Message{recorded}, nil // what it had covered stays paid: decisions name what they read
 	}
 	return nil, problem.New(problem.Conflict, problem.Problem{RuleID: "authorization.exists", FieldPath: "authorization.number",
 		Message: "another authorisation has this number", Fix: "give each authorisation a number of its own"})

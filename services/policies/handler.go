@@ -2,7 +2,9 @@ package policies
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -62,6 +64,8 @@ type Directory interface {
 	DependsOn(ownCard string) (subscriber string, dependent bool)
 	// PoliciesOf returns a payer's policies of a group, by id; of all groups when it is empty.
 	PoliciesOf(payerID, groupNumber string) []*policiesv1.Policy
+	// EditTables returns the versions of a payer's tables of claim edits.
+	EditTables(payerID string) []*policiesv1.EditTableVersion
 	// Affected counts the persons, and their families, who are covered under
 	// the plan on any day of a period.
 	Affected(planID string, period Period) (persons, families int)
@@ -138,11 +142,11 @@ func (h *Handler) PublishPlan(ctx context.Context, req *policiesv1.PublishPlanRe
 	if err != nil {
 		return nil, err
 	}
-	done, err := publish(ctx, h, planKind(), req.GetRequestId(), doc, namedByPlan(doc, refs))
+	done, err := publish(ctx, h, planKind(), req.GetRequestId(), req.GetEtag(), doc, namedByPlan(doc, refs))
 	if err != nil {
 		return nil, err
 	}
-	return &policiesv1.PublishPlanResponse{PlanId: doc.GetPlanId(), Version: uint32(done.revision + 1), Token: done.token}, nil
+	return &policiesv1.PublishPlanResponse{PlanId: doc.GetPlanId(), Version: uint32(done.revision + 1), Token: done.token, Etag: etagOf(doc, uint32(done.revision+1))}, nil
 }
 
 // PublishFeeSchedule implements the RPC.
@@ -154,11 +158,11 @@ func (h *Handler) PublishFeeSchedule(ctx context.Context, req *policiesv1.Publis
 	if err := h.Authorizer.Authorize(ctx, "PublishFeeSchedule", identity.Resource{Type: identity.FeeSchedule, ID: doc.GetFeeScheduleId(), Payer: doc.GetPayerId()}); err != nil {
 		return nil, err
 	}
-	done, err := publish(ctx, h, feeScheduleKind(), req.GetRequestId(), doc, nil)
+	done, err := publish(ctx, h, feeScheduleKind(), req.GetRequestId(), req.GetEtag(), doc, nil)
 	if err != nil {
 		return nil, err
 	}
-	return &policiesv1.PublishFeeScheduleResponse{FeeScheduleId: doc.GetFeeScheduleId(), Version: uint32(done.revision + 1), Token: done.token}, nil
+	return &policiesv1.PublishFeeScheduleResponse{FeeScheduleId: doc.GetFeeScheduleId(), Version: uint32(done.revision + 1), Token: done.token, Etag: etagOf(doc, uint32(done.revision+1))}, nil
 }
 
 // PublishContract implements the RPC.
@@ -174,11 +178,11 @@ func (h *Handler) PublishContract(ctx context.Context, req *policiesv1.PublishCo
 	if err != nil {
 		return nil, err
 	}
-	done, err := publish(ctx, h, contractKind(), req.GetRequestId(), doc, namedByContract(doc, refs))
+	done, err := publish(ctx, h, contractKind(), req.GetRequestId(), req.GetEtag(), doc, namedByContract(doc, refs))
 	if err != nil {
 		return nil, err
 	}
-	return &policiesv1.PublishContractResponse{ContractId: doc.GetContractId(), Version: uint32(done.revision + 1), Token: done.token}, nil
+	return &policiesv1.PublishContractResponse{ContractId: doc.GetContractId(), Version: uint32(done.revision + 1), Token: done.token, Etag: etagOf(doc, uint32(done.revision+1))}, nil
 }
 
 // given returns the request's document, whichever way it was sent, checked.
@@ -237,18 +241,35 @@ func fold[D Document](k kind[D], events []eventstore.Recorded) History[D] {
 	return out
 }
 
-func publish[D Document](ctx context.Context, h *Handler, k kind[D], requestID string, doc D, named []problem.Problem) (recorded, error) {
+// publish publishes doc as the next version. With an etag the newest version
+// must be the one it names: whoever corrects a version has seen it.
+func publish[D Document](ctx context.Context, h *Handler, k kind[D], requestID, etag string, doc D, named []problem.Problem) (recorded, error) {
 	return h.record(ctx, work{
 		requestID: requestID,
 		stream:    k.stream(k.id(doc)),
 		decide: func(_ context.Context, events []eventstore.Recorded) ([]proto.Message, error) {
-			return decidePublish(k, fold(k, events), doc, named)
+			h := fold(k, events)
+			if newest, version := h.Newest(); etag != "" && etag != etagOf(newest, version) && (version == 0 || !proto.Equal(newest, doc)) {
+				return nil, problem.New(problem.Conflict, problem.Problem{RuleID: k.name + ".etag", FieldPath: "etag",
+					Message: "the newest version is another than the etag's", Fix: "read the newest version, make the change in it, and send its etag"})
+			}
+			return decidePublish(k, h, doc, named)
 		},
 		says: func(_ context.Context, r eventstore.Recorded) (bool, error) {
 			have, ok := k.document(r.Event)
 			return ok && proto.Equal(have, doc), nil
 		},
 	})
+}
+
+// etagOf names a version by its number and content (AIP-154); version 0, none, has the empty one's.
+func etagOf(doc proto.Message, version uint32) string {
+	b, err := plain(doc)
+	if err != nil {
+		return ""
+	}
+	sum := sha256.Sum256(b)
+	return fmt.Sprintf("v%d-%x", version, sum[:8])
 }
 
 // GetPlan implements the RPC.
@@ -277,7 +298,7 @@ func (h *Handler) GetPlan(ctx context.Context, req *policiesv1.GetPlanRequest) (
 	} else if v > 0 {
 		plan, version = found[v-1], v
 	}
-	return &policiesv1.GetPlanResponse{Plan: plan, Version: version}, nil
+	return &policiesv1.GetPlanResponse{Plan: plan, Version: version, Etag: etagOf(plan, version)}, nil
 }
 
 // ListPlans implements the RPC: the newest versions of the plans the caller may see.
@@ -309,7 +330,7 @@ func (h *Handler) ListPlans(ctx context.Context, req *policiesv1.ListPlansReques
 				out.NextPageToken = pageToken(out.Plans[size-1].GetPlan().GetPlanId())
 				return out, nil
 			default:
-				out.Plans = append(out.Plans, &policiesv1.GetPlanResponse{Plan: p.Plan, Version: p.Version})
+				out.Plans = append(out.Plans, &policiesv1.GetPlanResponse{Plan: p.Plan, Version: p.Version, Etag: etagOf(p.Plan, p.Version)})
 			}
 		}
 		if len(page) <= size {

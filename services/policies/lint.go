@@ -90,6 +90,22 @@ func LintContract(d *policiesv1.ProviderContract) []problem.Problem {
 	return f.problems
 }
 
+func lintProviderStatus(d *policiesv1.RecordProviderStatusRequest) []problem.Problem {
+	var f finding
+	if !codes.ValidNPI(d.GetNpi()) {
+		f.add("provider.npi.check-digit", "npi", "the NPI's check digit is wrong", "look the number up in the NPPES registry: one of its digits is mistyped")
+	}
+	for _, at := range []struct{ day, path string }{{d.GetInactiveFrom(), "inactive_from"}, {d.GetReactivatedFrom(), "reactivated_from"}, {d.GetDeceasedOn(), "deceased_on"}} {
+		if at.day != "" {
+			f.date(at.day, at.path)
+		}
+	}
+	if again := d.GetReactivatedFrom(); again != "" && (d.GetInactiveFrom() == "" || again <= d.GetInactiveFrom()) {
+		f.add("provider.reactivated.before-inactive", "reactivated_from", "the provider is active again before it was inactive", "give inactive_from, and a later day")
+	}
+	return f.problems
+}
+
 func lintPolicy(d *policiesv1.Policy) []problem.Problem {
 	var f finding
 	f.period(PeriodOf(d.GetEffective()), "effective")
@@ -111,6 +127,12 @@ func lintAuthorization(d *policiesv1.PriorAuthorization) []problem.Problem {
 	var f finding
 	f.period(PeriodOf(d.GetEffective()), "effective")
 	f.date(d.GetBirthDate(), "birth_date")
+	for i, npi := range d.GetNpis() {
+		if !codes.ValidNPI(npi) {
+			f.add("authorization.npi.check-digit", fmt.Sprintf("npis[%d]", i), "the NPI's check digit is wrong",
+				"look the number up in the NPPES registry: one of its digits is mistyped")
+		}
+	}
 	if len(d.GetProcedures()) > maxAuthorizedProcedures {
 		f.add("authorization.procedures.count", "procedures", fmt.Sprintf("more than %d procedures and ranges", maxAuthorizedProcedures),
 			"use ranges for runs of codes")

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -140,9 +141,11 @@ func (h *Handler) RecordPriorAuthorization(ctx context.Context, req *policiesv1.
 		requestID: req.GetRequestId(),
 		stream:    stream,
 		decide: func(ctx context.Context, events []eventstore.Recorded) ([]proto.Message, error) {
-			c := authorize{numberIndex: number, subject: m.Subject, payerID: want.GetPayerId(), units: want.GetUnits(), effective: PeriodOf(want.GetEffective())}
-			existing := authorizationOf(events)
+			c := authorize{numberIndex: number, subject: m.Subject, payerID: want.GetPayerId(), units: want.GetUnits(), effective: PeriodOf(want.GetEffective()),
+				npis: want.GetNpis(), cancelled: want.GetStatus() == "cancelled"}
+			existing, place := authorizationOf(events), place
 			if existing != nil {
+				place.Revision = uint64(len(events) - 1)
 				same, err := h.sealedSame(ctx, place, existing.GetAuthorization(), plaintext)
 				if err != nil {
 					return nil, err
@@ -153,6 +156,7 @@ func (h *Handler) RecordPriorAuthorization(ctx context.Context, req *policiesv1.
 			if err != nil || len(decided) == 0 {
 				return decided, err
 			}
+			place.Revision = uint64(len(events))
 			box, err := h.Sealer.Seal(ctx, m.Subject, place, plaintext)
 			if err != nil {
 				return nil, sealing(err)
@@ -165,7 +169,9 @@ func (h *Handler) RecordPriorAuthorization(ctx context.Context, req *policiesv1.
 			if !ok || e.GetSubject() != m.Subject {
 				return false, nil
 			}
-			return h.sealedSame(ctx, place, e.GetAuthorization(), plaintext)
+			at := place
+			at.Revision = r.Revision
+			return h.sealedSame(ctx, at, e.GetAuthorization(), plaintext)
 		},
 	})
 	if err != nil {
@@ -180,7 +186,7 @@ func authorizationStream(numberIndex []byte) string {
 }
 
 func authorizationOf(events []eventstore.Recorded) *eventsv1.PriorAuthorizationRecorded {
-	for _, r := range events {
+	for _, r := range slices.Backward(events) {
 		if e, ok := r.Event.(*eventsv1.PriorAuthorizationRecorded); ok {
 			return e
 		}

@@ -37,7 +37,19 @@ func LegacyPayers() []string {
 // ClaimsFile returns a 005010X222A1 professional claims file of fifteen
 // claims from January and February 2026; Outcomes says what becomes of each.
 func ClaimsFile() []byte {
-	b, err := data.ReadFile("data/claims.edi")
+	return embedded("data/claims.edi")
+}
+
+// PairTable and UnitTable are synthetic tables of claim edits in CMS's
+// layouts: procedure-to-procedure pairs (tab separated) and medically unlikely
+// edits (CSV), both of practitioner services. Load imports neither.
+func PairTable() []byte { return embedded("data/edits/ptp_practitioner_2026q1.txt") }
+
+// UnitTable: see PairTable.
+func UnitTable() []byte { return embedded("data/edits/mue_practitioner_2026q1.csv") }
+
+func embedded(name string) []byte {
+	b, err := data.ReadFile(name)
 	if err != nil {
 		panic(err) // embedded: absent only in a broken build
 	}

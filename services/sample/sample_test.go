@@ -2,7 +2,6 @@ package sample
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,7 +11,6 @@ import (
 	"strings"
 	"testing"
 
-	"connectrpc.com/connect"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 
@@ -42,14 +40,7 @@ func service(t *testing.T) (policiesv1connect.PoliciesServiceClient, *book.Book,
 	ran := make(chan error, 1)
 	go func() { ran <- b.Run(ctx, store) }()
 	t.Cleanup(func() { stop(); require.ErrorIs(t, <-ran, context.Canceled) })
-	return inProcess{policies.NewHandler(policies.Deps{Store: store, Directory: b, Sealer: sealer, Index: index, Authorizer: allowAll{}})}, b, index
-}
-
-// inProcess makes a handler a client, but for the one call that streams.
-type inProcess struct{ *policies.Handler }
-
-func (inProcess) ImportEdits(context.Context) (*connect.ClientStreamForClientSimple[policiesv1.ImportEditsRequest, policiesv1.ImportEditsResponse], error) {
-	return nil, errors.ErrUnsupported
+	return policies.NewHandler(policies.Deps{Store: store, Directory: b, Sealer: sealer, Index: index, Authorizer: allowAll{}}), b, index
 }
 
 func TestLoadTwiceIsLoadOnce(t *testing.T) {

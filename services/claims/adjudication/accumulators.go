@@ -146,7 +146,7 @@ type Posting struct {
 // Accumulators is a family's sums. A missing key is zero; a nil map may be read.
 type Accumulators map[Key]int64
 
-// ErrNegative: postings would leave an accumulator below zero, so something
+// ErrNegative says that postings would leave an accumulator below zero, so something
 // would be given back that was never taken.
 var ErrNegative = errors.New("adjudication: an accumulator would go below zero")
 

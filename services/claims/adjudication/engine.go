@@ -2,40 +2,55 @@
 // store, no randomness, no map order; the same Input gives the same Decision,
 // bit for bit, on every replica and in every later year.
 //
-// A claim's way through it, in the order the money moves:
+// A claim's way through it, in the order the money moves. What comes before is
+// not here: syntax, control counts and check digits of the envelope turn a
+// claim back before it is one (999, 277CA).
 //
-//  1. The claim itself: its total is its lines' sum, no amount is absurd, it
-//     isn't the replacement of another claim.
-//  2. The member: whose claim is it, and is that person ours (CO-109, PR-31)?
-//  3. Eligibility, per line: was a plan in force on the date (PR-26, PR-27)?
-//  4. Timely filing: did it arrive within the plan's days (CO-29)?
-//  5. Duplicates: was the very service allowed before (OA-18)? Nearly so pends.
-//  6. Completeness: are codes, dates, units and diagnoses there, and valid on
-//     the date (CO-16, CO-110, CO-146, OA-181, OA-182, CO-4)?
-//  7. The provider and the network tier (CO-206 to 208, CO-B7, OA-185,
-//     CO-242, CO-288).
-//  8. The benefit: does the plan cover it, for this diagnosis (PR-204, PR-96,
-//     CO-50, CO-11)?
-//  9. Prior authorisation and documents (CO-197, CO-198, CO-252).
-//  10. The price: what contract or plan allows (CO-24, CO-147, CO-222, CO-45).
-//  11. Review: what a person must look at pends, what a person refused is
-//     denied. Here and not at the end, because a refused line must neither
-//     rank among the day's procedures nor move an accumulator.
-//  12. Further procedures of the day are reduced (CO-59).
-//  13. Then, line by line, the money: benefit limits (PR-119, PR-35), the
-//     member's copay or deductible and coinsurance under the out-of-pocket cap
-//     (PR-3, PR-1, PR-2), other payers (CO-22, OA-23), sequestration (CO-253),
-//     and what all that adds to the family's accumulators.
-//  14. The decision: paid, denied, or pended for a person.
+//  1. The claim itself (sound.go): its total is its lines' sum, no amount is
+//     absurd, it isn't the replacement of another claim.
+//  2. The member (member.go): whose claim is it, and is that person ours
+//     (CO-109, PR-31)?
+//  3. Dates, and what an institutional claim must say (dates.go,
+//     institutional.go: CO-16, CO-110).
+//  4. Eligibility, per line: was a plan in force on the date (eligibility.go:
+//     PR-26, PR-27)?
+//  5. Timely filing: did it arrive within the plan's days (timely.go: CO-29)?
+//  6. Duplicates: was the very service allowed before (duplicates.go: OA-18)?
+//     Nearly so pends.
+//  7. Completeness: are codes, units and diagnoses there, and valid on the
+//     date (complete.go, validity.go: CO-16, CO-146, CO-181, CO-182, CO-4)?
+//  8. The provider and the network tier (provider.go, network.go: CO-206 to
+//     208, CO-B7, CO-185, CO-242, CO-288).
+//  9. The benefit: does the plan cover it, for this diagnosis (benefit.go:
+//     PR-204, PR-96, CO-50, CO-11)?
+//  10. Prior authorisation and documents (authorization.go, documents.go:
+//     CO-197, CO-198, CO-252), and the plan's own rules (planrule.go: codes of
+//     the plan's choosing).
+//  11. Reference edits: unit limits (units.go: CO-151), then pairs of
+//     procedures (pairs.go: CO-97, CO-236, CO-231). Units first, because a
+//     line they deny must not take its partner with it.
+//  12. The price: what contract or plan allows (price.go, facility.go,
+//     anesthesia.go: CO-24, CO-147, CO-222, CO-45, CO-59, CO-97, PR-96).
+//  13. Signals of fraud and waste pend (signals.go), and so does what a person
+//     must look at; what a person refused is denied (review.go). Here and not
+//     at the end, because a refused line must neither rank among the day's
+//     procedures nor move an accumulator.
+//  14. Further procedures of the day are reduced (reduction.go: CO-59).
+//  15. Then, line by line, the money (settle.go): benefit limits (limits.go:
+//     PR-119, PR-35), the member's copay or deductible and coinsurance under
+//     the out-of-pocket cap (share.go: PR-3, PR-1, PR-2), other payers (cob.go:
+//     CO-22, OA-23), sequestration (sequestration.go: CO-253), and what all
+//     that adds to the family's accumulators (posting.go).
+//  16. The decision: paid, denied, or pended for a person.
 //
 // The first stage that denies a line ends it: the line's full charge carries
 // that one reason. A doubt pends instead and the stages go on, so that a
 // reviewer sees every doubt at once; a doubt about a line that is denied
 // anyway is dropped. Invariants, held for every input within the protos'
-// bounds: charge = paid + adjustments on every line; allowed = paid + what
-// the allowed amount was split into; nothing paid is negative; no
-// accumulator passes its limit through the engine; a denied line and a
-// pended claim move no accumulator.
+// bounds: charge = paid + adjustments on every line; what is paid and shared
+// adds up to the lesser of the allowed amount and what earlier payers left;
+// nothing is negative; no accumulator passes its limit through the engine; a
+// denied line and a pended claim move no accumulator.
 package adjudication
 
 import (
@@ -76,15 +91,16 @@ type line struct {
 	benefit  *benefit
 	contract *Contract
 	fees     *FeeSchedule
-	edits    *Edits
-	tier     Network
-	yearly   Date        // first day of the plan year that the line falls in
-	billable money.Cents // charge less what the facility bills as not covered
-	priced   money.Cents // allowed before any reduction for further procedures
-	surgical bool
-	rate     *FacilityRate // the contract's rate that takes the line in
-	rated    bool          // priced by it
-	minutes  int64         // thousandths of a minute of the provider's own time; 0 not known
+	// The tables of reference edits that the line was held against.
+	pairTable, limitTable *Edits
+	tier                  Network
+	yearly                Date        // first day of the plan year that the line falls in
+	billable              money.Cents // charge less what the facility bills as not covered
+	priced                money.Cents // allowed before any reduction for further procedures
+	surgical              bool
+	rate                  *FacilityRate // the contract's rate that takes the line in
+	rated                 bool          // priced by it
+	minutes               int64         // thousandths of a minute of the provider's own time; 0 not known
 	// repeated: denied as a service already billed.
 	repeated bool
 	// stuck: pended for want of something without which no later stage can run.
@@ -393,8 +409,10 @@ func (r *run) versions() Versions {
 		if l.fees != nil {
 			v.FeeSchedule = listed(v.FeeSchedule, l.fees.version)
 		}
-		if l.edits != nil {
-			v.Edits = listed(v.Edits, l.edits.version)
+		for _, e := range [...]*Edits{l.limitTable, l.pairTable} {
+			if e != nil {
+				v.Edits = listed(v.Edits, e.version)
+			}
 		}
 	}
 	return v

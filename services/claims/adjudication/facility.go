@@ -76,7 +76,7 @@ func (f *FacilityRate) fits(c *Claim, l *line) bool {
 	if len(f.revenue) == 0 {
 		return true
 	}
-	key, ok := keyOf(fullRevenueCode(l.RevenueCode))
+	key, ok := rangeKeyOf(fullRevenueCode(l.RevenueCode))
 	return ok && slices.ContainsFunc(f.revenue, func(r codeRange) bool { return r.contains(key) })
 }
 

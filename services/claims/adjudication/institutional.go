@@ -114,9 +114,9 @@ func (c *Claim) transportOnly() bool {
 // noncovered takes off what the facility itself bills as not covered (SV207).
 func noncovered(r *run, l *line) {
 	off := min(max(l.Noncovered, 0), l.Charge)
-	switch {
-	case off == 0:
-	case off == l.Charge:
+	switch off {
+	case 0:
+	case l.Charge:
 		r.deny(l, institutionalNoncovered, "")
 	default:
 		l.billable = l.Charge - off

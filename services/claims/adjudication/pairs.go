@@ -11,11 +11,22 @@ import (
 // change request 11168).
 const eitherColumn Date = 737241
 
-// editsOn is the version of the reference edits that governs the day; nil
-// where the payer has none, and then nothing is denied for them.
-func (r *run) editsOn(on Date) *Edits {
+// pairTable and limitTable are the versions of the reference edits that hold
+// the setting's table for the day: CMS publishes each table by itself, so a
+// payer's may come as one Edits or as several. nil where the payer has none,
+// and then nothing is denied for them.
+func (r *run) pairTable(s Setting, on Date) *Edits {
 	for _, e := range r.in.Edits {
-		if e != nil && e.period.Contains(on) {
+		if e != nil && len(e.pairs[s]) > 0 && e.period.Contains(on) {
+			return e
+		}
+	}
+	return nil
+}
+
+func (r *run) limitTable(s Setting, on Date) *Edits {
+	for _, e := range r.in.Edits {
+		if e != nil && len(e.limits[s]) > 0 && e.period.Contains(on) {
 			return e
 		}
 	}
@@ -68,11 +79,11 @@ func pairs(r *run) {
 	for i := range r.lines {
 		l := &r.lines[i]
 		key, ok := keyOf(l.Procedure)
-		edits := r.editsOn(l.ServiceDate)
+		edits := r.pairTable(s, l.ServiceDate)
 		if !l.open() || !ok || edits == nil {
 			continue
 		}
-		l.edits = edits
+		l.pairTable = edits
 		rows := edits.column2(s, key)
 		if len(rows) > 0 {
 			r.componentsOf(l, rows)
@@ -103,7 +114,7 @@ func (r *run) componentsOf(first *line, rows []pairRow) {
 		if !found || pair.opened(first.Modifiers, second.Modifiers, first.ServiceDate) {
 			continue
 		}
-		second.edits = first.edits
+		second.pairTable = first.pairTable
 		r.deny(second, pair.rule(), "", Fact{"paired_line", int64(first.Number)}, Fact{"modifier_indicator", int64(pair.indicator)})
 	}
 }
@@ -114,7 +125,7 @@ func (r *run) pairedBefore(l *line, key codeKey, rows []pairRow, s Setting, h *H
 	if !ok {
 		return
 	}
-	if pair, found := pairOn(l.edits.column2(s, earlier), key, l.ServiceDate); found && !pair.opened(h.Modifiers, l.Modifiers, l.ServiceDate) {
+	if pair, found := pairOn(l.pairTable.column2(s, earlier), key, l.ServiceDate); found && !pair.opened(h.Modifiers, l.Modifiers, l.ServiceDate) {
 		r.deny(l, pair.rule(), "", Fact{"earlier_line", int64(h.Number)}, Fact{"modifier_indicator", int64(pair.indicator)})
 		return
 	}

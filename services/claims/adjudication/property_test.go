@@ -52,7 +52,75 @@ func drawPlan(t *rapid.T) PlanSpec {
 		b.VisitsPerYear = rapid.Int64Range(0, 3).Draw(t, "visits")
 		b.DollarsPerYear, b.LifetimeDollars = cents(t, 900_00, "dollars"), cents(t, 1500_00, "lifetime")
 	}
+	for i, when := range rapid.SliceOfNDistinct(rapid.SampledFrom([]string{
+		`line.procedure == "85025" && line.charge_cents > 60000`,
+		`claim.line_count > 4`,
+		`1 / (claim.line_count - 3) > 5`,
+		`line.modifiers.exists(m, m in ["LT", "RT"])`,
+		`line.service_date < "2026-03-09" && !line.emergency`,
+	}), 0, 3, rapid.ID[string]).Draw(t, "rules") {
+		spec.Rules = append(spec.Rules, PlanRuleSpec{
+			ID: "r" + itoa(i), Clause: "As the plan says.", When: when, Pend: rapid.Bool().Draw(t, "rule pends"),
+			Group: rapid.SampledFrom([]string{"CO", "PR"}).Draw(t, "rule group"), CARC: "96", RARC: "N130",
+		})
+	}
 	return spec
+}
+
+// drawEdits pairs and limits the generator's procedures at random.
+func drawEdits(t *rapid.T) []*Edits {
+	b := NewEdits("edits@1", Period{Start: 1})
+	for range rapid.IntRange(0, 6).Draw(t, "pairs") {
+		p := Pair{
+			Setting: rapid.SampledFrom([]Setting{Practitioner, OutpatientHospital}).Draw(t, "setting"), Period: Period{Start: on("2026-03-08"), End: on("2026-03-12")},
+			Column1: rapid.SampledFrom(procedures).Draw(t, "first"), Column2: rapid.SampledFrom(procedures).Draw(t, "second"),
+			Indicator: rapid.SampledFrom([]PairIndicator{PairNever, PairModifier, PairDeleted}).Draw(t, "indicator"),
+			Reason:    rapid.SampledFrom([]PairReason{PairIncompatible, PairComponent, PairExclusive}).Draw(t, "reason"),
+		}
+		_ = b.Pair(p) // of a procedure with itself, or of none: refused
+	}
+	for range rapid.IntRange(0, 4).Draw(t, "limits") {
+		_ = b.Limit(UnitLimit{
+			Setting: Practitioner, Procedure: rapid.SampledFrom(procedures).Draw(t, "limited"), Units: rapid.Int64Range(0, 4).Draw(t, "most"),
+			Indicator: rapid.SampledFrom([]LimitIndicator{LimitLine, LimitDayAbsolute, LimitDayAppealable}).Draw(t, "how"),
+		})
+	}
+	e, err := b.Compile()
+	if err != nil {
+		return nil // a pair twice
+	}
+	return []*Edits{e}
+}
+
+// drawStay turns the claim into an institutional one, sound but for what is
+// drawn, priced by rates at times.
+func drawStay(t *rapid.T, in *Input) {
+	c := &in.Claim
+	lines := slices.Clone(c.Lines)
+	for i := range lines {
+		lines[i].RevenueCode = rapid.SampledFrom([]string{"0120", "0250", "360", "0450", ""}).Draw(t, "revenue")
+		lines[i].Noncovered = rapid.SampledFrom([]money.Cents{0, 0, 1, lines[i].Charge}).Draw(t, "not covered")
+		if lines[i].RevenueCode == "0120" {
+			lines[i].Procedure = ""
+		}
+	}
+	hospitalise(in, lines...)
+	c.StatementFrom, c.StatementThrough = on("2026-03-07"), on("2026-03-13")
+	c.TypeOfBill = rapid.SampledFrom([]string{"111", "131", "111", "1"}).Draw(t, "bill")
+	if len(in.Contracts) == 0 {
+		return
+	}
+	contract := *in.Contracts[0]
+	for _, spec := range []FacilityRateSpec{
+		{Name: "case", CaseBase: cents(t, 3000_00, "base") + 1, CaseWeights: map[string]int64{"470": rapid.Int64Range(1, 30000).Draw(t, "weight")}},
+		{Name: "day", RevenueCodes: []string{"0100-0219"}, PerDiem: cents(t, 2000_00, "per diem") + 1},
+		{Name: "share", RevenueCodes: []string{"0360"}, PercentOfChargeBps: rapid.Int64Range(1, whole).Draw(t, "share")},
+	} {
+		if rapid.Bool().Draw(t, "has rate") {
+			contract.FacilityRates = append(contract.FacilityRates, mustRate(spec))
+		}
+	}
+	in.Contracts = []*Contract{&contract}
 }
 
 func drawPrior(t *rapid.T, charge money.Cents) []PriorAdjustment {
@@ -103,6 +171,13 @@ func drawClaim(t *rapid.T, plan *Plan) *Input {
 	in.Claim.PriorAuthorizationNumber = "PA-1"
 	in.Authorizations = []Authorization{{Number: "PA-1", Subject: in.Member.Subject, Units: rapid.Int64Range(0, 8).Draw(t, "authorised")}}
 	in.Review.Resolution = rapid.SampledFrom([]Resolution{Unreviewed, Approved, Approved, Refused}).Draw(t, "review")
+	in.Edits = drawEdits(t)
+	if seldom(t, 4, "a stay") {
+		drawStay(t, in)
+	}
+	if seldom(t, 8, "provider died") {
+		in.Providers = []ProviderRecord{{NPI: lakeside, Died: on("2026-03-11")}}
+	}
 	if seldom(t, 20, "wrong total") {
 		in.Claim.Charge++
 	}
@@ -196,6 +271,45 @@ func TestTheSameInputGivesTheSameDecision(t *testing.T) {
 		}
 		if read() != before {
 			t.Fatal("the engine wrote into its input")
+		}
+	})
+}
+
+// After other payers this plan pays no more than the patient owed, no more
+// than it would have paid alone, and leaves the patient no more than was owed.
+func TestASecondaryPayerPaysNoMoreThanThePatientOwed(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		plan := mustPlan(drawPlan(t))
+		in := drawClaim(t, plan)
+		in.Review = Review{Resolution: Approved}
+		in.Claim.PayerSequence, in.Member.OtherPayerPrimary = "P", false
+		alone := Adjudicate(in)
+		in.Claim.PayerSequence = rapid.SampledFrom([]string{"S", "T"}).Draw(t, "sequence")
+		owed := make([]money.Cents, len(in.Claim.Lines))
+		for i := range in.Claim.Lines {
+			l := &in.Claim.Lines[i]
+			left := cents(t, int64(l.Charge), "left")
+			paid := cents(t, int64(l.Charge-left), "paid")
+			l.PriorAdjudications = []PriorAdjudication{{Paid: paid, Adjustments: []PriorAdjustment{{"CO", "45", l.Charge - left - paid}, {"PR", "2", left}}}}
+			owed[i] = left
+		}
+		second := Adjudicate(in)
+		sound(t, in, &second)
+		if alone.Status == Pended || second.Status == Pended {
+			return
+		}
+		for i, l := range second.Lines {
+			if l.Denied {
+				continue
+			}
+			if l.Paid > owed[i] || l.Patient > owed[i] || l.Paid+l.Patient > owed[i] {
+				t.Fatalf("line %d: the patient owed %s, the plan pays %s and leaves %s:\n%s", l.Number, owed[i], l.Paid, l.Patient, second.Explain())
+			}
+		}
+		// Line by line they may differ, because what the patient is spared
+		// reaches the out-of-pocket cap later; a single line may not.
+		if len(second.Lines) == 1 && second.Paid > alone.Paid {
+			t.Fatalf("pays %s, alone %s:\n%s", second.Paid, alone.Paid, second.Explain())
 		}
 	})
 }

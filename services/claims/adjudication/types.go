@@ -27,7 +27,9 @@ type Input struct {
 	// Authorizations approved for the numbers that the claim quotes.
 	Authorizations []Authorization
 	// Edits holds the versions of the reference edits that govern the dates of
-	// service; empty is none, and then nothing is denied for them.
+	// service, all tables in one or each in its own; of two that hold the same
+	// table for a day the first is read. Empty is none, and then nothing is
+	// denied for them.
 	Edits []*Edits
 	// Providers is what is known of the claim's providers; empty is no data,
 	// and then nothing is denied for it.

@@ -19,7 +19,7 @@ func units(r *run) {
 		if !l.open() || !ok || l.UnitCode == "MJ" { // minutes are no units of service
 			continue
 		}
-		edits := r.editsOn(l.ServiceDate)
+		edits := r.limitTable(s, l.ServiceDate)
 		if edits == nil {
 			continue
 		}
@@ -27,7 +27,7 @@ func units(r *run) {
 		if !ok {
 			continue
 		}
-		l.edits = edits
+		l.limitTable = edits
 		r.withinUnits(l, limit)
 	}
 }

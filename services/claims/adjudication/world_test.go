@@ -230,6 +230,9 @@ func sound(t failer, in *Input, d *Decision) {
 		if l.Charge != l.Paid+all {
 			t.Fatalf("line %d: charge %s isn't paid %s + adjusted %s:\n%s", l.Number, l.Charge, l.Paid, all, d.Explain())
 		}
+		if l.Patient > l.Charge || l.Paid > l.Allowed {
+			t.Fatalf("line %d: the patient owes more than the charge or the plan pays more than it allows:\n%s", l.Number, d.Explain())
+		}
 		if pr != l.Patient || l.Paid < 0 || l.Allowed < 0 || l.Allowed > l.Charge {
 			t.Fatalf("line %d: amounts don't hold together:\n%s", l.Number, d.Explain())
 		}

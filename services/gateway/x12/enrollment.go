@@ -3,6 +3,7 @@ package x12
 import (
 	"io"
 	"iter"
+	"time"
 
 	policiesv1 "github.com/probity-health/probity/proto/probity/policies/v1"
 	"github.com/probity-health/probity/services/problem"
@@ -102,4 +103,17 @@ func (f *EnrollmentFile) Members(src io.Reader) iter.Seq2[*Member, error] {
 			yield(nil, io.ErrUnexpectedEOF)
 		}
 	}
+}
+
+// Sent is when the sender says the first interchange was made (ISA09, ISA10),
+// in UTC for want of a zone; zero where that can't be read.
+func (f *EnrollmentFile) Sent() time.Time {
+	if !f.Enveloped() {
+		return time.Time{}
+	}
+	at, err := time.Parse("060102 1504", f.file.Interchanges[0].Date+" "+f.file.Interchanges[0].Time)
+	if err != nil {
+		return time.Time{}
+	}
+	return at
 }

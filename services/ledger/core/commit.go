@@ -40,6 +40,7 @@ const (
 	MaxEvents       = 1000
 	MaxIdentifier   = 200
 	MaxStreamSuffix = 120
+	maxTraceparent  = 100
 )
 
 // Expected revisions that are not a revision.
@@ -141,6 +142,8 @@ func CheckRequest(r *ledgerv1.AppendRequest) error {
 		return problem.Invalidf("ledger.append.request-id", "request_id", "a request id has 1 to %d bytes", MaxIdentifier)
 	case len(r.Causation) > MaxIdentifier || len(r.Actor) > MaxIdentifier:
 		return problem.Invalidf("ledger.append.identifier", "causation", "causation and actor have at most %d bytes", MaxIdentifier)
+	case len(r.Traceparent) > maxTraceparent:
+		return problem.Invalidf("ledger.append.traceparent", "traceparent", "a traceparent has at most %d bytes", maxTraceparent)
 	case len(r.Writes) == 0 || len(r.Writes) > MaxWrites:
 		return problem.Invalidf("ledger.append.writes", "writes", "a commit writes 1 to %d streams", MaxWrites)
 	}

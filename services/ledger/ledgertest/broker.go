@@ -2,6 +2,7 @@ package ledgertest
 
 import (
 	"encoding/binary"
+	"errors"
 	"hash/crc32"
 	"testing"
 	"time"
@@ -128,20 +129,28 @@ type Batch struct {
 	Damage   bool      // flips a bit under the checksum
 }
 
-// Produce produces a batch with all in-sync replicas' acknowledgement.
-func (p *Producers) Produce(b Batch) (offset int64, err error) {
-	meta := kmsg.NewPtrMetadataRequest()
-	mt := kmsg.NewMetadataRequestTopic()
-	mt.Topic = &p.topic
-	meta.Topics = append(meta.Topics, mt)
+// leader waits until the partition has a leader.
+func (p *Producers) leader() int {
+	p.t.Helper()
+	req := kmsg.NewPtrMetadataRequest()
+	rt := kmsg.NewMetadataRequestTopic()
+	rt.Topic = &p.topic
+	req.Topics = append(req.Topics, rt)
 	for {
-		m, err := meta.RequestWith(ctxOf(p.t), p.client)
+		m, err := req.RequestWith(ctxOf(p.t), p.client)
 		require.NoError(p.t, err)
 		require.Len(p.t, m.Topics, 1)
-		if len(m.Topics[0].Partitions) == 0 || m.Topics[0].Partitions[0].Leader < 0 {
-			p.pause()
-			continue
+		if len(m.Topics[0].Partitions) > 0 && m.Topics[0].Partitions[0].Leader >= 0 {
+			return int(m.Topics[0].Partitions[0].Leader)
 		}
+		p.pause()
+	}
+}
+
+// Produce produces a batch with all in-sync replicas' acknowledgement.
+func (p *Producers) Produce(b Batch) (offset int64, err error) {
+	p.t.Helper()
+	for {
 		req := kmsg.NewPtrProduceRequest()
 		req.Acks, req.TimeoutMillis = -1, 10_000
 		rt := kmsg.NewProduceRequestTopic()
@@ -150,13 +159,13 @@ func (p *Producers) Produce(b Batch) (offset int64, err error) {
 		rp.Records = b.encode()
 		rt.Partitions = append(rt.Partitions, rp)
 		req.Topics = append(req.Topics, rt)
-		raw, err := p.client.Broker(int(m.Topics[0].Partitions[0].Leader)).Request(ctxOf(p.t), req)
+		raw, err := p.client.Broker(p.leader()).Request(ctxOf(p.t), req)
 		if err != nil {
 			return 0, err
 		}
 		res := raw.(*kmsg.ProduceResponse).Topics[0].Partitions[0]
 		err = kerr.ErrorForCode(res.ErrorCode)
-		if err == kerr.NotLeaderForPartition || err == kerr.UnknownTopicOrPartition { //nolint:errorlint // kerr.ErrorForCode returns these values
+		if errors.Is(err, kerr.NotLeaderForPartition) || errors.Is(err, kerr.UnknownTopicOrPartition) {
 			p.pause()
 			continue
 		}
@@ -321,4 +330,23 @@ func brokerOtherID(t *testing.T, p *Producers) {
 	require.NotEqual(t, older.ID, newer.ID)
 	require.Equal(t, at+1, p.produced(Batch{Session: newer, Values: []string{"barrier"}}))
 	require.Equal(t, at+2, p.produced(Batch{Session: older, Sequence: 1, Values: []string{"zombie"}}))
+}
+
+// Producing returns the producers a partition's leader remembers: those whose
+// older epochs it refuses.
+func (p *Producers) Producing() []Session {
+	p.t.Helper()
+	req := kmsg.NewPtrDescribeProducersRequest()
+	rt := kmsg.NewDescribeProducersRequestTopic()
+	rt.Topic, rt.Partitions = p.topic, []int32{0}
+	req.Topics = append(req.Topics, rt)
+	raw, err := p.client.Broker(p.leader()).Request(ctxOf(p.t), req)
+	require.NoError(p.t, err)
+	res := raw.(*kmsg.DescribeProducersResponse).Topics[0].Partitions[0]
+	require.NoError(p.t, kerr.ErrorForCode(res.ErrorCode))
+	var out []Session
+	for _, a := range res.ActiveProducers {
+		out = append(out, Session{a.ProducerID, int16(a.ProducerEpoch)})
+	}
+	return out
 }

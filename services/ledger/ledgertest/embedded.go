@@ -48,10 +48,11 @@ type Embedded struct {
 	Broker *kfake.Cluster
 }
 
-// NewEmbedded returns a world of its own.
-func NewEmbedded(t *testing.T) *Embedded {
+// NewEmbedded returns a world of its own; options are the broker's, besides
+// those that make it persist and sync.
+func NewEmbedded(t *testing.T, options ...kfake.Opt) *Embedded {
 	t.Helper()
-	broker, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.DataDir(t.TempDir()), kfake.SyncWrites())
+	broker, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1), kfake.DataDir(t.TempDir()), kfake.SyncWrites()}, options...)...)
 	require.NoError(t, err)
 	t.Cleanup(broker.Close)
 	return &Embedded{Installation: NewInstallation(t, "test", broker.ListenAddrs()...), Broker: broker}

@@ -164,10 +164,40 @@ func rowOf(value []byte) (core.Row, error) {
 func (s *Shard) Tree() *tiles.Tree { return s.tree }
 
 // LastRevision implements core.View.
-func (s *Shard) LastRevision(stream string) (int64, error) { return s.rows.LastRevision(stream) }
+func (s *Shard) LastRevision(stream string) (int64, error) {
+	last, err := s.rows.LastRevision(stream)
+	return last, s.sound(err)
+}
 
-// Request implements core.View.
-func (s *Shard) Request(id string) (core.Seen, bool, error) { return s.rows.Request(id) }
+// Request implements core.View. What it finds is answered with a promise, so it
+// is compared with the tree first: the shard halts when its stored bytes are
+// no longer those that were followed.
+func (s *Shard) Request(id string) (core.Seen, bool, error) {
+	seen, ok, err := s.rows.Request(id)
+	if err != nil || !ok {
+		return core.Seen{}, false, s.sound(err)
+	}
+	// A commit being applied is stored a moment before it is in the tree.
+	if seen.Index < s.tree.Size() {
+		leaf, err := s.tree.Leaf(seen.Index)
+		if err != nil {
+			return core.Seen{}, false, err
+		}
+		if leaf != receipt.LeafHash(seen.Entry) {
+			return core.Seen{}, false, s.sound(fmt.Errorf("%w: index %d", errDamaged, seen.Index))
+		}
+	}
+	return seen, true, nil
+}
+
+// sound halts the shard when err says that its store is damaged: to try again
+// would find the same.
+func (s *Shard) sound(err error) error {
+	if errors.Is(err, errDamaged) && s.Halted() == nil {
+		return s.halt("ledger.store.damaged", "a stored commit is not the one followed before", err)
+	}
+	return err
+}
 
 // Halted returns why the shard stopped following, nil while it follows.
 func (s *Shard) Halted() error {
@@ -310,6 +340,8 @@ func (s *Shard) Step(ctx context.Context, now time.Time) error {
 		return s.Halted()
 	case errors.As(err, &v):
 		return s.halt(v.Rule, v.What, nil)
+	case errors.Is(err, errDamaged):
+		return s.sound(err)
 	case errors.Is(err, errOtherTopic) && ctx.Err() == nil:
 		s.cfg.Logger.Warn("the topic is not the one followed before: comparing it from its start", "index", s.Head().Next)
 		s.anchor = &anchor{since: now}

@@ -55,6 +55,8 @@ func OpenStoreOn(disk tiles.Disk, dir string, log *slog.Logger) (*Store, error) 
 		Cache:        cache,
 		MemTableSize: 32 << 20,
 		Logger:       quietLogger{log},
+		// A compaction changes files at a moment of its own choosing.
+		DisableAutomaticCompactions: disk.Serial,
 	}
 	for i := range opts.Levels {
 		// Most lookups ask for a stream or request id that doesn't exist yet.

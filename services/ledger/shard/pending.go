@@ -56,6 +56,16 @@ func (p *Pending) Wait(ctx context.Context) (Answer, error) {
 	}
 }
 
+// Poll returns what Wait would, and false while it would wait.
+func (p *Pending) Poll() (Answer, bool, error) {
+	select {
+	case <-p.done:
+		return p.answer, true, p.err
+	default:
+		return Answer{}, false, nil
+	}
+}
+
 // Promise returns the signed promise document of the answer.
 func (a Answer) Promise() ([]byte, error) {
 	if a.promise == nil {

@@ -29,7 +29,7 @@ func Reset(dir string) error { return Disk{}.ResetTree(dir) }
 
 // OpenTree is Open on this disk.
 func (d Disk) OpenTree(dir string) (*Tree, error) {
-	if err := d.fs().MkdirAll(dir, perm); err != nil {
+	if err := d.makeFolder(dir); err != nil {
 		return nil, err
 	}
 	t := &Tree{disk: d, dir: dir, fresh: map[rowID][]receipt.Hash{}, cache: map[rowID][]receipt.Hash{}, root: receipt.EmptyRoot()}

@@ -99,6 +99,21 @@ func (d Disk) writeAll(dir string, files []file) error {
 	return d.together(len(folders), syncers, func(i int) error { return d.syncDir(folders[i]) })
 }
 
+// makeFolder makes a folder and its parents and makes them durable: files that
+// are synced in a folder that is not are lost with it.
+func (d Disk) makeFolder(dir string) error {
+	made := map[string]bool{}
+	if err := d.mkdirs(string(filepath.Separator), filepath.Clean(dir), made); err != nil {
+		return err
+	}
+	for _, parent := range slices.Sorted(maps.Keys(made)) {
+		if err := d.syncDir(parent); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // mkdirs makes dir's missing parents below base and marks what must be synced.
 func (d Disk) mkdirs(base, dir string, dirs map[string]bool) error {
 	if dirs[dir] {

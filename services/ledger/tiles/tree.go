@@ -172,6 +172,18 @@ func (t *Tree) within(size uint64) error {
 	return nil
 }
 
+// Leaf returns a leaf's hash.
+func (t *Tree) Leaf(index uint64) (receipt.Hash, error) {
+	if err := t.within(index + 1); err != nil {
+		return receipt.Hash{}, err
+	}
+	h, err := t.hashes([]int64{tlog.StoredHashIndex(0, int64(index))})
+	if err != nil {
+		return receipt.Hash{}, err
+	}
+	return receipt.Hash(h[0]), nil
+}
+
 // Root returns the root the tree had at a size it has reached.
 func (t *Tree) Root(size uint64) (receipt.Hash, error) {
 	if err := t.within(size); err != nil {

@@ -51,6 +51,11 @@ type Book struct {
 	// cards maps dependants' own cards to the card they depend on.
 	cards          map[string]string
 	authorizations map[string]*Authorization // by number index
+	providers      map[providerKey]*Provider
+
+	chunks map[string]map[string][]byte // of tables of claim edits, by stream and hash
+	tables map[string][]*table          // by payer, as published
+	sets   map[string][]*EditSet        // by payer, in order of days
 
 	next     map[uint32]uint64 // index to continue from, a shard
 	asOf     AsOf              // next, as decisions record it
@@ -73,6 +78,7 @@ func New() *Book {
 		listed: map[providerKey][]string{}, policies: map[string]*policiesv1.Policy{},
 		members: map[string]*policies.Member{}, persons: map[string]string{}, births: map[string][]string{},
 		families: map[string]*family{}, cards: map[string]string{}, authorizations: map[string]*Authorization{},
+		providers: map[providerKey]*Provider{}, chunks: map[string]map[string][]byte{}, tables: map[string][]*table{}, sets: map[string][]*EditSet{},
 		next: map[uint32]uint64{}, moved: make(chan struct{}),
 	}
 }
@@ -102,6 +108,8 @@ type Authorization struct {
 	Subject     string
 	Units       uint32 // 0 is no limit
 	Effective   policies.Period
+	NPIs        []string // providers it was given to; empty is any
+	Cancelled   bool     // it covers nothing
 	// Stream and Revision are the place the sealed PriorAuthorization was
 	// sealed for, with policies.AuthorizationField and the payer as tenant.
 	Stream   string
@@ -218,10 +226,17 @@ func (b *Book) apply(r eventstore.Recorded) error {
 	case *eventsv1.MemberChanged:
 		b.identified(e)
 		b.evolve(e.GetSubject(), r)
+	case *eventsv1.EditChunkRecorded:
+		b.chunked(r.Stream, e)
+	case *eventsv1.EditTablePublished:
+		return b.tabled(r.Stream, e)
+	case *eventsv1.ProviderStatusRecorded:
+		b.providers[providerKey{e.GetPayerId(), e.GetNpi()}] = &Provider{NPI: e.GetNpi(),
+			InactiveFrom: e.GetInactiveFrom(), ReactivatedFrom: e.GetReactivatedFrom(), DeceasedOn: e.GetDeceasedOn()}
 	case *eventsv1.PriorAuthorizationRecorded:
 		b.authorizations[string(e.GetNumberIndex())] = &Authorization{
 			NumberIndex: e.GetNumberIndex(), PayerID: e.GetPayerId(), Subject: e.GetSubject(), Units: e.GetUnits(),
-			Effective: policies.PeriodOf(e.GetEffective()), Stream: r.Stream, Revision: r.Revision, Sealed: e.GetAuthorization(),
+			Effective: policies.PeriodOf(e.GetEffective()), NPIs: e.GetNpis(), Cancelled: e.GetCancelled(), Stream: r.Stream, Revision: r.Revision, Sealed: e.GetAuthorization(),
 		}
 	}
 	return nil

@@ -65,7 +65,12 @@ type Context struct {
 	// FeeSchedules that govern one of the dates and are named by a contract
 	// or plan above, by Ref.
 	FeeSchedules []*FeeSchedule
-	// Authorizations in the query's order; nil where the number is unknown to the payer.
+	// Edits that govern one of the dates.
+	Edits []*EditSet
+	// Providers of the query's NPIs that the payer knows something of, in that order.
+	Providers []*Provider
+	// Authorizations in the query's order; nil where the number is unknown to
+	// the payer, cancelled, or given to none of the query's providers.
 	Authorizations []*Authorization
 }
 
@@ -106,10 +111,17 @@ func (b *Book) For(q Query) Context {
 	}
 	c.Contracts = b.contractsFor(q)
 	c.FeeSchedules = b.feeSchedulesFor(q.ServiceDates, c)
+	c.Edits = b.editsFor(q.PayerID, q.ServiceDates)
+	for _, npi := range q.NPIs {
+		if p := b.providers[providerKey{q.PayerID, npi}]; p != nil && !slices.Contains(c.Providers, p) {
+			c.Providers = append(c.Providers, p)
+		}
+	}
 	if len(q.Authorizations) > 0 {
 		c.Authorizations = make([]*Authorization, len(q.Authorizations))
 		for i, number := range q.Authorizations {
-			if a := b.authorizations[string(number)]; a != nil && a.PayerID == q.PayerID {
+			if a := b.authorizations[string(number)]; a != nil && a.PayerID == q.PayerID && !a.Cancelled &&
+				(len(a.NPIs) == 0 || slices.ContainsFunc(a.NPIs, func(npi string) bool { return slices.Contains(q.NPIs, npi) })) {
 				c.Authorizations[i] = a
 			}
 		}

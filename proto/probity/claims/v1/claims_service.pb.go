@@ -2284,10 +2284,14 @@ func (x *CompleteFileResponse) GetFile() *File {
 // CreateRemittances' request.
 type CreateRemittancesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// File whose claims are remitted.
+	// File whose claims are remitted; empty for a payment cycle.
 	FileId string `protobuf:"bytes,1,opt,name=file_id,json=fileId,proto3" json:"file_id,omitempty"`
 	// Idempotency key.
-	RequestId     string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Payer whose claims are remitted; for a payment cycle.
+	PayerId string `protobuf:"bytes,40,opt,name=payer_id,json=payerId,proto3" json:"payer_id,omitempty"`
+	// A payment cycle takes what was decided or reversed before this; empty is now.
+	CutoffTime    *timestamppb.Timestamp `protobuf:"bytes,41,opt,name=cutoff_time,json=cutoffTime,proto3" json:"cutoff_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2336,11 +2340,28 @@ func (x *CreateRemittancesRequest) GetRequestId() string {
 	return ""
 }
 
+func (x *CreateRemittancesRequest) GetPayerId() string {
+	if x != nil {
+		return x.PayerId
+	}
+	return ""
+}
+
+func (x *CreateRemittancesRequest) GetCutoffTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CutoffTime
+	}
+	return nil
+}
+
 // CreateRemittances' answer.
 type CreateRemittancesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// One a payer and payee.
-	Remittances   []*Remittance `protobuf:"bytes,1,rep,name=remittances,proto3" json:"remittances,omitempty"`
+	// One a payer and payee; of more than a thousand claims several.
+	Remittances []*Remittance `protobuf:"bytes,1,rep,name=remittances,proto3" json:"remittances,omitempty"`
+	// A payment cycle takes a bounded number of claims a call: call again, under
+	// another request id, while this is true.
+	More          bool `protobuf:"varint,40,opt,name=more,proto3" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2382,6 +2403,13 @@ func (x *CreateRemittancesResponse) GetRemittances() []*Remittance {
 	return nil
 }
 
+func (x *CreateRemittancesResponse) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
 // A remittance: one payer's advice to one payee.
 type Remittance struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2391,7 +2419,7 @@ type Remittance struct {
 	PayerId string `protobuf:"bytes,2,opt,name=payer_id,json=payerId,proto3" json:"payer_id,omitempty"`
 	// Payee's NPI.
 	PayeeNpi string `protobuf:"bytes,3,opt,name=payee_npi,json=payeeNpi,proto3" json:"payee_npi,omitempty"`
-	// Sum paid, US cents.
+	// What is paid (BPR02), US cents: claims_cents less the adjustments. Never negative.
 	PaidCents int64 `protobuf:"varint,4,opt,name=paid_cents,json=paidCents,proto3" json:"paid_cents,omitempty"`
 	// Claims in it.
 	ClaimIds []string `protobuf:"bytes,5,rep,name=claim_ids,json=claimIds,proto3" json:"claim_ids,omitempty"`
@@ -2406,7 +2434,14 @@ type Remittance struct {
 	// Submitting organisation, who may read it.
 	SubmitterOrg string `protobuf:"bytes,10,opt,name=submitter_org,json=submitterOrg,proto3" json:"submitter_org,omitempty"`
 	// How many claims it holds; set also where claim_ids is left out, as in lists.
-	ClaimCount    uint32 `protobuf:"varint,11,opt,name=claim_count,json=claimCount,proto3" json:"claim_count,omitempty"`
+	ClaimCount uint32 `protobuf:"varint,11,opt,name=claim_count,json=claimCount,proto3" json:"claim_count,omitempty"`
+	// What its claims pay less what its reversals take back, US cents.
+	ClaimsCents int64 `protobuf:"varint,40,opt,name=claims_cents,json=claimsCents,proto3" json:"claims_cents,omitempty"`
+	// Adjustments of the payment beside the claims (PLB).
+	Adjustments []*ProviderAdjustment `protobuf:"bytes,41,rep,name=adjustments,proto3" json:"adjustments,omitempty"`
+	// What the payee owes the payer once this is paid, US cents; it is taken from
+	// the payments that follow.
+	BalanceCents  int64 `protobuf:"varint,42,opt,name=balance_cents,json=balanceCents,proto3" json:"balance_cents,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2518,6 +2553,92 @@ func (x *Remittance) GetClaimCount() uint32 {
 	return 0
 }
 
+func (x *Remittance) GetClaimsCents() int64 {
+	if x != nil {
+		return x.ClaimsCents
+	}
+	return 0
+}
+
+func (x *Remittance) GetAdjustments() []*ProviderAdjustment {
+	if x != nil {
+		return x.Adjustments
+	}
+	return nil
+}
+
+func (x *Remittance) GetBalanceCents() int64 {
+	if x != nil {
+		return x.BalanceCents
+	}
+	return 0
+}
+
+// An adjustment of a payment that is no claim's (PLB).
+type ProviderAdjustment struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// L6 interest, WO recovery of an earlier balance, FB balance carried forward.
+	ReasonCode string `protobuf:"bytes,1,opt,name=reason_code,json=reasonCode,proto3" json:"reason_code,omitempty"`
+	// L6: the claim id. WO: the trace number of the last remittance that left a
+	// balance. FB: this remittance's trace number.
+	Reference string `protobuf:"bytes,2,opt,name=reference,proto3" json:"reference,omitempty"`
+	// US cents; positive takes from the payment, as PLB04 has it.
+	AmountCents   int64 `protobuf:"varint,3,opt,name=amount_cents,json=amountCents,proto3" json:"amount_cents,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProviderAdjustment) Reset() {
+	*x = ProviderAdjustment{}
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProviderAdjustment) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProviderAdjustment) ProtoMessage() {}
+
+func (x *ProviderAdjustment) ProtoReflect() protoreflect.Message {
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProviderAdjustment.ProtoReflect.Descriptor instead.
+func (*ProviderAdjustment) Descriptor() ([]byte, []int) {
+	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ProviderAdjustment) GetReasonCode() string {
+	if x != nil {
+		return x.ReasonCode
+	}
+	return ""
+}
+
+func (x *ProviderAdjustment) GetReference() string {
+	if x != nil {
+		return x.Reference
+	}
+	return ""
+}
+
+func (x *ProviderAdjustment) GetAmountCents() int64 {
+	if x != nil {
+		return x.AmountCents
+	}
+	return 0
+}
+
 // GetRemittance's request.
 type GetRemittanceRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2529,7 +2650,7 @@ type GetRemittanceRequest struct {
 
 func (x *GetRemittanceRequest) Reset() {
 	*x = GetRemittanceRequest{}
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[34]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2541,7 +2662,7 @@ func (x *GetRemittanceRequest) String() string {
 func (*GetRemittanceRequest) ProtoMessage() {}
 
 func (x *GetRemittanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[34]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2554,7 +2675,7 @@ func (x *GetRemittanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRemittanceRequest.ProtoReflect.Descriptor instead.
 func (*GetRemittanceRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{34}
+	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *GetRemittanceRequest) GetRemittanceId() string {
@@ -2569,7 +2690,8 @@ type GetRemittanceResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The remittance.
 	Remittance *Remittance `protobuf:"bytes,1,opt,name=remittance,proto3" json:"remittance,omitempty"`
-	// Its claims, unsealed, in the remittance's order.
+	// Its claims, unsealed, in the remittance's order. A claim that was decided
+	// again stands in it twice: the reversal, then the new decision.
 	Claims        []*RemittedClaim `protobuf:"bytes,2,rep,name=claims,proto3" json:"claims,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2577,7 +2699,7 @@ type GetRemittanceResponse struct {
 
 func (x *GetRemittanceResponse) Reset() {
 	*x = GetRemittanceResponse{}
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[35]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2589,7 +2711,7 @@ func (x *GetRemittanceResponse) String() string {
 func (*GetRemittanceResponse) ProtoMessage() {}
 
 func (x *GetRemittanceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[35]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2602,7 +2724,7 @@ func (x *GetRemittanceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRemittanceResponse.ProtoReflect.Descriptor instead.
 func (*GetRemittanceResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{35}
+	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *GetRemittanceResponse) GetRemittance() *Remittance {
@@ -2629,14 +2751,18 @@ type RemittedClaim struct {
 	// As decided.
 	Decision *Decision `protobuf:"bytes,3,opt,name=decision,proto3" json:"decision,omitempty"`
 	// When it was received.
-	ReceivedTime  *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=received_time,json=receivedTime,proto3" json:"received_time,omitempty"`
+	ReceivedTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=received_time,json=receivedTime,proto3" json:"received_time,omitempty"`
+	// True where this takes the decision back: every amount is told negated (CLP02 = 22).
+	Reversal bool `protobuf:"varint,40,opt,name=reversal,proto3" json:"reversal,omitempty"`
+	// Interest for late payment that goes with it, US cents; negative where it is taken back.
+	InterestCents int64 `protobuf:"varint,41,opt,name=interest_cents,json=interestCents,proto3" json:"interest_cents,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RemittedClaim) Reset() {
 	*x = RemittedClaim{}
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[36]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2648,7 +2774,7 @@ func (x *RemittedClaim) String() string {
 func (*RemittedClaim) ProtoMessage() {}
 
 func (x *RemittedClaim) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[36]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2661,7 +2787,7 @@ func (x *RemittedClaim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemittedClaim.ProtoReflect.Descriptor instead.
 func (*RemittedClaim) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{36}
+	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RemittedClaim) GetClaimId() string {
@@ -2692,6 +2818,20 @@ func (x *RemittedClaim) GetReceivedTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *RemittedClaim) GetReversal() bool {
+	if x != nil {
+		return x.Reversal
+	}
+	return false
+}
+
+func (x *RemittedClaim) GetInterestCents() int64 {
+	if x != nil {
+		return x.InterestCents
+	}
+	return 0
+}
+
 // ListRemittances' request.
 type ListRemittancesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2707,7 +2847,7 @@ type ListRemittancesRequest struct {
 
 func (x *ListRemittancesRequest) Reset() {
 	*x = ListRemittancesRequest{}
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[37]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2719,7 +2859,7 @@ func (x *ListRemittancesRequest) String() string {
 func (*ListRemittancesRequest) ProtoMessage() {}
 
 func (x *ListRemittancesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[37]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2732,7 +2872,7 @@ func (x *ListRemittancesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRemittancesRequest.ProtoReflect.Descriptor instead.
 func (*ListRemittancesRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{37}
+	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListRemittancesRequest) GetPageSize() uint32 {
@@ -2769,7 +2909,7 @@ type ListRemittancesResponse struct {
 
 func (x *ListRemittancesResponse) Reset() {
 	*x = ListRemittancesResponse{}
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[38]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2781,7 +2921,7 @@ func (x *ListRemittancesResponse) String() string {
 func (*ListRemittancesResponse) ProtoMessage() {}
 
 func (x *ListRemittancesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[38]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2794,7 +2934,7 @@ func (x *ListRemittancesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRemittancesResponse.ProtoReflect.Descriptor instead.
 func (*ListRemittancesResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{38}
+	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListRemittancesResponse) GetRemittances() []*Remittance {
@@ -2980,13 +3120,17 @@ const file_probity_claims_v1_claims_service_proto_rawDesc = "" +
 	"\afile_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^fil_[a-z2-7]{26}$R\x06fileId\x12%\n" +
 	"\x0eremittance_ids\x18\x02 \x03(\tR\rremittanceIds\"C\n" +
 	"\x14CompleteFileResponse\x12+\n" +
-	"\x04file\x18\x01 \x01(\v2\x17.probity.claims.v1.FileR\x04file\"x\n" +
-	"\x18CreateRemittancesRequest\x122\n" +
-	"\afile_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^fil_[a-z2-7]{26}$R\x06fileId\x12(\n" +
+	"\x04file\x18\x01 \x01(\v2\x17.probity.claims.v1.FileR\x04file\"\xdc\x01\n" +
+	"\x18CreateRemittancesRequest\x125\n" +
+	"\afile_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x172\x15^(fil_[a-z2-7]{26})?$R\x06fileId\x12(\n" +
 	"\n" +
-	"request_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18xR\trequestId\"\\\n" +
+	"request_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18xR\trequestId\x12\"\n" +
+	"\bpayer_id\x18( \x01(\tB\a\xbaH\x04r\x02\x18PR\apayerId\x12;\n" +
+	"\vcutoff_time\x18) \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"cutoffTime\"p\n" +
 	"\x19CreateRemittancesResponse\x12?\n" +
-	"\vremittances\x18\x01 \x03(\v2\x1d.probity.claims.v1.RemittanceR\vremittances\"\x83\x03\n" +
+	"\vremittances\x18\x01 \x03(\v2\x1d.probity.claims.v1.RemittanceR\vremittances\x12\x12\n" +
+	"\x04more\x18( \x01(\bR\x04more\"\x94\x04\n" +
 	"\n" +
 	"Remittance\x12#\n" +
 	"\rremittance_id\x18\x01 \x01(\tR\fremittanceId\x12\x19\n" +
@@ -3002,19 +3146,29 @@ const file_probity_claims_v1_claims_service_proto_rawDesc = "" +
 	"\rsubmitter_org\x18\n" +
 	" \x01(\tR\fsubmitterOrg\x12\x1f\n" +
 	"\vclaim_count\x18\v \x01(\rR\n" +
-	"claimCount\"V\n" +
+	"claimCount\x12!\n" +
+	"\fclaims_cents\x18( \x01(\x03R\vclaimsCents\x12G\n" +
+	"\vadjustments\x18) \x03(\v2%.probity.claims.v1.ProviderAdjustmentR\vadjustments\x12#\n" +
+	"\rbalance_cents\x18* \x01(\x03R\fbalanceCents\"v\n" +
+	"\x12ProviderAdjustment\x12\x1f\n" +
+	"\vreason_code\x18\x01 \x01(\tR\n" +
+	"reasonCode\x12\x1c\n" +
+	"\treference\x18\x02 \x01(\tR\treference\x12!\n" +
+	"\famount_cents\x18\x03 \x01(\x03R\vamountCents\"V\n" +
 	"\x14GetRemittanceRequest\x12>\n" +
 	"\rremittance_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^rem_[a-z2-7]{26}$R\fremittanceId\"\x90\x01\n" +
 	"\x15GetRemittanceResponse\x12=\n" +
 	"\n" +
 	"remittance\x18\x01 \x01(\v2\x1d.probity.claims.v1.RemittanceR\n" +
 	"remittance\x128\n" +
-	"\x06claims\x18\x02 \x03(\v2 .probity.claims.v1.RemittedClaimR\x06claims\"\xdc\x01\n" +
+	"\x06claims\x18\x02 \x03(\v2 .probity.claims.v1.RemittedClaimR\x06claims\"\x9f\x02\n" +
 	"\rRemittedClaim\x12\x19\n" +
 	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\x126\n" +
 	"\tsubmitted\x18\x02 \x01(\v2\x18.probity.claims.v1.ClaimR\tsubmitted\x127\n" +
 	"\bdecision\x18\x03 \x01(\v2\x1b.probity.claims.v1.DecisionR\bdecision\x12?\n" +
-	"\rreceived_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\freceivedTime\"w\n" +
+	"\rreceived_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\freceivedTime\x12\x1a\n" +
+	"\breversal\x18( \x01(\bR\breversal\x12%\n" +
+	"\x0einterest_cents\x18) \x01(\x03R\rinterestCents\"w\n" +
 	"\x16ListRemittancesRequest\x12%\n" +
 	"\tpage_size\x18\x01 \x01(\rB\b\xbaH\x05*\x03\x18\xe8\aR\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -3063,7 +3217,7 @@ func file_probity_claims_v1_claims_service_proto_rawDescGZIP() []byte {
 }
 
 var file_probity_claims_v1_claims_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_probity_claims_v1_claims_service_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_probity_claims_v1_claims_service_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_probity_claims_v1_claims_service_proto_goTypes = []any{
 	(FileState)(0),                    // 0: probity.claims.v1.FileState
 	(*SubmitClaimRequest)(nil),        // 1: probity.claims.v1.SubmitClaimRequest
@@ -3100,103 +3254,106 @@ var file_probity_claims_v1_claims_service_proto_goTypes = []any{
 	(*CreateRemittancesRequest)(nil),  // 32: probity.claims.v1.CreateRemittancesRequest
 	(*CreateRemittancesResponse)(nil), // 33: probity.claims.v1.CreateRemittancesResponse
 	(*Remittance)(nil),                // 34: probity.claims.v1.Remittance
-	(*GetRemittanceRequest)(nil),      // 35: probity.claims.v1.GetRemittanceRequest
-	(*GetRemittanceResponse)(nil),     // 36: probity.claims.v1.GetRemittanceResponse
-	(*RemittedClaim)(nil),             // 37: probity.claims.v1.RemittedClaim
-	(*ListRemittancesRequest)(nil),    // 38: probity.claims.v1.ListRemittancesRequest
-	(*ListRemittancesResponse)(nil),   // 39: probity.claims.v1.ListRemittancesResponse
-	(*Claim)(nil),                     // 40: probity.claims.v1.Claim
-	(*timestamppb.Timestamp)(nil),     // 41: google.protobuf.Timestamp
-	(*Decision)(nil),                  // 42: probity.claims.v1.Decision
-	(*v1.Problem)(nil),                // 43: probity.problem.v1.Problem
-	(ClaimStatus)(0),                  // 44: probity.claims.v1.ClaimStatus
-	(*v11.Position)(nil),              // 45: probity.ledger.v1.Position
-	(*PendReason)(nil),                // 46: probity.claims.v1.PendReason
+	(*ProviderAdjustment)(nil),        // 35: probity.claims.v1.ProviderAdjustment
+	(*GetRemittanceRequest)(nil),      // 36: probity.claims.v1.GetRemittanceRequest
+	(*GetRemittanceResponse)(nil),     // 37: probity.claims.v1.GetRemittanceResponse
+	(*RemittedClaim)(nil),             // 38: probity.claims.v1.RemittedClaim
+	(*ListRemittancesRequest)(nil),    // 39: probity.claims.v1.ListRemittancesRequest
+	(*ListRemittancesResponse)(nil),   // 40: probity.claims.v1.ListRemittancesResponse
+	(*Claim)(nil),                     // 41: probity.claims.v1.Claim
+	(*timestamppb.Timestamp)(nil),     // 42: google.protobuf.Timestamp
+	(*Decision)(nil),                  // 43: probity.claims.v1.Decision
+	(*v1.Problem)(nil),                // 44: probity.problem.v1.Problem
+	(ClaimStatus)(0),                  // 45: probity.claims.v1.ClaimStatus
+	(*v11.Position)(nil),              // 46: probity.ledger.v1.Position
+	(*PendReason)(nil),                // 47: probity.claims.v1.PendReason
 }
 var file_probity_claims_v1_claims_service_proto_depIdxs = []int32{
-	40, // 0: probity.claims.v1.SubmitClaimRequest.claim:type_name -> probity.claims.v1.Claim
-	41, // 1: probity.claims.v1.SubmitClaimRequest.received_time:type_name -> google.protobuf.Timestamp
+	41, // 0: probity.claims.v1.SubmitClaimRequest.claim:type_name -> probity.claims.v1.Claim
+	42, // 1: probity.claims.v1.SubmitClaimRequest.received_time:type_name -> google.protobuf.Timestamp
 	5,  // 2: probity.claims.v1.SubmitClaimResponse.claim:type_name -> probity.claims.v1.ClaimSummary
-	42, // 3: probity.claims.v1.SubmitClaimResponse.decision:type_name -> probity.claims.v1.Decision
-	43, // 4: probity.claims.v1.SubmitClaimResponse.problems:type_name -> probity.problem.v1.Problem
+	43, // 3: probity.claims.v1.SubmitClaimResponse.decision:type_name -> probity.claims.v1.Decision
+	44, // 4: probity.claims.v1.SubmitClaimResponse.problems:type_name -> probity.problem.v1.Problem
 	1,  // 5: probity.claims.v1.SubmitClaimsRequest.claims:type_name -> probity.claims.v1.SubmitClaimRequest
 	2,  // 6: probity.claims.v1.SubmitClaimsResponse.results:type_name -> probity.claims.v1.SubmitClaimResponse
-	44, // 7: probity.claims.v1.ClaimSummary.status:type_name -> probity.claims.v1.ClaimStatus
-	41, // 8: probity.claims.v1.ClaimSummary.received_time:type_name -> google.protobuf.Timestamp
-	41, // 9: probity.claims.v1.ClaimSummary.decided_time:type_name -> google.protobuf.Timestamp
-	45, // 10: probity.claims.v1.ClaimSummary.position:type_name -> probity.ledger.v1.Position
-	46, // 11: probity.claims.v1.ClaimSummary.pend_reasons:type_name -> probity.claims.v1.PendReason
+	45, // 7: probity.claims.v1.ClaimSummary.status:type_name -> probity.claims.v1.ClaimStatus
+	42, // 8: probity.claims.v1.ClaimSummary.received_time:type_name -> google.protobuf.Timestamp
+	42, // 9: probity.claims.v1.ClaimSummary.decided_time:type_name -> google.protobuf.Timestamp
+	46, // 10: probity.claims.v1.ClaimSummary.position:type_name -> probity.ledger.v1.Position
+	47, // 11: probity.claims.v1.ClaimSummary.pend_reasons:type_name -> probity.claims.v1.PendReason
 	5,  // 12: probity.claims.v1.GetClaimResponse.claim:type_name -> probity.claims.v1.ClaimSummary
 	8,  // 13: probity.claims.v1.GetClaimResponse.timeline:type_name -> probity.claims.v1.TimelineEntry
-	41, // 14: probity.claims.v1.TimelineEntry.time:type_name -> google.protobuf.Timestamp
-	45, // 15: probity.claims.v1.TimelineEntry.position:type_name -> probity.ledger.v1.Position
-	44, // 16: probity.claims.v1.ListClaimsRequest.status:type_name -> probity.claims.v1.ClaimStatus
+	42, // 14: probity.claims.v1.TimelineEntry.time:type_name -> google.protobuf.Timestamp
+	46, // 15: probity.claims.v1.TimelineEntry.position:type_name -> probity.ledger.v1.Position
+	45, // 16: probity.claims.v1.ListClaimsRequest.status:type_name -> probity.claims.v1.ClaimStatus
 	5,  // 17: probity.claims.v1.ListClaimsResponse.claims:type_name -> probity.claims.v1.ClaimSummary
 	5,  // 18: probity.claims.v1.ExplainClaimResponse.claim:type_name -> probity.claims.v1.ClaimSummary
-	42, // 19: probity.claims.v1.ExplainClaimResponse.decision:type_name -> probity.claims.v1.Decision
-	40, // 20: probity.claims.v1.ExplainClaimResponse.submitted:type_name -> probity.claims.v1.Claim
+	43, // 19: probity.claims.v1.ExplainClaimResponse.decision:type_name -> probity.claims.v1.Decision
+	41, // 20: probity.claims.v1.ExplainClaimResponse.submitted:type_name -> probity.claims.v1.Claim
 	5,  // 21: probity.claims.v1.WatchClaimResponse.claim:type_name -> probity.claims.v1.ClaimSummary
 	5,  // 22: probity.claims.v1.ResolveClaimResponse.claim:type_name -> probity.claims.v1.ClaimSummary
 	18, // 23: probity.claims.v1.RegisterFileRequest.header:type_name -> probity.claims.v1.FileHeader
-	43, // 24: probity.claims.v1.FileHeader.problems:type_name -> probity.problem.v1.Problem
+	44, // 24: probity.claims.v1.FileHeader.problems:type_name -> probity.problem.v1.Problem
 	20, // 25: probity.claims.v1.RegisterFileResponse.file:type_name -> probity.claims.v1.File
 	0,  // 26: probity.claims.v1.File.state:type_name -> probity.claims.v1.FileState
-	41, // 27: probity.claims.v1.File.received_time:type_name -> google.protobuf.Timestamp
-	41, // 28: probity.claims.v1.File.completed_time:type_name -> google.protobuf.Timestamp
-	45, // 29: probity.claims.v1.File.position:type_name -> probity.ledger.v1.Position
-	43, // 30: probity.claims.v1.File.problems:type_name -> probity.problem.v1.Problem
-	44, // 31: probity.claims.v1.ClaimOutcome.status:type_name -> probity.claims.v1.ClaimStatus
-	43, // 32: probity.claims.v1.ClaimOutcome.problems:type_name -> probity.problem.v1.Problem
+	42, // 27: probity.claims.v1.File.received_time:type_name -> google.protobuf.Timestamp
+	42, // 28: probity.claims.v1.File.completed_time:type_name -> google.protobuf.Timestamp
+	46, // 29: probity.claims.v1.File.position:type_name -> probity.ledger.v1.Position
+	44, // 30: probity.claims.v1.File.problems:type_name -> probity.problem.v1.Problem
+	45, // 31: probity.claims.v1.ClaimOutcome.status:type_name -> probity.claims.v1.ClaimStatus
+	44, // 32: probity.claims.v1.ClaimOutcome.problems:type_name -> probity.problem.v1.Problem
 	20, // 33: probity.claims.v1.GetFileResponse.file:type_name -> probity.claims.v1.File
 	21, // 34: probity.claims.v1.GetFileResponse.outcomes:type_name -> probity.claims.v1.ClaimOutcome
 	20, // 35: probity.claims.v1.ListFilesResponse.files:type_name -> probity.claims.v1.File
 	21, // 36: probity.claims.v1.RecordOutcomesRequest.outcomes:type_name -> probity.claims.v1.ClaimOutcome
 	20, // 37: probity.claims.v1.CompleteFileResponse.file:type_name -> probity.claims.v1.File
-	34, // 38: probity.claims.v1.CreateRemittancesResponse.remittances:type_name -> probity.claims.v1.Remittance
-	45, // 39: probity.claims.v1.Remittance.position:type_name -> probity.ledger.v1.Position
-	34, // 40: probity.claims.v1.GetRemittanceResponse.remittance:type_name -> probity.claims.v1.Remittance
-	37, // 41: probity.claims.v1.GetRemittanceResponse.claims:type_name -> probity.claims.v1.RemittedClaim
-	40, // 42: probity.claims.v1.RemittedClaim.submitted:type_name -> probity.claims.v1.Claim
-	42, // 43: probity.claims.v1.RemittedClaim.decision:type_name -> probity.claims.v1.Decision
-	41, // 44: probity.claims.v1.RemittedClaim.received_time:type_name -> google.protobuf.Timestamp
-	34, // 45: probity.claims.v1.ListRemittancesResponse.remittances:type_name -> probity.claims.v1.Remittance
-	1,  // 46: probity.claims.v1.ClaimsService.SubmitClaim:input_type -> probity.claims.v1.SubmitClaimRequest
-	3,  // 47: probity.claims.v1.ClaimsService.SubmitClaims:input_type -> probity.claims.v1.SubmitClaimsRequest
-	6,  // 48: probity.claims.v1.ClaimsService.GetClaim:input_type -> probity.claims.v1.GetClaimRequest
-	9,  // 49: probity.claims.v1.ClaimsService.ListClaims:input_type -> probity.claims.v1.ListClaimsRequest
-	11, // 50: probity.claims.v1.ClaimsService.ExplainClaim:input_type -> probity.claims.v1.ExplainClaimRequest
-	13, // 51: probity.claims.v1.ClaimsService.WatchClaim:input_type -> probity.claims.v1.WatchClaimRequest
-	15, // 52: probity.claims.v1.ClaimsService.ResolveClaim:input_type -> probity.claims.v1.ResolveClaimRequest
-	17, // 53: probity.claims.v1.FileService.RegisterFile:input_type -> probity.claims.v1.RegisterFileRequest
-	22, // 54: probity.claims.v1.FileService.ReadFile:input_type -> probity.claims.v1.ReadFileRequest
-	24, // 55: probity.claims.v1.FileService.GetFile:input_type -> probity.claims.v1.GetFileRequest
-	26, // 56: probity.claims.v1.FileService.ListFiles:input_type -> probity.claims.v1.ListFilesRequest
-	28, // 57: probity.claims.v1.FileService.RecordOutcomes:input_type -> probity.claims.v1.RecordOutcomesRequest
-	30, // 58: probity.claims.v1.FileService.CompleteFile:input_type -> probity.claims.v1.CompleteFileRequest
-	32, // 59: probity.claims.v1.RemittanceService.CreateRemittances:input_type -> probity.claims.v1.CreateRemittancesRequest
-	35, // 60: probity.claims.v1.RemittanceService.GetRemittance:input_type -> probity.claims.v1.GetRemittanceRequest
-	38, // 61: probity.claims.v1.RemittanceService.ListRemittances:input_type -> probity.claims.v1.ListRemittancesRequest
-	2,  // 62: probity.claims.v1.ClaimsService.SubmitClaim:output_type -> probity.claims.v1.SubmitClaimResponse
-	4,  // 63: probity.claims.v1.ClaimsService.SubmitClaims:output_type -> probity.claims.v1.SubmitClaimsResponse
-	7,  // 64: probity.claims.v1.ClaimsService.GetClaim:output_type -> probity.claims.v1.GetClaimResponse
-	10, // 65: probity.claims.v1.ClaimsService.ListClaims:output_type -> probity.claims.v1.ListClaimsResponse
-	12, // 66: probity.claims.v1.ClaimsService.ExplainClaim:output_type -> probity.claims.v1.ExplainClaimResponse
-	14, // 67: probity.claims.v1.ClaimsService.WatchClaim:output_type -> probity.claims.v1.WatchClaimResponse
-	16, // 68: probity.claims.v1.ClaimsService.ResolveClaim:output_type -> probity.claims.v1.ResolveClaimResponse
-	19, // 69: probity.claims.v1.FileService.RegisterFile:output_type -> probity.claims.v1.RegisterFileResponse
-	23, // 70: probity.claims.v1.FileService.ReadFile:output_type -> probity.claims.v1.ReadFileResponse
-	25, // 71: probity.claims.v1.FileService.GetFile:output_type -> probity.claims.v1.GetFileResponse
-	27, // 72: probity.claims.v1.FileService.ListFiles:output_type -> probity.claims.v1.ListFilesResponse
-	29, // 73: probity.claims.v1.FileService.RecordOutcomes:output_type -> probity.claims.v1.RecordOutcomesResponse
-	31, // 74: probity.claims.v1.FileService.CompleteFile:output_type -> probity.claims.v1.CompleteFileResponse
-	33, // 75: probity.claims.v1.RemittanceService.CreateRemittances:output_type -> probity.claims.v1.CreateRemittancesResponse
-	36, // 76: probity.claims.v1.RemittanceService.GetRemittance:output_type -> probity.claims.v1.GetRemittanceResponse
-	39, // 77: probity.claims.v1.RemittanceService.ListRemittances:output_type -> probity.claims.v1.ListRemittancesResponse
-	62, // [62:78] is the sub-list for method output_type
-	46, // [46:62] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	42, // 38: probity.claims.v1.CreateRemittancesRequest.cutoff_time:type_name -> google.protobuf.Timestamp
+	34, // 39: probity.claims.v1.CreateRemittancesResponse.remittances:type_name -> probity.claims.v1.Remittance
+	46, // 40: probity.claims.v1.Remittance.position:type_name -> probity.ledger.v1.Position
+	35, // 41: probity.claims.v1.Remittance.adjustments:type_name -> probity.claims.v1.ProviderAdjustment
+	34, // 42: probity.claims.v1.GetRemittanceResponse.remittance:type_name -> probity.claims.v1.Remittance
+	38, // 43: probity.claims.v1.GetRemittanceResponse.claims:type_name -> probity.claims.v1.RemittedClaim
+	41, // 44: probity.claims.v1.RemittedClaim.submitted:type_name -> probity.claims.v1.Claim
+	43, // 45: probity.claims.v1.RemittedClaim.decision:type_name -> probity.claims.v1.Decision
+	42, // 46: probity.claims.v1.RemittedClaim.received_time:type_name -> google.protobuf.Timestamp
+	34, // 47: probity.claims.v1.ListRemittancesResponse.remittances:type_name -> probity.claims.v1.Remittance
+	1,  // 48: probity.claims.v1.ClaimsService.SubmitClaim:input_type -> probity.claims.v1.SubmitClaimRequest
+	3,  // 49: probity.claims.v1.ClaimsService.SubmitClaims:input_type -> probity.claims.v1.SubmitClaimsRequest
+	6,  // 50: probity.claims.v1.ClaimsService.GetClaim:input_type -> probity.claims.v1.GetClaimRequest
+	9,  // 51: probity.claims.v1.ClaimsService.ListClaims:input_type -> probity.claims.v1.ListClaimsRequest
+	11, // 52: probity.claims.v1.ClaimsService.ExplainClaim:input_type -> probity.claims.v1.ExplainClaimRequest
+	13, // 53: probity.claims.v1.ClaimsService.WatchClaim:input_type -> probity.claims.v1.WatchClaimRequest
+	15, // 54: probity.claims.v1.ClaimsService.ResolveClaim:input_type -> probity.claims.v1.ResolveClaimRequest
+	17, // 55: probity.claims.v1.FileService.RegisterFile:input_type -> probity.claims.v1.RegisterFileRequest
+	22, // 56: probity.claims.v1.FileService.ReadFile:input_type -> probity.claims.v1.ReadFileRequest
+	24, // 57: probity.claims.v1.FileService.GetFile:input_type -> probity.claims.v1.GetFileRequest
+	26, // 58: probity.claims.v1.FileService.ListFiles:input_type -> probity.claims.v1.ListFilesRequest
+	28, // 59: probity.claims.v1.FileService.RecordOutcomes:input_type -> probity.claims.v1.RecordOutcomesRequest
+	30, // 60: probity.claims.v1.FileService.CompleteFile:input_type -> probity.claims.v1.CompleteFileRequest
+	32, // 61: probity.claims.v1.RemittanceService.CreateRemittances:input_type -> probity.claims.v1.CreateRemittancesRequest
+	36, // 62: probity.claims.v1.RemittanceService.GetRemittance:input_type -> probity.claims.v1.GetRemittanceRequest
+	39, // 63: probity.claims.v1.RemittanceService.ListRemittances:input_type -> probity.claims.v1.ListRemittancesRequest
+	2,  // 64: probity.claims.v1.ClaimsService.SubmitClaim:output_type -> probity.claims.v1.SubmitClaimResponse
+	4,  // 65: probity.claims.v1.ClaimsService.SubmitClaims:output_type -> probity.claims.v1.SubmitClaimsResponse
+	7,  // 66: probity.claims.v1.ClaimsService.GetClaim:output_type -> probity.claims.v1.GetClaimResponse
+	10, // 67: probity.claims.v1.ClaimsService.ListClaims:output_type -> probity.claims.v1.ListClaimsResponse
+	12, // 68: probity.claims.v1.ClaimsService.ExplainClaim:output_type -> probity.claims.v1.ExplainClaimResponse
+	14, // 69: probity.claims.v1.ClaimsService.WatchClaim:output_type -> probity.claims.v1.WatchClaimResponse
+	16, // 70: probity.claims.v1.ClaimsService.ResolveClaim:output_type -> probity.claims.v1.ResolveClaimResponse
+	19, // 71: probity.claims.v1.FileService.RegisterFile:output_type -> probity.claims.v1.RegisterFileResponse
+	23, // 72: probity.claims.v1.FileService.ReadFile:output_type -> probity.claims.v1.ReadFileResponse
+	25, // 73: probity.claims.v1.FileService.GetFile:output_type -> probity.claims.v1.GetFileResponse
+	27, // 74: probity.claims.v1.FileService.ListFiles:output_type -> probity.claims.v1.ListFilesResponse
+	29, // 75: probity.claims.v1.FileService.RecordOutcomes:output_type -> probity.claims.v1.RecordOutcomesResponse
+	31, // 76: probity.claims.v1.FileService.CompleteFile:output_type -> probity.claims.v1.CompleteFileResponse
+	33, // 77: probity.claims.v1.RemittanceService.CreateRemittances:output_type -> probity.claims.v1.CreateRemittancesResponse
+	37, // 78: probity.claims.v1.RemittanceService.GetRemittance:output_type -> probity.claims.v1.GetRemittanceResponse
+	40, // 79: probity.claims.v1.RemittanceService.ListRemittances:output_type -> probity.claims.v1.ListRemittancesResponse
+	64, // [64:80] is the sub-list for method output_type
+	48, // [48:64] is the sub-list for method input_type
+	48, // [48:48] is the sub-list for extension type_name
+	48, // [48:48] is the sub-list for extension extendee
+	0,  // [0:48] is the sub-list for field type_name
 }
 
 func init() { file_probity_claims_v1_claims_service_proto_init() }
@@ -3216,7 +3373,7 @@ func file_probity_claims_v1_claims_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probity_claims_v1_claims_service_proto_rawDesc), len(file_probity_claims_v1_claims_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   39,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

@@ -632,7 +632,8 @@ type PlanSimulation struct {
 	NewlyDenied uint64 `protobuf:"varint,9,opt,name=newly_denied,json=newlyDenied,proto3" json:"newly_denied,omitempty"`
 	// Denied claims that would be paid.
 	NewlyPaid uint64 `protobuf:"varint,10,opt,name=newly_paid,json=newlyPaid,proto3" json:"newly_paid,omitempty"`
-	// Claims left out, because the person was erased or another engine decided.
+	// Claims left out: the person was erased, another engine version decided, or
+	// something of the family was voided, replaced or decided again.
 	LeftOut uint64 `protobuf:"varint,11,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
 	// By benefit, in the name's order; a line that reached none is under "".
 	Benefits []*BenefitDifference `protobuf:"bytes,12,rep,name=benefits,proto3" json:"benefits,omitempty"`

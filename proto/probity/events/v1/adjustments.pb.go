@@ -9,6 +9,7 @@
 package eventsv1
 
 import (
+	v1 "github.com/probity-health/probity/proto/probity/claims/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
@@ -114,7 +115,9 @@ type ClaimReversed struct {
 	// Run of ReprocessClaims that it belongs to, a keyed hash of payer and request id; empty for none.
 	RunId string `protobuf:"bytes,11,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
 	// Why it was reprocessed, a word of the caller's from a fixed list (ReprocessClaimsRequest.cause).
-	Cause         string `protobuf:"bytes,12,opt,name=cause,proto3" json:"cause,omitempty"`
+	Cause string `protobuf:"bytes,12,opt,name=cause,proto3" json:"cause,omitempty"`
+	// Status of the decision, PAID or DENIED.
+	Status        v1.ClaimStatus `protobuf:"varint,13,opt,name=status,proto3,enum=probity.claims.v1.ClaimStatus" json:"status,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -233,11 +236,250 @@ func (x *ClaimReversed) GetCause() string {
 	return ""
 }
 
+func (x *ClaimReversed) GetStatus() v1.ClaimStatus {
+	if x != nil {
+		return x.Status
+	}
+	return v1.ClaimStatus(0)
+}
+
+// A payment cycle over a payer's claims is planned: its remittances and no
+// others belong to it. Stream paymentcycle-<keyed hash of the payer>, so that
+// the next cycle completes what this one left.
+type RemittanceCyclePlanned struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Keyed hash of payer and idempotency key.
+	RunId string `protobuf:"bytes,1,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
+	// Payer id.
+	PayerId string `protobuf:"bytes,2,opt,name=payer_id,json=payerId,proto3" json:"payer_id,omitempty"`
+	// What was decided or reversed before this was considered.
+	CutoffTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=cutoff_time,json=cutoffTime,proto3" json:"cutoff_time,omitempty"`
+	// Remittances, in order.
+	RemittanceIds []string `protobuf:"bytes,4,rep,name=remittance_ids,json=remittanceIds,proto3" json:"remittance_ids,omitempty"`
+	// Claims were left over that another call takes.
+	More          bool `protobuf:"varint,5,opt,name=more,proto3" json:"more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemittanceCyclePlanned) Reset() {
+	*x = RemittanceCyclePlanned{}
+	mi := &file_probity_events_v1_adjustments_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemittanceCyclePlanned) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemittanceCyclePlanned) ProtoMessage() {}
+
+func (x *RemittanceCyclePlanned) ProtoReflect() protoreflect.Message {
+	mi := &file_probity_events_v1_adjustments_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemittanceCyclePlanned.ProtoReflect.Descriptor instead.
+func (*RemittanceCyclePlanned) Descriptor() ([]byte, []int) {
+	return file_probity_events_v1_adjustments_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *RemittanceCyclePlanned) GetRunId() string {
+	if x != nil {
+		return x.RunId
+	}
+	return ""
+}
+
+func (x *RemittanceCyclePlanned) GetPayerId() string {
+	if x != nil {
+		return x.PayerId
+	}
+	return ""
+}
+
+func (x *RemittanceCyclePlanned) GetCutoffTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CutoffTime
+	}
+	return nil
+}
+
+func (x *RemittanceCyclePlanned) GetRemittanceIds() []string {
+	if x != nil {
+		return x.RemittanceIds
+	}
+	return nil
+}
+
+func (x *RemittanceCyclePlanned) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
+// Every remittance of a planned cycle is issued. Same stream.
+type RemittanceCycleCompleted struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The cycle.
+	RunId         string `protobuf:"bytes,1,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemittanceCycleCompleted) Reset() {
+	*x = RemittanceCycleCompleted{}
+	mi := &file_probity_events_v1_adjustments_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemittanceCycleCompleted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemittanceCycleCompleted) ProtoMessage() {}
+
+func (x *RemittanceCycleCompleted) ProtoReflect() protoreflect.Message {
+	mi := &file_probity_events_v1_adjustments_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemittanceCycleCompleted.ProtoReflect.Descriptor instead.
+func (*RemittanceCycleCompleted) Descriptor() ([]byte, []int) {
+	return file_probity_events_v1_adjustments_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *RemittanceCycleCompleted) GetRunId() string {
+	if x != nil {
+		return x.RunId
+	}
+	return ""
+}
+
+// What a remittance does to the balance between a payer and a payee. Stream
+// payeeaccount-<keyed hash of both>, written before the remittance is issued
+// and once a remittance: whoever issues it uses these figures.
+type PayeeAccountPosted struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Remittance.
+	RemittanceId string `protobuf:"bytes,1,opt,name=remittance_id,json=remittanceId,proto3" json:"remittance_id,omitempty"`
+	// Its trace number.
+	TraceNumber string `protobuf:"bytes,2,opt,name=trace_number,json=traceNumber,proto3" json:"trace_number,omitempty"`
+	// What its claims and interest come to, US cents; negative where reversals outweigh payments.
+	NetCents int64 `protobuf:"varint,3,opt,name=net_cents,json=netCents,proto3" json:"net_cents,omitempty"`
+	// What of an earlier balance is recovered from it (PLB WO), US cents.
+	RecoveredCents int64 `protobuf:"varint,4,opt,name=recovered_cents,json=recoveredCents,proto3" json:"recovered_cents,omitempty"`
+	// What it leaves to be recovered (PLB FB), US cents.
+	CarriedCents int64 `protobuf:"varint,5,opt,name=carried_cents,json=carriedCents,proto3" json:"carried_cents,omitempty"`
+	// What the payee owes afterwards, US cents, never negative.
+	BalanceCents int64 `protobuf:"varint,6,opt,name=balance_cents,json=balanceCents,proto3" json:"balance_cents,omitempty"`
+	// Trace number of the last remittance before it that left a balance; empty where nothing is recovered.
+	RecoveredTraceNumber string `protobuf:"bytes,7,opt,name=recovered_trace_number,json=recoveredTraceNumber,proto3" json:"recovered_trace_number,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *PayeeAccountPosted) Reset() {
+	*x = PayeeAccountPosted{}
+	mi := &file_probity_events_v1_adjustments_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PayeeAccountPosted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PayeeAccountPosted) ProtoMessage() {}
+
+func (x *PayeeAccountPosted) ProtoReflect() protoreflect.Message {
+	mi := &file_probity_events_v1_adjustments_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PayeeAccountPosted.ProtoReflect.Descriptor instead.
+func (*PayeeAccountPosted) Descriptor() ([]byte, []int) {
+	return file_probity_events_v1_adjustments_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *PayeeAccountPosted) GetRemittanceId() string {
+	if x != nil {
+		return x.RemittanceId
+	}
+	return ""
+}
+
+func (x *PayeeAccountPosted) GetTraceNumber() string {
+	if x != nil {
+		return x.TraceNumber
+	}
+	return ""
+}
+
+func (x *PayeeAccountPosted) GetNetCents() int64 {
+	if x != nil {
+		return x.NetCents
+	}
+	return 0
+}
+
+func (x *PayeeAccountPosted) GetRecoveredCents() int64 {
+	if x != nil {
+		return x.RecoveredCents
+	}
+	return 0
+}
+
+func (x *PayeeAccountPosted) GetCarriedCents() int64 {
+	if x != nil {
+		return x.CarriedCents
+	}
+	return 0
+}
+
+func (x *PayeeAccountPosted) GetBalanceCents() int64 {
+	if x != nil {
+		return x.BalanceCents
+	}
+	return 0
+}
+
+func (x *PayeeAccountPosted) GetRecoveredTraceNumber() string {
+	if x != nil {
+		return x.RecoveredTraceNumber
+	}
+	return ""
+}
+
 var File_probity_events_v1_adjustments_proto protoreflect.FileDescriptor
 
 const file_probity_events_v1_adjustments_proto_rawDesc = "" +
 	"\n" +
-	"#probity/events/v1/adjustments.proto\x12\x11probity.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc0\x03\n" +
+	"#probity/events/v1/adjustments.proto\x12\x11probity.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a probity/claims/v1/decision.proto\"\xf8\x03\n" +
 	"\rClaimReversed\x12\x19\n" +
 	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\x12+\n" +
 	"\x11decision_revision\x18\x02 \x01(\x04R\x10decisionRevision\x129\n" +
@@ -252,7 +494,25 @@ const file_probity_events_v1_adjustments_proto_rawDesc = "" +
 	"\bremitted\x18\n" +
 	" \x01(\bR\bremitted\x12\x15\n" +
 	"\x06run_id\x18\v \x01(\tR\x05runId\x12\x14\n" +
-	"\x05cause\x18\f \x01(\tR\x05cause*\xb4\x01\n" +
+	"\x05cause\x18\f \x01(\tR\x05cause\x126\n" +
+	"\x06status\x18\r \x01(\x0e2\x1e.probity.claims.v1.ClaimStatusR\x06status\"\xc2\x01\n" +
+	"\x16RemittanceCyclePlanned\x12\x15\n" +
+	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x19\n" +
+	"\bpayer_id\x18\x02 \x01(\tR\apayerId\x12;\n" +
+	"\vcutoff_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"cutoffTime\x12%\n" +
+	"\x0eremittance_ids\x18\x04 \x03(\tR\rremittanceIds\x12\x12\n" +
+	"\x04more\x18\x05 \x01(\bR\x04more\"1\n" +
+	"\x18RemittanceCycleCompleted\x12\x15\n" +
+	"\x06run_id\x18\x01 \x01(\tR\x05runId\"\xa2\x02\n" +
+	"\x12PayeeAccountPosted\x12#\n" +
+	"\rremittance_id\x18\x01 \x01(\tR\fremittanceId\x12!\n" +
+	"\ftrace_number\x18\x02 \x01(\tR\vtraceNumber\x12\x1b\n" +
+	"\tnet_cents\x18\x03 \x01(\x03R\bnetCents\x12'\n" +
+	"\x0frecovered_cents\x18\x04 \x01(\x03R\x0erecoveredCents\x12#\n" +
+	"\rcarried_cents\x18\x05 \x01(\x03R\fcarriedCents\x12#\n" +
+	"\rbalance_cents\x18\x06 \x01(\x03R\fbalanceCents\x124\n" +
+	"\x16recovered_trace_number\x18\a \x01(\tR\x14recoveredTraceNumber*\xb4\x01\n" +
 	"\x0eReversalReason\x12\x1f\n" +
 	"\x1bREVERSAL_REASON_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16REVERSAL_REASON_VOIDED\x10\x01\x12\x1c\n" +
@@ -273,20 +533,26 @@ func file_probity_events_v1_adjustments_proto_rawDescGZIP() []byte {
 }
 
 var file_probity_events_v1_adjustments_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_probity_events_v1_adjustments_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
+var file_probity_events_v1_adjustments_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_probity_events_v1_adjustments_proto_goTypes = []any{
-	(ReversalReason)(0),           // 0: probity.events.v1.ReversalReason
-	(*ClaimReversed)(nil),         // 1: probity.events.v1.ClaimReversed
-	(*timestamppb.Timestamp)(nil), // 2: google.protobuf.Timestamp
+	(ReversalReason)(0),              // 0: probity.events.v1.ReversalReason
+	(*ClaimReversed)(nil),            // 1: probity.events.v1.ClaimReversed
+	(*RemittanceCyclePlanned)(nil),   // 2: probity.events.v1.RemittanceCyclePlanned
+	(*RemittanceCycleCompleted)(nil), // 3: probity.events.v1.RemittanceCycleCompleted
+	(*PayeeAccountPosted)(nil),       // 4: probity.events.v1.PayeeAccountPosted
+	(*timestamppb.Timestamp)(nil),    // 5: google.protobuf.Timestamp
+	(v1.ClaimStatus)(0),              // 6: probity.claims.v1.ClaimStatus
 }
 var file_probity_events_v1_adjustments_proto_depIdxs = []int32{
 	0, // 0: probity.events.v1.ClaimReversed.reason:type_name -> probity.events.v1.ReversalReason
-	2, // 1: probity.events.v1.ClaimReversed.reversed_time:type_name -> google.protobuf.Timestamp
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	5, // 1: probity.events.v1.ClaimReversed.reversed_time:type_name -> google.protobuf.Timestamp
+	6, // 2: probity.events.v1.ClaimReversed.status:type_name -> probity.claims.v1.ClaimStatus
+	5, // 3: probity.events.v1.RemittanceCyclePlanned.cutoff_time:type_name -> google.protobuf.Timestamp
+	4, // [4:4] is the sub-list for method output_type
+	4, // [4:4] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_probity_events_v1_adjustments_proto_init() }
@@ -300,7 +566,7 @@ func file_probity_events_v1_adjustments_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probity_events_v1_adjustments_proto_rawDesc), len(file_probity_events_v1_adjustments_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   1,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

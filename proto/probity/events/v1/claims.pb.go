@@ -534,7 +534,9 @@ type ClaimRemitted struct {
 	// Payer id, as in ClaimReceived.
 	PayerId string `protobuf:"bytes,43,opt,name=payer_id,json=payerId,proto3" json:"payer_id,omitempty"`
 	// Submitting organisation, as in ClaimReceived.
-	SubmitterOrg  string `protobuf:"bytes,44,opt,name=submitter_org,json=submitterOrg,proto3" json:"submitter_org,omitempty"`
+	SubmitterOrg string `protobuf:"bytes,44,opt,name=submitter_org,json=submitterOrg,proto3" json:"submitter_org,omitempty"`
+	// Date of the payment order, ISO 8601: interest is reckoned to it.
+	PaymentDate   string `protobuf:"bytes,45,opt,name=payment_date,json=paymentDate,proto3" json:"payment_date,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -621,6 +623,13 @@ func (x *ClaimRemitted) GetPayerId() string {
 func (x *ClaimRemitted) GetSubmitterOrg() string {
 	if x != nil {
 		return x.SubmitterOrg
+	}
+	return ""
+}
+
+func (x *ClaimRemitted) GetPaymentDate() string {
+	if x != nil {
+		return x.PaymentDate
 	}
 	return ""
 }
@@ -1207,13 +1216,16 @@ func (x *SubmissionRefused) GetSha256() []byte {
 	return nil
 }
 
-// A remittance was planned: no claim outside claim_ids will ever be in it, so
-// it can be completed by whoever finds it unfinished. Stream
+// A remittance was planned: nothing but claims will ever be in it, so it can
+// be completed by whoever finds it unfinished. Stream
 // remittance-<remittance id>, revision 0.
 type RemittancePlanned struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The remittance; paid_cents is not yet known.
-	Remittance    *v11.Remittance `protobuf:"bytes,1,opt,name=remittance,proto3" json:"remittance,omitempty"`
+	Remittance *v11.Remittance `protobuf:"bytes,1,opt,name=remittance,proto3" json:"remittance,omitempty"`
+	// What is to be told of each claim of it, in the remittance's order. A claim
+	// of which that is no longer what there is to tell is left out.
+	Claims        []*PlannedClaim `protobuf:"bytes,40,rep,name=claims,proto3" json:"claims,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1255,6 +1267,87 @@ func (x *RemittancePlanned) GetRemittance() *v11.Remittance {
 	return nil
 }
 
+func (x *RemittancePlanned) GetClaims() []*PlannedClaim {
+	if x != nil {
+		return x.Claims
+	}
+	return nil
+}
+
+// What a remittance is to tell of a claim: as ClaimRemitted has it.
+type PlannedClaim struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Claim id.
+	ClaimId string `protobuf:"bytes,1,opt,name=claim_id,json=claimId,proto3" json:"claim_id,omitempty"`
+	// Revision of the decision whose reversal is told; 0 for none.
+	ReversedRevision uint64 `protobuf:"varint,2,opt,name=reversed_revision,json=reversedRevision,proto3" json:"reversed_revision,omitempty"`
+	// Revision of the decision that is told; 0 for none.
+	DecisionRevision uint64 `protobuf:"varint,3,opt,name=decision_revision,json=decisionRevision,proto3" json:"decision_revision,omitempty"`
+	// Last revision of the claim's stream when it was planned: who judges it has
+	// read at least so far.
+	Revision      uint64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlannedClaim) Reset() {
+	*x = PlannedClaim{}
+	mi := &file_probity_events_v1_claims_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlannedClaim) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlannedClaim) ProtoMessage() {}
+
+func (x *PlannedClaim) ProtoReflect() protoreflect.Message {
+	mi := &file_probity_events_v1_claims_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlannedClaim.ProtoReflect.Descriptor instead.
+func (*PlannedClaim) Descriptor() ([]byte, []int) {
+	return file_probity_events_v1_claims_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *PlannedClaim) GetClaimId() string {
+	if x != nil {
+		return x.ClaimId
+	}
+	return ""
+}
+
+func (x *PlannedClaim) GetReversedRevision() uint64 {
+	if x != nil {
+		return x.ReversedRevision
+	}
+	return 0
+}
+
+func (x *PlannedClaim) GetDecisionRevision() uint64 {
+	if x != nil {
+		return x.DecisionRevision
+	}
+	return 0
+}
+
+func (x *PlannedClaim) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 // The remittances of one run over a file are planned. Stream file-<file id>.
 type FileRemittancesPlanned struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1268,7 +1361,7 @@ type FileRemittancesPlanned struct {
 
 func (x *FileRemittancesPlanned) Reset() {
 	*x = FileRemittancesPlanned{}
-	mi := &file_probity_events_v1_claims_proto_msgTypes[14]
+	mi := &file_probity_events_v1_claims_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1280,7 +1373,7 @@ func (x *FileRemittancesPlanned) String() string {
 func (*FileRemittancesPlanned) ProtoMessage() {}
 
 func (x *FileRemittancesPlanned) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_events_v1_claims_proto_msgTypes[14]
+	mi := &file_probity_events_v1_claims_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1293,7 +1386,7 @@ func (x *FileRemittancesPlanned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileRemittancesPlanned.ProtoReflect.Descriptor instead.
 func (*FileRemittancesPlanned) Descriptor() ([]byte, []int) {
-	return file_probity_events_v1_claims_proto_rawDescGZIP(), []int{14}
+	return file_probity_events_v1_claims_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *FileRemittancesPlanned) GetRequestId() string {
@@ -1321,7 +1414,7 @@ type RemittanceIssued struct {
 
 func (x *RemittanceIssued) Reset() {
 	*x = RemittanceIssued{}
-	mi := &file_probity_events_v1_claims_proto_msgTypes[15]
+	mi := &file_probity_events_v1_claims_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1333,7 +1426,7 @@ func (x *RemittanceIssued) String() string {
 func (*RemittanceIssued) ProtoMessage() {}
 
 func (x *RemittanceIssued) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_events_v1_claims_proto_msgTypes[15]
+	mi := &file_probity_events_v1_claims_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1346,7 +1439,7 @@ func (x *RemittanceIssued) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemittanceIssued.ProtoReflect.Descriptor instead.
 func (*RemittanceIssued) Descriptor() ([]byte, []int) {
-	return file_probity_events_v1_claims_proto_rawDescGZIP(), []int{15}
+	return file_probity_events_v1_claims_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RemittanceIssued) GetRemittance() *v11.Remittance {
@@ -1412,7 +1505,7 @@ const file_probity_events_v1_claims_proto_rawDesc = "" +
 	"resolution\x12\x1a\n" +
 	"\breviewer\x18\x03 \x01(\tR\breviewer\x12/\n" +
 	"\x06reason\x18\x04 \x01(\v2\x17.probity.type.v1.SealedR\x06reason\x12?\n" +
-	"\rreviewed_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\freviewedTime\"\xaf\x02\n" +
+	"\rreviewed_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\freviewedTime\"\xd2\x02\n" +
 	"\rClaimRemitted\x12\x19\n" +
 	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\x12#\n" +
 	"\rremittance_id\x18\x02 \x01(\tR\fremittanceId\x12\x1d\n" +
@@ -1422,7 +1515,8 @@ const file_probity_events_v1_claims_proto_rawDesc = "" +
 	"\x11decision_revision\x18) \x01(\x04R\x10decisionRevision\x12%\n" +
 	"\x0einterest_cents\x18* \x01(\x03R\rinterestCents\x12\x19\n" +
 	"\bpayer_id\x18+ \x01(\tR\apayerId\x12#\n" +
-	"\rsubmitter_org\x18, \x01(\tR\fsubmitterOrg\"\x82\x02\n" +
+	"\rsubmitter_org\x18, \x01(\tR\fsubmitterOrg\x12!\n" +
+	"\fpayment_date\x18- \x01(\tR\vpaymentDate\"\x82\x02\n" +
 	"\x12AccumulatorsPosted\x12\x19\n" +
 	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\x12A\n" +
 	"\bpostings\x18\x02 \x03(\v2%.probity.claims.v1.AccumulatorPostingR\bpostings\x121\n" +
@@ -1465,11 +1559,17 @@ const file_probity_events_v1_claims_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x02 \x01(\tR\trequestId\x127\n" +
 	"\bproblems\x18\x03 \x03(\v2\x1b.probity.problem.v1.ProblemR\bproblems\x12\x16\n" +
-	"\x06sha256\x18\x04 \x01(\fR\x06sha256\"R\n" +
+	"\x06sha256\x18\x04 \x01(\fR\x06sha256\"\x8b\x01\n" +
 	"\x11RemittancePlanned\x12=\n" +
 	"\n" +
 	"remittance\x18\x01 \x01(\v2\x1d.probity.claims.v1.RemittanceR\n" +
-	"remittance\"^\n" +
+	"remittance\x127\n" +
+	"\x06claims\x18( \x03(\v2\x1f.probity.events.v1.PlannedClaimR\x06claims\"\x9f\x01\n" +
+	"\fPlannedClaim\x12\x19\n" +
+	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\x12+\n" +
+	"\x11reversed_revision\x18\x02 \x01(\x04R\x10reversedRevision\x12+\n" +
+	"\x11decision_revision\x18\x03 \x01(\x04R\x10decisionRevision\x12\x1a\n" +
+	"\brevision\x18\x04 \x01(\x04R\brevision\"^\n" +
 	"\x16FileRemittancesPlanned\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12%\n" +
@@ -1491,7 +1591,7 @@ func file_probity_events_v1_claims_proto_rawDescGZIP() []byte {
 	return file_probity_events_v1_claims_proto_rawDescData
 }
 
-var file_probity_events_v1_claims_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_probity_events_v1_claims_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_probity_events_v1_claims_proto_goTypes = []any{
 	(*SubmissionRouted)(nil),       // 0: probity.events.v1.SubmissionRouted
 	(*ClaimReceived)(nil),          // 1: probity.events.v1.ClaimReceived
@@ -1507,44 +1607,46 @@ var file_probity_events_v1_claims_proto_goTypes = []any{
 	(*FileCompleted)(nil),          // 11: probity.events.v1.FileCompleted
 	(*SubmissionRefused)(nil),      // 12: probity.events.v1.SubmissionRefused
 	(*RemittancePlanned)(nil),      // 13: probity.events.v1.RemittancePlanned
-	(*FileRemittancesPlanned)(nil), // 14: probity.events.v1.FileRemittancesPlanned
-	(*RemittanceIssued)(nil),       // 15: probity.events.v1.RemittanceIssued
-	(*v1.Sealed)(nil),              // 16: probity.type.v1.Sealed
-	(*timestamppb.Timestamp)(nil),  // 17: google.protobuf.Timestamp
-	(v11.ClaimStatus)(0),           // 18: probity.claims.v1.ClaimStatus
-	(*v11.Versions)(nil),           // 19: probity.claims.v1.Versions
-	(*v11.PendReason)(nil),         // 20: probity.claims.v1.PendReason
-	(*v11.AccumulatorPosting)(nil), // 21: probity.claims.v1.AccumulatorPosting
-	(*v11.File)(nil),               // 22: probity.claims.v1.File
-	(*v11.ClaimOutcome)(nil),       // 23: probity.claims.v1.ClaimOutcome
-	(*v12.Problem)(nil),            // 24: probity.problem.v1.Problem
-	(*v11.Remittance)(nil),         // 25: probity.claims.v1.Remittance
+	(*PlannedClaim)(nil),           // 14: probity.events.v1.PlannedClaim
+	(*FileRemittancesPlanned)(nil), // 15: probity.events.v1.FileRemittancesPlanned
+	(*RemittanceIssued)(nil),       // 16: probity.events.v1.RemittanceIssued
+	(*v1.Sealed)(nil),              // 17: probity.type.v1.Sealed
+	(*timestamppb.Timestamp)(nil),  // 18: google.protobuf.Timestamp
+	(v11.ClaimStatus)(0),           // 19: probity.claims.v1.ClaimStatus
+	(*v11.Versions)(nil),           // 20: probity.claims.v1.Versions
+	(*v11.PendReason)(nil),         // 21: probity.claims.v1.PendReason
+	(*v11.AccumulatorPosting)(nil), // 22: probity.claims.v1.AccumulatorPosting
+	(*v11.File)(nil),               // 23: probity.claims.v1.File
+	(*v11.ClaimOutcome)(nil),       // 24: probity.claims.v1.ClaimOutcome
+	(*v12.Problem)(nil),            // 25: probity.problem.v1.Problem
+	(*v11.Remittance)(nil),         // 26: probity.claims.v1.Remittance
 }
 var file_probity_events_v1_claims_proto_depIdxs = []int32{
-	16, // 0: probity.events.v1.ClaimReceived.claim:type_name -> probity.type.v1.Sealed
-	17, // 1: probity.events.v1.ClaimReceived.received_time:type_name -> google.protobuf.Timestamp
-	18, // 2: probity.events.v1.ClaimDecided.status:type_name -> probity.claims.v1.ClaimStatus
-	16, // 3: probity.events.v1.ClaimDecided.decision:type_name -> probity.type.v1.Sealed
-	19, // 4: probity.events.v1.ClaimDecided.versions:type_name -> probity.claims.v1.Versions
-	17, // 5: probity.events.v1.ClaimDecided.decided_time:type_name -> google.protobuf.Timestamp
-	20, // 6: probity.events.v1.ClaimDecided.pend_reasons:type_name -> probity.claims.v1.PendReason
-	17, // 7: probity.events.v1.ClaimDecided.received_time:type_name -> google.protobuf.Timestamp
-	16, // 8: probity.events.v1.ClaimReviewed.reason:type_name -> probity.type.v1.Sealed
-	17, // 9: probity.events.v1.ClaimReviewed.reviewed_time:type_name -> google.protobuf.Timestamp
-	21, // 10: probity.events.v1.AccumulatorsPosted.postings:type_name -> probity.claims.v1.AccumulatorPosting
-	16, // 11: probity.events.v1.AccumulatorsPosted.history:type_name -> probity.type.v1.Sealed
+	17, // 0: probity.events.v1.ClaimReceived.claim:type_name -> probity.type.v1.Sealed
+	18, // 1: probity.events.v1.ClaimReceived.received_time:type_name -> google.protobuf.Timestamp
+	19, // 2: probity.events.v1.ClaimDecided.status:type_name -> probity.claims.v1.ClaimStatus
+	17, // 3: probity.events.v1.ClaimDecided.decision:type_name -> probity.type.v1.Sealed
+	20, // 4: probity.events.v1.ClaimDecided.versions:type_name -> probity.claims.v1.Versions
+	18, // 5: probity.events.v1.ClaimDecided.decided_time:type_name -> google.protobuf.Timestamp
+	21, // 6: probity.events.v1.ClaimDecided.pend_reasons:type_name -> probity.claims.v1.PendReason
+	18, // 7: probity.events.v1.ClaimDecided.received_time:type_name -> google.protobuf.Timestamp
+	17, // 8: probity.events.v1.ClaimReviewed.reason:type_name -> probity.type.v1.Sealed
+	18, // 9: probity.events.v1.ClaimReviewed.reviewed_time:type_name -> google.protobuf.Timestamp
+	22, // 10: probity.events.v1.AccumulatorsPosted.postings:type_name -> probity.claims.v1.AccumulatorPosting
+	17, // 11: probity.events.v1.AccumulatorsPosted.history:type_name -> probity.type.v1.Sealed
 	7,  // 12: probity.events.v1.ServiceHistory.lines:type_name -> probity.events.v1.HistoryLine
-	22, // 13: probity.events.v1.FileReceived.file:type_name -> probity.claims.v1.File
-	16, // 14: probity.events.v1.FileContent.content:type_name -> probity.type.v1.Sealed
-	23, // 15: probity.events.v1.FileOutcomesRecorded.outcomes:type_name -> probity.claims.v1.ClaimOutcome
-	24, // 16: probity.events.v1.SubmissionRefused.problems:type_name -> probity.problem.v1.Problem
-	25, // 17: probity.events.v1.RemittancePlanned.remittance:type_name -> probity.claims.v1.Remittance
-	25, // 18: probity.events.v1.RemittanceIssued.remittance:type_name -> probity.claims.v1.Remittance
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	23, // 13: probity.events.v1.FileReceived.file:type_name -> probity.claims.v1.File
+	17, // 14: probity.events.v1.FileContent.content:type_name -> probity.type.v1.Sealed
+	24, // 15: probity.events.v1.FileOutcomesRecorded.outcomes:type_name -> probity.claims.v1.ClaimOutcome
+	25, // 16: probity.events.v1.SubmissionRefused.problems:type_name -> probity.problem.v1.Problem
+	26, // 17: probity.events.v1.RemittancePlanned.remittance:type_name -> probity.claims.v1.Remittance
+	14, // 18: probity.events.v1.RemittancePlanned.claims:type_name -> probity.events.v1.PlannedClaim
+	26, // 19: probity.events.v1.RemittanceIssued.remittance:type_name -> probity.claims.v1.Remittance
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_probity_events_v1_claims_proto_init() }
@@ -1558,7 +1660,7 @@ func file_probity_events_v1_claims_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probity_events_v1_claims_proto_rawDesc), len(file_probity_events_v1_claims_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -212,7 +212,10 @@ type AppendRequest struct {
 	// What caused this commit: a position or request id, opaque.
 	Causation string `protobuf:"bytes,5,opt,name=causation,proto3" json:"causation,omitempty"`
 	// Who acted for whom: opaque principal id. Filled from the token when empty.
-	Actor         string `protobuf:"bytes,6,opt,name=actor,proto3" json:"actor,omitempty"`
+	Actor string `protobuf:"bytes,6,opt,name=actor,proto3" json:"actor,omitempty"`
+	// W3C traceparent of what this append belongs to, where it travels with
+	// others. Filled from the call's own trace when empty.
+	Traceparent   string `protobuf:"bytes,7,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -285,6 +288,13 @@ func (x *AppendRequest) GetCausation() string {
 func (x *AppendRequest) GetActor() string {
 	if x != nil {
 		return x.Actor
+	}
+	return ""
+}
+
+func (x *AppendRequest) GetTraceparent() string {
+	if x != nil {
+		return x.Traceparent
 	}
 	return ""
 }
@@ -503,7 +513,10 @@ func (x *Conflict) GetActualRevision() int64 {
 type AppendBatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Independent commits; any mix of logs and shards.
-	Appends       []*AppendRequest `protobuf:"bytes,1,rep,name=appends,proto3" json:"appends,omitempty"`
+	Appends []*AppendRequest `protobuf:"bytes,1,rep,name=appends,proto3" json:"appends,omitempty"`
+	// Name of the ledger node that passes on what its own callers sent, because
+	// the called node owns the shards. The called node passes nothing on again.
+	ForwardedBy   string `protobuf:"bytes,2,opt,name=forwarded_by,json=forwardedBy,proto3" json:"forwarded_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -543,6 +556,13 @@ func (x *AppendBatchRequest) GetAppends() []*AppendRequest {
 		return x.Appends
 	}
 	return nil
+}
+
+func (x *AppendBatchRequest) GetForwardedBy() string {
+	if x != nil {
+		return x.ForwardedBy
+	}
+	return ""
 }
 
 // One commit's outcome within a batch.
@@ -657,7 +677,13 @@ type AppendFailure struct {
 	// For a person; no health data.
 	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
 	// Whether sending the same append again is safe and useful.
-	Retryable     bool `protobuf:"varint,3,opt,name=retryable,proto3" json:"retryable,omitempty"`
+	Retryable bool `protobuf:"varint,3,opt,name=retryable,proto3" json:"retryable,omitempty"`
+	// The rule that refused, e.g. "ledger.append.queue-full".
+	RuleId string `protobuf:"bytes,4,opt,name=rule_id,json=ruleId,proto3" json:"rule_id,omitempty"`
+	// The place in the append, where there is one, e.g. "writes[0].stream".
+	FieldPath string `protobuf:"bytes,5,opt,name=field_path,json=fieldPath,proto3" json:"field_path,omitempty"`
+	// What to do, for a person.
+	Fix           string `protobuf:"bytes,6,opt,name=fix,proto3" json:"fix,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -711,6 +737,27 @@ func (x *AppendFailure) GetRetryable() bool {
 		return x.Retryable
 	}
 	return false
+}
+
+func (x *AppendFailure) GetRuleId() string {
+	if x != nil {
+		return x.RuleId
+	}
+	return ""
+}
+
+func (x *AppendFailure) GetFieldPath() string {
+	if x != nil {
+		return x.FieldPath
+	}
+	return ""
+}
+
+func (x *AppendFailure) GetFix() string {
+	if x != nil {
+		return x.Fix
+	}
+	return ""
 }
 
 // AppendBatch's answer, in the request's order.
@@ -1951,7 +1998,7 @@ const file_probity_ledger_v1_ledger_proto_rawDesc = "" +
 	"\vStreamWrite\x12F\n" +
 	"\x06stream\x18\x01 \x01(\tB.\xbaH+r)2'^[a-z][a-z0-9]*-[A-Za-z0-9_.:-]{1,120}$R\x06stream\x12=\n" +
 	"\x11expected_revision\x18\x02 \x01(\x03B\x10\xbaH\r\"\v(\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01R\x10expectedRevision\x12=\n" +
-	"\x06events\x18\x03 \x03(\v2\x18.probity.ledger.v1.EventB\v\xbaH\b\x92\x01\x05\b\x01\x10\xe8\aR\x06events\"\x9b\x02\n" +
+	"\x06events\x18\x03 \x03(\v2\x18.probity.ledger.v1.EventB\v\xbaH\b\x92\x01\x05\b\x01\x10\xe8\aR\x06events\"\xc6\x02\n" +
 	"\rAppendRequest\x12&\n" +
 	"\x03log\x18\x01 \x01(\tB\x14\xbaH\x11r\x0f2\r^[a-z]{1,32}$R\x03log\x12+\n" +
 	"\vrouting_key\x18\x02 \x01(\tB\n" +
@@ -1963,7 +2010,8 @@ const file_probity_ledger_v1_ledger_proto_rawDesc = "" +
 	"\x06writes\x18\x04 \x03(\v2\x1e.probity.ledger.v1.StreamWriteB\n" +
 	"\xbaH\a\x92\x01\x04\b\x01\x10dR\x06writes\x12&\n" +
 	"\tcausation\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\tcausation\x12\x1e\n" +
-	"\x05actor\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x05actor\"H\n" +
+	"\x05actor\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x05actor\x12)\n" +
+	"\vtraceparent\x18\a \x01(\tB\a\xbaH\x04r\x02\x18dR\vtraceparent\"H\n" +
 	"\bPosition\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\tR\x03log\x12\x14\n" +
 	"\x05shard\x18\x02 \x01(\rR\x05shard\x12\x14\n" +
@@ -1977,18 +2025,23 @@ const file_probity_ledger_v1_ledger_proto_rawDesc = "" +
 	"\rrecorded_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\frecordedTime\"K\n" +
 	"\bConflict\x12\x16\n" +
 	"\x06stream\x18\x01 \x01(\tR\x06stream\x12'\n" +
-	"\x0factual_revision\x18\x02 \x01(\x03R\x0eactualRevision\"]\n" +
+	"\x0factual_revision\x18\x02 \x01(\x03R\x0eactualRevision\"\x8a\x01\n" +
 	"\x12AppendBatchRequest\x12G\n" +
-	"\aappends\x18\x01 \x03(\v2 .probity.ledger.v1.AppendRequestB\v\xbaH\b\x92\x01\x05\b\x01\x10\xe8\aR\aappends\"\xd2\x01\n" +
+	"\aappends\x18\x01 \x03(\v2 .probity.ledger.v1.AppendRequestB\v\xbaH\b\x92\x01\x05\b\x01\x10\xe8\aR\aappends\x12+\n" +
+	"\fforwarded_by\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\vforwardedBy\"\xd2\x01\n" +
 	"\fAppendResult\x12?\n" +
 	"\bresponse\x18\x01 \x01(\v2!.probity.ledger.v1.AppendResponseH\x00R\bresponse\x129\n" +
 	"\bconflict\x18\x02 \x01(\v2\x1b.probity.ledger.v1.ConflictH\x00R\bconflict\x12<\n" +
 	"\afailure\x18\x03 \x01(\v2 .probity.ledger.v1.AppendFailureH\x00R\afailureB\b\n" +
-	"\x06result\"[\n" +
+	"\x06result\"\xa5\x01\n" +
 	"\rAppendFailure\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x1c\n" +
-	"\tretryable\x18\x03 \x01(\bR\tretryable\"P\n" +
+	"\tretryable\x18\x03 \x01(\bR\tretryable\x12\x17\n" +
+	"\arule_id\x18\x04 \x01(\tR\x06ruleId\x12\x1d\n" +
+	"\n" +
+	"field_path\x18\x05 \x01(\tR\tfieldPath\x12\x10\n" +
+	"\x03fix\x18\x06 \x01(\tR\x03fix\"P\n" +
 	"\x13AppendBatchResponse\x129\n" +
 	"\aresults\x18\x01 \x03(\v2\x1f.probity.ledger.v1.AppendResultR\aresults\"\xfd\x02\n" +
 	"\x06Commit\x12\x16\n" +

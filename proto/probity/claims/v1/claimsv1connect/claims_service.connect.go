@@ -589,8 +589,10 @@ func (UnimplementedFileServiceHandler) CompleteFile(context.Context, *v1.Complet
 
 // RemittanceServiceClient is a client for the probity.claims.v1.RemittanceService service.
 type RemittanceServiceClient interface {
-	// Puts every finalised, not yet remitted claim of one payer and payee of a
-	// file into a remittance. The same request id answers with the first.
+	// Puts what the providers haven't been told of claims into remittances, one a
+	// payer and payee: of a file's claims and those they replaced or voided, or,
+	// as a payment cycle, of all of a payer's claims up to a cutoff. No decision
+	// and no reversal is ever in two. The same request id answers with the first.
 	CreateRemittances(context.Context, *v1.CreateRemittancesRequest) (*v1.CreateRemittancesResponse, error)
 	// Returns one remittance with its claims' decisions.
 	GetRemittance(context.Context, *v1.GetRemittanceRequest) (*v1.GetRemittanceResponse, error)
@@ -668,8 +670,10 @@ func (c *remittanceServiceClient) ListRemittances(ctx context.Context, req *v1.L
 
 // RemittanceServiceHandler is an implementation of the probity.claims.v1.RemittanceService service.
 type RemittanceServiceHandler interface {
-	// Puts every finalised, not yet remitted claim of one payer and payee of a
-	// file into a remittance. The same request id answers with the first.
+	// Puts what the providers haven't been told of claims into remittances, one a
+	// payer and payee: of a file's claims and those they replaced or voided, or,
+	// as a payment cycle, of all of a payer's claims up to a cutoff. No decision
+	// and no reversal is ever in two. The same request id answers with the first.
 	CreateRemittances(context.Context, *v1.CreateRemittancesRequest) (*v1.CreateRemittancesResponse, error)
 	// Returns one remittance with its claims' decisions.
 	GetRemittance(context.Context, *v1.GetRemittanceRequest) (*v1.GetRemittanceResponse, error)

@@ -1,0 +1,192 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+
+	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
+	"github.com/probity-health/probity/services/ledger/core"
+	"github.com/probity-health/probity/services/ledger/replica"
+	"github.com/probity-health/probity/services/ledger/tiles"
+)
+
+// rested tells whether nothing is left to do.
+func (w *world) rested() bool {
+	if w.issued < w.plan.Appends {
+		return false
+	}
+	for _, c := range w.clients {
+		if c.asked != nil {
+			return false
+		}
+	}
+	return w.unsettled() == ""
+}
+
+// unsettled says what is not level with the log, empty when all is.
+func (w *world) unsettled() string {
+	for _, n := range w.nodes {
+		if !n.up {
+			return n.String() + " is down"
+		}
+		if n.wronged {
+			continue
+		}
+		for p := range parts {
+			if got, want := n.follow[p].Head(), w.truth[p].head; got != want {
+				return fmt.Sprintf("%s has %d of %d commits of %s/%d, in term %d of %d", n, got.Next, want.Next, want.Log, want.Shard, got.Term, want.Term)
+			}
+		}
+		if _, b := n.blocks.Sealed(); len(w.chain) > 0 && (b == nil || b.Height < uint64(len(w.chain))) {
+			return fmt.Sprintf("%s has not signed all of %d blocks", n, len(w.chain))
+		}
+	}
+	for p := range blockLog {
+		size := uint64(0)
+		if w.notary.tip != nil {
+			h, _ := w.notary.tip.Head(names[p].log, names[p].shard)
+			size = h.Size
+		}
+		if want := w.truth[p].head.Next; size != want {
+			return fmt.Sprintf("%d of %d commits of %s/%d are final", size, want, names[p].log, names[p].shard)
+		}
+	}
+	return ""
+}
+
+// final holds the end of a run against all that was promised in it.
+func (w *world) final() {
+	w.finalsKept()
+	if w.tampered() {
+		// What the broker lost it lost, and the replicas that had it have
+		// stopped: nothing more is due but that no final event is gone.
+		return
+	}
+	for _, c := range w.clients {
+		if c.asked != nil {
+			w.failf("%s was never answered", c.asked.request.RequestId)
+			return
+		}
+	}
+	if why := w.unsettled(); why != "" {
+		w.failf("the faults stopped and the ledger does not come to rest: %s", why)
+		return
+	}
+	for _, r := range w.refused {
+		t := w.truth[r.part]
+		if last, ok := t.last[r.stream]; r.actual != core.NoStream && (!ok || last < r.actual) {
+			w.failf("%s was refused at revision %d of %s, which never came to be", r.request, r.actual, r.stream)
+		}
+		if at, ok := t.requests[r.request]; ok {
+			w.failf("%s was refused and stands at %d", r.request, at)
+		}
+	}
+	if w.pace.IntN(8) == 0 {
+		w.replayed()
+	}
+}
+
+// finalsKept: what a quorum signed, the honest of that quorum still hold.
+func (w *world) finalsKept() {
+	tip := w.notary.tip
+	if tip == nil {
+		return
+	}
+	for p := range blockLog {
+		h, ok := tip.Head(names[p].log, names[p].shard)
+		if !ok {
+			continue
+		}
+		holders := 0
+		for _, n := range w.nodes {
+			if !n.up || n.follow[p].Head().Next < h.Size {
+				continue
+			}
+			if root, err := n.follow[p].Tree().Root(h.Size); err == nil && root == h.Root {
+				holders++
+			}
+		}
+		if holders < quorum-1 {
+			w.failf("%d commits of %s/%d were final and %d replicas still have them", h.Size, h.Log, h.Shard, holders)
+		}
+	}
+}
+
+// replayed: a replica that was stopped and started, over whatever lies on its
+// disk, and one that reads the topic anew come to the same.
+func (w *world) replayed() {
+	w.cover("branch: replay compared")
+	store, err := replica.OpenStoreOn(tiles.Disk{FS: newDisk(storeDir, rand.New(rand.NewPCG(1, 1))), Serial: true}, storeDir, silent)
+	if err != nil {
+		w.failf("sim: %v", err)
+		return
+	}
+	defer store.Close()
+	for p := range parts {
+		s, err := replica.OpenShard(replica.ShardConfig{
+			Log: names[p].log, Shard: names[p].shard, Store: store, Dir: tilesDir, Source: whole{w, p}, Logger: silent,
+		})
+		if err == nil {
+			err = s.Step(context.Background(), began)
+		}
+		if err != nil {
+			w.failf("the topic of %s/%d cannot be replayed: %v", names[p].log, names[p].shard, err)
+			return
+		}
+		root, err := s.Tree().Root(s.Head().Next)
+		if t := w.truth[p]; err != nil || s.Head() != t.head || root != t.tree.root() {
+			w.failf("a replay of %s/%d comes to another head", names[p].log, names[p].shard)
+			return
+		}
+		for _, n := range w.nodes {
+			if n.wronged {
+				continue
+			}
+			if n.follow[p].Head() != s.Head() {
+				w.failf("%s and a replay of %s/%d have different heads", n, names[p].log, names[p].shard)
+				return
+			}
+			w.sameStreams(p, n.follow[p], s)
+		}
+	}
+}
+
+// sameStreams compares all events two replicas hold.
+func (w *world) sameStreams(p int, a, b *replica.Shard) {
+	read := func(s *replica.Shard, name string) (out []string) {
+		err := s.Stream(name, 0, func(e *ledgerv1.RecordedEvent) bool {
+			out = append(out, fmt.Sprint(e.Position.Index, e.Revision, e.Event.Payload, e.RequestId))
+			return true
+		})
+		if err != nil {
+			w.failf("a stream does not read: %v", err)
+		}
+		return out
+	}
+	for i := range streams {
+		name := streamName(p, i)
+		one, other := read(a, name), read(b, name)
+		if fmt.Sprint(one) != fmt.Sprint(other) {
+			w.failf("stream %s reads differently after a replay", name)
+		}
+		if want := w.truth[p].last[name]; len(one) > 0 && int64(len(one)) != want+1 {
+			w.failf("stream %s has %d events and its last revision is %d", name, len(one), want)
+		}
+	}
+}
+
+// whole is a Source that holds a partition and never fails.
+type whole struct {
+	w *world
+	p int
+}
+
+// Fetch implements replica.Source.
+func (s whole) Fetch(_ context.Context, offset int64) (replica.Fetched, error) {
+	out := replica.Fetched{End: s.w.broker.end(s.p)}
+	for at := offset; at < out.End; at++ {
+		out.Records = append(out.Records, replica.Record{Offset: at, Value: s.w.broker.parts[s.p].values[at]})
+	}
+	return out, nil
+}

@@ -1,0 +1,113 @@
+package policies_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	policiesv1 "github.com/probity-health/probity/proto/probity/policies/v1"
+	"github.com/probity-health/probity/services/problem"
+)
+
+func yamlOf(t *testing.T, p *policiesv1.PlanDocument) string {
+	t.Helper()
+	b, err := protojson.Marshal(p)
+	require.NoError(t, err)
+	return string(b)
+}
+
+func TestADifferenceIsToldByBenefitAndWhoGains(t *testing.T) {
+	h := sponsored(t)
+	h.applied(t, "a", asks(add, "Ann"), asks(add, "Bob"))
+	h.applied(t, "b", asks(terminate, "Bob", ends("2026-03-31")))
+	h.enrol(t, "c", &policiesv1.Enrollment{PolicyId: "pol_g2", MemberId: "CARD-5", RelationshipCode: "18", LastName: "X", FirstName: "Y", BirthDate: "1980-01-01", Sex: "F", Coverage: from("2026-01-01")})
+
+	old := planOf("P1", "plan_a")
+	old.InNetwork.DeductibleIndividualCents = 50000
+	old.Benefits = []*policiesv1.Benefit{
+		{Name: "office", Match: &policiesv1.ServiceMatch{Procedures: []string{"99202-99215"}}, Covered: true, CopayInCents: 2500},
+		{Name: "therapy", Match: &policiesv1.ServiceMatch{Procedures: []string{"97110"}}, Covered: true, VisitsPerYear: 20},
+		{Name: "dental", Match: &policiesv1.ServiceMatch{Procedures: []string{"D0120-D9999"}}, Covered: true},
+		{Name: "rest", Covered: true},
+	}
+	fresh := planOf("P1", "plan_a")
+	fresh.Effective = from("2026-07-01")
+	fresh.InNetwork.DeductibleIndividualCents = 75000
+	fresh.Benefits = []*policiesv1.Benefit{
+		{Name: "therapy", Match: &policiesv1.ServiceMatch{Procedures: []string{"97110", "97140"}}, Covered: true},
+		{Name: "office", Match: &policiesv1.ServiceMatch{Procedures: []string{"99202-99215"}}, Covered: true, CopayInCents: 2000, PriorAuthorization: true},
+		{Name: "imaging", Match: &policiesv1.ServiceMatch{Procedures: []string{"70010-79999"}}, Covered: true},
+		{Name: "rest", Covered: true},
+	}
+	fresh.Rules = []*policiesv1.PlanRule{{Id: "stay", Clause: "Stays over thirty days.", When: "line.days > 30", Pend: true, GroupCode: "CO", Carc: "96", Rarc: "N130"}}
+
+	got, err := h.DiffPlans(h.ctx, &policiesv1.DiffPlansRequest{OldDocument: yamlOf(t, old), NewDocument: yamlOf(t, fresh)})
+	require.NoError(t, err)
+	require.Empty(t, got.GetProblems())
+	var lines []string
+	for _, d := range got.GetDifferences() {
+		lines = append(lines, fmt.Sprintf("%s|%s|%s|%s|%s|%s", d.GetBenefit(), d.GetKind(), d.GetField(), d.GetOldValue(), d.GetNewValue(), d.GetFavours()))
+	}
+	require.Equal(t, []string{
+		"|changed|effective.start_date|2026-01-01|2026-07-01|",
+		"|changed|in_network.deductible_individual_cents|$500.00|$750.00|plan",
+		"dental|removed||||",
+		"therapy|changed|match.procedures|97110|97110, 97140|",
+		"therapy|changed|visits_per_year|20|none|member",
+		"office|moved||||",
+		"office|changed|copay_in_cents|$25.00|$20.00|member",
+		"office|changed|prior_authorization|no|yes|plan",
+		"imaging|added||||",
+		"|added|rules.stay||Stays over thirty days.|",
+	}, lines)
+	require.EqualValues(t, 1, got.GetMembersAffected(), "Bob has left before, the other family has another plan")
+	require.EqualValues(t, 1, got.GetFamiliesAffected())
+
+	same, err := h.DiffPlans(h.ctx, &policiesv1.DiffPlansRequest{PlanId: "plan_a", NewDocument: yamlOf(t, planOf("P1", "plan_a"))})
+	require.NoError(t, err)
+	require.Empty(t, same.GetDifferences())
+
+	broken, err := h.DiffPlans(h.ctx, &policiesv1.DiffPlansRequest{PlanId: "plan_a", Version: 1, NewDocument: yamlOf(t, planOf("P1", "plan_a")) + "\n]"})
+	require.NoError(t, err)
+	require.Equal(t, "document.syntax", broken.GetProblems()[0].GetRuleId())
+
+	contradictory := planOf("P1", "plan_a")
+	contradictory.InNetwork.DeductibleKind = "aggregate"
+	both, err := h.DiffPlans(h.ctx, &policiesv1.DiffPlansRequest{PlanId: "plan_a", NewDocument: yamlOf(t, contradictory)})
+	require.NoError(t, err)
+	require.Len(t, both.GetDifferences(), 1, "told although it can't be published")
+	require.Len(t, both.GetProblems(), 1)
+
+	_, err = h.DiffPlans(admin("P2"), &policiesv1.DiffPlansRequest{PlanId: "plan_a", NewDocument: yamlOf(t, fresh)})
+	require.True(t, problem.Is(err, problem.Forbidden))
+	_, err = h.DiffPlans(h.ctx, &policiesv1.DiffPlansRequest{PlanId: "plan_none", NewDocument: yamlOf(t, fresh)})
+	refused(t, err, problem.NotFound, "plan.unknown")
+}
+
+func TestACorrectionNamesTheVersionItCorrects(t *testing.T) {
+	h := open(t).stocked(t)
+	first, err := h.GetPlan(h.ctx, &policiesv1.GetPlanRequest{PlanId: "plan_a"})
+	require.NoError(t, err)
+	next := planOf("P1", "plan_a")
+	next.TimelyFilingDays = 100
+	second, err := h.PublishPlan(h.ctx, &policiesv1.PublishPlanRequest{RequestId: "2", Plan: next, Etag: first.GetEtag()})
+	require.NoError(t, err)
+	require.NotEqual(t, first.GetEtag(), second.GetEtag())
+	again, err := h.PublishPlan(h.ctx, &policiesv1.PublishPlanRequest{RequestId: "3", Plan: next, Etag: first.GetEtag()})
+	require.NoError(t, err, "what was to be published is published")
+	require.EqualValues(t, 2, again.GetVersion())
+
+	other := planOf("P1", "plan_a")
+	other.TimelyFilingDays = 110
+	_, err = h.PublishPlan(h.ctx, &policiesv1.PublishPlanRequest{RequestId: "4", Plan: other, Etag: first.GetEtag()})
+	refused(t, err, problem.Conflict, "plan.etag")
+	got, err := h.GetPlan(h.ctx, &policiesv1.GetPlanRequest{PlanId: "plan_a"})
+	require.NoError(t, err)
+	require.EqualValues(t, 2, got.GetVersion())
+	require.Equal(t, second.GetEtag(), got.GetEtag())
+	unseen := planOf("P1", "plan_new")
+	_, err = h.PublishPlan(h.ctx, &policiesv1.PublishPlanRequest{RequestId: "5", Plan: unseen, Etag: first.GetEtag()})
+	refused(t, err, problem.Conflict, "plan.etag")
+}
