@@ -2,6 +2,7 @@ package replica
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/transparency-dev/merkle/compact"
 	"github.com/transparency-dev/merkle/rfc6962"
@@ -54,7 +55,7 @@ func (t *stateTree) rootAt(size uint64) (receipt.Hash, error) {
 // advance brings edge to a size.
 func (t *stateTree) advance(size uint64) (err error) {
 	if t.edge == nil || t.at > size {
-		if t.edge, err = ranges.NewRange(0, t.base, t.nodes); err != nil {
+		if t.edge, err = ranges.NewRange(0, t.base, slices.Clone(t.nodes)); err != nil {
 			return err
 		}
 		t.at = t.base

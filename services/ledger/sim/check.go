@@ -7,6 +7,7 @@ import (
 
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/services/ledger/core"
+	"github.com/probity-health/probity/services/ledger/receipt"
 	"github.com/probity-health/probity/services/ledger/replica"
 	"github.com/probity-health/probity/services/ledger/tiles"
 )
@@ -63,6 +64,7 @@ func (w *world) final() {
 		// stopped: nothing more is due but that no final event is gone.
 		return
 	}
+	w.convicted()
 	for _, c := range w.clients {
 		if c.asked != nil {
 			w.failf("%s was never answered", c.asked.request.RequestId)
@@ -84,6 +86,35 @@ func (w *world) final() {
 	}
 	if w.pace.IntN(8) == 0 {
 		w.replayed()
+	}
+}
+
+// convicted: what the replicas keep as evidence convicts nobody who is honest.
+func (w *world) convicted() {
+	for _, n := range w.nodes {
+		if !n.up || n.wronged {
+			continue
+		}
+		documents, err := n.blocks.Evidence()
+		if err != nil {
+			w.failf("%s cannot read its evidence: %v", n, err)
+			return
+		}
+		for _, d := range documents {
+			found, err := receipt.VerifyEvidence(d, policy)
+			if err != nil {
+				w.failf("%s keeps evidence that does not verify: %v", n, err)
+				return
+			}
+			w.cover("branch: evidence of " + string(found.Wrong))
+			for _, who := range found.Signers {
+				for _, m := range w.nodes {
+					if m.key.Public().Name == who && !m.wronged {
+						w.failf("%s keeps evidence of %s at %s against %s, which did nothing wrong", n, found.Wrong, found.Place, m)
+					}
+				}
+			}
+		}
 	}
 }
 

@@ -226,7 +226,7 @@ func (c *client) acknowledged(a *asked, ans shard.Answer) {
 	document, err := ans.Promise()
 	if err == nil {
 		var v receipt.Verified
-		v, err = receipt.VerifyPromise(document, receipt.Policy{Origin: origin, Quorum: 1, Verifiers: verifiers})
+		v, err = receipt.VerifyPromise(document, policy)
 		if err == nil && (v.Index != ans.Index || v.Log != names[a.part].log || v.Shard != names[a.part].shard) {
 			err = errors.New("it is for another position")
 		}

@@ -2,7 +2,8 @@
 // fault that could be thought of.
 //
 // What runs is what runs in production: shard.Owner, replica.Shard,
-// replica.Blocks, tiles and the pebble store below them, core and receipt.
+// replica.Blocks with its cosigner, tiles and the pebble store below them, core and
+// receipt.
 // What is simulated is what they stand on: the clock, the disk, Kafka with its
 // producer epochs and its consumer group, the network, the callers. Everything
 // that is left to chance is drawn from the seed, so that a seed is a run: the
@@ -23,6 +24,8 @@
 //     still has it;
 //   - no two heads of one size have a quorum of signatures, and what is final
 //     stays held by the honest of the quorum;
+//   - what a replica holds final was signed by a quorum, and what it keeps as
+//     evidence convicts nobody who is honest;
 //   - nobody halts whom nobody gave a reason to;
 //   - once the faults stop, every append is answered, every replica is level
 //     with the log, and everything is final; a replay of the topic comes to the

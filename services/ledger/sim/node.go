@@ -1,9 +1,10 @@
 package sim
 
 import (
-	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -14,7 +15,6 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
-	"golang.org/x/mod/sumdb/note"
 
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/services/ledger/core"
@@ -30,27 +30,41 @@ const (
 	tilesDir = "/tiles"
 )
 
-// seal is a note.Signer and note.Verifier that costs a hash: the simulator
-// forges nothing, so its signatures need not be hard to.
-type seal struct {
-	name string
-	key  [sha256.Size]byte
-}
+// keys are the parties' signing keys, the same in every run.
+var keys = func() (out [replicas]*receipt.SigningKey) {
+	for i := range out {
+		seed := sha256.Sum256(fmt.Append(nil, "party ", i))
+		name := fmt.Sprintf("party%d.sim", i)
+		raw := append([]byte{1}, ed25519.NewKeyFromSeed(seed[:]).Public().(ed25519.PublicKey)...)
+		id := sha256.Sum256(append([]byte(name+"\n"), raw...))
+		key, err := receipt.ParseSigningKey(fmt.Sprintf("PRIVATE+KEY+%s+%08x+%s", name, id[:4], base64.StdEncoding.EncodeToString(append([]byte{1}, seed[:]...))))
+		if err != nil {
+			panic(err)
+		}
+		out[i] = key
+	}
+	return out
+}()
 
-func newSeal(name string) *seal { return &seal{name: name, key: sha256.Sum256([]byte(name))} }
+// terms is the ledger's policy: four parties, three to finalise.
+var terms = func() *receipt.Terms {
+	t := &receipt.Terms{
+		Origin: origin, Sequence: 1, Activation: 1, Quorum: quorum,
+		Logs: []receipt.LogShards{{Log: names[0].log, Shards: blockLog}},
+	}
+	for _, k := range keys {
+		t.Members = append(t.Members, receipt.Member{Role: receipt.Cosigner, Key: k.Public()})
+	}
+	return t
+}()
 
-func (s *seal) Name() string    { return s.name }
-func (s *seal) KeyHash() uint32 { return binary.BigEndian.Uint32(s.key[:]) }
-
-func (s *seal) Sign(text []byte) ([]byte, error) {
-	sum := sha256.Sum256(append(slices.Clone(s.key[:]), text...))
-	return sum[:], nil
-}
-
-func (s *seal) Verify(text, signature []byte) bool {
-	sum, _ := s.Sign(text)
-	return bytes.Equal(sum, signature)
-}
+var policy = func() receipt.Policy {
+	p, err := receipt.FirstPolicy(terms)
+	if err != nil {
+		panic(err)
+	}
+	return p
+}()
 
 // deception is one bit the broker flips for one replica.
 type deception struct {
@@ -65,7 +79,7 @@ type deception struct {
 type node struct {
 	w    *world
 	id   int
-	seal *seal
+	key  *receipt.SigningKey
 	disk *disk
 	dice *rand.Rand
 
@@ -88,17 +102,24 @@ type node struct {
 	// wronged: the broker or its disk lied to this node, so it may be unable
 	// to go on. It must still sign nothing wrong.
 	wronged bool
+	liar    bool // its key signed what its replica did not
 
 	checked [parts]uint64
 	// rehash is over the stored commits that were signed for. It outlives a
 	// crash, as the signatures do: what must be hashed again is what is new.
 	rehash [blockLog]frontier
 	sealed uint64 // the highest size it let out in this life
+	final  uint64 // the highest size it held final in this life
+	// stopped: it signs no more in this life, and that was looked into.
+	stopped bool
+	// gated is until when the proposer waits for its last block to be final.
+	gated time.Duration
+	gate  uint64
 }
 
 func newNode(w *world, id int, seed uint64) *node {
 	dice := rand.New(rand.NewPCG(seed, 0x6e6f6465+uint64(id)))
-	n := &node{w: w, id: id, seal: newSeal(fmt.Sprintf("%s-%d", "replica", id)), dice: dice, disk: newDisk(storeDir, dice)}
+	n := &node{w: w, id: id, key: keys[id], dice: dice, disk: newDisk(storeDir, dice)}
 	n.disk.lies = w.bug.lies()
 	return n
 }
@@ -167,13 +188,14 @@ func (n *node) open() {
 		n.every(250*time.Millisecond, func() { n.drive(p) })
 	}
 	n.every(40*time.Millisecond, n.seals)
-	n.every(60*time.Millisecond, n.propose)
+	n.every(180*time.Millisecond, n.propose)
+	n.every(200*time.Millisecond, n.exchange)
 	n.every(500*time.Millisecond, n.hear)
 	n.w.tracef("%s opens, life %d", n, n.life)
 }
 
 func (n *node) start() (err error) {
-	n.checked, n.sealed, n.proposed = [parts]uint64{}, 0, -1
+	n.checked, n.sealed, n.final, n.stopped, n.proposed = [parts]uint64{}, 0, 0, false, -1
 	n.store, err = replica.OpenStoreOn(tiles.Disk{FS: n.disk, Serial: true}, storeDir, silent)
 	if err != nil {
 		return err
@@ -189,8 +211,8 @@ func (n *node) start() (err error) {
 		n.owners[p] = newOwner(n, p)
 	}
 	n.blocks, err = replica.OpenBlocks(replica.BlocksConfig{
-		Origin: origin, Store: n.store, Dir: "/", Log: n.follow[blockLog],
-		Shards: n.follow[:blockLog], Signer: n.seal, Logger: silent,
+		Root: terms, Store: n.store, Dir: "/", Log: n.follow[blockLog],
+		Shards: n.follow[:blockLog], Key: n.key, Now: n.clock, Logger: silent,
 	})
 	if err != nil {
 		return err
@@ -203,7 +225,7 @@ func (n *node) start() (err error) {
 // it signed for.
 func (n *node) remembers() {
 	signed := n.w.notary.highest[n.id]
-	if signed == 0 || n.wronged {
+	if signed == 0 || n.wronged || n.w.bug == SignUnread {
 		return
 	}
 	raw, err := tiles.Disk{FS: n.disk}.ReadFile("/last-signed")
@@ -361,15 +383,22 @@ func (n *node) check(p int) {
 		n.w.failf("%s has no root of %s/%d at %d: %v", n, names[p].log, names[p].shard, size, err)
 		return
 	}
+	var state receipt.Hash
+	if p != blockLog {
+		state, err = n.follow[p].StateRoot(size)
+	}
+	if err != nil {
+		n.w.failf("%s has no state of %s/%d at %d: %v", n, names[p].log, names[p].shard, size, err)
+		return
+	}
 	n.w.tracef("%s %s/%d next %d root %x", n, names[p].log, names[p].shard, size, root[:4])
-	if !n.wronged && !n.w.truth[p].ever(size, root) {
+	if !n.wronged && !n.w.truth[p].ever(size, root, state) {
 		n.w.failf("%s has another root of %s/%d at %d than the log", n, names[p].log, names[p].shard, size)
 	}
 }
 
 // seals takes blocks in and lets out what is signed.
 func (n *node) seals() {
-	halted := n.blocks.Halted() != nil
 	_, err := n.blocks.Step(context.Background())
 	if n.disk.crashed() {
 		return
@@ -377,14 +406,15 @@ func (n *node) seals() {
 	if replica.NotYet(err) {
 		n.w.cover("branch: block waits for its commits")
 	}
-	if !halted && n.blocks.Halted() != nil {
-		n.w.tracef("%s stops signing: %v", n, n.blocks.Halted())
-		n.w.cover("branch: sealing halted")
-		if !n.wronged && !n.w.tampered() {
-			n.w.failf("%s stopped signing and nobody gave it a reason: %v", n, n.blocks.Halted())
-		}
+	if n.blocks.Withheld() != "" {
+		n.w.cover("branch: signature withheld")
 	}
+	if n.dice.IntN(16) == 0 {
+		_, _ = n.blocks.Scrub()
+	}
+	n.halts()
 	n.look()
+	n.finals()
 }
 
 // look hands a new signature to the notary, after the checks that a stranger
@@ -400,8 +430,10 @@ func (n *node) look() {
 		return
 	}
 	n.sealed = block.Height
-	policy := receipt.Policy{Origin: origin, Quorum: 1, Verifiers: verifiers}
-	cp, _, err := policy.OpenCheckpoint(text)
+	cp, signatures, err := policy.Cosignatures(text)
+	if err == nil && (len(signatures) != 1 || signatures[0].Key != n.key.Public()) {
+		err = errors.New("not by its own key")
+	}
 	if err != nil {
 		n.w.failf("%s let out a checkpoint that does not verify: %v", n, err)
 		return
@@ -427,7 +459,7 @@ func (n *node) look() {
 			return
 		}
 	}
-	final, err := n.w.notary.sign(n.id, signature{cp.Size, cp.Root}, block, true)
+	final, err := n.w.notary.sign(n.id, signature{cp.Size, cp.Root}, block)
 	n.w.tracef("%s signs size %d root %x final %t", n, cp.Size, cp.Root[:4], final)
 	if err != nil {
 		n.w.failf("%v", err)
@@ -437,12 +469,70 @@ func (n *node) look() {
 	}
 }
 
-var verifiers = func() (out []noteVerifier) {
-	for i := range replicas {
-		out = append(out, newSeal(fmt.Sprintf("replica-%d", i)))
+// finals compares what the node itself holds final with the notary's count.
+func (n *node) finals() {
+	note, block := n.blocks.Final()
+	if block == nil || block.Height == n.final {
+		return
 	}
-	return out
-}()
+	n.final = block.Height
+	cp, err := receipt.UnverifiedCheckpoint(note)
+	if err != nil {
+		n.w.failf("%s holds a checkpoint final that is none: %v", n, err)
+		return
+	}
+	if root, ok := n.w.notary.final[cp.Size]; !ok || root != cp.Root {
+		n.w.failf("%s holds size %d final, which no quorum signed", n, cp.Size)
+	}
+	n.w.tracef("%s knows size %d final", n, cp.Size)
+}
+
+// exchange tells a peer what is known here and asks for what it knows.
+func (n *node) exchange() {
+	peer := n.w.nodes[(n.id+1+n.dice.IntN(replicas-1))%replicas]
+	notes, life := n.blocks.Notes(), n.life
+	if n.w.lost(n) || n.w.lost(peer) {
+		return
+	}
+	n.w.after(n.w.leg(), func() {
+		if !peer.up || n.w.now < peer.pausedUntil {
+			return
+		}
+		peer.hears("", notes)
+		if !peer.up || n.w.lost(n) || n.w.lost(peer) {
+			return
+		}
+		answer := peer.blocks.Notes()
+		n.in(life, n.w.leg(), func() { n.hears(peer.key.Public().Name, answer) })
+	})
+}
+
+// hears takes in what a peer said.
+func (n *node) hears(from string, notes [][]byte) {
+	if n.blocks.Halted() == nil {
+		_ = n.blocks.Hear(from, notes)
+	}
+	if n.disk.crashed() {
+		n.die()
+		return
+	}
+	n.halts()
+	n.finals()
+}
+
+// halts notices that signing stopped.
+func (n *node) halts() {
+	err := n.blocks.Halted()
+	if err == nil || n.stopped {
+		return
+	}
+	n.stopped = true
+	n.w.tracef("%s stops signing: %v", n, errors.Unwrap(err))
+	n.w.cover("branch: sealing halted")
+	if !n.wronged && !n.w.tampered() {
+		n.w.failf("%s stopped signing and nobody gave it a reason: %v", n, errors.Unwrap(err))
+	}
+}
 
 // hear learns from the group which shards are this node's.
 func (n *node) hear() {
@@ -479,6 +569,13 @@ func (n *node) propose() {
 	if done < next || n.proposed >= int64(next) {
 		return
 	}
+	if _, final := n.blocks.Final(); n.w.now < n.gated && (final == nil || final.Height < n.gate) {
+		return
+	}
+	if n.blocks.Policy().Last() == nil {
+		n.record(fmt.Sprintf("policy-%d", next), replica.PolicyType, terms.Marshal())
+		return
+	}
 	var heads []receipt.Head
 	for p := range blockLog {
 		size := n.follow[p].Head().Next
@@ -487,9 +584,14 @@ func (n *node) propose() {
 			n.w.failf("%s has no root: %v", n, err)
 			return
 		}
-		heads = append(heads, receipt.Head{Log: names[p].log, Shard: names[p].shard, Size: size, Root: root})
+		state, err := n.follow[p].StateRoot(size)
+		if err != nil {
+			n.w.failf("%s has no state: %v", n, err)
+			return
+		}
+		heads = append(heads, receipt.Head{Log: names[p].log, Shard: names[p].shard, Size: size, Root: root, State: state})
 	}
-	block := core.NextBlock(origin, last, heads, n.clock())
+	block := core.NextBlock(n.blocks.Policy(), last, heads, n.clock())
 	if block == nil {
 		return
 	}
@@ -500,12 +602,18 @@ func (n *node) propose() {
 		n.spoil = 0
 		n.w.cover("branch: bad block proposed")
 	}
-	id := fmt.Sprintf("%s-%d-%d", kind, block.Height, next)
+	n.gated, n.gate = n.w.now+time.Second, block.Height
+	n.record(fmt.Sprintf("%s-%d-%d", kind, block.Height, next), replica.BlockType, block.Marshal())
+}
+
+// record appends an event to the block log.
+func (n *node) record(id, kind string, payload []byte) {
+	o := n.owners[blockLog]
 	pend, err := o.Submit(&ledgerv1.AppendRequest{
 		Log: replica.BlockLog, RoutingKey: replica.BlockStream, RequestId: id,
 		Writes: []*ledgerv1.StreamWrite{{
 			Stream: replica.BlockStream, ExpectedRevision: core.Any,
-			Events: []*ledgerv1.Event{{Type: replica.BlockType, Payload: block.Marshal()}},
+			Events: []*ledgerv1.Event{{Type: kind, Payload: payload}},
 		}},
 	}, core.Provenance{Actor: n.String()})
 	if err != nil {
@@ -523,10 +631,6 @@ func (n *node) propose() {
 // spoil makes a block one that does not verify.
 func spoil(b *receipt.Block, how int) {
 	b.Heads = slices.Clone(b.Heads)
-	if how == 6 && b.Height == 1 {
-		// The first block is what fixes how many shards there are.
-		how = 1
-	}
 	switch how {
 	case 1:
 		b.Heads[0].Root[3] ^= 8
@@ -537,9 +641,11 @@ func spoil(b *receipt.Block, how int) {
 	case 4:
 		b.Origin = "ledger.sim/other"
 	case 5:
-		b.Time = time.Unix(1, 0).UTC()
+		b.Policy.Hash[0] ^= 1
 	case 6:
 		b.Heads = b.Heads[:1]
+	case 7:
+		b.Heads[1].State[5] ^= 1
 	default:
 		b.Heads[1].Size, b.Heads[1].Root = 0, receipt.EmptyRoot()
 	}
@@ -602,21 +708,27 @@ func (n *node) flipBody(p, bit int) {
 	}
 }
 
-// restore puts a backup in place of everything but the memory of signing.
-func (n *node) restore(backup *inode) {
+// restore puts a backup in place of everything, or of everything but the
+// memory of signing, as it should be.
+func (n *node) restore(backup *inode, all bool) {
 	if n.up {
 		n.die()
 	}
 	n.wronged = true
 	n.w.cover("branch: restored from a backup")
 	n.w.tracef("%s is restored from a backup", n)
-	signed := n.disk.root.entries["last-signed"]
 	fresh := newDisk(storeDir, n.dice)
 	fresh.lies = n.disk.lies
 	fresh.root = backup
-	delete(backup.entries, "last-signed")
-	if signed != nil {
-		backup.entries["last-signed"] = signed
+	for _, name := range []string{"last-signed", "highest-seen"} {
+		if all {
+			n.w.cover("branch: memory of signing restored too")
+			break
+		}
+		delete(backup.entries, name)
+		if kept := n.disk.root.entries[name]; kept != nil {
+			backup.entries[name] = kept
+		}
 	}
 	backup.durable = maps.Clone(backup.entries)
 	n.disk = fresh
@@ -639,7 +751,7 @@ func (n *node) blind() ([]byte, *receipt.Block) {
 		for _, w := range c.Writes {
 			for _, e := range w.Events {
 				b, err := receipt.ParseBlock(e.Payload)
-				if err == nil && core.CheckBlock(origin, last, b) == nil {
+				if err == nil && core.CheckBlock(policy, last, b) == nil {
 					f.add(b.Hash())
 					last = b
 				}
@@ -650,10 +762,33 @@ func (n *node) blind() ([]byte, *receipt.Block) {
 	if err != nil || last == nil {
 		return nil, nil
 	}
-	cp := receipt.Checkpoint{Origin: origin, Size: last.Height, Root: f.root()}
-	text, err := note.Sign(&note.Note{Text: string(cp.Marshal())}, n.seal)
+	text, err := receipt.Checkpoint{Origin: origin, Size: last.Height, Root: f.root()}.Sign(n.key.Cosigner(n.clock()))
 	if err != nil {
 		return nil, nil
 	}
 	return text, last
+}
+
+// equivocate signs a head that is not the block log's and tells some of the
+// others.
+func (n *node) equivocate(bits int) {
+	size := uint64(1 + bits>>3%3)
+	if n.w.notary.tip != nil {
+		size += n.w.notary.tip.Height
+	}
+	cp := receipt.Checkpoint{Origin: origin, Size: size, Root: sha256.Sum256(fmt.Append(nil, "forged ", bits))}
+	note, err := cp.Sign(n.key.Cosigner(n.clock()))
+	if err != nil {
+		n.w.failf("sim: %v", err)
+		return
+	}
+	n.wronged, n.liar = true, true
+	if _, err := n.w.notary.count(n.id, signature{cp.Size, cp.Root}); err != nil {
+		n.w.failf("%v", err)
+	}
+	for _, peer := range n.w.nodes {
+		if peer != n && bits>>peer.id&1 == 1 {
+			peer.in(peer.life, n.w.leg(), func() { peer.hears("", [][]byte{note}) })
+		}
+	}
 }

@@ -72,10 +72,11 @@ type truth struct {
 	requests map[string]int // request id → leaf
 	last     map[string]int64
 	tree     frontier
+	rows     frontier       // over the index rows
 	roots    []receipt.Hash // by size
-	// history has every root a size ever had: more than one only after the
-	// log lost its end.
-	history []map[receipt.Hash]bool
+	// history has every pair of roots, of commits and of index rows, that a
+	// size ever had: more than one only after the log lost its end.
+	history []map[[2]receipt.Hash]bool
 	// tampered: the log lost what it had acknowledged.
 	tampered bool
 	// broken: what followed does not verify, and nobody can go on from it.
@@ -83,7 +84,7 @@ type truth struct {
 }
 
 func newTruth(log string, shard uint32) *truth {
-	t := &truth{head: core.Head{Log: log, Shard: shard}, history: []map[receipt.Hash]bool{{receipt.EmptyRoot(): true}}}
+	t := &truth{head: core.Head{Log: log, Shard: shard}, history: []map[[2]receipt.Hash]bool{{{receipt.EmptyRoot(), receipt.EmptyRoot()}: true}}}
 	t.reset()
 	return t
 }
@@ -93,7 +94,7 @@ func (t *truth) reset() {
 	t.head = core.Head{Log: t.head.Log, Shard: t.head.Shard}
 	t.view = core.NewOverlay(nothing{})
 	t.leaves, t.requests, t.last = nil, map[string]int{}, map[string]int64{}
-	t.tree, t.roots = frontier{}, []receipt.Hash{receipt.EmptyRoot()}
+	t.tree, t.rows, t.roots = frontier{}, frontier{}, []receipt.Hash{receipt.EmptyRoot()}
 }
 
 // append takes one record of the log in. An error is a broken rule: nobody
@@ -134,15 +135,22 @@ func (t *truth) append(value []byte, at time.Duration) (core.Verdict, error) {
 	root := t.tree.root()
 	t.roots = append(t.roots, root)
 	for len(t.history) < len(t.roots) {
-		t.history = append(t.history, map[receipt.Hash]bool{})
+		t.history = append(t.history, map[[2]receipt.Hash]bool{})
 	}
-	t.history[len(t.roots)-1][root] = true
+	row := core.RowOf(j.Commit, j.Seen)
+	t.rows.add(row.Leaf())
+	state := t.rows.root()
+	if t.head.Log == replica.BlockLog {
+		state = receipt.Hash{} // nobody keeps one of the block log
+	}
+	t.history[len(t.roots)-1][[2]receipt.Hash{root, state}] = true
 	return j.Verdict, nil
 }
 
-// ever tells whether the log ever had this root at this size.
-func (t *truth) ever(size uint64, root receipt.Hash) bool {
-	return size < uint64(len(t.history)) && t.history[size][root]
+// ever tells whether the log ever had these roots, of commits and of index
+// rows, at this size.
+func (t *truth) ever(size uint64, root, state receipt.Hash) bool {
+	return size < uint64(len(t.history)) && t.history[size][[2]receipt.Hash{root, state}]
 }
 
 // signature is one checkpoint a replica let out.
@@ -154,9 +162,10 @@ type signature struct {
 // notary keeps everything any replica signed.
 type notary struct {
 	quorum  int
-	signed  []map[uint64]receipt.Hash // by replica: size → root
-	highest []uint64                  // by replica
-	// final is by size the root that a quorum signed, with the block.
+	signed  []map[signature]bool      // by replica, forged ones too
+	honest  []map[uint64]receipt.Hash // by replica: size → root, as its cosigner let them out
+	highest []uint64                  // by replica, of those
+	// final is by size the root that a quorum signed.
 	final map[uint64]receipt.Hash
 	tip   *receipt.Block // the highest final block
 }
@@ -164,25 +173,35 @@ type notary struct {
 func newNotary(nodes, quorum int) *notary {
 	n := &notary{quorum: quorum, final: map[uint64]receipt.Hash{}, highest: make([]uint64, nodes)}
 	for range nodes {
-		n.signed = append(n.signed, map[uint64]receipt.Hash{})
+		n.signed = append(n.signed, map[signature]bool{})
+		n.honest = append(n.honest, map[uint64]receipt.Hash{})
 	}
 	return n
 }
 
-// sign records a signature and says what is wrong with it, if anything.
-// honest tells whether the signer must keep the rules.
-func (n *notary) sign(who int, s signature, block *receipt.Block, honest bool) (final bool, err error) {
-	if before, ok := n.signed[who][s.size]; ok && before != s.root && honest {
+// sign records what a cosigner let out and says which rule it breaks.
+func (n *notary) sign(who int, s signature, block *receipt.Block) (final bool, err error) {
+	if before, ok := n.honest[who][s.size]; ok && before != s.root {
 		return false, fmt.Errorf("replica %d signed two heads of size %d", who, s.size)
 	}
-	if s.size < n.highest[who] && honest {
+	if s.size < n.highest[who] {
 		return false, fmt.Errorf("replica %d signed size %d after %d", who, s.size, n.highest[who])
 	}
-	n.signed[who][s.size] = s.root
+	n.honest[who][s.size] = s.root
 	n.highest[who] = max(n.highest[who], s.size)
+	if final, err = n.count(who, s); final && (n.tip == nil || block.Height > n.tip.Height) {
+		n.tip = block
+	}
+	return final, err
+}
+
+// count adds a signature, whoever forged it, and tells whether it makes its
+// head final.
+func (n *notary) count(who int, s signature) (final bool, err error) {
+	n.signed[who][s] = true
 	count := 0
 	for _, signed := range n.signed {
-		if root, ok := signed[s.size]; ok && root == s.root {
+		if signed[s] {
 			count++
 		}
 	}
@@ -196,9 +215,6 @@ func (n *notary) sign(who int, s signature, block *receipt.Block, honest bool) (
 		return false, nil
 	}
 	n.final[s.size] = s.root
-	if n.tip == nil || block.Height > n.tip.Height {
-		n.tip = block
-	}
 	return true, nil
 }
 

@@ -6,13 +6,9 @@ import (
 	"fmt"
 	"time"
 
-	"golang.org/x/mod/sumdb/note"
-
 	"github.com/probity-health/probity/services/ledger/core"
 	"github.com/probity-health/probity/services/ledger/shard"
 )
-
-type noteVerifier = note.Verifier
 
 // owner is the shell around a shard.Owner that a Writer is in production:
 // it carries its requests to the broker and its answers to the callers.
@@ -44,7 +40,7 @@ func newOwner(n *node, p int) *owner {
 		follower = o.bent
 	}
 	o.Owner = shard.NewOwner(shard.OwnerConfig{
-		Log: names[p].log, Shard: names[p].shard, Origin: origin, Signer: n.seal,
+		Log: names[p].log, Shard: names[p].shard, Origin: origin, Signer: n.key.Notes(),
 		Follower: follower, Session: session, Renew: 6 * time.Hour, Logger: silent,
 	})
 	return o

@@ -31,14 +31,15 @@ const (
 	Deceive                // the broker serves the victim one record with a bit flipped
 	FlipTile               // a bit of one of the victim's files of tiles flips
 	FlipBody               // a bit of one of the victim's stored commits flips while it is down
-	Restore                // the victim's disk is restored from a backup, last-signed excepted
+	Restore                // the victim's disk is restored from a backup; for odd N with its memory of signing
 	BadBlocks              // the victim proposes blocks that do not verify
+	Equivocate             // the victim signs a head that no block log has, for some of the others
 	kinds
 )
 
 var kindNames = [kinds]string{
 	"crash", "power cut", "cut", "storm", "broker down", "move", "pause", "skew", "idle", "forget", "late", "slow",
-	"truncate", "lose topic", "deceive", "flip tile", "flip body", "restore", "bad blocks",
+	"truncate", "lose topic", "deceive", "flip tile", "flip body", "restore", "bad blocks", "equivocate",
 }
 
 // String names the kind.
@@ -119,17 +120,15 @@ func NewPlan(seed uint64) Plan {
 			f.N = dice.IntN(7200) - 3600
 		case Truncate:
 			f.N = 1 + dice.IntN(8)
-		case Deceive, FlipTile, FlipBody, BadBlocks:
+		case Deceive, FlipTile, FlipBody, BadBlocks, Restore, Equivocate:
 			f.Node, f.N = victim, dice.IntN(1<<16)
-		case Restore:
-			f.Node = victim
 		case Late:
 			f.For += time.Duration(dice.Int64N(int64(40 * time.Second)))
 		}
 		p.Faults = append(p.Faults, f)
 		if f.Kind == Move && dice.IntN(2) == 0 {
 			// A new owner that is behind: what a takeover must not get wrong.
-			f.Kind = Slow
+			f.Kind, f.At, f.For = Slow, max(0, f.At-time.Second), f.For+2*time.Second
 			p.Faults = append(p.Faults, f)
 		}
 	}

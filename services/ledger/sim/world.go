@@ -157,7 +157,7 @@ func Run(seed uint64, plan Plan, bug Bug, trace bool) (res Result) {
 	for _, f := range plan.Faults {
 		w.at(f.At, func() { w.inject(f) })
 		switch f.Kind {
-		case Deceive, FlipTile, FlipBody, Restore, BadBlocks:
+		case Deceive, FlipTile, FlipBody, Restore, BadBlocks, Equivocate:
 			w.victim = f.Node
 		}
 	}
@@ -287,12 +287,12 @@ func (w *world) judgeBlock(b *receipt.Block) error {
 	if len(w.chain) > 0 {
 		prev = w.chain[len(w.chain)-1]
 	}
-	if err := core.CheckBlock(origin, prev, b); err != nil {
+	if err := core.CheckBlock(policy, prev, b); err != nil {
 		return err
 	}
 	for p := range blockLog {
 		h, ok := b.Head(names[p].log, names[p].shard)
-		if !ok || !w.truth[p].ever(h.Size, h.Root) {
+		if !ok || !w.truth[p].ever(h.Size, h.Root, h.State) {
 			return errors.New("a head is not the log's")
 		}
 	}
@@ -439,8 +439,11 @@ func (w *world) pick(fit func(*node) bool) int {
 func (w *world) heal() {
 	w.healed = true
 	w.tracef("healed")
+	// A proposer whose clock was ahead has set the time of all later blocks.
+	// Until the others' clocks come there they withhold their signatures.
+	w.shift += 2 * time.Hour
 	for _, n := range w.nodes {
-		n.cutUntil, n.pausedUntil, n.slow, n.deceive, n.spoil = 0, w.now, [parts]time.Duration{}, nil, 0
+		n.cutUntil, n.pausedUntil, n.slow, n.deceive, n.spoil, n.skew = 0, w.now, [parts]time.Duration{}, nil, 0, 0
 		n.disk.arm(-1)
 	}
 }
@@ -495,7 +498,9 @@ func (w *world) inject(f Fault) {
 		n.flipBody(f.Part, f.N)
 	case Restore:
 		backup := n.disk.root.clone()
-		w.after(f.For, func() { n.restore(backup) })
+		w.after(f.For, func() { n.restore(backup, f.N%2 == 1) })
+	case Equivocate:
+		n.equivocate(f.N)
 	case BadBlocks:
 		n.spoil = f.N%7 + 1
 	}
