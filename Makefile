@@ -60,13 +60,12 @@ modules: ## Build every module by itself, without the workspace
 conformance: build ## Check produced X12 with pyx12 (needs python3)
 	@e2e/conformance/run.sh
 
-<<<<<<< HEAD
 SEEDS ?= 500
 FROM ?= 0
 .PHONY: sim
 sim: ## Simulate the ledger under faults, SEEDS=n seeds from FROM on
 	@go run ./services/ledger/sim/ledgersim -seeds $(SEEDS) -from $(FROM)
-=======
+
 .PHONY: test-tlog
 test-tlog: ## Test that Tessera's client reads and proves the ledger's static files
 	@cd e2e/tlogclient && GOWORK=off go test ./...
@@ -74,7 +73,6 @@ test-tlog: ## Test that Tessera's client reads and proves the ledger's static fi
 .PHONY: test-kafka
 test-kafka: ## Test the ledger on real Apache Kafka brokers (Java 17; SHORT=1: the quick part)
 	@SHORT=$(SHORT) e2e/kafka/run.sh
->>>>>>> main
 
 .PHONY: bench
 bench: build ## Measure and write bench/latest.json

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
@@ -141,12 +142,25 @@ func TestWhatProbityWritesIsValid(t *testing.T) {
 		t.Fatal(err)
 	}
 	write("paid.835", x12.Write835(&out, env, advice), &out)
-	remitted[0].Decision.Status = claimsv1.ClaimStatus_CLAIM_STATUS_REVERSED
-	rem.PaidCents = -7000
-	if advice, err = x12.NewAdvice(rem, remitted[:1], us); err != nil {
+	// What was paid is taken back: more than there is to pay, so it is carried.
+	taken := proto.CloneOf(remitted[0])
+	taken.Reversal = true
+	rem.PaidCents = 0
+	rem.Adjustments = []*claimsv1.ProviderAdjustment{{ReasonCode: "FB", Reference: rem.TraceNumber, AmountCents: -7000}}
+	if advice, err = x12.NewAdvice(rem, []*claimsv1.RemittedClaim{taken}, us); err != nil {
 		t.Fatal(err)
 	}
 	write("reversed.835", x12.Write835(&out, env, advice), &out)
+	// A correction beside a claim paid late, to a payee that owes.
+	remitted[1].InterestCents = 39
+	rem.PaidCents = 7000 + 39 - 500
+	rem.Adjustments = []*claimsv1.ProviderAdjustment{
+		{ReasonCode: "L6", Reference: remitted[1].ClaimId, AmountCents: -39}, {ReasonCode: "WO", Reference: "T0000", AmountCents: 500},
+	}
+	if advice, err = x12.NewAdvice(rem, []*claimsv1.RemittedClaim{taken, remitted[0], remitted[1]}, us); err != nil {
+		t.Fatal(err)
+	}
+	write("corrected.835", x12.Write835(&out, env, advice), &out)
 	for name, v := range oracle(t, files) {
 		if !v.OK {
 			t.Errorf("%s: %s\n%s", name, strings.Join(v.Errors, "\n"), files[name])

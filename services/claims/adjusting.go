@@ -139,6 +139,7 @@ func (s *Service) reversal(state State, c cause) *eventsv1.ClaimReversed {
 		SubmitterOrg:     state.Received.GetSubmitterOrg(),
 		Remitted:         state.Told != nil,
 		RunId:            c.run,
+		ProviderDayKeys:  providerDayKeys(state.Decided),
 		Cause:            c.word,
 	}
 }
@@ -162,10 +163,11 @@ func (s *Service) ruleAmending(ctx context.Context, sub *submission, read *Ledge
 		}
 	}
 	if preview {
-		_, d := rule(sub, read, review)
+		_, d := s.ruleWatched(ctx, sub, read, review)
 		return ruling{decision: d, read: read}, nil, nil
 	}
-	r, err = s.ruleSealed(ctx, sub, read, review, revision)
+	d, decision := s.ruleWatched(ctx, sub, read, review)
+	r, err = s.seal(ctx, sub, read, d, decision, revision)
 	return r, nil, err
 }
 

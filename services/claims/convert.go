@@ -3,7 +3,9 @@ package claims
 import (
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -233,7 +235,20 @@ func pendProtos(in []adjudication.PendReason) []*claimsv1.PendReason {
 func enginePends(in []*claimsv1.PendReason) []adjudication.PendReason {
 	var out []adjudication.PendReason
 	for _, r := range in {
-		out = append(out, adjudication.PendReason{RuleID: r.GetRuleId(), Line: r.GetLine(), CARC: r.GetCarc(), RARC: r.GetRarc(), Message: r.GetMessage()})
+		out = append(out, adjudication.PendReason{RuleID: r.GetRuleId(), Line: r.GetLine(), CARC: r.GetCarc(), RARC: r.GetRarc(), Message: r.GetMessage(), Facts: engineFacts(r.GetFacts()), Related: r.GetRelatedClaimIds()})
+	}
+	return out
+}
+
+// engineFacts reads figures back, by key; a date is one too.
+func engineFacts(in map[string]string) []adjudication.Fact {
+	var out []adjudication.Fact
+	for _, key := range slices.Sorted(maps.Keys(in)) {
+		if n, err := strconv.ParseInt(in[key], 10, 64); err == nil {
+			out = append(out, adjudication.Fact{Key: key, Value: n})
+		} else if day, err := adjudication.ParseDate(in[key]); err == nil {
+			out = append(out, adjudication.Fact{Key: key, Value: int64(day)})
+		}
 	}
 	return out
 }

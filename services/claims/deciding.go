@@ -95,6 +95,7 @@ func (s *Service) seal(ctx context.Context, sub *submission, read *Ledgered, d a
 
 		PromptPayDueDate: due.String(),
 		PromptPayState:   state,
+		ProviderDays:     s.providerDays(sub.payer, d),
 	}}
 	if st := decision.GetStatus(); !sub.matched || st == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED || st == claimsv1.ClaimStatus_CLAIM_STATUS_REVERSED {
 		return out, nil
@@ -305,11 +306,11 @@ func (s *Service) attempt(ctx context.Context, l *lane, sub *submission) (*attem
 	if sub.adjusts() && !sub.request.GetValidateOnly() {
 		// Sent again, it must be answered as it was and not be refused for what
 		// it has done itself.
-		switch again, err := s.answerAgain(ctx, sub); {
+		switch _, _, err := s.readClaim(ctx, sub.claimID, eventstore.NoStream); {
 		case err == nil:
-			sub.result = again
-			return nil, nil
-		case !problem.Is(err, problem.Unavailable): // it is there, and is another claim
+			sub.result, err = s.answerAgain(ctx, sub)
+			return nil, err
+		case !problem.Is(err, problem.NotFound):
 			return nil, err
 		}
 	}

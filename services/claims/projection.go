@@ -15,7 +15,7 @@ import (
 )
 
 // projectionVersion rises with every change of what apply yields.
-const projectionVersion = 2
+const projectionVersion = 3
 
 // The view's keys. A row is a hash whose fields are the parts that events
 // told of it, encoded messages that are joined when read; an index is a
@@ -88,9 +88,11 @@ func apply(r eventstore.Recorded) (ops []views.Op, claim string, err error) {
 			// Not the first decision: the one before it left the claim waiting.
 			ops = append(ops, unindex(kindPended, e.GetSubmitterOrg(), e.GetPayerId(), e.GetClaimId())...)
 		}
+		ops = append(ops, providerDayOps(e)...)
 		return append(ops, decidedIndexes(e, at)...), e.GetClaimId(), err
 	case *eventsv1.ClaimReversed:
 		ops, err = reversedOps(e, r)
+		ops = append(ops, providerDayOps(e)...)
 		return ops, e.GetClaimId(), err
 	case *eventsv1.ClaimRemitted:
 		ops, err = row(rowKey(kindClaims, e.GetClaimId()), "m", summaryOfRemitted(e, r.Revision))

@@ -13,7 +13,6 @@ import (
 	policiesv1 "github.com/probity-health/probity/proto/probity/policies/v1"
 	"github.com/probity-health/probity/services/claims/adjudication"
 	"github.com/probity-health/probity/services/keys"
-	"github.com/probity-health/probity/services/money"
 	"github.com/probity-health/probity/services/policies"
 	"github.com/probity-health/probity/services/policies/book"
 )
@@ -55,6 +54,9 @@ func (r *reference) lookup(ctx context.Context, claim *claimsv1.Claim, subscribe
 			return in, defect("claims.edits.unreadable", "the published claim edits can't be read")
 		}
 		in.Edits = append(in.Edits, edits)
+	}
+	for _, p := range found.Providers {
+		in.Providers = append(in.Providers, provider(p))
 	}
 	in.Versions = adjudication.Versions{
 		Coverage: found.CoverageRef, AccumulatorsRevision: -1, ReceivedDate: received.String(), Reference: string(found.AsOf),
@@ -158,6 +160,7 @@ func (r *reference) authorization(ctx context.Context, number string, a *book.Au
 	}
 	return adjudication.Authorization{
 		Number: number, Subject: a.Subject, Procedures: doc.GetProcedures(), Units: int64(a.Units), Period: enginePeriod(a.Effective),
+		NPIs: a.NPIs, Cancelled: a.Cancelled,
 	}, nil
 }
 
@@ -190,37 +193,19 @@ func (c *compiled[V, C]) of(version V, compile func(V) C) C {
 	return made
 }
 
+// contract compiles a contract. Under one that doesn't compile nothing can be
+// priced, and claims pend; passed over, they would be decided as out of network.
 func (r *reference) contract(v *book.Contract) *adjudication.Contract {
-	d := v.Document
-	out := &adjudication.Contract{
-		Version: v.Ref, Period: enginePeriod(v.Governs), FeeScheduleID: d.GetFeeScheduleId(),
-		FeeBps: int64(d.GetFeeBps()), PlanIDs: d.GetPlanIds(), Capitated: d.GetCapitated(),
-	}
-	for _, f := range d.GetFacilityRates() {
-		rate, err := adjudication.CompileFacilityRate(facilityRate(f))
-		if err != nil {
-			r.log.Error("a published contract's facility rate doesn't compile; claims under it pend", "version", v.Ref, "error", err)
-			out.FeeScheduleID, out.FacilityRates = "-", nil // no such schedule: nothing can be priced
-			return out
-		}
-		out.FacilityRates = append(out.FacilityRates, rate)
+	out, err := policies.CompileContract(v.Document, v.Ref, enginePeriod(v.Governs))
+	if err != nil {
+		r.log.Error("a published contract doesn't compile; claims under it pend", "version", v.Ref, "error", err)
+		return &adjudication.Contract{Version: v.Ref, Period: enginePeriod(v.Governs), PlanIDs: v.Document.GetPlanIds(), FeeScheduleID: noSchedule}
 	}
 	return out
 }
 
-func facilityRate(f *policiesv1.FacilityRate) adjudication.FacilityRateSpec {
-	out := adjudication.FacilityRateSpec{
-		Name: f.GetName(), TypesOfBill: f.GetTypesOfBill(), RevenueCodes: f.GetRevenueCodes(),
-		PerDiem: money.Cents(f.GetPerDiemCents()), PercentOfChargeBps: int64(f.GetPercentOfChargeBps()),
-	}
-	if c := f.GetCaseRate(); c != nil {
-		out.CaseBase, out.CaseWeights = money.Cents(c.GetBaseCents()), make(map[string]int64, len(c.GetWeights()))
-		for _, w := range c.GetWeights() {
-			out.CaseWeights[w.GetDrg()] = int64(w.GetWeight())
-		}
-	}
-	return out
-}
+// noSchedule is the id of no fee schedule: theirs begin with "fs_".
+const noSchedule = "-"
 
 func (r *reference) schedule(v *book.FeeSchedule) *adjudication.FeeSchedule {
 	out, err := policies.CompileFeeSchedule(v.Document, v.Ref, enginePeriod(v.Governs))
@@ -236,6 +221,21 @@ func (r *reference) plan(v *book.Plan) *adjudication.Plan {
 	if err != nil {
 		r.log.Error("a published plan doesn't compile; claims under it pend", "version", v.Ref, "error", err)
 		return nil
+	}
+	return out
+}
+
+// provider is what the payer knows of a provider's standing. It makes signals,
+// which pend; what certifies a provider is another matter and denies.
+func provider(p *book.Provider) adjudication.ProviderRecord {
+	out := adjudication.ProviderRecord{NPI: p.NPI}
+	out.Died, _ = adjudication.ParseDate(p.DeceasedOn) // a recorded day parses
+	if p.InactiveFrom != "" {
+		inactive := policies.Period{Start: p.InactiveFrom}
+		if p.ReactivatedFrom != "" {
+			inactive.End = policies.DayBefore(p.ReactivatedFrom)
+		}
+		out.Inactive = []adjudication.Period{enginePeriod(inactive)}
 	}
 	return out
 }

@@ -61,7 +61,7 @@ func (r *replayer) decision(ctx context.Context, events []eventstore.Recorded, p
 		return out, nil
 	}
 	before := Fold(events[:len(events)-1])
-	anew, err := r.remake(ctx, before, recorded.GetVersions(), recorded.GetStatus() == claimsv1.ClaimStatus_CLAIM_STATUS_REVERSED)
+	anew, err := r.remake(ctx, before, recorded.GetVersions(), enginePends(recorded.GetPendReasons()), recorded.GetStatus() == claimsv1.ClaimStatus_CLAIM_STATUS_REVERSED)
 	if errors.Is(err, keys.ErrDestroyed) {
 		out.Verdict = claimsv1.ReplayVerdict_REPLAY_VERDICT_ERASED
 		return out, nil
@@ -93,7 +93,7 @@ func (r *replayer) decision(ctx context.Context, events []eventstore.Recorded, p
 
 // remake decides again as the decision with these versions was decided; voids
 // says that it is one that took its original back and decided nothing itself.
-func (r *replayer) remake(ctx context.Context, before State, v *claimsv1.Versions, voids bool) (*remade, error) {
+func (r *replayer) remake(ctx context.Context, before State, v *claimsv1.Versions, reasons []adjudication.PendReason, voids bool) (*remade, error) {
 	s := r.service
 	claim, err := s.openClaim(ctx, before)
 	if err != nil {
@@ -111,6 +111,8 @@ func (r *replayer) remake(ctx context.Context, before State, v *claimsv1.Version
 	} else if sub.input, err = r.past.lookup(ctx, v.GetReference(), claim, subscriber, received); err != nil {
 		return nil, err
 	}
+	// What the view said of the providers' days stands in the doubts it raised.
+	sub.input.RecallProviderDays(reasons)
 	read := nothingLedgered()
 	matched := sub.input.Member.Match == adjudication.MatchOne
 	if matched || sub.adjusts() {

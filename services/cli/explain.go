@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -310,6 +311,12 @@ func (a *app) printExplanation(w io.Writer, e explanation) {
 	}
 	for _, p := range d.GetPendReasons() {
 		fmt.Fprintf(w, "  waits  %s (%s)\n", p.GetMessage(), p.GetRuleId())
+		for _, key := range slices.Sorted(maps.Keys(p.GetFacts())) {
+			fmt.Fprintf(w, "         %s = %s\n", key, p.GetFacts()[key])
+		}
+		for _, id := range p.GetRelatedClaimIds() {
+			fmt.Fprintf(w, "         earlier claim %s\n", id)
+		}
 	}
 	for _, l := range e.Lines {
 		fmt.Fprintf(w, "\nLine %d · %s · %s · plan pays %s · patient owes %s\n", l.Number, l.Procedure, l.Outcome, dollars(l.PaidCents), dollars(l.PatientCents))

@@ -88,6 +88,7 @@ var carcs = map[string]string{
 	"3":   "copay",
 	"4":   "modifier doesn't fit the procedure, or a needed one is missing",
 	"11":  "the diagnosis pointed to doesn't fit the procedure",
+	"15":  "the authorisation doesn't cover this service or provider",
 	"16":  "something needed to decide is missing or wrong",
 	"18":  "repeats a service already decided",
 	"22":  "another payer must decide first",

@@ -27,6 +27,8 @@ const (
 	// handOver is how long an append waits for a shard's next owner when the
 	// one that was known says it's no more.
 	handOver = 2 * time.Second
+	// askAgain is how long an owner that is no member may take to become one.
+	askAgain = 100 * time.Millisecond
 	// maxRounds bounds how often one append is offered to an owner.
 	maxRounds = 3
 )
@@ -77,25 +79,32 @@ func (f *forwarder) to(url string) *peer {
 func (f *forwarder) owner(ctx context.Context, m *member, session string) (*peer, string, error) {
 	ctx, cancel := context.WithTimeout(ctx, handOver)
 	defer cancel()
+	var unknown error
 	for {
 		changed := m.replica.Changed.Wait()
 		if st := m.writer.State(); m.assigned.Load() && (st == shard.Owning || st == shard.Taking) {
 			return nil, "", nil
 		}
+		var again <-chan time.Time
 		if owner := m.replica.Head().Owner; owner != "" && owner != session && owner != f.n.session {
 			url, err := f.group.Peer(ctx, owner)
-			if err != nil {
-				return nil, "", err
+			trusted := f.n.cfg.Cluster.Peers
+			switch {
+			case err == nil && url != "" && (len(trusted) == 0 || slices.Contains(trusted, url)):
+				return f.to(url), owner, nil
+			case err == nil && url != "":
+				return nil, "", fmt.Errorf("ledger: %s, where the shard's owner says it is, is none of Cluster.Peers", url)
 			}
-			if trusted := f.n.cfg.Cluster.Peers; url == "" || len(trusted) > 0 && !slices.Contains(trusted, url) {
-				return nil, "", fmt.Errorf("ledger: session %s of the shard's owner is no peer", owner)
-			}
-			return f.to(url), owner, nil
+			// It joined a moment ago, and the group doesn't tell in the midst
+			// of a rebalance, or it died, and another will take over.
+			unknown = errors.Join(fmt.Errorf("ledger: session %s of the shard's owner is no member of the group", owner), err)
+			again = time.After(askAgain)
 		}
 		select {
 		case <-changed:
+		case <-again:
 		case <-ctx.Done():
-			return nil, "", ctx.Err()
+			return nil, "", errors.Join(ctx.Err(), unknown)
 		}
 	}
 }

@@ -12,6 +12,10 @@ import (
 
 // CompilePlan compiles one version of a plan; ref names it in decisions.
 func CompilePlan(d *policiesv1.PlanDocument, ref string) (*adjudication.Plan, error) {
+	return adjudication.CompilePlan(planSpec(d, ref))
+}
+
+func planSpec(d *policiesv1.PlanDocument, ref string) adjudication.PlanSpec {
 	spec := adjudication.PlanSpec{
 		ID:                     d.GetPlanId(),
 		Version:                ref,
@@ -30,32 +34,36 @@ func CompilePlan(d *policiesv1.PlanDocument, ref string) (*adjudication.Plan, er
 		spec.OutOfNetwork = &out
 	}
 	for _, b := range d.GetBenefits() {
-		spec.Benefits = append(spec.Benefits, adjudication.Benefit{
-			Name:               b.GetName(),
-			Procedures:         b.GetMatch().GetProcedures(),
-			PlacesOfService:    b.GetMatch().GetPlacesOfService(),
-			RevenueCodes:       b.GetMatch().GetRevenueCodes(),
-			Covered:            b.GetCovered(),
-			CopayIn:            money.Cents(b.GetCopayInCents()),
-			CopayOut:           money.Cents(b.GetCopayOutCents()),
-			DeductibleWaived:   b.GetDeductibleWaived(),
-			CoinsuranceInBps:   int64(b.GetCoinsuranceInBps()),
-			CoinsuranceOutBps:  int64(b.GetCoinsuranceOutBps()),
-			UseCoinsurance:     b.GetUseCoinsurance(),
-			VisitsPerYear:      int64(b.GetVisitsPerYear()),
-			DollarsPerYear:     money.Cents(b.GetDollarsPerYearCents()),
-			LifetimeDollars:    money.Cents(b.GetLifetimeCents()),
-			PriorAuthorization: b.GetPriorAuthorization(),
-			DocumentRequired:   b.GetDocumentRequired(),
-			DiagnosisPrefixes:  b.GetDiagnosisPrefixes(),
-			Specialist:         b.GetSpecialist(),
-			Review:             b.GetReview(),
-		})
+		spec.Benefits = append(spec.Benefits, benefitSpec(b))
 	}
 	for _, rule := range d.GetRules() {
 		spec.Rules = append(spec.Rules, ruleSpec(rule))
 	}
-	return adjudication.CompilePlan(spec)
+	return spec
+}
+
+func benefitSpec(b *policiesv1.Benefit) adjudication.Benefit {
+	return adjudication.Benefit{
+		Name:               b.GetName(),
+		Procedures:         b.GetMatch().GetProcedures(),
+		PlacesOfService:    b.GetMatch().GetPlacesOfService(),
+		RevenueCodes:       b.GetMatch().GetRevenueCodes(),
+		Covered:            b.GetCovered(),
+		CopayIn:            money.Cents(b.GetCopayInCents()),
+		CopayOut:           money.Cents(b.GetCopayOutCents()),
+		DeductibleWaived:   b.GetDeductibleWaived(),
+		CoinsuranceInBps:   int64(b.GetCoinsuranceInBps()),
+		CoinsuranceOutBps:  int64(b.GetCoinsuranceOutBps()),
+		UseCoinsurance:     b.GetUseCoinsurance(),
+		VisitsPerYear:      int64(b.GetVisitsPerYear()),
+		DollarsPerYear:     money.Cents(b.GetDollarsPerYearCents()),
+		LifetimeDollars:    money.Cents(b.GetLifetimeCents()),
+		PriorAuthorization: b.GetPriorAuthorization(),
+		DocumentRequired:   b.GetDocumentRequired(),
+		DiagnosisPrefixes:  b.GetDiagnosisPrefixes(),
+		Specialist:         b.GetSpecialist(),
+		Review:             b.GetReview(),
+	}
 }
 
 func ruleSpec(rule *policiesv1.PlanRule) adjudication.PlanRuleSpec {
@@ -83,10 +91,44 @@ func CompileFeeSchedule(d *policiesv1.FeeSchedule, ref string, governs adjudicat
 		Fees: make([]adjudication.Fee, 0, len(d.GetFees())), DefaultBpsOfCharge: int64(d.GetDefaultBpsOfCharge()),
 	}
 	for _, f := range d.GetFees() {
-		spec.Fees = append(spec.Fees, adjudication.Fee{
-			Procedure: f.GetProcedure(), Modifier: f.GetModifier(), Amount: money.Cents(f.GetAmountCents()), Surgical: f.GetSurgical(), MaxUnits: int64(f.GetMaxUnits()),
-			BaseUnits: int64(f.GetBaseUnits()), TypicalMinutes: int64(f.GetTypicalMinutes()),
-		})
+		spec.Fees = append(spec.Fees, feeSpec(f))
 	}
 	return adjudication.CompileFeeSchedule(spec)
+}
+
+func feeSpec(f *policiesv1.Fee) adjudication.Fee {
+	return adjudication.Fee{
+		Procedure: f.GetProcedure(), Modifier: f.GetModifier(), Amount: money.Cents(f.GetAmountCents()), Surgical: f.GetSurgical(), MaxUnits: int64(f.GetMaxUnits()),
+		BaseUnits: int64(f.GetBaseUnits()), TypicalMinutes: int64(f.GetTypicalMinutes()),
+	}
+}
+
+// CompileContract compiles one version of a contract for the days it governs.
+func CompileContract(d *policiesv1.ProviderContract, ref string, governs adjudication.Period) (*adjudication.Contract, error) {
+	out := &adjudication.Contract{
+		Version: ref, Period: governs, FeeScheduleID: d.GetFeeScheduleId(),
+		FeeBps: int64(d.GetFeeBps()), PlanIDs: d.GetPlanIds(), Capitated: d.GetCapitated(),
+	}
+	for _, f := range d.GetFacilityRates() {
+		rate, err := adjudication.CompileFacilityRate(facilityRate(f))
+		if err != nil {
+			return nil, err
+		}
+		out.FacilityRates = append(out.FacilityRates, rate)
+	}
+	return out, nil
+}
+
+func facilityRate(f *policiesv1.FacilityRate) adjudication.FacilityRateSpec {
+	out := adjudication.FacilityRateSpec{
+		Name: f.GetName(), TypesOfBill: f.GetTypesOfBill(), RevenueCodes: f.GetRevenueCodes(),
+		PerDiem: money.Cents(f.GetPerDiemCents()), PercentOfChargeBps: int64(f.GetPercentOfChargeBps()),
+	}
+	if c := f.GetCaseRate(); c != nil {
+		out.CaseBase, out.CaseWeights = money.Cents(c.GetBaseCents()), make(map[string]int64, len(c.GetWeights()))
+		for _, w := range c.GetWeights() {
+			out.CaseWeights[w.GetDrg()] = int64(w.GetWeight())
+		}
+	}
+	return out
 }

@@ -87,6 +87,24 @@ func LintContract(d *policiesv1.ProviderContract) []problem.Problem {
 		f.add("contract.capitated.fee", "fee_bps", "services under a capitation are not paid by fee, so fee_bps would never be read",
 			"leave fee_bps out, or set capitated to false")
 	}
+	names := map[string]bool{}
+	for i, rate := range d.GetFacilityRates() {
+		path := fmt.Sprintf("facility_rates[%d]", i)
+		if names[rate.GetName()] {
+			f.add("contract.rate.repeated", path+".name", "another rate has this name", "give each rate a name of its own: decisions quote it")
+		}
+		names[rate.GetName()] = true
+		weights := map[string]bool{}
+		for j, w := range rate.GetCaseRate().GetWeights() {
+			if weights[w.GetDrg()] {
+				f.add("contract.rate.weight-repeated", fmt.Sprintf("%s.case_rate.weights[%d].drg", path, j), "the group has a weight already", "keep one weight a group")
+			}
+			weights[w.GetDrg()] = true
+		}
+		if _, err := adjudication.CompileFacilityRate(facilityRate(rate)); err != nil {
+			f.add("contract.rate.compile", path, err.Error(), "correct what the message names")
+		}
+	}
 	return f.problems
 }
 

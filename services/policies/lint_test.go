@@ -8,6 +8,7 @@ import (
 	"pgregory.net/rapid"
 
 	policiesv1 "github.com/probity-health/probity/proto/probity/policies/v1"
+	typev1 "github.com/probity-health/probity/proto/probity/type/v1"
 )
 
 // Everything wrong with a document is told at once, in the order of its
@@ -102,4 +103,33 @@ func sound() *policiesv1.PlanDocument {
 		panic(err)
 	}
 	return d
+}
+
+func TestAContractsRatesAreHeldAgainstTheEngine(t *testing.T) {
+	sound := func() *policiesv1.ProviderContract {
+		return &policiesv1.ProviderContract{
+			ContractId: "ctr_x", PayerId: "P1", Npis: []string{"1234567893"}, Effective: &typev1.Period{StartDate: "2026-01-01"}, FeeScheduleId: "fs_x",
+			FacilityRates: []*policiesv1.FacilityRate{
+				{Name: "day", RevenueCodes: []string{"0110-0219"}, Method: &policiesv1.FacilityRate_PerDiemCents{PerDiemCents: 150000}},
+				{Name: "joints", Method: &policiesv1.FacilityRate_CaseRate{CaseRate: &policiesv1.CaseRate{BaseCents: 400000, Weights: []*policiesv1.GroupWeight{{Drg: "470", Weight: 18938}}}}},
+			},
+		}
+	}
+	if ps := LintContract(sound()); len(ps) > 0 {
+		t.Fatalf("a sound contract: %v", ps)
+	}
+	for rule, spoil := range map[string]func(*policiesv1.ProviderContract){
+		"contract.rate.repeated": func(c *policiesv1.ProviderContract) { c.FacilityRates[1].Name = "day" },
+		"contract.rate.compile":  func(c *policiesv1.ProviderContract) { c.FacilityRates[0].RevenueCodes[0] = "0219-0110" },
+		"contract.rate.weight-repeated": func(c *policiesv1.ProviderContract) {
+			r := c.FacilityRates[1].GetCaseRate()
+			r.Weights = append(r.Weights, r.Weights[0])
+		},
+	} {
+		c := sound()
+		spoil(c)
+		if ps := LintContract(c); len(ps) != 1 || ps[0].RuleID != rule {
+			t.Errorf("%s: %v", rule, ps)
+		}
+	}
 }

@@ -1,5 +1,7 @@
 package adjudication
 
+import "slices"
+
 // authorized looks for the prior authorisation that the benefit wants, and
 // for units left in it. An emergency under the No Surprises Act needs none.
 func authorized(r *run, l *line) {
@@ -10,24 +12,31 @@ func authorized(r *run, l *line) {
 	if number == "" {
 		number = r.in.Claim.PriorAuthorizationNumber
 	}
-	outOfDate := false
+	// Of the authorisations under the number, the one that comes nearest says why.
+	why := authorizationAbsent
 	for i := range r.in.Authorizations {
 		a := &r.in.Authorizations[i]
 		if number == "" || a.Number != number || a.Subject != r.in.Member.Subject || !a.covers(l.Procedure) {
 			continue
 		}
-		if !a.Period.Contains(l.ServiceDate) {
-			outOfDate = true
-			continue
+		switch {
+		case a.Cancelled:
+			why = max(why, authorizationCancelled)
+		case !a.Period.Contains(l.ServiceDate):
+			why = max(why, authorizationNotInForce)
+		case !r.givenTo(a, l):
+			why = max(why, authorizationOtherProvider)
+		default:
+			r.useAuthorization(l, i)
+			return
 		}
-		r.useAuthorization(l, i)
-		return
 	}
-	if outOfDate {
-		r.deny(l, authorizationNotInForce, l.benefit.clauseAuthorization)
-		return
-	}
-	r.deny(l, authorizationAbsent, l.benefit.clauseAuthorization)
+	r.deny(l, why, l.benefit.clauseAuthorization)
+}
+
+// givenTo tells whether the authorisation is one for who bills or renders the line.
+func (r *run) givenTo(a *Authorization, l *line) bool {
+	return len(a.NPIs) == 0 || slices.Contains(a.NPIs, r.in.Claim.BillingNPI) || slices.Contains(a.NPIs, r.rendering(l))
 }
 
 func (a *Authorization) covers(procedure string) bool {

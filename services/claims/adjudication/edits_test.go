@@ -221,7 +221,7 @@ func TestTablesMayComeApart(t *testing.T) {
 	in.Edits = []*Edits{editsWorld(pairOf("45378", "11402", PairNever, PairComponent)), limits}
 	d := Adjudicate(in)
 	sound(t, in, &d)
-	if d.Lines[0].Denied || !d.Lines[1].Denied || !d.Lines[2].Denied || d.Versions.Edits != "edits_2026q1@1,mue_2026q1@2" {
+	if d.Lines[0].Denied || !d.Lines[1].Denied || !d.Lines[2].Denied || d.Versions.Edits != "mue_2026q1@2,edits_2026q1@1" {
 		t.Error(d.Explain())
 	}
 }

@@ -24,7 +24,7 @@
 //  9. The benefit: does the plan cover it, for this diagnosis (benefit.go:
 //     PR-204, PR-96, CO-50, CO-11)?
 //  10. Prior authorisation and documents (authorization.go, documents.go:
-//     CO-197, CO-198, CO-252), and the plan's own rules (planrule.go: codes of
+//     CO-197, CO-15, CO-198, CO-252), and the plan's own rules (planrule.go: codes of
 //     the plan's choosing).
 //  11. Reference edits: unit limits (units.go: CO-151), then pairs of
 //     procedures (pairs.go: CO-97, CO-236, CO-231). Units first, because a
@@ -247,11 +247,12 @@ func (r *run) decide() Decision {
 			d.Network = l.Network
 		}
 	}
+	r.providerDays()
 	switch {
 	case len(open) > 0:
 		// Nothing is decided yet: figures that could still change must not be
 		// taken for a promise, and nothing is posted.
-		return Decision{Status: Pended, Charge: d.Charge, PendReasons: open, Versions: d.Versions}
+		return Decision{Status: Pended, Charge: d.Charge, PendReasons: open, ProviderDays: d.ProviderDays, Versions: d.Versions}
 	case denied == len(d.Lines):
 		d.Status = Denied
 	default:

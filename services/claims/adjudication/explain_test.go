@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/probity-health/probity/services/money"
 )
 
 var update = flag.Bool("update", false, "write the golden explanations anew; read them before committing")
@@ -179,6 +181,26 @@ func BenchmarkAdjudicateDenied(b *testing.B) {
 		if d := Adjudicate(in); d.Status != Denied {
 			b.Fatal(d.Explain())
 		}
+	}
+}
+
+// The largest claim of a family with a long history: work grows with the
+// square of the lines, so it has a bound here.
+func BenchmarkAdjudicateLargestClaim(b *testing.B) {
+	in := fourLines()
+	lines := make([]Line, maxLines)
+	for i := range lines {
+		lines[i] = given([]string{"80053", "85025", "11402", "45378"}[i%4], 100_00+money.Cents(i), 1)
+		lines[i].ServiceDate -= Date(i % 30)
+	}
+	serve(in, lines...)
+	for i := range 2000 {
+		in.History = append(in.History, earlier(func(h *HistoryLine) { h.ServiceDate -= Date(i % 60); h.Procedure = "85027" }))
+	}
+	in.Review.Resolution = Approved
+	b.ReportAllocs()
+	for b.Loop() {
+		Adjudicate(in)
 	}
 }
 

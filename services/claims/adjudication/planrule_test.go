@@ -4,6 +4,9 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"cel.dev/cel-go/cel"
+	"pgregory.net/rapid"
 )
 
 func ruleOf(when string, change ...func(*PlanRuleSpec)) PlanRuleSpec {
@@ -148,6 +151,61 @@ func TestARuleIsStoppedAtItsLimit(t *testing.T) {
 	if got, want := tale(&d), "pended\n1 plan_rule.cost.one_visit 216"; got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
+}
+
+// What a rule costs at run is never above what was estimated when it was
+// compiled: that is why a cheap one needs no meter.
+func TestTheEstimateBoundsTheCost(t *testing.T) {
+	language, err := ruleEnv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conditions := []string{
+		`line.procedure == "99213" && line.units_milli <= 1000 || line.charge_cents + 5 > 7`,
+		`claim.diagnoses.exists(d, d.startsWith("E11") || d.endsWith("9") || d.contains("x"))`,
+		`line.diagnoses == claim.diagnoses`,
+		`line.modifiers.filter(m, m == "25" || m == line.procedure).size() == 0 ? line.network == "in" : line.benefit in ["a", line.benefit]`,
+		`claim.procedures.all(p, p != "") && size(claim.procedures) % 2 == 0`,
+		`claim.procedures.exists_one(p, p == line.procedure)`,
+		`line.service_date + line.unit_code >= "2026" && line.modifiers + claim.diagnoses != []`,
+		`claim.diagnoses.exists(a, line.modifiers.exists(b, a == b + "1"))`,
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		when := rapid.SampledFrom(conditions).Draw(t, "condition")
+		rule, err := CompilePlanRule(ruleOf(when))
+		if err != nil {
+			t.Fatal(err)
+		}
+		checked, issues := language.Compile(when)
+		if issues.Err() != nil {
+			t.Fatal(issues.Err())
+		}
+		metered, err := language.Program(checked, cel.EvalOptions(cel.OptOptimize, cel.OptTrackCost))
+		if err != nil {
+			t.Fatal(err)
+		}
+		in := visit99213()
+		word := rapid.SampledFrom([]string{"", "x", "E119", strings.Repeat("é", ruleText), strings.Repeat("y", ruleText)})
+		var lines []Line
+		for range rapid.SampledFrom([]int{1, 3, maxLines}).Draw(t, "lines") {
+			lines = append(lines, given("99213", 100, 1))
+		}
+		serve(in, lines...)
+		l := &in.Claim.Lines[0]
+		l.Procedure, l.UnitCode = word.Draw(t, "procedure"), word.Draw(t, "unit")
+		l.Modifiers = rapid.SliceOfN(word, 0, ruleShort).Draw(t, "modifiers")
+		in.Claim.Diagnoses, l.DiagnosisPointers = nil, nil
+		for i := range rapid.IntRange(0, ruleCodes).Draw(t, "diagnoses") {
+			in.Claim.Diagnoses = append(in.Claim.Diagnoses, Diagnosis{Code: word.Draw(t, "diagnosis")})
+			l.DiagnosisPointers = append(l.DiagnosisPointers, uint32(i+1))
+		}
+		vars := &ruleVars{r: &run{in: in}}
+		vars.of(&line{Line: l, benefit: &benefit{Benefit: Benefit{Name: word.Draw(t, "benefit")}}, coverage: &in.Member.Coverage[0]})
+		_, details, _ := metered.Eval(vars)
+		if cost := details.ActualCost(); cost == nil || *cost > rule.Cost() {
+			t.Fatalf("costs %d, estimated at most %d", *cost, rule.Cost())
+		}
+	})
 }
 
 func TestUnsoundRulesMakeAnUnsoundPlan(t *testing.T) {

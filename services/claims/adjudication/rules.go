@@ -77,8 +77,10 @@ const (
 	benefitDiagnosisPointer
 	benefitNotNecessary
 
-	authorizationAbsent
+	authorizationAbsent // the next three in the order of how near they come
+	authorizationCancelled
 	authorizationNotInForce
+	authorizationOtherProvider
 	authorizationExceeded
 	authorizationDocument
 
@@ -192,10 +194,12 @@ var rules = [ruleCount]Rule{
 	benefitDiagnosisPointer: {"benefit.diagnosis_pointer", "CO", "11", "", ""},
 	benefitNotNecessary:     {"benefit.not_necessary", "CO", "50", "", ""},
 
-	authorizationAbsent:     {"authorization.absent", "CO", "197", "M62", ""},
-	authorizationNotInForce: {"authorization.not_in_force", "CO", "197", "M62", ""},
-	authorizationExceeded:   {"authorization.exceeded", "CO", "198", "", ""},
-	authorizationDocument:   {"authorization.document", "CO", "252", "N706", "The plan wants a document for this service; ask the provider for it."},
+	authorizationAbsent:        {"authorization.absent", "CO", "197", "M62", ""},
+	authorizationCancelled:     {"authorization.cancelled", "CO", "15", "M62", ""},
+	authorizationOtherProvider: {"authorization.other_provider", "CO", "15", "M62", ""},
+	authorizationNotInForce:    {"authorization.not_in_force", "CO", "197", "M62", ""},
+	authorizationExceeded:      {"authorization.exceeded", "CO", "198", "", ""},
+	authorizationDocument:      {"authorization.document", "CO", "252", "N706", "The plan wants a document for this service; ask the provider for it."},
 
 	unitsLine:          {"units.line", "CO", "151", "N362", ""},
 	unitsDayAbsolute:   {"units.day_absolute", "CO", "151", "N362", ""},

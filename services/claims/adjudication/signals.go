@@ -95,7 +95,48 @@ func (r *run) impossibleDays() {
 			}
 		}
 		if own+others > minutesOfADay {
-			r.pendAbout(l, signalImpossibleDay, "", Fact{"claim_minutes", own}, Fact{"other_minutes", others})
+			r.pendAbout(l, signalImpossibleDay, "", Fact{"claim_minutes", own}, Fact{factOtherMinutes, others})
 		}
 	}
 }
+
+// providerDays adds up what the claim itself takes of its providers' days.
+func (r *run) providerDays() {
+	for i := range r.lines {
+		l := &r.lines[i]
+		if l.out.Denied || l.minutes < 1000 || l.days() > 1 {
+			continue
+		}
+		d := ProviderDay{NPI: r.rendering(l), Date: l.ServiceDate, Minutes: min(l.minutes, maxQuantityMilli) / 1000}
+		at := slices.IndexFunc(r.out.ProviderDays, func(o ProviderDay) bool { return o.NPI == d.NPI && o.Date == d.Date })
+		if at < 0 {
+			r.out.ProviderDays = append(r.out.ProviderDays, d)
+			continue
+		}
+		r.out.ProviderDays[at].Minutes += d.Minutes
+	}
+}
+
+// RecallProviderDays gives the claim the providers' days that a decision with
+// these reasons was made with, as far as they mattered: they stand in the
+// reasons of the lines that they raised a doubt about.
+func (in *Input) RecallProviderDays(reasons []PendReason) {
+	r := run{in: in}
+	for _, p := range reasons {
+		if p.RuleID != rules[signalImpossibleDay].ID {
+			continue
+		}
+		at := slices.IndexFunc(in.Claim.Lines, func(l Line) bool { return l.Number == p.Line })
+		of := slices.IndexFunc(p.Facts, func(f Fact) bool { return f.Key == factOtherMinutes })
+		if at < 0 || of < 0 {
+			continue
+		}
+		l := &line{Line: &in.Claim.Lines[at]}
+		d := ProviderDay{NPI: r.rendering(l), Date: l.ServiceDate, Minutes: p.Facts[of].Value}
+		if !slices.Contains(in.ProviderDays, d) {
+			in.ProviderDays = append(in.ProviderDays, d)
+		}
+	}
+}
+
+const factOtherMinutes = "other_minutes"

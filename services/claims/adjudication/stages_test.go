@@ -360,6 +360,18 @@ func TestPriorAuthorization(t *testing.T) {
 		{"for any procedure", scan(func(_ *Input, a *Authorization) { a.Procedures = nil }), allowed},
 		{"not in force", scan(func(_ *Input, a *Authorization) { a.Period.End = on("2026-03-09") }),
 			"denied\n1 denied, CO-197 M62 500.00 authorization.not_in_force"},
+		{"given to who bills", scan(func(_ *Input, a *Authorization) { a.NPIs = []string{stranger, lakeside} }), allowed},
+		{"given to who renders", scan(func(in *Input, a *Authorization) {
+			a.NPIs, in.Claim.Lines[0].RenderingNPI = []string{stranger}, stranger
+		}), allowed},
+		{"given to another provider", scan(func(_ *Input, a *Authorization) { a.NPIs = []string{stranger} }),
+			"denied\n1 denied, CO-15 M62 500.00 authorization.other_provider"},
+		{"cancelled", scan(func(_ *Input, a *Authorization) { a.Cancelled = true }),
+			"denied\n1 denied, CO-15 M62 500.00 authorization.cancelled"},
+		{"one cancelled, another in force", scan(func(in *Input, a *Authorization) {
+			in.Authorizations = append([]Authorization{*a}, *a)
+			in.Authorizations[0].Cancelled = true
+		}), allowed},
 		{"used up by earlier claims", scan(func(in *Input, _ *Authorization) {
 			in.History = []HistoryLine{earlier(func(h *HistoryLine) {
 				h.Procedure, h.ServiceDate, h.AllowedQuantityMilli = "70552", on("2026-03-02"), 2000

@@ -220,6 +220,8 @@ type Authorization struct {
 	Procedures []string // codes and inclusive ranges; empty is any
 	Units      int64    // whole units approved; 0 is no limit
 	Period     Period
+	NPIs       []string // billing or rendering providers it was given to; empty is any
+	Cancelled  bool     // it covers nothing
 	// UsedMilli is use that History doesn't show, in thousandths; normally 0,
 	// because the engine counts the use in History itself.
 	UsedMilli int64
@@ -297,8 +299,12 @@ type Decision struct {
 	Versions    Versions
 	Postings    []Posting
 	Network     string // "in", "out", or "" when no line got as far
-	Duplicate   bool
-	DuplicateOf string // earlier claim's id; empty when the claim repeats itself
+	// ProviderDays are the minutes of the lines that aren't denied, where they
+	// are known, by who rendered them and when: what later claims of the
+	// provider's day add up. A pended decision has them too.
+	ProviderDays []ProviderDay
+	Duplicate    bool
+	DuplicateOf  string // earlier claim's id; empty when the claim repeats itself
 }
 
 // LineDecision is one line's outcome.

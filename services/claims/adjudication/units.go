@@ -23,12 +23,10 @@ func units(r *run) {
 		if edits == nil {
 			continue
 		}
-		limit, ok := edits.limitOn(s, key, l.ServiceDate)
-		if !ok {
-			continue
+		l.limitTable = edits // read, even where it has no row for the procedure
+		if limit, ok := edits.limitOn(s, key, l.ServiceDate); ok {
+			r.withinUnits(l, limit)
 		}
-		l.limitTable = edits
-		r.withinUnits(l, limit)
 	}
 }
 

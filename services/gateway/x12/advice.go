@@ -41,6 +41,7 @@ type AdviceClaim struct {
 	Rendering                               *AdvicePerson
 	Received                                string // DTM*050
 	AllowedCents                            int64  // AMT*AU
+	InterestCents                           int64  // AMT*I; the money is in PLB L6
 	Remarks                                 []string
 	Lines                                   []AdviceLine
 }

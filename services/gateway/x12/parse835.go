@@ -167,6 +167,9 @@ func (p *adviceParser) takeClaim(s *Segment) {
 		if s.El(1) == "AU" && l == nil {
 			c.AllowedCents = p.money(s.El(2))
 		}
+		if s.El(1) == "I" && l == nil {
+			c.InterestCents = p.money(s.El(2))
+		}
 		if s.El(1) == "B6" && l != nil {
 			l.AllowedCents = p.money(s.El(2))
 		}

@@ -25,15 +25,14 @@ type PayerProfile struct {
 }
 
 // NewAdvice makes the 835 of a remittance. Adjustments stand at line level
-// only. It fails with x12.835.… problems when the remittance doesn't balance:
-// nothing unbalanced leaves.
+// only; a reversal has the groups and reasons of what it takes back, negated.
+// What is no claim's (interest, a balance carried or recovered) stands in PLB
+// as the remittance has it. It fails with x12.835.… problems when the
+// remittance doesn't balance: nothing unbalanced leaves.
 func NewAdvice(rem *claimsv1.Remittance, claims []*claimsv1.RemittedClaim, profile PayerProfile) (*Advice, error) {
 	a := &Advice{Date: rem.GetPaymentDate(), Trace: rem.GetTraceNumber(), PaidCents: rem.GetPaidCents()}
-	var total sum
 	for _, c := range claims {
-		ac := adviceClaim(c)
-		total.add(ac.PaidCents)
-		a.Claims = append(a.Claims, ac)
+		a.Claims = append(a.Claims, adviceClaim(c))
 	}
 	if len(claims) > 0 {
 		first := claims[0].GetSubmitted()
@@ -53,10 +52,8 @@ func NewAdvice(rem *claimsv1.Remittance, claims []*claimsv1.RemittedClaim, profi
 	}
 	a.Payer.Line1, a.Payer.City, a.Payer.State, a.Payer.Code = profile.Line1, profile.City, profile.State, profile.PostalCode
 	a.Payer.Contact, a.Payer.Phone, a.Payer.TaxID = profile.Contact, profile.Phone, profile.OriginatingID
-	if !total.over && total.cents < 0 && a.PaidCents <= 0 {
-		// Reversals outweigh payments: the debt is carried to the next remittance (PLB FB), the payment is nothing.
-		a.PaidCents = 0
-		a.Provider = []ProviderAdjustment{{Reason: "FB", Reference: rem.GetTraceNumber(), Cents: total.cents}}
+	for _, adj := range rem.GetAdjustments() {
+		a.Provider = append(a.Provider, ProviderAdjustment{Reason: adj.GetReasonCode(), Reference: adj.GetReference(), Cents: adj.GetAmountCents()})
 	}
 	if bad := CheckBalance835(a); len(bad) > 0 {
 		return nil, &problem.Error{Kind: problem.Internal, Problems: bad}
@@ -66,18 +63,16 @@ func NewAdvice(rem *claimsv1.Remittance, claims []*claimsv1.RemittedClaim, profi
 
 func adviceClaim(rc *claimsv1.RemittedClaim) AdviceClaim {
 	s, d := rc.GetSubmitted(), rc.GetDecision()
-	// A reversal takes back what was paid: every amount negated, whether the
-	// decision is the reversed one or already carries the signs.
-	sign := int64(1)
-	reversal := d.GetStatus() == claimsv1.ClaimStatus_CLAIM_STATUS_REVERSED || d.GetChargeCents() < 0
-	if reversal && d.GetChargeCents() > 0 {
+	// A reversal takes back what was paid: every amount of the decision negated.
+	sign, reversal := int64(1), rc.GetReversal()
+	if reversal {
 		sign = -1
 	}
 	c := AdviceClaim{
 		PatientControl: s.GetPatientControlNumber(), Status: claimStatus(s, d, reversal),
 		ChargeCents: sign * d.GetChargeCents(), PaidCents: sign * d.GetPaidCents(), PatientCents: sign * d.GetPatientCents(),
 		Filing: filing(s, d), PayerClaim: rc.GetClaimId(), Facility: s.GetPlaceOfService(), Frequency: s.GetFrequencyCode(),
-		AllowedCents: sign * d.GetAllowedCents(), Received: rc.GetReceivedTime().AsTime().Format("2006-01-02"),
+		AllowedCents: sign * d.GetAllowedCents(), InterestCents: rc.GetInterestCents(), Received: rc.GetReceivedTime().AsTime().Format("2006-01-02"),
 	}
 	if rc.GetReceivedTime() == nil {
 		c.Received = d.GetVersions().GetReceivedDate()
@@ -269,6 +264,9 @@ func (e *encoder) adviceClaim(c *AdviceClaim) {
 	}
 	if c.AllowedCents > 0 {
 		e.seg("AMT", "AU", cash(c.AllowedCents))
+	}
+	if c.InterestCents != 0 {
+		e.seg("AMT", "I", cash(c.InterestCents))
 	}
 	for i := range c.Lines {
 		e.adviceLine(&c.Lines[i])

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"pgregory.net/rapid"
 
@@ -185,13 +186,62 @@ func TestAdvice(t *testing.T) {
 // payment is nothing and the debt goes forward.
 func TestAReversalIsCarriedForward(t *testing.T) {
 	rem, list := remittance(t, 1)
-	list[0].Decision.Status = claimsv1.ClaimStatus_CLAIM_STATUS_REVERSED
-	rem.PaidCents = -7000
+	list[0].Reversal = true
+	rem.PaidCents, rem.ClaimsCents, rem.BalanceCents = 0, -7000, 7000
+	rem.Adjustments = []*claimsv1.ProviderAdjustment{{ReasonCode: "FB", Reference: rem.TraceNumber, AmountCents: -7000}}
 	a, out := write835(t, rem, list)
 	golden(t, "reversal.835", out)
 	if a.PaidCents != 0 || a.Claims[0].Status != "22" || a.Provider[0].Cents != -7000 {
 		t.Errorf("%+v", a)
 	}
+}
+
+// A correction is two CLPs: all that was told negated, then what stands now.
+// Interest and a recovered balance stand in PLB, and all three levels balance.
+func TestACorrectionIsAPair(t *testing.T) {
+	rem, list := corrected(t)
+	a, out := write835(t, rem, list)
+	golden(t, "correction.835", out)
+	if a.Claims[0].Status != "22" || a.Claims[1].Status != "1" || a.Claims[0].PayerClaim != a.Claims[1].PayerClaim {
+		t.Errorf("%+v", a.Claims)
+	}
+	for i, l := range a.Claims[0].Lines {
+		was := list[0].Decision.Lines[i]
+		if len(l.Adjustments) != len(was.Adjustments) {
+			t.Fatalf("line %d: %+v", i, l)
+		}
+		for j, adj := range l.Adjustments {
+			if adj.Group != was.Adjustments[j].GroupCode || adj.CARC != was.Adjustments[j].Carc || adj.Cents != -was.Adjustments[j].AmountCents {
+				t.Errorf("line %d: %+v", i, adj)
+			}
+		}
+	}
+	read, err := x12.ParseAdvice(bytes.NewReader(out), x12.Limits{})
+	if err != nil || len(read) != 1 {
+		t.Fatalf("%v %v", read, err)
+	}
+	if bad := x12.CheckBalance835(read[0]); len(bad) > 0 {
+		t.Errorf("%v", bad)
+	}
+}
+
+// corrected is a claim of $70.00 that now pays $40.00, one that is paid late,
+// and a payee that still owed $5.00.
+func corrected(t testing.TB) (*claimsv1.Remittance, []*claimsv1.RemittedClaim) {
+	rem, list := remittance(t, 2)
+	was := list[0]
+	now := proto.CloneOf(was)
+	was.Reversal = true
+	now.Decision.PaidCents, now.Decision.PatientCents = 4000, 5000
+	now.Decision.Lines[0].PaidCents, now.Decision.Lines[0].PatientCents = 4000, 5000
+	now.Decision.Lines[0].Adjustments[1].AmountCents = 5000
+	list[1].InterestCents = 39
+	rem.ClaimsCents, rem.PaidCents = -7000+4000+7000, 4000+39-500
+	rem.Adjustments = []*claimsv1.ProviderAdjustment{
+		{ReasonCode: "L6", Reference: list[1].ClaimId, AmountCents: -39},
+		{ReasonCode: "WO", Reference: "T0000", AmountCents: 500},
+	}
+	return rem, []*claimsv1.RemittedClaim{was, now, list[1]}
 }
 
 // Seven reasons of one group need two segments.

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"bytes"
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
@@ -42,6 +43,20 @@ type Judged struct {
 	Seen Seen
 	// Head is the shard's head after the record.
 	Head Head
+}
+
+// Written is a commit that an owner decided and wrote.
+type Written struct {
+	Commit *ledgerv1.Commit
+	Seen   Seen
+}
+
+// Is tells whether a record at head is the commit as its owner decided it:
+// the same bytes, by their hash, at the same place in the same term. The
+// owner decided it on the state that stands before it, so that Judge would
+// accept it, too.
+func (w Written) Is(head Head, entry []byte) bool {
+	return w.Seen.Index == head.Next && w.Commit.Term == head.Term && bytes.Equal(w.Seen.Entry, entry)
 }
 
 // Judge re-checks one record as every replica must. The error is a

@@ -184,10 +184,13 @@ func (s *Shard) absorb(values [][]byte, hint int64) error {
 	st := s.st
 	s.mu.RUnlock()
 	head := core.Head{Log: s.cfg.Log, Shard: s.cfg.Shard, Next: st.Next, Term: st.Term, Owner: st.Owner}
+	if err := s.known.load(s.rows); err != nil {
+		return err
+	}
 	view := core.NewOverlay(s.rows)
 	batch := s.cfg.Store.db.NewBatch()
 	defer batch.Close()
-	var judged []core.Judged
+	var judged []stored
 	for _, value := range values {
 		c := &ledgerv1.Commit{}
 		if proto.Unmarshal(value, c) == nil {
@@ -204,22 +207,24 @@ func (s *Shard) absorb(values [][]byte, hint int64) error {
 		if err := s.rows.putCommit(batch, j.Commit, j.Seen, value); err != nil {
 			return err
 		}
-		judged, head = append(judged, j), j.Head
+		judged, head = append(judged, stored{j.Commit, j.Seen}), j.Head
 	}
 	st.Next, st.Term, st.Owner, st.Hint = head.Next, head.Term, "", hint
 	if err := s.rows.putState(batch, st); err != nil {
 		return err
 	}
+	s.known.announce(judged)
 	if err := batch.Commit(pebble.NoSync); err != nil {
 		return err
 	}
-	for _, j := range judged {
-		s.tree.Append(j.Seen.Entry)
+	for _, a := range judged {
+		s.tree.Append(a.seen.Entry)
 	}
+	s.known.moved(judged)
 	s.mu.Lock()
 	s.st = st
-	for _, j := range judged {
-		row := core.RowOf(j.Commit, j.Seen)
+	for _, a := range judged {
+		row := core.RowOf(a.commit, a.seen)
 		s.states.append(row.Leaf())
 	}
 	s.mu.Unlock()

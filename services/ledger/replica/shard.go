@@ -52,6 +52,8 @@ type Shard struct {
 	cfg  ShardConfig
 	rows rows
 	tree *tiles.Tree
+	// known answers most look-ups without the store.
+	known *known
 	// Changed is broadcast when commits were applied or the shard halted.
 	Changed Signal
 
@@ -59,8 +61,11 @@ type Shard struct {
 	st     state
 	states stateTree // over the index rows, as far as st
 	end    int64     // the topic's end as last seen; -1 before the first fetch
-	known  bool      // the topic is the one followed before, as far as is known
+	same   bool      // the topic is the one followed before, as far as is known
 	halted error
+
+	expectedMu sync.Mutex     // guards expected
+	expected   []core.Written // by this node's own owner, on their way; indexes rise
 
 	// Only Step touches these.
 	checked  bool      // the topic's tail was compared since the last failure
@@ -70,7 +75,7 @@ type Shard struct {
 
 // OpenShard opens a shard's local data and brings its tree level with it.
 func OpenShard(cfg ShardConfig) (*Shard, error) {
-	s := &Shard{cfg: cfg, rows: cfg.Store.rows(cfg.Log, cfg.Shard), end: -1}
+	s := &Shard{cfg: cfg, rows: cfg.Store.rows(cfg.Log, cfg.Shard), known: newKnown(), end: -1}
 	s.cfg.Logger = cfg.Logger.With("log", cfg.Log, "shard", cfg.Shard)
 	if s.cfg.Grace == 0 {
 		s.cfg.Grace = truncationGrace
@@ -165,6 +170,9 @@ func (s *Shard) Tree() *tiles.Tree { return s.tree }
 
 // LastRevision implements core.View.
 func (s *Shard) LastRevision(stream string) (int64, error) {
+	if revision, ok := s.known.last(stream); ok {
+		return revision, nil
+	}
 	last, err := s.rows.LastRevision(stream)
 	return last, s.sound(err)
 }
@@ -173,6 +181,9 @@ func (s *Shard) LastRevision(stream string) (int64, error) {
 // is compared with the tree first: the shard halts when its stored bytes are
 // no longer those that were followed.
 func (s *Shard) Request(id string) (core.Seen, bool, error) {
+	if s.known.noRequest(id) {
+		return core.Seen{}, false, nil
+	}
 	seen, ok, err := s.rows.Request(id)
 	if err != nil || !ok {
 		return core.Seen{}, false, s.sound(err)
@@ -199,6 +210,44 @@ func (s *Shard) sound(err error) error {
 	return err
 }
 
+// Expect tells what this node's owner of the shard is about to write, so that
+// it need not be judged twice: a record that reads back with the hash it was
+// written with is what was decided. Anything else is judged as anybody's.
+func (s *Shard) Expect(commits []core.Written) {
+	s.expectedMu.Lock()
+	defer s.expectedMu.Unlock()
+	// What an earlier session expected at these places never came to be.
+	n := len(s.expected)
+	for n > 0 && s.expected[n-1].Seen.Index >= commits[0].Seen.Index {
+		n--
+	}
+	s.expected = append(s.expected[:n:n], commits...)
+}
+
+// own returns the judgement on a record that the node's own owner wrote.
+func (s *Shard) own(head core.Head, value []byte) (core.Judged, bool) {
+	s.expectedMu.Lock()
+	defer s.expectedMu.Unlock()
+	for len(s.expected) > 0 && s.expected[0].Seen.Index < head.Next {
+		s.expected = s.expected[1:]
+	}
+	if len(s.expected) == 0 || s.expected[0].Seen.Index != head.Next {
+		return core.Judged{}, false
+	}
+	w := s.expected[0]
+	if !w.Is(head, receipt.Entry(value)) {
+		return core.Judged{}, false
+	}
+	head.Next++
+	return core.Judged{Verdict: core.Accepted, Commit: w.Commit, Seen: w.Seen, Head: head}, true
+}
+
+// stored is a commit that was accepted.
+type stored struct {
+	commit *ledgerv1.Commit
+	seen   core.Seen
+}
+
 // Halted returns why the shard stopped following, nil while it follows.
 func (s *Shard) Halted() error {
 	s.mu.RLock()
@@ -220,17 +269,17 @@ func (s *Shard) Lag() (int64, bool) {
 func (s *Shard) Reached(offset int64) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.known && s.st.Offset > offset
+	return s.same && s.st.Offset > offset
 }
 
 // knows records whether the topic is the one that was followed.
-func (s *Shard) knows(known bool) {
+func (s *Shard) knows(same bool) {
 	s.mu.Lock()
-	changed := s.known != known
-	s.known = known
+	changed := s.same != same
+	s.same = same
 	s.mu.Unlock()
-	s.checked = known
-	if changed && known {
+	s.checked = same
+	if changed && same {
 		s.broadcast()
 	}
 }
@@ -417,21 +466,27 @@ func (s *Shard) apply(got Fetched) error {
 	st := s.st
 	s.mu.RUnlock()
 	head := core.Head{Log: s.cfg.Log, Shard: s.cfg.Shard, Next: st.Next, Term: st.Term, Owner: st.Owner}
-	view := core.NewOverlay(s.rows)
+	if err := s.known.load(s.rows); err != nil {
+		return err
+	}
+	view := core.NewOverlay(s)
 	batch := s.cfg.Store.db.NewBatch()
 	defer batch.Close()
-	var entries [][]byte
-	var leaves []receipt.Hash // of the index rows
+	accepted := make([]stored, 0, len(got.Records))
+	leaves := make([]receipt.Hash, 0, len(got.Records)) // of the index rows
 	var broken error
 	for _, rec := range got.Records {
 		if rec.Offset != st.Offset {
 			broken = &core.Violation{Rule: "ledger.topic.gap", What: fmt.Sprintf("expected offset %d, found %d", st.Offset, rec.Offset)}
 			break
 		}
-		j, err := core.Judge(head, view, rec.Value)
-		if err != nil {
-			broken = err
-			break
+		j, own := s.own(head, rec.Value)
+		if !own {
+			var err error
+			if j, err = core.Judge(head, view, rec.Value); err != nil {
+				broken = err
+				break
+			}
 		}
 		switch j.Verdict {
 		case core.Accepted:
@@ -439,7 +494,7 @@ func (s *Shard) apply(got Fetched) error {
 			if err := s.rows.putCommit(batch, j.Commit, j.Seen, rec.Value); err != nil {
 				return err
 			}
-			entries = append(entries, j.Seen.Entry)
+			accepted = append(accepted, stored{j.Commit, j.Seen})
 			row := core.RowOf(j.Commit, j.Seen)
 			leaves = append(leaves, row.Leaf())
 		case core.Raised:
@@ -448,19 +503,25 @@ func (s *Shard) apply(got Fetched) error {
 			s.cfg.Logger.Warn("ignored a record of a deposed owner", "offset", rec.Offset, "term", j.Commit.Term, "reigning", head.Term)
 		}
 		head = j.Head
-		sum := sha256.Sum256(rec.Value)
-		st.Offset, st.Last = rec.Offset+1, sum[:]
+		if st.Offset = rec.Offset + 1; j.Verdict == core.Accepted {
+			st.Last = j.Seen.Entry[1:] // the same hash
+		} else {
+			sum := sha256.Sum256(rec.Value)
+			st.Last = sum[:]
+		}
 	}
 	st.Next, st.Term, st.Owner = head.Next, head.Term, head.Owner
 	if err := s.rows.putState(batch, st); err != nil {
 		return err
 	}
+	s.known.announce(accepted)
 	if err := batch.Commit(pebble.NoSync); err != nil {
 		return err
 	}
-	for _, e := range entries {
-		s.tree.Append(e)
+	for _, a := range accepted {
+		s.tree.Append(a.seen.Entry)
 	}
+	s.known.moved(accepted)
 	s.mu.Lock()
 	s.st, s.end = st, got.End
 	for _, l := range leaves {

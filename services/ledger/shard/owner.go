@@ -30,6 +30,8 @@ type Follower interface {
 	Head() core.Head
 	// Reached tells whether the record at a Kafka offset was judged.
 	Reached(offset int64) bool
+	// Expect tells what is about to be written, so that it need not be judged twice.
+	Expect(commits []core.Written)
 	// Halted returns why the replica stopped following, nil while it follows.
 	Halted() error
 }
@@ -425,6 +427,9 @@ func (o *Owner) serve(now time.Time, wanted, stopping bool) (op *Op, more bool) 
 		p := o.producer
 		o.producer = p.after(len(records))
 		g.promise.leaves = g.leaves
+		if len(g.commits) > 0 {
+			o.cfg.Follower.Expect(g.commits)
+		}
 		return o.do(&Op{Kind: Produce, Producer: p, At: now, Records: records, group: g}), false
 	case len(g.repeats) > 0:
 		o.gathering = o.group()
@@ -446,7 +451,7 @@ type group struct {
 	pendings []*Pending
 	records  []Record
 	leaves   []receipt.Hash
-	seen     []core.Seen
+	commits  []core.Written
 	promise  *groupPromise
 	// repeats are answered with the group: they name a commit in flight.
 	repeats []repeat
@@ -532,7 +537,7 @@ func (o *Owner) gather(now time.Time) error {
 			Key: core.RecordKey(o.cfg.Origin, p.request.RoutingKey), Value: d.Value, Traceparent: d.Commit.Traceparent,
 		})
 		g.leaves = append(g.leaves, receipt.LeafHash(d.Seen.Entry))
-		g.seen = append(g.seen, d.Seen)
+		g.commits = append(g.commits, core.Written{Commit: d.Commit, Seen: d.Seen})
 		g.bytes += p.size
 	}
 	return nil
@@ -541,7 +546,7 @@ func (o *Owner) gather(now time.Time) error {
 // finish answers a group that the broker acknowledged.
 func (o *Owner) finish(g *group) {
 	for i, p := range g.pendings {
-		p.answer = Answer{Seen: g.seen[i], promise: g.promise, place: i}
+		p.answer = Answer{Seen: g.commits[i].Seen, promise: g.promise, place: i}
 	}
 	o.desk.settleAll(g.pendings)
 	for _, r := range g.repeats {

@@ -30,6 +30,7 @@ func (empty) Request(string) (core.Seen, bool, error) { return core.Seen{}, fals
 func (j *judge) Head() core.Head           { return j.head }
 func (j *judge) Reached(offset int64) bool { return j.offset > offset }
 func (j *judge) Halted() error             { return nil }
+func (j *judge) Expect([]core.Written)     {}
 
 func (j *judge) take(t *testing.T, records []Record) int64 {
 	t.Helper()

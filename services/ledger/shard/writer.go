@@ -27,6 +27,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"runtime"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -186,6 +187,10 @@ func (w *Writer) Run(ctx context.Context) {
 			armed = time.Time{}
 		case res := <-done:
 			w.owner.Done(w.cfg.Now(), res)
+			// Those just answered run first, so that what they send next
+			// is one group; else the first of them would be a group of its
+			// own, and the others wait for its produce.
+			runtime.Gosched()
 		}
 	}
 }

@@ -117,9 +117,11 @@ type ClaimReversed struct {
 	// Why it was reprocessed, a word of the caller's from a fixed list (ReprocessClaimsRequest.cause).
 	Cause string `protobuf:"bytes,12,opt,name=cause,proto3" json:"cause,omitempty"`
 	// Status of the decision, PAID or DENIED.
-	Status        v1.ClaimStatus `protobuf:"varint,13,opt,name=status,proto3,enum=probity.claims.v1.ClaimStatus" json:"status,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Status v1.ClaimStatus `protobuf:"varint,13,opt,name=status,proto3,enum=probity.claims.v1.ClaimStatus" json:"status,omitempty"`
+	// Keys of what the decision had added to its providers' days (ProviderDay).
+	ProviderDayKeys []string `protobuf:"bytes,60,rep,name=provider_day_keys,json=providerDayKeys,proto3" json:"provider_day_keys,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ClaimReversed) Reset() {
@@ -241,6 +243,13 @@ func (x *ClaimReversed) GetStatus() v1.ClaimStatus {
 		return x.Status
 	}
 	return v1.ClaimStatus(0)
+}
+
+func (x *ClaimReversed) GetProviderDayKeys() []string {
+	if x != nil {
+		return x.ProviderDayKeys
+	}
+	return nil
 }
 
 // A payment cycle over a payer's claims is planned: its remittances and no
@@ -479,7 +488,7 @@ var File_probity_events_v1_adjustments_proto protoreflect.FileDescriptor
 
 const file_probity_events_v1_adjustments_proto_rawDesc = "" +
 	"\n" +
-	"#probity/events/v1/adjustments.proto\x12\x11probity.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a probity/claims/v1/decision.proto\"\xf8\x03\n" +
+	"#probity/events/v1/adjustments.proto\x12\x11probity.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a probity/claims/v1/decision.proto\"\xa4\x04\n" +
 	"\rClaimReversed\x12\x19\n" +
 	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\x12+\n" +
 	"\x11decision_revision\x18\x02 \x01(\x04R\x10decisionRevision\x129\n" +
@@ -495,7 +504,8 @@ const file_probity_events_v1_adjustments_proto_rawDesc = "" +
 	" \x01(\bR\bremitted\x12\x15\n" +
 	"\x06run_id\x18\v \x01(\tR\x05runId\x12\x14\n" +
 	"\x05cause\x18\f \x01(\tR\x05cause\x126\n" +
-	"\x06status\x18\r \x01(\x0e2\x1e.probity.claims.v1.ClaimStatusR\x06status\"\xc2\x01\n" +
+	"\x06status\x18\r \x01(\x0e2\x1e.probity.claims.v1.ClaimStatusR\x06status\x12*\n" +
+	"\x11provider_day_keys\x18< \x03(\tR\x0fproviderDayKeys\"\xc2\x01\n" +
 	"\x16RemittanceCyclePlanned\x12\x15\n" +
 	"\x06run_id\x18\x01 \x01(\tR\x05runId\x12\x19\n" +
 	"\bpayer_id\x18\x02 \x01(\tR\apayerId\x12;\n" +

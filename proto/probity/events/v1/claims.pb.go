@@ -263,8 +263,10 @@ type ClaimDecided struct {
 	Subscriber string `protobuf:"bytes,40,opt,name=subscriber,proto3" json:"subscriber,omitempty"`
 	// State of the billing provider's address, whose prompt-pay law governs.
 	PromptPayState string `protobuf:"bytes,41,opt,name=prompt_pay_state,json=promptPayState,proto3" json:"prompt_pay_state,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// What it adds to its providers' days; only where minutes are known.
+	ProviderDays  []*ProviderDay `protobuf:"bytes,60,rep,name=provider_days,json=providerDays,proto3" json:"provider_days,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ClaimDecided) Reset() {
@@ -428,6 +430,13 @@ func (x *ClaimDecided) GetPromptPayState() string {
 		return x.PromptPayState
 	}
 	return ""
+}
+
+func (x *ClaimDecided) GetProviderDays() []*ProviderDay {
+	if x != nil {
+		return x.ProviderDays
+	}
+	return nil
 }
 
 // A reviewer resolved a pended claim. Stream claim-<claim id>; always
@@ -1453,7 +1462,7 @@ var File_probity_events_v1_claims_proto protoreflect.FileDescriptor
 
 const file_probity_events_v1_claims_proto_rawDesc = "" +
 	"\n" +
-	"\x1eprobity/events/v1/claims.proto\x12\x11probity.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&probity/claims/v1/claims_service.proto\x1a probity/claims/v1/decision.proto\x1a probity/problem/v1/problem.proto\x1a\x1aprobity/type/v1/type.proto\"-\n" +
+	"\x1eprobity/events/v1/claims.proto\x12\x11probity.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&probity/claims/v1/claims_service.proto\x1a probity/claims/v1/decision.proto\x1a\x1fprobity/events/v1/signals.proto\x1a probity/problem/v1/problem.proto\x1a\x1aprobity/type/v1/type.proto\"-\n" +
 	"\x10SubmissionRouted\x12\x19\n" +
 	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\"\xc6\x03\n" +
 	"\rClaimReceived\x12\x19\n" +
@@ -1473,7 +1482,7 @@ const file_probity_events_v1_claims_proto_rawDesc = "" +
 	"\rreceived_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\freceivedTime\x12!\n" +
 	"\fcharge_cents\x18\f \x01(\x03R\vchargeCents\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\r \x01(\tR\trequestIdJ\x04\b\b\x10\tR\vfingerprint\"\xb8\x06\n" +
+	"request_id\x18\r \x01(\tR\trequestIdJ\x04\b\b\x10\tR\vfingerprint\"\xfd\x06\n" +
 	"\fClaimDecided\x12\x19\n" +
 	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\x126\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x1e.probity.claims.v1.ClaimStatusR\x06status\x12!\n" +
@@ -1497,7 +1506,8 @@ const file_probity_events_v1_claims_proto_rawDesc = "" +
 	"\n" +
 	"subscriber\x18( \x01(\tR\n" +
 	"subscriber\x12(\n" +
-	"\x10prompt_pay_state\x18) \x01(\tR\x0epromptPayState\"\xd8\x01\n" +
+	"\x10prompt_pay_state\x18) \x01(\tR\x0epromptPayState\x12C\n" +
+	"\rprovider_days\x18< \x03(\v2\x1e.probity.events.v1.ProviderDayR\fproviderDays\"\xd8\x01\n" +
 	"\rClaimReviewed\x12\x19\n" +
 	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\x12\x1e\n" +
 	"\n" +
@@ -1615,11 +1625,12 @@ var file_probity_events_v1_claims_proto_goTypes = []any{
 	(v11.ClaimStatus)(0),           // 19: probity.claims.v1.ClaimStatus
 	(*v11.Versions)(nil),           // 20: probity.claims.v1.Versions
 	(*v11.PendReason)(nil),         // 21: probity.claims.v1.PendReason
-	(*v11.AccumulatorPosting)(nil), // 22: probity.claims.v1.AccumulatorPosting
-	(*v11.File)(nil),               // 23: probity.claims.v1.File
-	(*v11.ClaimOutcome)(nil),       // 24: probity.claims.v1.ClaimOutcome
-	(*v12.Problem)(nil),            // 25: probity.problem.v1.Problem
-	(*v11.Remittance)(nil),         // 26: probity.claims.v1.Remittance
+	(*ProviderDay)(nil),            // 22: probity.events.v1.ProviderDay
+	(*v11.AccumulatorPosting)(nil), // 23: probity.claims.v1.AccumulatorPosting
+	(*v11.File)(nil),               // 24: probity.claims.v1.File
+	(*v11.ClaimOutcome)(nil),       // 25: probity.claims.v1.ClaimOutcome
+	(*v12.Problem)(nil),            // 26: probity.problem.v1.Problem
+	(*v11.Remittance)(nil),         // 27: probity.claims.v1.Remittance
 }
 var file_probity_events_v1_claims_proto_depIdxs = []int32{
 	17, // 0: probity.events.v1.ClaimReceived.claim:type_name -> probity.type.v1.Sealed
@@ -1630,23 +1641,24 @@ var file_probity_events_v1_claims_proto_depIdxs = []int32{
 	18, // 5: probity.events.v1.ClaimDecided.decided_time:type_name -> google.protobuf.Timestamp
 	21, // 6: probity.events.v1.ClaimDecided.pend_reasons:type_name -> probity.claims.v1.PendReason
 	18, // 7: probity.events.v1.ClaimDecided.received_time:type_name -> google.protobuf.Timestamp
-	17, // 8: probity.events.v1.ClaimReviewed.reason:type_name -> probity.type.v1.Sealed
-	18, // 9: probity.events.v1.ClaimReviewed.reviewed_time:type_name -> google.protobuf.Timestamp
-	22, // 10: probity.events.v1.AccumulatorsPosted.postings:type_name -> probity.claims.v1.AccumulatorPosting
-	17, // 11: probity.events.v1.AccumulatorsPosted.history:type_name -> probity.type.v1.Sealed
-	7,  // 12: probity.events.v1.ServiceHistory.lines:type_name -> probity.events.v1.HistoryLine
-	23, // 13: probity.events.v1.FileReceived.file:type_name -> probity.claims.v1.File
-	17, // 14: probity.events.v1.FileContent.content:type_name -> probity.type.v1.Sealed
-	24, // 15: probity.events.v1.FileOutcomesRecorded.outcomes:type_name -> probity.claims.v1.ClaimOutcome
-	25, // 16: probity.events.v1.SubmissionRefused.problems:type_name -> probity.problem.v1.Problem
-	26, // 17: probity.events.v1.RemittancePlanned.remittance:type_name -> probity.claims.v1.Remittance
-	14, // 18: probity.events.v1.RemittancePlanned.claims:type_name -> probity.events.v1.PlannedClaim
-	26, // 19: probity.events.v1.RemittanceIssued.remittance:type_name -> probity.claims.v1.Remittance
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	22, // 8: probity.events.v1.ClaimDecided.provider_days:type_name -> probity.events.v1.ProviderDay
+	17, // 9: probity.events.v1.ClaimReviewed.reason:type_name -> probity.type.v1.Sealed
+	18, // 10: probity.events.v1.ClaimReviewed.reviewed_time:type_name -> google.protobuf.Timestamp
+	23, // 11: probity.events.v1.AccumulatorsPosted.postings:type_name -> probity.claims.v1.AccumulatorPosting
+	17, // 12: probity.events.v1.AccumulatorsPosted.history:type_name -> probity.type.v1.Sealed
+	7,  // 13: probity.events.v1.ServiceHistory.lines:type_name -> probity.events.v1.HistoryLine
+	24, // 14: probity.events.v1.FileReceived.file:type_name -> probity.claims.v1.File
+	17, // 15: probity.events.v1.FileContent.content:type_name -> probity.type.v1.Sealed
+	25, // 16: probity.events.v1.FileOutcomesRecorded.outcomes:type_name -> probity.claims.v1.ClaimOutcome
+	26, // 17: probity.events.v1.SubmissionRefused.problems:type_name -> probity.problem.v1.Problem
+	27, // 18: probity.events.v1.RemittancePlanned.remittance:type_name -> probity.claims.v1.Remittance
+	14, // 19: probity.events.v1.RemittancePlanned.claims:type_name -> probity.events.v1.PlannedClaim
+	27, // 20: probity.events.v1.RemittanceIssued.remittance:type_name -> probity.claims.v1.Remittance
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_probity_events_v1_claims_proto_init() }
@@ -1654,6 +1666,7 @@ func file_probity_events_v1_claims_proto_init() {
 	if File_probity_events_v1_claims_proto != nil {
 		return
 	}
+	file_probity_events_v1_signals_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

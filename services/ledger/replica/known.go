@@ -1,0 +1,200 @@
+package replica
+
+import (
+	"hash/maphash"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// known spares the store most look-ups. Nearly every append asks for a
+// request id and a stream that no commit named before, which a filter in
+// memory answers; most others ask for a stream that was written a moment ago,
+// which a map of recent revisions answers. Neither is written anywhere, and
+// what they can't tell the store is asked for.
+//
+// The filter knows a shard's older keys once load has read them all; until
+// then it answers nothing. Safe for concurrent use.
+type known struct {
+	requests, streams maphash.Seed
+
+	mu     sync.RWMutex // guards what follows
+	layers []layer      // each twice the one before; the last takes new keys
+	whole  bool         // every key of the store is in
+	cursor []byte       // where load goes on
+	// recent and older hold streams' last revisions; when recent is full it
+	// becomes older, and what nobody asked for since is gone with it.
+	recent, older map[string]int64
+}
+
+// layer is a blocked Bloom filter: a key has all its bits in one block of a
+// cache line. At 10 bits a key about one in sixty unknown keys passes.
+type layer struct {
+	blocks []block
+	room   int
+}
+
+type block [8]uint64
+
+const (
+	firstBlocks = 1 << 10
+	keysABlock  = 512 / 10
+	probes      = 6
+	maxRecent   = 1 << 14
+	// loadKeys bounds what one load reads.
+	loadKeys = 1 << 16
+)
+
+func newKnown() *known {
+	return &known{
+		requests: maphash.MakeSeed(), streams: maphash.MakeSeed(),
+		layers: []layer{newLayer(firstBlocks)}, recent: map[string]int64{}, older: map[string]int64{},
+	}
+}
+
+func newLayer(blocks int) layer {
+	return layer{blocks: make([]block, blocks), room: blocks * keysABlock}
+}
+
+func (l *layer) has(h uint64) bool {
+	b := &l.blocks[h%uint64(len(l.blocks))]
+	h = h>>32 | h<<32
+	for range probes {
+		if b[h>>6&7]&(1<<(h&63)) == 0 {
+			return false
+		}
+		h = h>>9 | h<<55
+	}
+	return true
+}
+
+func (l *layer) add(h uint64) {
+	b := &l.blocks[h%uint64(len(l.blocks))]
+	h = h>>32 | h<<32
+	for range probes {
+		b[h>>6&7] |= 1 << (h & 63)
+		h = h>>9 | h<<55
+	}
+	l.room--
+}
+
+// add puts a key in. The caller holds mu.
+func (k *known) add(h uint64) {
+	last := &k.layers[len(k.layers)-1]
+	if last.room == 0 {
+		k.layers = append(k.layers, newLayer(2*len(last.blocks)))
+		last = &k.layers[len(k.layers)-1]
+	}
+	last.add(h)
+}
+
+// absent tells whether a key is surely in no commit. The caller holds mu.
+func (k *known) absent(h uint64) bool {
+	if !k.whole {
+		return false
+	}
+	for i := range k.layers {
+		if k.layers[i].has(h) {
+			return false
+		}
+	}
+	return true
+}
+
+// noRequest tells whether surely no commit has a request id.
+func (k *known) noRequest(id string) bool {
+	h := maphash.String(k.requests, id)
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	return k.absent(h)
+}
+
+// last returns a stream's last revision where it's recent, or NoStream where
+// there is surely none.
+func (k *known) last(stream string) (revision int64, ok bool) {
+	h := maphash.String(k.streams, stream)
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	if revision, ok = k.recent[stream]; ok {
+		return revision, true
+	}
+	if revision, ok = k.older[stream]; ok {
+		return revision, true
+	}
+	return -1, k.absent(h)
+}
+
+// announce takes in the keys of commits that are about to be stored: a filter
+// that learned of them after the store would deny them for a moment.
+func (k *known) announce(entries []stored) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, e := range entries {
+		k.add(maphash.String(k.requests, e.commit.RequestId))
+		for _, w := range e.commit.Writes {
+			if w.FirstRevision == 0 {
+				k.add(maphash.String(k.streams, w.Stream))
+			}
+		}
+	}
+}
+
+// moved takes in the last revisions of commits that were stored.
+func (k *known) moved(entries []stored) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, e := range entries {
+		for i, w := range e.commit.Writes {
+			k.recent[w.Stream] = int64(e.seen.Revisions[i])
+		}
+		if len(k.recent) >= maxRecent {
+			k.recent, k.older = make(map[string]int64, maxRecent), k.recent
+		}
+	}
+}
+
+// load reads some of the store's keys, until it has read all.
+func (k *known) load(r rows) error {
+	k.mu.RLock()
+	whole, cursor := k.whole, k.cursor
+	k.mu.RUnlock()
+	if whole {
+		return nil
+	}
+	// Last revisions and request ids, in the order of their kinds.
+	lower, upper := r.key(kindLast), r.key(kindRequest+1)
+	if cursor == nil {
+		cursor = lower
+	}
+	it, err := r.db.NewIter(&pebble.IterOptions{LowerBound: cursor, UpperBound: upper})
+	if err != nil {
+		return err
+	}
+	defer it.Close()
+	n, prefix := 0, len(r.prefix)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for ok := it.First(); ok; {
+		key := it.Key()
+		if n == loadKeys {
+			k.cursor = append([]byte{}, key...)
+			return nil
+		}
+		switch n++; key[prefix] {
+		case kindLast:
+			k.add(maphash.Bytes(k.streams, key[prefix+1:]))
+		case kindRequest:
+			k.add(maphash.Bytes(k.requests, key[prefix+1:]))
+		default:
+			// Another kind stands between the two.
+			ok = it.SeekGE(r.key(kindRequest))
+			continue
+		}
+		ok = it.Next()
+	}
+	if err := it.Error(); err != nil {
+		return err
+	}
+	k.whole, k.cursor = true, nil
+	return nil
+}
