@@ -66,6 +66,10 @@ FROM ?= 0
 sim: ## Simulate the ledger under faults, SEEDS=n seeds from FROM on
 	@go run ./services/ledger/sim/ledgersim -seeds $(SEEDS) -from $(FROM)
 
+.PHONY: test-tlog
+test-tlog: ## Test that Tessera's client reads and proves the ledger's static files
+	@cd e2e/tlogclient && GOWORK=off go test ./...
+
 .PHONY: test-kafka
 test-kafka: ## Test the ledger on real Apache Kafka brokers (Java 17; SHORT=1: the quick part)
 	@SHORT=$(SHORT) e2e/kafka/run.sh
