@@ -189,8 +189,8 @@ func (n *node) open() {
 		n.every(250*time.Millisecond, func() { n.drive(p) })
 	}
 	n.every(40*time.Millisecond, n.seals)
-	n.every(180*time.Millisecond, n.propose)
-	n.every(200*time.Millisecond, n.exchange)
+	n.every(300*time.Millisecond, n.propose)
+	n.every(280*time.Millisecond, n.exchange)
 	n.every(500*time.Millisecond, n.hear)
 	n.w.tracef("%s opens, life %d", n, n.life)
 }
