@@ -70,6 +70,12 @@ sim: ## Simulate the ledger under faults, SEEDS=n seeds from FROM on
 test-kafka: ## Test the ledger on real Apache Kafka brokers (Java 17; SHORT=1: the quick part)
 	@SHORT=$(SHORT) e2e/kafka/run.sh
 
+.PHONY: wasm
+wasm: ## Build bin/receipt.wasm, the receipt verifier for web pages
+	@mkdir -p $(BIN)
+	@cd services && GOOS=js GOARCH=wasm go build -ldflags '-s -w' -o $(BIN)/receipt.wasm ./ledger/receipt/browser
+	@printf 'bin/receipt.wasm: %d bytes, %d gzipped\n' "$$(stat -c %s $(BIN)/receipt.wasm)" "$$(gzip -9 -c $(BIN)/receipt.wasm | wc -c)"
+
 .PHONY: bench
 bench: build ## Measure and write bench/latest.json
 	@go run ./e2e/cmd/bench -o bench/latest.json

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/sasl"
 	"github.com/segmentio/kafka-go/sasl/plain"
 	"github.com/segmentio/kafka-go/sasl/scram"
@@ -16,6 +17,7 @@ import (
 	"github.com/probity-health/probity/proto/probity/ledger/v1/ledgerv1connect"
 	"github.com/probity-health/probity/services/identity"
 	"github.com/probity-health/probity/services/ledger"
+	"github.com/probity-health/probity/services/ledger/replica"
 	"github.com/probity-health/probity/services/server"
 )
 
@@ -139,6 +141,26 @@ func (p *Process) cluster(cfg *ClusterConfig) (*ledger.Cluster, error) {
 			return ledgerv1connect.NewLedgerServiceClient(client, url, client.Options()...)
 		},
 	}, nil
+}
+
+// Topics returns sources of the node's topics, for who reads them without a
+// node, and what closes their connections.
+func (c LedgerConfig) Topics() (topics func(log string, shard uint32) replica.Source, hangUp func(), err error) {
+	transport := &kafka.Transport{DialTimeout: 5 * time.Second}
+	if transport.TLS, err = c.Kafka.tls(); err != nil {
+		return nil, nil, err
+	}
+	if transport.SASL, err = c.Kafka.sasl(); err != nil {
+		return nil, nil, err
+	}
+	prefix := c.TopicPrefix
+	if prefix == "" {
+		prefix = ledger.DefaultTopicPrefix
+	}
+	client := &kafka.Client{Addr: kafka.TCP(c.Kafka.Brokers...), Transport: transport, Timeout: 15 * time.Second}
+	return func(log string, shard uint32) replica.Source {
+		return &replica.KafkaSource{Client: client, Topic: prefix + "." + log, Partition: int(shard)}
+	}, transport.CloseIdleConnections, nil
 }
 
 // batchBytes bounds one AppendBatch: many commits of up to 900 KiB in principle, a few KiB in practice.

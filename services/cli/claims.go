@@ -12,8 +12,9 @@ import (
 )
 
 func (a *app) claimsCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "claims", Short: "List, follow, explain and replay claims", Args: cobra.NoArgs}
-	cmd.AddCommand(a.claimsList(), a.claimsGet(), a.claimsWatch(), a.claimsExplain(), a.claimsReplay())
+	cmd := &cobra.Command{Use: "claims", Short: "List, follow, explain, replay and adjust claims", Args: cobra.NoArgs}
+	cmd.AddCommand(a.claimsList(), a.claimsGet(), a.claimsWatch(), a.claimsExplain(), a.claimsReplay(),
+		a.claimsHistory(), a.claimsVoid(), a.claimsReprocess())
 	return cmd
 }
 

@@ -25,6 +25,7 @@ type connection struct {
 	files       claimsv1connect.FileServiceClient
 	remittances claimsv1connect.RemittanceServiceClient
 	replays     claimsv1connect.ReplayServiceClient
+	adjustments claimsv1connect.AdjustmentServiceClient
 	policies    policiesv1connect.PoliciesServiceClient
 	edits       policiesv1connect.EditsServiceClient
 	enrollments gatewayv1connect.EnrollmentFileServiceClient
@@ -41,6 +42,7 @@ func newConnection(c *server.Client, url string) *connection {
 		files:       claimsv1connect.NewFileServiceClient(c, url, c.Options()...),
 		remittances: claimsv1connect.NewRemittanceServiceClient(c, url, c.Options()...),
 		replays:     claimsv1connect.NewReplayServiceClient(c, url, c.Options()...),
+		adjustments: claimsv1connect.NewAdjustmentServiceClient(c, url, c.Options()...),
 		policies:    policiesv1connect.NewPoliciesServiceClient(c, url, c.Options()...),
 		edits:       policiesv1connect.NewEditsServiceClient(c, url, c.Options()...),
 		enrollments: gatewayv1connect.NewEnrollmentFileServiceClient(c, url, c.Options()...),

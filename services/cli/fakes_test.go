@@ -508,3 +508,39 @@ func (enrollmentFake) ImportEnrollmentFile(_ context.Context, s *connect.ClientS
 	}
 	return out, nil
 }
+
+type adjustmentsFake struct{ *world }
+
+func (f adjustmentsFake) claim(id string) (*claimsv1.ClaimSummary, error) {
+	return claimsFake{world: f.world}.find(id)
+}
+
+func (f adjustmentsFake) GetClaimHistory(_ context.Context, r *claimsv1.GetClaimHistoryRequest) (*claimsv1.GetClaimHistoryResponse, error) {
+	claim, err := f.claim(r.GetClaimId())
+	return &claimsv1.GetClaimHistoryResponse{Claims: []*claimsv1.ClaimSummary{claim}, Entries: []*claimsv1.HistoryEntry{{
+		ClaimId: r.GetClaimId(), Entry: &claimsv1.TimelineEntry{Time: claim.GetReceivedTime(), Event: "ClaimReversed", Actor: "dev-biller", Position: claim.GetPosition(), Text: "Reversed $85.00: voided"},
+	}}}, err
+}
+
+// VoidClaim answers with the request id in place of the void's own id, so that
+// a script sees what was sent.
+func (f adjustmentsFake) VoidClaim(_ context.Context, r *claimsv1.VoidClaimRequest) (*claimsv1.VoidClaimResponse, error) {
+	_, err := f.claim(r.GetClaimId())
+	return &claimsv1.VoidClaimResponse{Claim: &claimsv1.ClaimSummary{ClaimId: r.GetRequestId(), Status: claimsv1.ClaimStatus_CLAIM_STATUS_REVERSED}}, err
+}
+
+func (f adjustmentsFake) ReprocessClaims(_ context.Context, r *claimsv1.ReprocessClaimsRequest) (*claimsv1.ReprocessClaimsResponse, error) {
+	out := &claimsv1.ReprocessClaimsResponse{PaidDifferenceCents: -4000, PatientDifferenceCents: 4000}
+	for i, id := range r.GetClaimIds() {
+		if _, err := f.claim(id); err != nil {
+			return nil, err
+		}
+		out.Corrections = append(out.Corrections, &claimsv1.Correction{ClaimId: id, StatusBefore: claimsv1.ClaimStatus_CLAIM_STATUS_PAID, StatusAfter: claimsv1.ClaimStatus_CLAIM_STATUS_PAID,
+			PaidBeforeCents: 8000, PaidAfterCents: 4000, PatientBeforeCents: 2000, PatientAfterCents: 6000, AccumulatorsMoved: i > 0})
+	}
+	return out, nil
+}
+
+func (f adjustmentsFake) ListAffectedClaims(context.Context, *claimsv1.ListAffectedClaimsRequest) (*claimsv1.ListAffectedClaimsResponse, error) {
+	return &claimsv1.ListAffectedClaimsResponse{}, nil
+}

@@ -24,7 +24,7 @@ func (a *app) ledgerCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.checkpointCommand(), a.consistencyCommand(), a.evidenceCommand(), a.policyCommand(), a.republishCommand())
+	cmd.AddCommand(a.checkpointCommand(), a.consistencyCommand(), a.evidenceCommand(), a.policyCommand(), a.republishCommand(), a.hammerCommand())
 	return cmd
 }
 

@@ -196,6 +196,10 @@ func decideChange(m Member, c amendment) (amended, error) {
 
 // moved ends the coverage the day before and grants that of the other policy.
 func moved(m Member, c amendment, out amended, have Span, start string) (amended, error) {
+	if slices.ContainsFunc(m.Spans, func(s Span) bool { return s.Period.Start > have.Period.Start }) {
+		return amended{}, problem.New(problem.Conflict, problem.Problem{RuleID: "member.change.later-coverage", FieldPath: "start_date",
+			Message: "the person has coverage after this one, which the change doesn't speak of", Fix: "end or change the later coverage first"})
+	}
 	ended := &eventsv1.MemberTerminated{Subject: m.Subject, EndDate: DayBefore(start), Subscriber: m.Subscriber, BatchId: c.batchID}
 	next := m.Evolve(ended, uint64(m.Revision+1))
 	want := c.enrol

@@ -111,3 +111,25 @@ func TestACorrectionNamesTheVersionItCorrects(t *testing.T) {
 	_, err = h.PublishPlan(h.ctx, &policiesv1.PublishPlanRequest{RequestId: "5", Plan: unseen, Etag: first.GetEtag()})
 	refused(t, err, problem.Conflict, "plan.etag")
 }
+
+// Two contracts of one provider that begin on one day for the same plans
+// leave nothing to choose between them.
+func TestContractsThatOverlapAreRefused(t *testing.T) {
+	h := open(t).stocked(t)
+	contract := func(id, start string, plans ...string) *policiesv1.PublishContractRequest {
+		return &policiesv1.PublishContractRequest{RequestId: id + start, Contract: &policiesv1.ProviderContract{
+			ContractId: id, PayerId: "P1", Npis: []string{"1234567893"}, Effective: from(start), FeeScheduleId: "fs_p1", PlanIds: plans}}
+	}
+	_, err := h.PublishContract(h.ctx, contract("ctr_a", "2026-01-01"))
+	require.NoError(t, err)
+	_, err = h.PublishContract(h.ctx, contract("ctr_b", "2026-01-01"))
+	refused(t, err, problem.Invalid, "contract.overlap")
+	for _, sound := range []*policiesv1.PublishContractRequest{
+		contract("ctr_b", "2026-02-01"), contract("ctr_c", "2026-01-01", "plan_a"), contract("ctr_a", "2026-03-01"),
+	} {
+		_, err = h.PublishContract(h.ctx, sound)
+		require.NoError(t, err)
+	}
+	_, err = h.PublishContract(h.ctx, contract("ctr_d", "2026-01-01", "plan_a"))
+	refused(t, err, problem.Invalid, "contract.overlap")
+}

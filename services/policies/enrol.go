@@ -125,11 +125,12 @@ func (b *batch) accept(ctx context.Context, all []*policiesv1.Enrollment) ([]*en
 			if err != nil {
 				return nil, err
 			}
-			left := true
-			if coverage, left = agedOut(limit, e.GetBirthDate(), coverage); !left {
+			cut, left := agedOut(limit, e.GetBirthDate(), coverage)
+			if !left {
 				b.refuse(i, invalid([]problem.Problem{agedOutProblem()}))
 				continue
 			}
+			coverage = cut
 		}
 		subject := b.h.Index.Person(payer, e.GetMemberId(), e.GetBirthDate(), e.GetFirstName())
 		stream := MemberStream(subject)

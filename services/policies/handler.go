@@ -64,6 +64,8 @@ type Directory interface {
 	DependsOn(ownCard string) (subscriber string, dependent bool)
 	// PoliciesOf returns a payer's policies of a group, by id; of all groups when it is empty.
 	PoliciesOf(payerID, groupNumber string) []*policiesv1.Policy
+	// ContractsListing returns the versions in force of a payer's contracts that list an NPI.
+	ContractsListing(payerID, npi string) []*policiesv1.ProviderContract
 	// EditTables returns the versions of a payer's tables of claim edits.
 	EditTables(payerID string) []*policiesv1.EditTableVersion
 	// Affected counts the persons, and their families, who are covered under
@@ -178,11 +180,45 @@ func (h *Handler) PublishContract(ctx context.Context, req *policiesv1.PublishCo
 	if err != nil {
 		return nil, err
 	}
-	done, err := publish(ctx, h, contractKind(), req.GetRequestId(), req.GetEtag(), doc, namedByContract(doc, refs))
+	rivals, err := h.rivals(ctx, doc)
+	if err != nil {
+		return nil, err
+	}
+	done, err := publish(ctx, h, contractKind(), req.GetRequestId(), req.GetEtag(), doc, append(namedByContract(doc, refs), rivals...))
 	if err != nil {
 		return nil, err
 	}
 	return &policiesv1.PublishContractResponse{ContractId: doc.GetContractId(), Version: uint32(done.revision + 1), Token: done.token, Etag: etagOf(doc, uint32(done.revision+1))}, nil
+}
+
+// rivals finds contracts that would stand beside a new one with nothing to
+// choose between them: of the provider's contracts one that names the plan
+// comes first and then the later begun, so two that begin on one day for the
+// same plans would be told apart by their ids alone. It asks the directory,
+// so a rival published in the same moment can be missed.
+func (h *Handler) rivals(ctx context.Context, doc *policiesv1.ProviderContract) ([]problem.Problem, error) {
+	if err := h.awaitOwnWrites(ctx); err != nil {
+		return nil, err
+	}
+	var f finding
+	for i, npi := range doc.GetNpis() {
+		for _, other := range h.Directory.ContractsListing(doc.GetPayerId(), npi) {
+			if other.GetContractId() != doc.GetContractId() && other.GetEffective().GetStartDate() == doc.GetEffective().GetStartDate() && samePlans(doc, other) {
+				f.add("contract.overlap", fmt.Sprintf("npis[%d]", i), "the contract "+other.GetContractId()+" begins on the same day for this provider and the same plans",
+					"leave the provider to one of them, or name plans or another first day")
+				break
+			}
+		}
+	}
+	return bounded(f.problems), nil
+}
+
+// samePlans tells whether two contracts name a plan in common, or both none.
+func samePlans(a, b *policiesv1.ProviderContract) bool {
+	if len(a.GetPlanIds()) == 0 || len(b.GetPlanIds()) == 0 {
+		return len(a.GetPlanIds()) == len(b.GetPlanIds())
+	}
+	return slices.ContainsFunc(a.GetPlanIds(), func(id string) bool { return slices.Contains(b.GetPlanIds(), id) })
 }
 
 // given returns the request's document, whichever way it was sent, checked.

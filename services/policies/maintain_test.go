@@ -379,6 +379,8 @@ func TestChangesThatAreRefusedChangeNothing(t *testing.T) {
 		"cover twice": {[]*policiesv1.EnrollmentChange{asks(add, "Ann")}, []*policiesv1.EnrollmentChange{asks(add, "Ann", group("G2"))}, "member.coverage.overlap"},
 		"a move while not covered": {[]*policiesv1.EnrollmentChange{asks(add, "Ann", ends("2026-03-31"))},
 			[]*policiesv1.EnrollmentChange{asks(change, "Ann", line("HLT"), group("G2"), starts("2026-05-01"))}, "member.change.not-covered"},
+		"a move with cover after it": {[]*policiesv1.EnrollmentChange{asks(add, "Ann", ends("2026-03-31")), asks(add, "Ann", starts("2026-06-01"))},
+			[]*policiesv1.EnrollmentChange{asks(change, "Ann", line("HLT"), group("G2"), starts("2026-02-01"))}, "member.change.later-coverage"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := sponsored(t)

@@ -45,7 +45,7 @@ func ClaimsFile() []byte {
 // edits (CSV), both of practitioner services. Load imports neither.
 func PairTable() []byte { return embedded("data/edits/ptp_practitioner_2026q1.txt") }
 
-// UnitTable: see PairTable.
+// UnitTable is the other of the two, see PairTable.
 func UnitTable() []byte { return embedded("data/edits/mue_practitioner_2026q1.csv") }
 
 func embedded(name string) []byte {

@@ -9,7 +9,9 @@ import (
 
 // NextBlock builds the block after prev (nil under the first) from heads in
 // any order, or nil when nothing moved. Heads of logs that the policy in
-// force at its height doesn't have are left out.
+// force at its height doesn't have are left out. A block whose time is ahead
+// is followed by one that corrects it, though nothing moved: cosigners withhold
+// their signatures from the former, and the latter's covers both.
 func NextBlock(policy receipt.Policy, prev *receipt.Block, heads []receipt.Head, at time.Time) *receipt.Block {
 	if policy.Last() == nil {
 		return nil
@@ -31,21 +33,19 @@ func NextBlock(policy receipt.Policy, prev *receipt.Block, heads []receipt.Head,
 		}
 		return b
 	}
-	if slices.Equal(prev.Heads, b.Heads) && prev.Policy == b.Policy {
+	if slices.Equal(prev.Heads, b.Heads) && prev.Policy == b.Policy && !b.Time.Before(prev.Time) {
 		return nil
 	}
 	b.Prev = prev.Hash()
-	if b.Time.Before(prev.Time) {
-		// A proposer's slow clock must not make time run backwards.
-		b.Time = prev.Time
-	}
 	return b
 }
 
 // CheckBlock applies the rules by which a block extends prev (nil under the
 // first), given the policy as it was recorded so far. It does not look at
-// roots: a replica compares those with the trees it built itself. The error
-// is a *Violation.
+// roots: a replica compares those with the trees it built itself. Nor does a
+// block's time have to rise: it is one proposer's claim, and if every later one
+// had to be as late, a single clock far ahead would keep the ledger from ever
+// being final. The error is a *Violation.
 func CheckBlock(policy receipt.Policy, prev, b *receipt.Block) error {
 	if policy.Last() == nil {
 		return violated("ledger.block.policy", "block %d comes before any policy", b.Height)
@@ -61,8 +61,6 @@ func CheckBlock(policy receipt.Policy, prev, b *receipt.Block) error {
 		return violated("ledger.block.height", "block %d follows block %d", b.Height, prev.Height)
 	case b.Prev != prev.Hash():
 		return violated("ledger.block.prev", "block %d does not name the block below it", b.Height)
-	case b.Time.Before(prev.Time):
-		return violated("ledger.block.time", "block %d is older than the block below it", b.Height)
 	}
 	if b.Policy != policy.Last().Ref() {
 		return violated("ledger.block.policy", "block %d names policy %d and the newest recorded is %d", b.Height, b.Policy.Sequence, policy.Last().Sequence)
@@ -92,7 +90,7 @@ func checkShards(terms *receipt.Terms, b *receipt.Block) error {
 }
 
 func checkHeads(prev, b *receipt.Block) error {
-	moved := prev == nil || prev.Policy != b.Policy
+	moved := prev == nil || prev.Policy != b.Policy || b.Time.Before(prev.Time)
 	for _, h := range b.Heads {
 		if h.Size == 0 && (h.Root != receipt.EmptyRoot() || h.State != receipt.EmptyRoot()) {
 			return violated("ledger.block.head", "block %d gives an empty shard a root", b.Height)

@@ -222,6 +222,26 @@ func TestTheFirstValidBlockWins(t *testing.T) {
 	require.Equal(t, honest.Hash(), last.Hash())
 }
 
+// Given a commit whose stored bytes changed, when its request is sent again,
+// then it is not answered from them, and the shard halts: an owner would sign a
+// promise that no receipt honours.
+func TestADamagedCommitAnswersNoRequest(t *testing.T) {
+	b := newBench(t)
+	b.claim("r0")
+	b.claim("r1")
+	value, err := b.claims.Commit(1)
+	require.NoError(t, err)
+	value[len(value)-1] ^= 1
+	require.NoError(t, b.store.db.Set(b.claims.rows.key(kindBody, be64(1)), value, pebble.Sync))
+	seen, ok, err := b.claims.Request("r0")
+	require.NoError(t, err)
+	require.True(t, ok)
+	require.Zero(t, seen.Index)
+	_, _, err = b.claims.Request("r1")
+	require.ErrorContains(t, err, "ledger.store.damaged")
+	require.ErrorContains(t, b.claims.Halted(), "ledger.store.damaged")
+}
+
 // Given a sealed commit whose stored bytes changed, then no receipt is handed
 // out and this replica signs no more.
 func TestAFlippedBitStopsTheReplica(t *testing.T) {

@@ -48,11 +48,20 @@ func OpenStore(dir string, log *slog.Logger) (*Store, error) {
 // OpenStoreOn is OpenStore on a disk, on which the shards and blocks opened
 // with this store keep their files too.
 func OpenStoreOn(disk tiles.Disk, dir string, log *slog.Logger) (*Store, error) {
-	cache := pebble.NewCache(64 << 20)
-	defer cache.Unref()
+	opts := storeOptions(disk, log)
+	defer opts.Cache.Unref()
+	db, err := pebble.Open(filepath.Clean(dir), opts)
+	if err != nil {
+		return nil, fmt.Errorf("replica: open the local store: %w", err)
+	}
+	return &Store{db: db, disk: disk}, nil
+}
+
+// storeOptions are every store's; the caller gives its reference to the cache back.
+func storeOptions(disk tiles.Disk, log *slog.Logger) *pebble.Options {
 	opts := &pebble.Options{
 		FS:           disk.FS,
-		Cache:        cache,
+		Cache:        pebble.NewCache(64 << 20),
 		MemTableSize: 32 << 20,
 		Logger:       quietLogger{log},
 		// A compaction changes files at a moment of its own choosing.
@@ -62,11 +71,7 @@ func OpenStoreOn(disk tiles.Disk, dir string, log *slog.Logger) (*Store, error) 
 		// Most lookups ask for a stream or request id that doesn't exist yet.
 		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
-	db, err := pebble.Open(filepath.Clean(dir), opts)
-	if err != nil {
-		return nil, fmt.Errorf("replica: open the local store: %w", err)
-	}
-	return &Store{db: db, disk: disk}, nil
+	return opts
 }
 
 // Close closes the store; what was not synced may be lost, which is harmless.
@@ -108,7 +113,11 @@ type rows struct {
 }
 
 func (s *Store) rows(log string, shard uint32) rows {
-	return rows{db: s.db, prefix: binary.BigEndian.AppendUint32([]byte(log+"\x00"), shard)}
+	return rows{db: s.db, prefix: shardPrefix(log, shard)}
+}
+
+func shardPrefix(log string, shard uint32) []byte {
+	return binary.BigEndian.AppendUint32([]byte(log+"\x00"), shard)
 }
 
 func (r rows) key(kind byte, parts ...[]byte) []byte {

@@ -158,15 +158,16 @@ func (b *broker) fetch(node, p int, offset int64, most int) (replica.Fetched, er
 }
 
 // cut loses the end of a partition, as an unclean election does: with it goes
-// what its new leader knows of producers, and every connection.
-func (b *broker) cut(p int, keep int64) {
+// what its new leader knows of producers, and every connection unless it
+// happens quietly.
+func (b *broker) cut(p int, keep int64, quiet bool) {
 	part := b.parts[p]
 	part.values = slices.Clone(part.values[:keep])
 	for _, s := range part.producers {
 		s.recent = slices.DeleteFunc(s.recent, func(r batch) bool { return r.offset >= keep })
 	}
 	for _, n := range b.broken {
-		n[p] = true
+		n[p] = n[p] || !quiet
 	}
 }
 

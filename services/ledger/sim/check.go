@@ -153,7 +153,7 @@ func (w *world) replayed() {
 		w.failf("sim: %v", err)
 		return
 	}
-	defer store.Close()
+	defer func() { _ = store.Close() }()
 	for p := range parts {
 		s, err := replica.OpenShard(replica.ShardConfig{
 			Log: names[p].log, Shard: names[p].shard, Store: store, Dir: tilesDir, Source: whole{w, p}, Logger: silent,
@@ -187,7 +187,7 @@ func (w *world) replayed() {
 func (w *world) sameStreams(p int, a, b *replica.Shard) {
 	read := func(s *replica.Shard, name string) (out []string) {
 		err := s.Stream(name, 0, func(e *ledgerv1.RecordedEvent) bool {
-			out = append(out, fmt.Sprint(e.Position.Index, e.Revision, e.Event.Payload, e.RequestId))
+			out = append(out, fmt.Sprintf("%d %d %x %s", e.Position.Index, e.Revision, e.Event.Payload, e.RequestId))
 			return true
 		})
 		if err != nil {

@@ -79,6 +79,8 @@ type truth struct {
 	history []map[[2]receipt.Hash]bool
 	// tampered: the log lost what it had acknowledged.
 	tampered bool
+	// quiet: so that a follower need not have noticed.
+	quiet bool
 	// broken: what followed does not verify, and nobody can go on from it.
 	broken bool
 }

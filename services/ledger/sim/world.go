@@ -97,11 +97,10 @@ type world struct {
 // refusal is a conflict that a client was answered, to be held against what
 // the stream came to.
 type refusal struct {
-	part     int
-	request  string
-	stream   string
-	actual   int64
-	expected int64
+	part    int
+	request string
+	stream  string
+	actual  int64
 }
 
 // Result is what a run came to.
@@ -439,9 +438,6 @@ func (w *world) pick(fit func(*node) bool) int {
 func (w *world) heal() {
 	w.healed = true
 	w.tracef("healed")
-	// A proposer whose clock was ahead has set the time of all later blocks.
-	// Until the others' clocks come there they withhold their signatures.
-	w.shift += 2 * time.Hour
 	for _, n := range w.nodes {
 		n.cutUntil, n.pausedUntil, n.slow, n.deceive, n.spoil, n.skew = 0, w.now, [parts]time.Duration{}, nil, 0, 0
 		n.disk.arm(-1)
@@ -486,12 +482,12 @@ func (w *world) inject(f Fault) {
 	case Slow:
 		n.slow[f.Part] = max(n.slow[f.Part], w.now+f.For)
 	case Truncate:
-		w.truncate(f.Part, max(0, w.broker.end(f.Part)-int64(f.N)))
+		w.truncate(f.Part, max(0, w.broker.end(f.Part)-int64(f.N)), f.For%4 == 0)
 	case LoseTopic:
-		w.truncate(f.Part, 0)
+		w.truncate(f.Part, 0, false)
 	case Deceive:
 		n.deceive = &deception{part: f.Part, bit: f.N}
-		n.wronged = true
+		n.wronged, n.deceived = true, true
 	case FlipTile:
 		n.flipTile(f.N)
 	case FlipBody:
@@ -508,14 +504,20 @@ func (w *world) inject(f Fault) {
 
 // truncate loses the end of a partition, which no ledger can undo: from here
 // on the truth is what is left, and what was final must still be nowhere
-// contradicted.
-func (w *world) truncate(p int, keep int64) {
+// contradicted. When it happens quietly, between two fetches and without a
+// connection breaking, a follower that comes back to a log grown again cannot
+// tell at once: its tree forks, and it must sign nothing of that.
+func (w *world) truncate(p int, keep int64, quiet bool) {
 	if keep == w.broker.end(p) {
 		return
 	}
 	w.cover("branch: log truncated")
-	w.broker.cut(p, keep)
+	w.broker.cut(p, keep, quiet)
 	t := w.truth[p]
+	if quiet {
+		t.quiet = true
+		w.cover("branch: log truncated quietly")
+	}
 	t.tampered, t.broken = true, false
 	t.reset()
 	for _, v := range w.broker.parts[p].values {

@@ -69,8 +69,8 @@ type Context struct {
 	Edits []*EditSet
 	// Providers of the query's NPIs that the payer knows something of, in that order.
 	Providers []*Provider
-	// Authorizations in the query's order; nil where the number is unknown to
-	// the payer, cancelled, or given to none of the query's providers.
+	// Authorizations in the query's order, cancelled ones too; nil where the
+	// number is unknown to the payer.
 	Authorizations []*Authorization
 }
 
@@ -120,8 +120,7 @@ func (b *Book) For(q Query) Context {
 	if len(q.Authorizations) > 0 {
 		c.Authorizations = make([]*Authorization, len(q.Authorizations))
 		for i, number := range q.Authorizations {
-			if a := b.authorizations[string(number)]; a != nil && a.PayerID == q.PayerID && !a.Cancelled &&
-				(len(a.NPIs) == 0 || slices.ContainsFunc(a.NPIs, func(npi string) bool { return slices.Contains(q.NPIs, npi) })) {
+			if a := b.authorizations[string(number)]; a != nil && a.PayerID == q.PayerID {
 				c.Authorizations[i] = a
 			}
 		}
@@ -369,4 +368,19 @@ func (b *Book) Affected(planID string, period policies.Period) (persons, familie
 		}
 	}
 	return persons, families
+}
+
+// ContractsListing implements policies.Directory.
+func (b *Book) ContractsListing(payerID, npi string) []*policiesv1.ProviderContract {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	var out []*policiesv1.ProviderContract
+	for _, id := range b.listed[providerKey{payerID, npi}] {
+		for _, v := range b.contracts[id].inForce {
+			if slices.Contains(v.Document.GetNpis(), npi) {
+				out = append(out, v.Document)
+			}
+		}
+	}
+	return out
 }
