@@ -435,6 +435,9 @@ func (o *Owner) serve(now time.Time, wanted, stopping bool) (op *Op, more bool) 
 		o.gathering = o.group()
 		o.finish(g)
 		return nil, true
+	case !o.follows && o.desk.waiting() > 0:
+		// All that was taken was answered already, and more is there.
+		return nil, true
 	case !wanted && o.desk.waiting() == 0:
 		o.cfg.Logger.Info("handed the shard over", "term", o.term, "next", o.head.Next)
 		o.phase, o.view, o.gathering = standby, nil, nil

@@ -109,3 +109,25 @@ func TestAFencedOwnerTakesBackWhatIsStillItsOwn(t *testing.T) {
 		require.Nil(t, op.Last, "it takes the shard from whoever has it")
 	}
 }
+
+// Given more repetitions waiting than leave at once, which are answered
+// without a batch, then what waits behind them isn't forgotten.
+func TestNothingWaitsBehindWhatIsAnsweredAtOnce(t *testing.T) {
+	o, j := owning(t)
+	submit(t, o, "r1", -1)
+	op := o.Step(now)
+	o.Done(now, Result{Offset: j.take(t, op.Records)})
+	var repeats []*Pending
+	for range 3 * minSplit {
+		repeats = append(repeats, submit(t, o, "r1", -1))
+	}
+	fresh := submit(t, o, "r2", 0)
+	op = o.Step(now)
+	require.NotNil(t, op)
+	require.Len(t, op.Records, 1)
+	for _, p := range repeats {
+		require.True(t, settled(p))
+	}
+	o.Done(now, Result{Offset: j.take(t, op.Records)})
+	require.True(t, settled(fresh))
+}
