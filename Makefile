@@ -66,6 +66,10 @@ FROM ?= 0
 sim: ## Simulate the ledger under faults, SEEDS=n seeds from FROM on
 	@go run ./services/ledger/sim/ledgersim -seeds $(SEEDS) -from $(FROM)
 
+.PHONY: test-tlog
+test-tlog: ## Test that Tessera's client reads and proves the ledger's static files
+	@cd e2e/tlogclient && GOWORK=off go test ./...
+
 .PHONY: test-kafka
 test-kafka: ## Test the ledger on real Apache Kafka brokers (Java 17; SHORT=1: the quick part)
 	@SHORT=$(SHORT) e2e/kafka/run.sh
@@ -83,6 +87,14 @@ bench: build ## Measure and write bench/latest.json
 .PHONY: bench-claims
 bench-claims: build ## Decide 100,000 generated claims, hold every cent against the naive model, write bench/claims.json
 	@PROBITY_PYX12="$$(e2e/conformance/install.sh)" go run ./e2e/cmd/bench -parts claims -rounds 1 -claims 100000 -o bench/claims.json
+
+.PHONY: bench-ledger
+bench-ledger: ## Measure the ledger beside its peers and write bench/ledger.json (PostgreSQL from Debian)
+	@cd e2e/peers && GOWORK=off go run ./cmd/bench-ledger -o $(CURDIR)/bench/ledger.json
+
+.PHONY: test-peers
+test-peers: ## Test that the bench of peers measures; its module is apart from the others
+	@cd e2e/peers && GOWORK=off go vet ./... && GOWORK=off go test ./...
 
 .PHONY: clean
 clean: ## Remove built binaries and the standalone data directory

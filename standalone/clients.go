@@ -19,6 +19,7 @@ type Clients struct {
 	Files       claimsv1connect.FileServiceClient
 	Remittances claimsv1connect.RemittanceServiceClient
 	Replays     claimsv1connect.ReplayServiceClient
+	Adjustments claimsv1connect.AdjustmentServiceClient
 	Gateway     gatewayv1connect.GatewayServiceClient
 	Ledger      ledgerv1connect.LedgerServiceClient
 	Workflows   workflowsv1connect.WorkflowServiceClient
@@ -48,6 +49,7 @@ func NewClients(url string, tokens identity.TokenSource) (Clients, error) {
 		Files:       claimsv1connect.NewFileServiceClient(client, url, options...),
 		Remittances: claimsv1connect.NewRemittanceServiceClient(client, url, options...),
 		Replays:     claimsv1connect.NewReplayServiceClient(client, url, options...),
+		Adjustments: claimsv1connect.NewAdjustmentServiceClient(client, url, options...),
 		Gateway:     gatewayv1connect.NewGatewayServiceClient(client, url, options...),
 		Ledger:      ledgerv1connect.NewLedgerServiceClient(client, url, options...),
 		Workflows:   workflowsv1connect.NewWorkflowServiceClient(client, url, options...),

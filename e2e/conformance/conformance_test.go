@@ -155,7 +155,7 @@ func TestWhatProbityWritesIsValid(t *testing.T) {
 	remitted[1].InterestCents = 39
 	rem.PaidCents = 7000 + 39 - 500
 	rem.Adjustments = []*claimsv1.ProviderAdjustment{
-		{ReasonCode: "L6", Reference: remitted[1].ClaimId, AmountCents: -39}, {ReasonCode: "WO", Reference: "T0000", AmountCents: 500},
+		{ReasonCode: "L6", Reference: remitted[1].ClaimId, AmountCents: -39}, {ReasonCode: "FB", Reference: "T0000", AmountCents: 500},
 	}
 	if advice, err = x12.NewAdvice(rem, []*claimsv1.RemittedClaim{taken, remitted[0], remitted[1]}, us); err != nil {
 		t.Fatal(err)

@@ -86,6 +86,7 @@ var settings = map[string]string{
 	"controller.socket.timeout.ms":            "3000",
 	"replica.fetch.wait.max.ms":               "100",
 	"group.initial.rebalance.delay.ms":        "0",
+	"group.min.session.timeout.ms":            "1000",
 	"leader.imbalance.check.interval.seconds": "5",
 
 	// How often the brokers look for what may be forgotten; how long they

@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"maps"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -116,6 +117,55 @@ func TestOwnersAreKilledAndPaused(t *testing.T) {
 	load.retarget(b, d)
 	load.flows(100)
 	load.check(d)
+}
+
+// Given three nodes that share the shards through the brokers' consumer
+// group, when one is killed, another is stopped for longer than its session
+// and let go on, and both places are filled again, while clients ask whichever
+// they like, then appends go on within seconds and what was told has one order.
+func TestAClusterLosesItsOwners(t *testing.T) {
+	c := start(t, Options{})
+	w := install(t, c)
+	w.Config.Logs = map[string]int{"claims": 3}
+	nodes := map[string]*node{}
+	begin := func(name string) {
+		n := startNode(t, nodeConfig{
+			Prefix: w.Config.TopicPrefix, Brokers: w.Config.Brokers, Logs: w.Config.Logs, Name: name, Shared: true,
+			DataDir: filepath.Join(t.TempDir(), name), KeyFile: w.Config.SigningKeyFile,
+		})
+		require.NoError(t, n.AwaitReady(within(t, patience), n.url+"/ready"))
+		nodes[name] = n
+	}
+	targets := func() (out []ledgertest.Ledger) {
+		for _, name := range slices.Sorted(maps.Keys(nodes)) {
+			out = append(out, nodes[name])
+		}
+		return out
+	}
+	for _, name := range []string{"a", "b", "c"} {
+		begin(name)
+	}
+	load := drive(t, targets()...)
+	load.flows(100)
+
+	nodes["a"].Kill()
+	delete(nodes, "a")
+	load.retarget(targets()...)
+	t.Logf("an owner killed: %v for 100 appends", load.flows(100))
+
+	// Whoever asks a stopped node waits for his own deadline; the clients ask
+	// the one that is left, which may have passed appends on to the other.
+	require.NoError(t, nodes["b"].Pause())
+	load.retarget(nodes["c"])
+	t.Logf("another stopped: %v for 100 appends", load.flows(100))
+	require.NoError(t, nodes["b"].Resume())
+	load.retarget(targets()...)
+	load.flows(50)
+
+	begin("d")
+	load.retarget(targets()...)
+	load.flows(100)
+	load.check(nodes["c"])
 }
 
 // Given brokers that die one after the other, the shard's leader first, and

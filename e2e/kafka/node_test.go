@@ -35,6 +35,8 @@ type nodeConfig struct {
 	DataDir string
 	KeyFile string
 	Name    string
+	// Shared makes the node one of a cluster that shares the shards.
+	Shared bool
 }
 
 func nodeMain(ctx context.Context, args []string, _, stderr io.Writer) int {
@@ -50,11 +52,24 @@ func runNode(ctx context.Context, args []string, stderr io.Writer) error {
 	if err := json.Unmarshal([]byte(args[0]), &c); err != nil {
 		return err
 	}
-	n, err := ledger.Open(ctx, ledger.Config{
+	cfg := ledger.Config{
 		Origin: "ledger.test/health", Brokers: c.Brokers, TopicPrefix: c.Prefix, Logs: c.Logs, Replication: 3,
 		DataDir: c.DataDir, SigningKeyFile: c.KeyFile, NodeName: c.Name, BlockInterval: 20 * time.Millisecond,
 		Logger: slog.New(slog.NewTextHandler(stderr, nil)),
-	})
+	}
+	if c.Shared {
+		cfg.Cluster = &ledger.Cluster{
+			URL: "http://" + c.Listen, SessionTimeout: 2 * time.Second,
+			Dial: func(url string) ledgerv1connect.LedgerServiceClient {
+				client, err := dial(url)
+				if err != nil {
+					panic(err) // the client's configuration is constant
+				}
+				return client
+			},
+		}
+	}
+	n, err := ledger.Open(ctx, cfg)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package naive
 
 import (
 	"encoding/json"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -50,6 +51,8 @@ type claim struct {
 	Referral  string       `json:"referral"`
 	Auth      string       `json:"authorization"`
 	Place     string       `json:"place"`
+	Frequency string       `json:"frequency"`
+	Original  string       `json:"original"`
 	Sequence  string       `json:"sequence"`
 	Charge    int64        `json:"charge_cents"`
 	Diagnoses []string     `json:"diagnoses"`
@@ -123,6 +126,43 @@ func (m *Model) Decide(text []byte) (Outcome, error) {
 	if err := json.Unmarshal(text, &c); err != nil {
 		return Outcome{}, err
 	}
+	out := m.outcome(&c)
+	if f := m.families[c.Member]; f != nil && out.Status != "rejected" {
+		f.filed = append(f.filed, &c)
+	}
+	return out, nil
+}
+
+// Correct files a replacement (frequency 7) or void (8) of a claim of the
+// family and returns what then becomes of every claim that stands: as if they
+// had been filed in their order without the original, the replacement last.
+func (m *Model) Correct(text []byte) (map[string]Outcome, error) {
+	var c claim
+	if err := json.Unmarshal(text, &c); err != nil {
+		return nil, err
+	}
+	f := m.families[c.Member]
+	at := -1
+	if f != nil {
+		at = slices.IndexFunc(f.filed, func(was *claim) bool { return was.ID == c.Original })
+	}
+	if at < 0 {
+		return nil, errors.New("naive: the original isn't known")
+	}
+	f.filed = slices.Delete(f.filed, at, at+1)
+	if c.Frequency == "7" {
+		f.filed = append(f.filed, &c)
+	}
+	f.used, f.past = map[string]int64{}, nil
+	out := map[string]Outcome{}
+	for _, was := range f.filed {
+		out[was.ID] = m.outcome(was)
+	}
+	return out, nil
+}
+
+// outcome decides a claim on what its family has used so far.
+func (m *Model) outcome(c *claim) Outcome {
 	out := Outcome{ID: c.ID, Charge: c.Charge}
 	var total int64
 	for _, l := range c.Lines {
@@ -131,7 +171,7 @@ func (m *Model) Decide(text []byte) (Outcome, error) {
 	// The edge refuses what no payer could decide: 277CA A7, A8.
 	if !luhn(c.Billing) || total != c.Charge {
 		out.Status = "rejected"
-		return out, nil
+		return out
 	}
 	out.Lines = make([]LineOutcome, len(c.Lines))
 	lines := make([]*work, len(c.Lines))
@@ -139,7 +179,7 @@ func (m *Model) Decide(text []byte) (Outcome, error) {
 		out.Lines[i] = LineOutcome{Number: l.Number, Charge: l.Charge}
 		lines[i] = &work{claimLine: l, out: &out.Lines[i]}
 	}
-	m.decide(&c, lines, &out)
+	m.decide(c, lines, &out)
 	denied := 0
 	for i := range out.Lines {
 		l := &out.Lines[i]
@@ -152,13 +192,13 @@ func (m *Model) Decide(text []byte) (Outcome, error) {
 	}
 	switch {
 	case len(out.Pends) > 0:
-		return Outcome{ID: c.ID, Charge: c.Charge, Status: "pended", Pends: out.Pends}, nil
+		return Outcome{ID: c.ID, Charge: c.Charge, Status: "pended", Pends: out.Pends}
 	case denied == len(out.Lines):
 		out.Status = "denied"
 	default:
 		out.Status = "paid"
 	}
-	return out, nil
+	return out
 }
 
 func (m *Model) decide(c *claim, lines []*work, out *Outcome) {

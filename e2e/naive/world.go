@@ -151,6 +151,7 @@ type family struct {
 	authorizations []authorization
 	used           map[string]int64 // accumulators by name
 	past           []pastLine
+	filed          []*claim // what stands, in order
 }
 
 type pastLine struct {

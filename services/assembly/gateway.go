@@ -18,7 +18,8 @@ type GatewayConfig struct {
 	// Claims is the base URL of the claims service.
 	Claims string `json:"claims"`
 	// Policies, Ledger and Workflows are base URLs of services whose public
-	// RPCs are passed through; an empty one is not.
+	// RPCs are passed through; an empty one is not. Without Policies the
+	// gateway takes no enrolment files.
 	Policies  string `json:"policies,omitempty"`
 	Ledger    string `json:"ledger,omitempty"`
 	Workflows string `json:"workflows,omitempty"`

@@ -178,8 +178,9 @@ func (s *Service) ruleOnOriginal(ctx context.Context, sub *submission, original 
 		return ruling{}, err
 	}
 	voids := sub.claim().GetFrequencyCode() == frequencyVoid
-	d, first := voided(sub, read)
+	_, first := voided(sub, read)
 	if !voids {
+		var d adjudication.Decision
 		if d, first = rule(sub, without, review); first.GetStatus() == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED && !sub.request.GetValidateOnly() {
 			// Until the replacement is decided, its original stands.
 			return s.seal(ctx, sub, without, d, first, revision)

@@ -200,32 +200,44 @@ func TestACorrectionIsToldAsAPair(t *testing.T) {
 }
 
 // A payee that owes is paid nothing until what it owes is recovered, and then
-// the rest; no payment is ever negative.
+// the rest. The balance goes from remittance to remittance as one sum, under
+// the trace number of the one that carries it.
 func TestANegativeBalanceIsCarriedAndRecovered(t *testing.T) {
 	w := newWorld(t, 2)
 	w.submit(lakeside(), "r0", visit(0, "2026-02-01")) // the deductible
 	first := w.submit(lakeside(), "r1", visit(0, "2026-02-02")).Claim.ClaimId
 	second := w.submit(lakeside(), "r2", visit(0, "2026-02-03")).Claim.ClaimId
 	require.EqualValues(t, 16000, w.cycle("c1").Remittances[0].PaidCents)
+
 	w.submit(lakeside(), "v1", visit(0, "2026-02-02", voids(first)))
-	w.submit(lakeside(), "v2", visit(0, "2026-02-03", voids(second)))
 	owes := w.cycle("c2").Remittances[0]
 	require.Zero(t, owes.PaidCents)
-	require.Equal(t, []string{"FB -16000"}, plb(owes))
+	require.Equal(t, []string{"FB -8000"}, plb(owes))
 	require.Equal(t, owes.TraceNumber, owes.Adjustments[0].Reference)
-	require.EqualValues(t, 16000, owes.BalanceCents)
+	require.EqualValues(t, 8000, owes.BalanceCents)
+
+	w.submit(lakeside(), "v2", visit(0, "2026-02-03", voids(second)))
+	more := w.cycle("c3").Remittances[0]
+	require.Equal(t, []string{"FB 8000", "FB -16000"}, plb(more), "two debts become one")
+	require.Equal(t, []string{owes.TraceNumber, more.TraceNumber}, []string{more.Adjustments[0].Reference, more.Adjustments[1].Reference})
+	require.EqualValues(t, 16000, more.BalanceCents)
+
+	w.submit(lakeside(), "nothing", visit(1, "2026-02-01")) // a deductible: nothing is paid
+	nothing := w.cycle("c4").Remittances[0]
+	require.Empty(t, plb(nothing), "where nothing is paid no balance is moved about")
+	require.EqualValues(t, 16000, nothing.BalanceCents)
 
 	w.submit(lakeside(), "r3", visit(0, "2026-02-04"))
-	part := w.cycle("c3").Remittances[0]
+	part := w.cycle("c5").Remittances[0]
 	require.Zero(t, part.PaidCents)
-	require.Equal(t, []string{"WO 8000"}, plb(part))
-	require.Equal(t, owes.TraceNumber, part.Adjustments[0].Reference)
-	require.EqualValues(t, 8000, part.BalanceCents)
+	require.Equal(t, []string{"FB 16000", "FB -8000"}, plb(part))
+	require.Equal(t, more.TraceNumber, part.Adjustments[0].Reference)
 
 	w.submit(lakeside(), "r4", visit(0, "2026-02-05"))
 	w.submit(lakeside(), "r5", visit(0, "2026-02-06"))
-	rest := w.cycle("c4").Remittances[0]
-	require.Equal(t, []string{"WO 8000"}, plb(rest))
+	rest := w.cycle("c6").Remittances[0]
+	require.Equal(t, []string{"FB 8000"}, plb(rest))
+	require.Equal(t, part.TraceNumber, rest.Adjustments[0].Reference)
 	require.EqualValues(t, 8000, rest.PaidCents)
 	require.Zero(t, rest.BalanceCents)
 }

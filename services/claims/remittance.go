@@ -22,7 +22,7 @@ import (
 //     remittance took, is left out; that can't come back, since a claim's
 //     revisions only grow.
 //  3. What its claims come to is posted to the account of payer and payee,
-//     once: an earlier balance is recovered, a negative sum is carried.
+//     once: an earlier balance is brought in, a negative sum is carried.
 //  4. It is issued with the claims that bear its mark and the account's figures.
 //
 // Once planned, no claim can join; once every planned claim is marked or has
@@ -190,7 +190,7 @@ func issueRemittance(r RemittanceRecord, marks []*eventsv1.ClaimRemitted, accoun
 		}
 	}
 	if c := account.GetRecoveredCents(); c > 0 {
-		out.Adjustments = append(out.Adjustments, &claimsv1.ProviderAdjustment{ReasonCode: "WO", Reference: account.GetRecoveredTraceNumber(), AmountCents: c})
+		out.Adjustments = append(out.Adjustments, &claimsv1.ProviderAdjustment{ReasonCode: "FB", Reference: account.GetRecoveredTraceNumber(), AmountCents: c})
 	}
 	if c := account.GetCarriedCents(); c > 0 {
 		out.Adjustments = append(out.Adjustments, &claimsv1.ProviderAdjustment{ReasonCode: "FB", Reference: out.GetTraceNumber(), AmountCents: -c})
@@ -229,15 +229,21 @@ func foldAccount(events []eventstore.Recorded) PayeeAccount {
 	return a
 }
 
-// post decides what a remittance does to the account. A sum below zero is
-// carried and pays nothing; of a sum above zero the balance is recovered first.
+// post decides what a remittance does to the account, as the 835's guide has
+// balances carried forward (005010X221A1, section 1.10.2.12, with X12's answers
+// to RFI 738, 1604 and 2051): a remittance whose claims come to anything but
+// zero brings the whole earlier balance in, under the trace number of the
+// remittance that carried it, and carries what it can't pay of it under its
+// own. So one balance is under way at a time, and a payment is never negative.
 func (a PayeeAccount) post(m *claimsv1.Remittance, net int64) *eventsv1.PayeeAccountPosted {
-	e := &eventsv1.PayeeAccountPosted{RemittanceId: m.GetRemittanceId(), TraceNumber: m.GetTraceNumber(), NetCents: net}
-	if net < 0 {
-		e.CarriedCents = -net
-	} else if e.RecoveredCents = min(net, a.Balance); e.GetRecoveredCents() > 0 {
-		e.RecoveredTraceNumber = a.Trace
+	e := &eventsv1.PayeeAccountPosted{RemittanceId: m.GetRemittanceId(), TraceNumber: m.GetTraceNumber(), NetCents: net, BalanceCents: a.Balance}
+	if net == 0 {
+		return e
 	}
-	e.BalanceCents = a.Balance + e.GetCarriedCents() - e.GetRecoveredCents()
+	if a.Balance > 0 {
+		e.RecoveredCents, e.RecoveredTraceNumber = a.Balance, a.Trace
+	}
+	e.CarriedCents = max(0, a.Balance-net)
+	e.BalanceCents = e.GetCarriedCents()
 	return e
 }

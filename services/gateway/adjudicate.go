@@ -146,8 +146,9 @@ func (s *Service) decideBatch(ctx context.Context, submit []*claimsv1.SubmitClai
 		case claimsv1.ClaimStatus_CLAIM_STATUS_PAID, claimsv1.ClaimStatus_CLAIM_STATUS_DENIED, claimsv1.ClaimStatus_CLAIM_STATUS_PENDED:
 			o.Status, o.ClaimId = status, r.GetClaim().GetClaimId()
 		case claimsv1.ClaimStatus_CLAIM_STATUS_REVERSED:
-			// A replay of a claim that was decided and has since been voided or
-			// replaced: as a claim of this file it was decided.
+			// A void that has taken its original back, or a replay of a claim that
+			// was decided and has since been voided or replaced: as a claim of this
+			// file it was decided.
 			o.Status, o.ClaimId = claimsv1.ClaimStatus_CLAIM_STATUS_PAID, r.GetClaim().GetClaimId()
 		default:
 			if len(r.GetProblems()) == 0 {

@@ -2,7 +2,6 @@ package generate
 
 import (
 	"fmt"
-	"time"
 
 	policiesv1 "github.com/probity-health/probity/proto/probity/policies/v1"
 	typev1 "github.com/probity-health/probity/proto/probity/type/v1"
@@ -197,13 +196,4 @@ func (w *World) contracts(from *typev1.Period) []*policiesv1.ProviderContract {
 	}
 	return append(out, &policiesv1.ProviderContract{ContractId: "ctr_h_headland", PayerId: PayerID, Npis: capitated, Effective: from,
 		FeeScheduleId: feesPrimary, PlanIds: []string{planHMO}, Capitated: true})
-}
-
-// days between two dates of which the later is given as days before AsOf.
-func (w *World) since(date string) int {
-	t, err := time.Parse(time.DateOnly, date)
-	if err != nil {
-		panic(err) // dates here are our own
-	}
-	return int(w.o.AsOf.Sub(t).Hours() / 24)
 }

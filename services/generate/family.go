@@ -16,6 +16,10 @@ type Family struct {
 	Authorizations []*policiesv1.PriorAuthorization
 	Professional   []Claim
 	Institutional  []Claim
+	// Corrections replace or void claims above, each at most one. They are
+	// filed once those are decided: Original is then the original's ID, for
+	// which the sender puts the payer's claim number.
+	Corrections []Claim
 
 	memberID string
 	plan     string

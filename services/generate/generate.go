@@ -57,6 +57,8 @@ type Mix struct {
 	OutOfBalance    int // rejected before adjudication
 	Modifiers       int // modifiers that contradict the procedure
 	Review          int // a charge above the plan's review threshold: pends
+	Replaced        int // replaced by another claim later; see Family.Corrections
+	Voided          int // voided later
 }
 
 // DefaultMix has about 97 % of the claims decided without a person.
@@ -123,6 +125,7 @@ func (w *World) Families() iter.Seq[*Family] {
 			for j := range f.Institutional {
 				w.number(&f.Institutional[j], &made)
 			}
+			w.correct(w.rng(-2-i), f)
 			left -= len(f.Professional) + len(f.Institutional)
 			for k, n := range []int{len(f.Professional), len(f.Institutional)} {
 				if room[k] -= n; room[k] == 0 {
@@ -144,7 +147,7 @@ func (w *World) number(c *Claim, made *int) {
 
 // rng is the source of one family's chances.
 func (w *World) rng(family int) *rand.Rand {
-	return rand.New(rand.NewPCG(w.o.Seed, uint64(family)+1)) //nolint:gosec // invented people need no secrets
+	return rand.New(rand.NewPCG(w.o.Seed, uint64(int64(family)+1))) //nolint:gosec // invented people need no secrets
 }
 
 // day is the date so many days before the day of receipt, ISO 8601.

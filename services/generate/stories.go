@@ -293,3 +293,31 @@ func revenueIf(c *Claim, code string) string {
 	}
 	return ""
 }
+
+// correct makes the replacements and voids of a family's claims.
+func (w *World) correct(rng *rand.Rand, f *Family) {
+	for _, list := range [][]Claim{f.Professional, f.Institutional} {
+		for _, c := range list {
+			chance := rng.IntN(1000)
+			switch c.Kind {
+			case "bad NPI", "out of balance", "unknown member":
+				continue // never decided, or nobody's
+			}
+			was := c
+			c.ID, c.Original = was.ID+"C", was.ID
+			switch {
+			case chance < w.mix.Replaced:
+				c.Kind, c.Frequency = "replacement", "7"
+				c.Lines = append([]Line{}, was.Lines...)
+				l := &c.Lines[len(c.Lines)-1]
+				l.Charge, l.Prior = l.Charge*9/10+1, nil
+				c.sum()
+			case chance < w.mix.Replaced+w.mix.Voided:
+				c.Kind, c.Frequency = "void", "8"
+			default:
+				continue
+			}
+			f.Corrections = append(f.Corrections, c)
+		}
+	}
+}

@@ -359,6 +359,9 @@ func (p *process) start(t *testing.T) {
 	out, err := p.cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, p.cmd.Start())
+	// Its context, which ends before this runs, has killed it.
+	cmd := p.cmd
+	t.Cleanup(func() { _ = cmd.Wait() })
 	lines := bufio.NewScanner(out)
 	require.True(t, lines.Scan(), "the node said where it listens")
 	p.url = lines.Text()

@@ -81,6 +81,10 @@ type Config struct {
 	// ScrubInterval is the time between two steps of the sweep that reads
 	// everything stored back, 256 commits at a time; 0 is 250 ms.
 	ScrubInterval time.Duration
+	// TopicGrace is how long a topic may lack what was read from it before it
+	// is compared with what this node holds, and then how long before the
+	// shard halts; 0 is 10 s.
+	TopicGrace time.Duration
 	// BlockInterval is the least time between two blocks; 0 is 250 ms. A
 	// commit after a quiet time is sealed at once.
 	BlockInterval time.Duration
@@ -176,8 +180,8 @@ func (c Config) withDefaults() (Config, error) {
 	if c.SigningKeyFile == "" {
 		bad("SigningKeyFile is empty; EnsureKey makes a key")
 	}
-	if c.PeerInterval < 0 || c.ScrubInterval < 0 {
-		bad("PeerInterval and ScrubInterval must not be negative")
+	if c.PeerInterval < 0 || c.ScrubInterval < 0 || c.TopicGrace < 0 {
+		bad("PeerInterval, ScrubInterval and TopicGrace must not be negative")
 	}
 	if c.BlockInterval < time.Millisecond || c.BlockInterval > time.Minute {
 		bad("BlockInterval must be 1 ms to 1 min")

@@ -108,6 +108,9 @@ func Open(ctx context.Context, config Config) (_ *Node, err error) {
 			return nil, err
 		}
 	}
+	if err := cfg.catchUp(ctx, key, policy); err != nil {
+		return nil, err
+	}
 	n := &Node{cfg: cfg, key: key, policy: policy, logger: cfg.Logger, logs: map[string]*log{}, closing: make(chan struct{})}
 	if n.metrics, err = newMetrics(cfg.Meters); err != nil {
 		return nil, err
@@ -127,7 +130,7 @@ func Open(ctx context.Context, config Config) (_ *Node, err error) {
 		r, err := replica.OpenShard(replica.ShardConfig{
 			Log: name, Shard: uint32(index), Store: n.store, Dir: filepath.Join(cfg.DataDir, "tiles"),
 			Source: &replica.KafkaSource{Client: client, Topic: cfg.topic(name), Partition: index},
-			Logger: cfg.Logger, Signals: signals,
+			Logger: cfg.Logger, Signals: signals, Grace: cfg.TopicGrace,
 		})
 		if err != nil {
 			return nil, fmt.Errorf("ledger: open shard %s/%d: %w", name, index, err)

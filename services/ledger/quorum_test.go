@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/segmentio/kafka-go"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/mod/sumdb/note"
 
@@ -32,8 +33,9 @@ type consortium struct {
 	configs []ledger.Config
 	policy  receipt.Policy
 
-	mu    sync.Mutex // guards nodes
+	mu    sync.Mutex // guards what follows
 	nodes []*ledger.Node
+	fed   int // commits handed to peers
 }
 
 // absent is the error of a node that is down.
@@ -67,7 +69,11 @@ func (l line) GetCommits(ctx context.Context, r *ledgerv1.GetCommitsRequest) (*l
 	if err != nil {
 		return nil, err
 	}
-	return n.Replicas().GetCommits(ctx, r)
+	out, err := n.Replicas().GetCommits(ctx, r)
+	l.c.mu.Lock()
+	l.c.fed += len(out.GetCommits())
+	l.c.mu.Unlock()
+	return out, err
 }
 
 func (l line) GetRows(ctx context.Context, r *ledgerv1.GetRowsRequest) (*ledgerv1.GetRowsResponse, error) {
@@ -90,7 +96,7 @@ func newParties(t *testing.T) *consortium {
 		cfg := c.world.Config
 		cfg.Logs, cfg.NodeName = nil, party
 		cfg.DataDir, cfg.SigningKeyFile = filepath.Join(dir, party), filepath.Join(dir, party+".key")
-		cfg.PeerInterval, cfg.ScrubInterval = 50*time.Millisecond, time.Millisecond
+		cfg.PeerInterval, cfg.ScrubInterval, cfg.TopicGrace = 50*time.Millisecond, time.Millisecond, 100*time.Millisecond
 		vkey, err := ledger.EnsureKey(cfg.SigningKeyFile, party+".example")
 		require.NoError(t, err)
 		key, err := receipt.ParsePublicKey(vkey)
@@ -333,4 +339,110 @@ func TestTheCheckpointCarriesTheLogsOwnSignature(t *testing.T) {
 	tile.Body.Close()
 	require.Equal(t, http.StatusOK, tile.StatusCode)
 	require.Contains(t, tile.Header.Get("Cache-Control"), "immutable")
+}
+
+// Given a party that lost its data directory, then its node catches up from a
+// peer, proves what it got, and goes on reading the topic from there.
+func TestALostDataDirectoryIsFilledFromAPeer(t *testing.T) {
+	c := newParties(t)
+	for party := range 4 {
+		c.start(party)
+	}
+	var positions []*ledgerv1.Position
+	for i := range 40 {
+		res, err := c.nodes[3].Handler().Append(within(t), claim(i, -1))
+		require.NoError(t, err)
+		positions = append(positions, res.Position)
+	}
+	_, err := c.nodes[0].Handler().GetReceipt(within(t), &ledgerv1.GetReceiptRequest{Position: positions[39]})
+	require.NoError(t, err)
+	c.stop(0)
+	require.NoError(t, os.RemoveAll(c.configs[0].DataDir))
+	require.Zero(t, c.fed)
+	n := c.start(0)
+	require.Greater(t, c.fed, 40, "commits and blocks came from a peer")
+	for _, p := range positions {
+		got, err := n.Handler().GetReceipt(within(t), &ledgerv1.GetReceiptRequest{Position: p})
+		require.NoError(t, err)
+		_, err = receipt.Verify(got.Receipt, c.policy)
+		require.NoError(t, err)
+	}
+	res, err := n.Handler().Append(within(t), claim(40, -1))
+	require.NoError(t, err)
+	_, err = c.nodes[1].Handler().GetReceipt(within(t), &ledgerv1.GetReceiptRequest{Position: res.Position})
+	require.NoError(t, err)
+}
+
+// Given topics that are lost with everything in them, when a replica
+// republishes them, then all replicas find what they held and appends go on;
+// receipts from before the loss verify, and those made after hold the same
+// leaves.
+func TestLostTopicsAreRepublished(t *testing.T) {
+	c := newParties(t)
+	for party := range 4 {
+		c.start(party)
+	}
+	var appended []*ledgerv1.AppendResponse
+	for i := range 30 {
+		res, err := c.nodes[3].Handler().Append(within(t), claim(i, -1))
+		require.NoError(t, err)
+		appended = append(appended, res)
+	}
+	last := appended[29].Position
+	for _, n := range c.nodes {
+		_, err := n.Handler().GetReceipt(within(t), &ledgerv1.GetReceiptRequest{Position: last})
+		require.NoError(t, err)
+	}
+	before, err := c.nodes[3].Handler().GetReceipt(within(t), &ledgerv1.GetReceiptRequest{Position: last})
+	require.NoError(t, err)
+	for party := range 4 {
+		c.stop(party)
+	}
+	client := &kafka.Client{Addr: kafka.TCP(c.world.Config.Brokers...)}
+	res, err := client.DeleteTopics(within(t), &kafka.DeleteTopicsRequest{Topics: []string{"test.claims", "test.blocks"}})
+	require.NoError(t, err)
+	for _, err := range res.Errors {
+		require.NoError(t, err)
+	}
+
+	// The node makes the topics anew, and writes nothing to what it doesn't know.
+	cfg := c.configs[2]
+	cfg.PolicyFile, cfg.Logs, cfg.TopicGrace = c.file, map[string]int{"claims": 2}, time.Minute
+	n, err := ledger.Open(within(t), cfg)
+	require.NoError(t, err)
+	var commits uint64
+	for _, shard := range []struct {
+		log   string
+		index uint32
+	}{{"claims", 0}, {"claims", 1}, {"blocks", 0}} {
+		require.Error(t, n.Ready(t.Context()))
+		got, err := n.Replicas().RepublishShard(within(t), &ledgerv1.RepublishShardRequest{Log: shard.log, Shard: shard.index})
+		require.NoError(t, err)
+		if shard.log == "claims" {
+			commits += got.Commits
+		}
+		_, err = n.Replicas().RepublishShard(within(t), &ledgerv1.RepublishShardRequest{Log: shard.log, Shard: shard.index})
+		require.True(t, got.Commits == 0 || problem.Is(err, problem.Conflict), "it is not empty any more: %v", err)
+	}
+	require.Equal(t, uint64(30), commits)
+	require.NoError(t, n.Close(within(t)))
+
+	for party := range 4 {
+		c.start(party)
+	}
+	again, err := c.nodes[3].Handler().Append(within(t), claim(29, -1))
+	require.NoError(t, err)
+	require.True(t, again.Replayed)
+	require.Equal(t, last.Index, again.Position.Index)
+	after, err := c.nodes[3].Handler().Append(within(t), claim(30, -1))
+	require.NoError(t, err)
+	_, err = c.nodes[0].Handler().GetReceipt(within(t), &ledgerv1.GetReceiptRequest{Position: after.Position})
+	require.NoError(t, err)
+	v, err := receipt.Verify(before.Receipt, c.policy)
+	require.NoError(t, err)
+	now, err := c.nodes[0].Handler().GetReceipt(within(t), &ledgerv1.GetReceiptRequest{Position: last})
+	require.NoError(t, err)
+	same, err := receipt.Verify(now.Receipt, c.policy)
+	require.NoError(t, err)
+	require.Equal(t, v.Entry, same.Entry)
 }

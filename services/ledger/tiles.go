@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 
 	"github.com/probity-health/probity/services/ledger/receipt"
 )
@@ -14,9 +15,12 @@ import (
 // and each shard's tree the same way below /shards/<log>/<shard>/.
 var tilePath = regexp.MustCompile(`^/(?:shards/([a-z]{1,32})/([0-9]{1,9})/)?(tile/(?:entries|[0-9]{1,2})/(?:x[0-9]{3}/){0,6}[0-9]{3}(?:\.p/[0-9]{1,3})?)$`)
 
-// Tiles serves the static read side of C2SP tlog-tiles: GET /checkpoint,
-// /tile/… and /shards/<log>/<shard>/tile/…. Tiles never change and may be
-// cached for ever; the checkpoint may not.
+var shardCheckpoint = regexp.MustCompile(`^/shards/([a-z]{1,32})/([0-9]{1,9})/checkpoint$`)
+
+// Tiles serves the static read side of C2SP tlog-tiles: GET /checkpoint and
+// /tile/… of the block log, and the same below /shards/<log>/<shard> of a
+// shard's tree, whose origin is the ledger's with /<log>/<shard> after it.
+// Tiles never change and may be cached for ever; a checkpoint may not.
 func (n *Node) Tiles() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -24,8 +28,8 @@ func (n *Node) Tiles() http.Handler {
 			http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
 			return
 		}
-		if r.URL.Path == "/checkpoint" {
-			signed, err := n.logCheckpoint()
+		if m := shardCheckpoint.FindStringSubmatch(r.URL.Path); m != nil || r.URL.Path == "/checkpoint" {
+			signed, err := n.logCheckpoint(m)
 			if err != nil {
 				http.Error(w, "the checkpoint cannot be signed", http.StatusInternalServerError)
 				return
@@ -63,9 +67,11 @@ func (n *Node) Tiles() http.Handler {
 
 // logCheckpoint returns the newest final checkpoint with one signature more:
 // this node's under the log's own name, which C2SP tlog-checkpoint asks for
-// and clients know that take no cosignatures.
-func (n *Node) logCheckpoint() ([]byte, error) {
-	final, _ := n.blocks.Final()
+// and clients know that take no cosignatures. With a shard's log and number
+// it returns that shard's head in the final block under this node's signature
+// alone: the cosignatures are over the block that holds it.
+func (n *Node) logCheckpoint(shard []string) ([]byte, error) {
+	final, block := n.blocks.Final()
 	if final == nil {
 		return nil, nil
 	}
@@ -73,9 +79,17 @@ func (n *Node) logCheckpoint() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if shard != nil {
+		index, err := strconv.ParseUint(shard[2], 10, 32)
+		h, ok := block.Head(shard[1], uint32(index))
+		if err != nil || !ok || strconv.FormatUint(index, 10) != shard[2] {
+			return nil, nil
+		}
+		c = receipt.Checkpoint{Origin: c.Origin + "/" + shard[1] + "/" + shard[2], Size: h.Size, Root: h.Root}
+	}
 	signed, err := c.Sign(n.key.LogSigner(c.Origin))
-	if err != nil {
-		return nil, err
+	if err != nil || shard != nil {
+		return signed, err
 	}
 	_, cosignatures, _ := bytes.Cut(final, []byte("\n\n"))
 	return append(signed, cosignatures...), nil

@@ -18,6 +18,7 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
 	"github.com/probity-health/probity/proto/probity/claims/v1/claimsv1connect"
@@ -262,7 +263,13 @@ func TestEveryKindSurvivesTheWay(t *testing.T) {
 	}})
 	c := r.client(t, server.ClientConfig{}, fixed("good-ann"))
 	for _, kind = range kinds {
-		require.True(t, problem.Is(get(context.Background(), c), kind), "%s", kind)
+		err := get(context.Background(), c)
+		require.True(t, problem.Is(err, kind), "%s", kind)
+		wait, told := server.Detail[*errdetails.RetryInfo](err)
+		require.Equal(t, kind == problem.Exhausted || kind == problem.Unavailable, told, "%s", kind)
+		if told {
+			require.Positive(t, wait.GetRetryDelay().AsDuration(), "%s", kind)
+		}
 	}
 }
 

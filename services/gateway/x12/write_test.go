@@ -239,7 +239,7 @@ func corrected(t testing.TB) (*claimsv1.Remittance, []*claimsv1.RemittedClaim) {
 	rem.ClaimsCents, rem.PaidCents = -7000+4000+7000, 4000+39-500
 	rem.Adjustments = []*claimsv1.ProviderAdjustment{
 		{ReasonCode: "L6", Reference: list[1].ClaimId, AmountCents: -39},
-		{ReasonCode: "WO", Reference: "T0000", AmountCents: 500},
+		{ReasonCode: "FB", Reference: "T0000", AmountCents: 500},
 	}
 	return rem, []*claimsv1.RemittedClaim{was, now, list[1]}
 }

@@ -7,10 +7,14 @@ package ledgerbench
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -22,6 +26,7 @@ import (
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/services/ledger"
 	"github.com/probity-health/probity/services/ledger/receipt"
+	"github.com/probity-health/probity/services/ledger/replica"
 )
 
 // Options say how long and how hard to measure; zero values are usable.
@@ -44,7 +49,7 @@ type Options struct {
 type Figure struct {
 	Name    string        // "node append", "raw group commit", …
 	Callers int           // 0 where it doesn't apply
-	Rate    float64       // per second
+	Rate    float64       // per second; bytes where the name is "disk"
 	P50     time.Duration // of one call
 	P99     time.Duration
 	Note    string
@@ -111,22 +116,30 @@ type bench struct {
 	client *kafka.Client
 	serial atomic.Uint64
 	last   atomic.Pointer[ledgerv1.Position]
+	noise  []byte
+}
+
+// payload returns the n-th event's.
+func (b *bench) payload(n uint64) []byte {
+	at := n * 0x9e3779b97f4a7c15 >> 44
+	return b.noise[at : at+uint64(b.o.Payload)]
 }
 
 func (b *bench) run(ctx context.Context, vkey string) ([]Figure, error) {
-	payload := make([]byte, b.o.Payload)
-	for i := range payload {
-		payload[i] = byte(i * 7)
+	// Sealed payloads don't compress, so neither do these.
+	b.noise = make([]byte, 1<<20+b.o.Payload)
+	if _, err := rand.NewChaCha8([32]byte{}).Read(b.noise); err != nil {
+		return nil, err
 	}
 	var out []Figure
 	for _, callers := range b.o.Callers {
 		var nodes, raws []Figure
 		for range b.o.Rounds {
-			r, err := b.raw(ctx, callers, payload)
+			r, err := b.raw(ctx, callers)
 			if err != nil {
 				return nil, err
 			}
-			n, err := b.append(ctx, callers, payload)
+			n, err := b.append(ctx, callers)
 			if err != nil {
 				return nil, err
 			}
@@ -137,7 +150,65 @@ func (b *bench) run(ctx context.Context, vkey string) ([]Figure, error) {
 		out = append(out, r, n)
 	}
 	proofs, err := b.proofs(ctx, vkey)
-	return append(out, proofs...), err
+	if err != nil {
+		return nil, err
+	}
+	replayed, err := b.replay(ctx)
+	return append(append(out, proofs...), replayed...), err
+}
+
+// replay measures a fresh replica that reads the topic of what was appended,
+// on one core, re-checking every commit, and the disk it then takes.
+func (b *bench) replay(ctx context.Context) ([]Figure, error) {
+	last := b.last.Load()
+	dir := filepath.Join(b.o.Dir, "replay")
+	defer os.RemoveAll(dir)
+	logger := slog.New(slog.DiscardHandler)
+	store, err := replica.OpenStore(filepath.Join(dir, "store"), logger)
+	if err != nil {
+		return nil, err
+	}
+	shard, err := replica.OpenShard(replica.ShardConfig{
+		Log: last.Log, Shard: last.Shard, Store: store, Dir: filepath.Join(dir, "tiles"), Logger: logger,
+		Source: &replica.KafkaSource{Client: b.client, Topic: "bench." + last.Log, Partition: int(last.Shard)},
+	})
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	start := time.Now()
+	for shard.Head().Next <= last.Index && err == nil {
+		if err = shard.Step(ctx, time.Now()); ctx.Err() != nil {
+			err = ctx.Err()
+		}
+	}
+	took := time.Since(start)
+	commits := shard.Head().Next
+	if err = errors.Join(err, shard.Tree().Publish(commits), store.Close()); err != nil {
+		return nil, err
+	}
+	size, err := diskOf(dir)
+	if err != nil {
+		return nil, err
+	}
+	rate := Figure{Name: "replay", Rate: float64(commits) / took.Seconds(), Note: fmt.Sprintf("%d events of %d bytes, one a commit, one core, the broker on it too", commits, b.o.Payload)}
+	disk := Figure{Name: "disk", Rate: float64(size) / float64(commits), Note: "bytes an event on a replica, with the write-ahead log it still keeps"}
+	return []Figure{rate, disk}, nil
+}
+
+// diskOf adds up the files below dir.
+func diskOf(dir string) (size int64, err error) {
+	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil {
+			size += info.Size()
+		}
+		return err
+	})
+	return size, err
 }
 
 func median(fs []Figure) Figure {
@@ -184,14 +255,14 @@ func (b *bench) loop(ctx context.Context, name string, callers int, call func(ca
 
 var errRound = fmt.Errorf("the round is over")
 
-func (b *bench) append(ctx context.Context, callers int, payload []byte) (Figure, error) {
+func (b *bench) append(ctx context.Context, callers int) (Figure, error) {
 	h := b.node.Handler()
 	return b.loop(ctx, "node append", callers, func(int) error {
 		n := b.serial.Add(1)
 		id := fmt.Sprintf("%016x", n*0x9e3779b97f4a7c15)
 		res, err := h.Append(ctx, &ledgerv1.AppendRequest{
 			Log: "claims", RoutingKey: id, RequestId: id,
-			Writes: []*ledgerv1.StreamWrite{{Stream: "claim-" + id, ExpectedRevision: -1, Events: []*ledgerv1.Event{{Type: "bench.Event", Payload: payload}}}},
+			Writes: []*ledgerv1.StreamWrite{{Stream: "claim-" + id, ExpectedRevision: -1, Events: []*ledgerv1.Event{{Type: "bench.Event", Payload: b.payload(n)}}}},
 		})
 		if err == nil {
 			b.last.Store(res.Position)
@@ -202,7 +273,7 @@ func (b *bench) append(ctx context.Context, callers int, payload []byte) (Figure
 
 // raw is the least that makes 1 KiB durable in a partition: whatever waits is
 // produced as one batch, one batch at a time.
-func (b *bench) raw(ctx context.Context, callers int, payload []byte) (Figure, error) {
+func (b *bench) raw(ctx context.Context, callers int) (Figure, error) {
 	type item struct{ done chan error }
 	queue := make(chan item, callers)
 	stop := make(chan struct{})
@@ -226,7 +297,7 @@ func (b *bench) raw(ctx context.Context, callers int, payload []byte) (Figure, e
 			}
 			records := make([]kafka.Record, len(batch))
 			for i := range records {
-				records[i].Value = kafka.NewBytes(payload)
+				records[i].Value = kafka.NewBytes(b.payload(b.serial.Add(1)))
 			}
 			res, err := b.client.Produce(ctx, &kafka.ProduceRequest{
 				Topic: raw, RequiredAcks: kafka.RequireAll, Records: kafka.NewRecordReader(records...),

@@ -184,7 +184,9 @@ func step(s streams2, a appending, t told) (bool, streams2) {
 	if t.unknown {
 		return true, next
 	}
-	if t.conflict >= 0 || t.replayed {
+	// Replayed may be said of what its client sent once: a node that passes an
+	// append on sends it again when the owner it asked was deposed.
+	if t.conflict >= 0 {
 		return false, s
 	}
 	for i, writes := range a.writes {
@@ -465,9 +467,21 @@ func (h *History) verify(dir string, final map[string]streams2) error {
 	if result == porcupine.Ok {
 		return nil
 	}
+	// The key at fault, operation by operation, is most of the answer. Times
+	// are in microseconds.
+	var text strings.Builder
+	for _, part := range model.Partition(ops) {
+		if porcupine.CheckOperationsTimeout(model, part, time.Minute) == porcupine.Ok {
+			continue
+		}
+		fmt.Fprintf(&text, "key %s:\n", keyOf(part[0].Input))
+		for _, op := range part {
+			fmt.Fprintf(&text, "  %d..%d client %d %s\n", op.Call/1000, op.Return/1000, op.ClientId, model.DescribeOperation(op.Input, op.Output))
+		}
+	}
 	path := filepath.Join(dir, "history.html")
 	return errors.Join(
-		fmt.Errorf("a history of %d operations is not linearizable (%s); go test -artifacts keeps a picture of it: %s", len(ops), result, path),
+		fmt.Errorf("a history of %d operations is not linearizable (%s); go test -artifacts keeps a picture of it: %s\n%s", len(ops), result, path, text.String()),
 		porcupine.VisualizePath(model, info, path),
 	)
 }

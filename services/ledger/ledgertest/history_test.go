@@ -82,7 +82,8 @@ func TestTheCheckerTellsGoodHistoriesFromBad(t *testing.T) {
 			b.final[0] = list(1)
 		}},
 		{"a repetition of what never was", false, func(b *tell) {
-			b.op(3, 4, one(1, -1), told{conflict: -1, replayed: true})
+			b.op(1, 2, one(1, -1), at(0, 0))
+			b.op(3, 4, one(2, 0), told{conflict: -1, replayed: true})
 			b.final[0] = list(1)
 		}},
 		{"a request id that appends twice", false, func(b *tell) {

@@ -71,11 +71,19 @@ func (b *Blocks) Final() ([]byte, *receipt.Block) {
 }
 
 // Notes returns what peers should hear: checkpoints with the cosignatures
-// known here.
+// known here, and the newest final one.
 func (b *Blocks) Notes() [][]byte {
+	final, block := b.Final()
 	b.tallyMu.Lock()
 	defer b.tallyMu.Unlock()
-	return b.tally.Notes()
+	notes := b.tally.Notes()
+	if block != nil && !slices.ContainsFunc(notes, func(n []byte) bool {
+		c, err := receipt.UnverifiedCheckpoint(n)
+		return err == nil && c.Size == block.Height
+	}) {
+		notes = append(notes, final)
+	}
+	return notes
 }
 
 // Hear takes in what a peer said. From names the member when it answered a

@@ -61,6 +61,7 @@ type Shard struct {
 	st     state
 	states stateTree // over the index rows, as far as st
 	end    int64     // the topic's end as last seen; -1 before the first fetch
+	same   bool      // the topic is the one followed before, as far as is known
 	halted error
 
 	expectedMu sync.Mutex     // guards expected
@@ -69,6 +70,7 @@ type Shard struct {
 	// Only Step touches these.
 	checked  bool      // the topic's tail was compared since the last failure
 	lostFrom time.Time // since when the next offset is out of range; zero if it isn't
+	anchor   *anchor   // comparing a topic made anew; nil otherwise
 }
 
 // OpenShard opens a shard's local data and brings its tree level with it.
@@ -81,6 +83,10 @@ func OpenShard(cfg ShardConfig) (*Shard, error) {
 	var err error
 	if s.st, err = s.rows.state(); err != nil {
 		return nil, err
+	}
+	if s.st.Offset == 0 && s.st.Next > 0 {
+		// The commits came from a peer: find them in the topic first.
+		s.anchor = &anchor{hint: s.st.Hint}
 	}
 	dir := filepath.Join(cfg.Dir, cfg.Log, strconv.Itoa(int(cfg.Shard)))
 	s.tree, err = cfg.Store.disk.OpenTree(dir)
@@ -257,11 +263,25 @@ func (s *Shard) Lag() (int64, bool) {
 	return max(0, s.end-s.st.Offset), s.end >= 0
 }
 
-// Reached tells whether the record at a Kafka offset was judged.
+// Reached tells whether the record at a Kafka offset was judged. It is false
+// while this replica doesn't know that the topic is the one it followed: an
+// owner must not write to a topic that lost what was acknowledged.
 func (s *Shard) Reached(offset int64) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.st.Offset > offset
+	return s.same && s.st.Offset > offset
+}
+
+// knows records whether the topic is the one that was followed.
+func (s *Shard) knows(same bool) {
+	s.mu.Lock()
+	changed := s.same != same
+	s.same = same
+	s.mu.Unlock()
+	s.checked = same
+	if changed && same {
+		s.broadcast()
+	}
 }
 
 // WaitOffset waits until the record at a Kafka offset was judged.
@@ -349,12 +369,16 @@ func (s *Shard) Step(ctx context.Context, now time.Time) error {
 		return err
 	}
 	var err error
-	if !s.checked {
-		err = s.checkTail(ctx)
-		s.checked = err == nil
-	}
-	if s.checked {
+	switch {
+	case s.anchor != nil:
+		err = s.compare(ctx, now)
+	case s.checked:
 		err = s.step(ctx)
+	default:
+		if err = s.checkTail(ctx); err == nil {
+			s.knows(true)
+			err = s.step(ctx)
+		}
 	}
 	var v *core.Violation
 	switch {
@@ -367,15 +391,23 @@ func (s *Shard) Step(ctx context.Context, now time.Time) error {
 		return s.halt(v.Rule, v.What, nil)
 	case errors.Is(err, errDamaged):
 		return s.sound(err)
+	case errors.Is(err, errOtherTopic) && ctx.Err() == nil:
+		s.cfg.Logger.Warn("the topic is not the one followed before: comparing it from its start", "index", s.Head().Next)
+		s.anchor = &anchor{since: now}
 	case errors.Is(err, ErrOutOfRange) && ctx.Err() == nil:
 		if s.lostFrom.IsZero() {
 			s.lostFrom = now
 		}
-		if now.Sub(s.lostFrom) >= s.cfg.Grace {
-			return s.halt("ledger.topic.truncated", "the topic no longer holds what was read from it", nil)
+		switch {
+		case s.anchor != nil:
+			if now.Sub(s.anchor.since) >= s.cfg.Grace {
+				return s.halt("ledger.topic.truncated", fmt.Sprintf("the topic ends after %d of the commits read from it before", s.anchor.index), nil)
+			}
+		case now.Sub(s.lostFrom) >= s.cfg.Grace:
+			s.anchor = &anchor{since: now}
 		}
 	}
-	s.checked = false
+	s.knows(false)
 	return err
 }
 
@@ -397,7 +429,7 @@ func (s *Shard) checkTail(ctx context.Context) error {
 	}
 	first := got.Records[0]
 	if sum := sha256.Sum256(first.Value); first.Offset != st.Offset-1 || !bytes.Equal(sum[:], st.Last) {
-		return s.halt("ledger.topic.rewritten", fmt.Sprintf("the record at offset %d is not the one followed before", st.Offset-1), nil)
+		return errOtherTopic
 	}
 	return nil
 }

@@ -151,6 +151,9 @@ type state struct {
 	Owner  string `json:"owner"`
 	Offset int64  `json:"offset"` // next Kafka offset to read
 	Last   []byte `json:"last"`   // SHA-256 of the value at Offset-1
+	// Hint is where a peer was in the topic, on a replica that has its commits
+	// from there and has not read the topic yet.
+	Hint int64 `json:"hint,omitempty"`
 }
 
 func (r rows) state() (state, error) {

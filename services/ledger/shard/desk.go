@@ -132,18 +132,19 @@ func (d *desk) now() State {
 	return d.state
 }
 
-func (d *desk) empty() bool {
+func (d *desk) waiting() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return len(d.queue) == 0
+	return len(d.queue)
 }
 
-// take removes what fits into a batch that already has records and bytes.
-func (d *desk) take(records, bytes int) []*Pending {
+// take removes what fits into a batch of at most most records that already
+// has some records and bytes.
+func (d *desk) take(records, bytes, most int) []*Pending {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n := 0
-	for n < len(d.queue) && records+n < maxBatchRecords {
+	for n < len(d.queue) && records+n < most {
 		p := d.queue[n]
 		if records+n > 0 && bytes+p.size > maxBatchBytes {
 			break

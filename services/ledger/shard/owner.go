@@ -435,7 +435,7 @@ func (o *Owner) serve(now time.Time, wanted, stopping bool) (op *Op, more bool) 
 		o.gathering = o.group()
 		o.finish(g)
 		return nil, true
-	case !wanted && o.desk.empty():
+	case !wanted && o.desk.waiting() == 0:
 		o.cfg.Logger.Info("handed the shard over", "term", o.term, "next", o.head.Next)
 		o.phase, o.view, o.gathering = standby, nil, nil
 		return nil, true
@@ -505,7 +505,16 @@ func (g *group) all() []*Pending {
 // An error is the view's, and no verdict.
 func (o *Owner) gather(now time.Time) error {
 	g := o.gathering
-	ps := o.desk.take(len(g.records)+len(g.repeats)+len(g.refusals), g.bytes)
+	n := len(g.records) + len(g.repeats) + len(g.refusals)
+	most := maxBatchRecords
+	if o.doing == nil && n == 0 {
+		// Only half of what waits leaves first. The other half is decided
+		// meanwhile and leaves at once after it, and while that is on its
+		// way the first half's callers come back: the broker never waits
+		// for callers, nor callers for all of each other.
+		most = min(most, max(minSplit, (o.desk.waiting()+1)/2))
+	}
+	ps := o.desk.take(n, g.bytes, most)
 	for i, p := range ps {
 		if p.abandoned.Load() {
 			o.desk.settle(p, Answer{}, context.Canceled)

@@ -27,7 +27,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"runtime"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -41,8 +40,10 @@ import (
 const (
 	maxBatchRecords = 900
 	maxBatchBytes   = 900 << 10
-	maxQueue        = 8192
-	maxQueueBytes   = 64 << 20
+	// minSplit is the least that is worth a batch of its own.
+	minSplit      = 32
+	maxQueue      = 8192
+	maxQueueBytes = 64 << 20
 
 	// renewEvery bounds how long a session lasts. Renewal writes a barrier
 	// and touches the transactional id, so that neither the partition (a
@@ -187,10 +188,6 @@ func (w *Writer) Run(ctx context.Context) {
 			armed = time.Time{}
 		case res := <-done:
 			w.owner.Done(w.cfg.Now(), res)
-			// Those just answered run first, so that what they send next
-			// is one group; else the first of them would be a group of its
-			// own, and the others wait for its produce.
-			runtime.Gosched()
 		}
 	}
 }

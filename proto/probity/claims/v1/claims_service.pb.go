@@ -2577,10 +2577,10 @@ func (x *Remittance) GetBalanceCents() int64 {
 // An adjustment of a payment that is no claim's (PLB).
 type ProviderAdjustment struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// L6 interest, WO recovery of an earlier balance, FB balance carried forward.
+	// L6 interest, FB a balance carried forward: positive brought in from the
+	// remittance that carried it, negative carried to the next.
 	ReasonCode string `protobuf:"bytes,1,opt,name=reason_code,json=reasonCode,proto3" json:"reason_code,omitempty"`
-	// L6: the claim id. WO: the trace number of the last remittance that left a
-	// balance. FB: this remittance's trace number.
+	// L6: the claim id. FB: the trace number of the remittance that carries, or carried, the balance.
 	Reference string `protobuf:"bytes,2,opt,name=reference,proto3" json:"reference,omitempty"`
 	// US cents; positive takes from the payment, as PLB04 has it.
 	AmountCents   int64 `protobuf:"varint,3,opt,name=amount_cents,json=amountCents,proto3" json:"amount_cents,omitempty"`

@@ -393,13 +393,13 @@ type PayeeAccountPosted struct {
 	TraceNumber string `protobuf:"bytes,2,opt,name=trace_number,json=traceNumber,proto3" json:"trace_number,omitempty"`
 	// What its claims and interest come to, US cents; negative where reversals outweigh payments.
 	NetCents int64 `protobuf:"varint,3,opt,name=net_cents,json=netCents,proto3" json:"net_cents,omitempty"`
-	// What of an earlier balance is recovered from it (PLB WO), US cents.
+	// The earlier balance that it brings in (PLB FB, positive), US cents.
 	RecoveredCents int64 `protobuf:"varint,4,opt,name=recovered_cents,json=recoveredCents,proto3" json:"recovered_cents,omitempty"`
-	// What it leaves to be recovered (PLB FB), US cents.
+	// What it carries to the next (PLB FB, negative), US cents.
 	CarriedCents int64 `protobuf:"varint,5,opt,name=carried_cents,json=carriedCents,proto3" json:"carried_cents,omitempty"`
 	// What the payee owes afterwards, US cents, never negative.
 	BalanceCents int64 `protobuf:"varint,6,opt,name=balance_cents,json=balanceCents,proto3" json:"balance_cents,omitempty"`
-	// Trace number of the last remittance before it that left a balance; empty where nothing is recovered.
+	// Trace number of the remittance that carried that balance; empty where nothing is brought in.
 	RecoveredTraceNumber string `protobuf:"bytes,7,opt,name=recovered_trace_number,json=recoveredTraceNumber,proto3" json:"recovered_trace_number,omitempty"`
 	unknownFields        protoimpl.UnknownFields
 	sizeCache            protoimpl.SizeCache

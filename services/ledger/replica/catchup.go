@@ -1,0 +1,234 @@
+package replica
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+	"google.golang.org/protobuf/proto"
+
+	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
+	"github.com/probity-health/probity/services/ledger/core"
+	"github.com/probity-health/probity/services/ledger/receipt"
+)
+
+// Feed is a peer that a replica catches up from. Nothing it says is believed
+// before a quorum's cosignatures cover it.
+type Feed interface {
+	// Notes returns the peer's checkpoints with their cosignatures.
+	Notes(ctx context.Context) ([][]byte, error)
+	// Commits returns record values of a shard from an index on, none at its
+	// end, and the Kafka offset the peer reads next.
+	Commits(ctx context.Context, log string, shard uint32, from uint64) (values [][]byte, offset int64, err error)
+}
+
+// ErrFeed says that what a peer fed is not what a quorum cosigned. The data
+// directory holds it and must be deleted before anything else is done.
+var ErrFeed = errors.New("replica: what a peer fed does not lead to the checkpoint a quorum cosigned")
+
+// Empty tells whether this replica holds nothing yet.
+func (b *Blocks) Empty() bool {
+	for _, s := range b.cfg.Shards {
+		if s.Head().Next > 0 {
+			return false
+		}
+	}
+	return b.cfg.Log.Head().Next == 0
+}
+
+// CatchUp fills an empty replica from a peer, as far as the newest checkpoint
+// of the peer's that a quorum cosigned, without Kafka: the block log up to
+// that block, and of every shard what each block on the way seals, re-checked
+// like records of a topic. At the end the block log's root is the cosigned
+// one, so that every head and every commit under it is what the quorum saw.
+// It returns the height reached, 0 when the peer has nothing final. With an
+// error that is ErrFeed, or any other after the first commit, the data
+// directory must be deleted. CatchUp must run before Run.
+func (b *Blocks) CatchUp(ctx context.Context, feed Feed) (height uint64, err error) {
+	if !b.Empty() {
+		return 0, errors.New("replica: only an empty replica catches up from a peer")
+	}
+	notes, err := feed.Notes(ctx)
+	if err != nil {
+		return 0, err
+	}
+	target := b.greatest(notes)
+	if target.Size == 0 {
+		return 0, nil
+	}
+	var last uint64
+	for last < target.Size {
+		done, err := b.feedLog(ctx, feed, target.Size)
+		if err != nil {
+			return 0, err
+		}
+		if err := b.drain(ctx, feed); err != nil {
+			return 0, err
+		}
+		if block, _ := b.Last(); block != nil {
+			last = block.Height
+		}
+		if done && last < target.Size {
+			return 0, fmt.Errorf("%w: its block log ends at block %d of %d", ErrFeed, last, target.Size)
+		}
+	}
+	root, err := b.tree.Root(target.Size)
+	if err != nil {
+		return 0, err
+	}
+	// The policy that governs the checkpoint came from the peer as well, each
+	// version signed under the one before, back to the root of trust.
+	if err := b.Hear("", notes); err != nil {
+		return 0, errors.Join(ErrFeed, err)
+	}
+	if _, final := b.Final(); root != target.Root || final == nil || final.Height < target.Size {
+		return 0, ErrFeed
+	}
+	return last, b.cfg.Store.Sync()
+}
+
+// greatest returns the largest checkpoint among notes, unverified: it only
+// says how far to read.
+func (b *Blocks) greatest(notes [][]byte) (out receipt.Checkpoint) {
+	for _, n := range notes[:min(len(notes), heardNotes)] {
+		c, err := receipt.UnverifiedCheckpoint(n)
+		// Enough signature lines for a quorum of the first version; whether
+		// they are one is decided at the end.
+		lines := bytes.Count(n, []byte("\n\u2014 "))
+		if err == nil && c.Origin == b.cfg.Root.Origin && c.Size > out.Size && lines >= b.cfg.Root.Quorum {
+			out = c
+		}
+	}
+	return out
+}
+
+// feedLog takes commits of the block log in, up to the one that holds the
+// block of the height; done tells that there are no more.
+func (b *Blocks) feedLog(ctx context.Context, feed Feed, height uint64) (done bool, err error) {
+	values, offset, err := feed.Commits(ctx, BlockLog, 0, b.cfg.Log.Head().Next)
+	if err != nil || len(values) == 0 {
+		return true, err
+	}
+	for i, v := range values {
+		if holdsBlock(v, height) {
+			return true, b.cfg.Log.absorb(values[:i+1], offset)
+		}
+	}
+	return false, b.cfg.Log.absorb(values, offset)
+}
+
+func holdsBlock(value []byte, height uint64) bool {
+	c := &ledgerv1.Commit{}
+	if proto.Unmarshal(value, c) != nil {
+		return false
+	}
+	for _, w := range c.Writes {
+		for _, e := range w.Events {
+			if e.Type != BlockType {
+				continue
+			}
+			if block, err := receipt.ParseBlock(e.Payload); err == nil && block.Height == height {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// drain takes the blocks in that the block log holds, feeding each shard what
+// the next of them seals.
+func (b *Blocks) drain(ctx context.Context, feed Feed) error {
+	for {
+		moved, err := b.follow()
+		var wait *waitingFor
+		switch {
+		case errors.As(err, &wait):
+			if err := b.feedShard(ctx, feed, wait); err != nil {
+				return err
+			}
+		case err != nil:
+			return errors.Join(ErrFeed, err)
+		case !moved:
+			return nil
+		}
+	}
+}
+
+// feedShard takes commits of a shard in up to the size a block seals.
+func (b *Blocks) feedShard(ctx context.Context, feed Feed, wait *waitingFor) error {
+	s := b.shard(wait.log, wait.shard)
+	for next := s.Head().Next; next < wait.size; next = s.Head().Next {
+		values, offset, err := feed.Commits(ctx, wait.log, wait.shard, next)
+		if err != nil {
+			return err
+		}
+		if len(values) == 0 {
+			return fmt.Errorf("%w: it has %d commits of %s/%d where block %d seals %d", ErrFeed, next, wait.log, wait.shard, wait.height, wait.size)
+		}
+		if over := next + uint64(len(values)); over > wait.size {
+			values = values[:wait.size-next]
+		}
+		if err := s.absorb(values, offset); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// absorb judges and stores commits that came without a topic. Barriers are no
+// commits, so a commit's own term is what reigns.
+func (s *Shard) absorb(values [][]byte, hint int64) error {
+	s.mu.RLock()
+	st := s.st
+	s.mu.RUnlock()
+	head := core.Head{Log: s.cfg.Log, Shard: s.cfg.Shard, Next: st.Next, Term: st.Term, Owner: st.Owner}
+	if err := s.known.load(s.rows); err != nil {
+		return err
+	}
+	view := core.NewOverlay(s.rows)
+	batch := s.cfg.Store.db.NewBatch()
+	defer batch.Close()
+	var judged []stored
+	for _, value := range values {
+		c := &ledgerv1.Commit{}
+		if proto.Unmarshal(value, c) == nil {
+			head.Term = max(head.Term, c.Term)
+		}
+		j, err := core.Judge(head, view, value)
+		if err == nil && j.Verdict != core.Accepted {
+			err = &core.Violation{Rule: "ledger.commit.term", What: fmt.Sprintf("index %d is void or no commit", head.Next)}
+		}
+		if err != nil {
+			return errors.Join(ErrFeed, err)
+		}
+		view.Add(j.Commit, j.Seen)
+		if err := s.rows.putCommit(batch, j.Commit, j.Seen, value); err != nil {
+			return err
+		}
+		judged, head = append(judged, stored{j.Commit, j.Seen}), j.Head
+	}
+	st.Next, st.Term, st.Owner, st.Hint = head.Next, head.Term, "", hint
+	if err := s.rows.putState(batch, st); err != nil {
+		return err
+	}
+	s.known.announce(judged)
+	if err := batch.Commit(pebble.NoSync); err != nil {
+		return err
+	}
+	for _, a := range judged {
+		s.tree.Append(a.seen.Entry)
+	}
+	s.known.moved(judged)
+	s.mu.Lock()
+	s.st = st
+	for _, a := range judged {
+		row := core.RowOf(a.commit, a.seen)
+		s.states.append(row.Leaf())
+	}
+	s.mu.Unlock()
+	s.anchor = &anchor{hint: hint}
+	s.broadcast()
+	return s.publishSome()
+}
