@@ -117,6 +117,7 @@ type ShardState struct {
 	Owner  string
 	Offset int64  // next Kafka offset
 	Last   []byte // SHA-256 of the record's value at Offset-1
+	Hint   int64  // where a peer was in the topic, before this replica read it
 }
 
 // Rows calls visit with every row in the order of keys: the blocks' first,
