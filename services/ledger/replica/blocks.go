@@ -172,14 +172,33 @@ func OpenBlocks(cfg BlocksConfig) (*Blocks, error) {
 		if err := b.matches(h); err != nil {
 			return nil, fmt.Errorf("%w: %w", errDamaged, err)
 		}
-		// What was sealed was read back then; Scrub reads it again in turn.
-		b.checked[b.shard(h.Log, h.Shard)] = h.Size
+	}
+	if err := b.loadChecked(); err != nil {
+		return nil, err
 	}
 	b.checked[b.cfg.Log] = b.cfg.Log.Head().Next
 	if err := b.loadFinal(rows); err != nil {
 		return nil, err
 	}
 	return b, b.seal()
+}
+
+// loadChecked takes what the last signature covers as read back: Scrub reads it
+// again in turn. The last block may seal more, for it is stored before what it
+// seals is read back, and a store that is behind the signatures was made anew.
+func (b *Blocks) loadChecked() error {
+	signed := b.signed.height()
+	if signed == 0 || signed > b.last.Height {
+		return nil
+	}
+	block, err := b.block(signed)
+	if err != nil {
+		return err
+	}
+	for _, h := range block.Heads {
+		b.checked[b.shard(h.Log, h.Shard)] = h.Size
+	}
+	return nil
 }
 
 // openTree opens the block log's tree and brings it level with the stored

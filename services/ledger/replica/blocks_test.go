@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -220,6 +221,32 @@ func TestTheFirstValidBlockWins(t *testing.T) {
 	require.Equal(t, uint64(1), b.height())
 	last, _ := b.blocks.Last()
 	require.Equal(t, honest.Hash(), last.Hash())
+}
+
+// Given a block that was taken in and not signed, when what it seals changes on
+// disk while the replica is down, then it is read back before a signature.
+func TestWhatWasNotSignedIsReadBackAfterARestart(t *testing.T) {
+	b := newBench(t)
+	b.claim("r0")
+	b.propose("b1", b.next())
+	require.NoError(t, b.step())
+	require.Equal(t, uint64(1), b.height())
+	b.claim("r1")
+	ahead := b.next()
+	ahead.Time = ahead.Time.Add(time.Hour)
+	b.propose("b2", ahead)
+	require.NoError(t, b.step())
+	require.Contains(t, b.blocks.Withheld(), "clock")
+
+	value, err := b.claims.Commit(1)
+	require.NoError(t, err)
+	value[len(value)-1] ^= 1
+	require.NoError(t, b.store.db.Set(b.claims.rows.key(kindBody, be64(1)), value, pebble.Sync))
+	require.NoError(t, b.store.Close())
+	require.NoError(t, b.open())
+	b.propose("b3", b.next())
+	require.ErrorContains(t, b.step(), "ledger.seal.halted")
+	require.ErrorContains(t, errors.Unwrap(b.blocks.Halted()), "claims/0 index 1")
 }
 
 // Given a commit whose stored bytes changed, when its request is sent again,

@@ -56,6 +56,13 @@ func openLastSigned(disk tiles.Disk, dir string) (*lastSigned, error) {
 	return l, nil
 }
 
+// height is the size that was signed last, 0 before the first.
+func (l *lastSigned) height() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.last.Size
+}
+
 // advance records that c is about to be signed. It returns false without an
 // error while c is below what was signed or seen before, as when a replica
 // rebuilds; it fails when c contradicts what was signed. rootAt gives the
