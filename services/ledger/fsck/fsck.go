@@ -122,7 +122,7 @@ func Check(ctx context.Context, opts Options) (Report, error) {
 		c.fault("store", "store", "it cannot be opened: %v", err)
 		return c.report, nil
 	}
-	defer c.stored.Close()
+	defer func() { _ = c.stored.Close() }() // opened to be read only
 	if err := c.rows(ctx); err != nil {
 		if ctx.Err() != nil {
 			return c.report, ctx.Err()

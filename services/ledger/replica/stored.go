@@ -343,7 +343,7 @@ func checkTable(path string, opts *pebble.Options) (err error) {
 	if err != nil {
 		return errors.Join(err, readable.Close())
 	}
-	defer r.Close()
+	defer func() { _ = r.Close() }() // opened to be read only
 	if err := r.ValidateBlockChecksums(); err != nil {
 		return err
 	}

@@ -12,11 +12,11 @@ import (
 func chunked(number uint32, records ...int) []byte {
 	var out []byte
 	put := func(kind byte, number uint32, payload []byte) {
-		head := make([]byte, logHead)
-		binary.LittleEndian.PutUint16(head[4:], uint16(len(payload)))
-		head[6] = kind
-		binary.LittleEndian.PutUint32(head[legacyHead:], number)
-		chunk := append(head, payload...)
+		chunk := make([]byte, logHead+len(payload))
+		binary.LittleEndian.PutUint16(chunk[4:], uint16(len(payload)))
+		chunk[6] = kind
+		binary.LittleEndian.PutUint32(chunk[legacyHead:], number)
+		copy(chunk[logHead:], payload)
 		binary.LittleEndian.PutUint32(chunk, maskedCRC(chunk[6:]))
 		out = append(out, chunk...)
 	}
