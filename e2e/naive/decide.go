@@ -352,7 +352,7 @@ func (m *Model) covered(c *claim, f *family, who *enrolment, w *work) {
 	case !b.Covered:
 		w.deny("PR", "96")
 		return
-	case b.Authorization && !w.Emergency:
+	case (b.Authorization || within(w.plan.Authorize, w.Procedure)) && !w.Emergency:
 		if carc := f.authorized(c, who, w); carc != "" {
 			w.deny("CO", carc)
 			return

@@ -117,6 +117,9 @@ func (m *Model) split(c *claim, f *family, who *enrolment, lines []*work, w *wor
 	if secondary {
 		base := min(owed, allowed)
 		others = w.Charge - owed // all they paid and wrote off: X12's note to CARC 23
+		if w.plan.Coordination.Method == "carve_out" {
+			paid = max(0, paid-paidBefore(c, lines, w)) // no cent that they paid is paid twice
+		}
 		paid = min(paid, base)
 		rest := base - paid
 		for _, part := range []*int64{&copay, &deductible, &percent, &over} {
@@ -125,7 +128,12 @@ func (m *Model) split(c *claim, f *family, who *enrolment, lines []*work, w *wor
 		}
 		// What they took may not be told again as this plan's own reduction
 		// (X12's note to CARC 45): the excess gives way first, then the rest.
-		told := others
+		// Carved out, there is a rest that is no share of the member's: so much
+		// of this plan's own reductions stands beside what they took.
+		reduced := w.Charge - allowed
+		stands := min(rest, others, reduced)
+		told := min(others, reduced) - stands
+		others += rest - stands
 		for _, carcs := range []string{"45", "222 59"} {
 			for i := range w.out.Adjustments {
 				if a := &w.out.Adjustments[i]; strings.Contains(" "+carcs+" ", " "+a.CARC+" ") {
@@ -224,6 +232,27 @@ func owedBefore(c *claim, who *enrolment, lines []*work, w *work) (owed int64, s
 		return round(all, before+w.Charge, c.Charge) - round(all, before, c.Charge), true, true
 	}
 	return 0, true, false
+}
+
+// paidBefore is what the payers before this one paid on the line.
+func paidBefore(c *claim, lines []*work, w *work) int64 {
+	if w.Prior != nil {
+		return w.Prior.Paid
+	}
+	for _, o := range c.Others {
+		if !o.Decided {
+			continue
+		}
+		var upTo, before int64
+		for _, l := range lines {
+			if upTo += l.Charge; l.Number == w.Number {
+				break
+			}
+			before = upTo
+		}
+		return round(o.Paid, upTo, c.Charge) - round(o.Paid, before, c.Charge)
+	}
+	return 0
 }
 
 // twice: an earlier open line of the claim is the same service.

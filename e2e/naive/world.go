@@ -50,6 +50,10 @@ type plan struct {
 	MultipleBps   number    `json:"multiple_procedure_bps"`
 	ReviewAbove   number    `json:"review_above_cents"`
 	Sequestration number    `json:"sequestration_bps"`
+	Coordination  struct {
+		Method string `json:"method"`
+	} `json:"coordination"`
+	Authorize []string `json:"prior_authorization_procedures"`
 }
 
 type share struct {

@@ -24,6 +24,7 @@ type service struct {
 	maxUnits int // usual most; 0 is one
 	surgical bool
 	auth     bool
+	listed   bool // needs an authorisation by the saver plan's list, not by its benefit
 }
 
 var specialties = []specialty{
@@ -66,7 +67,7 @@ var specialties = []specialty{
 		visits:    []service{{code: "90834", charge: 165_00}, {code: "90837", charge: 210_00}, {code: "90791", charge: 285_00}},
 		diagnoses: []string{"F411", "F329", "F4310"}},
 	{name: "MEDICAL SUPPLY", taxonomy: "332B00000X", share: 20, place: "12",
-		visits:    []service{{code: "E0601", charge: 980_00}, {code: "A7030", charge: 240_00}, {code: "L1833", charge: 890_00}},
+		visits:    []service{{code: "E0601", charge: 980_00, listed: true}, {code: "A7030", charge: 240_00}, {code: "L1833", charge: 890_00}},
 		diagnoses: []string{"G4733", "M1711"}},
 	{name: "EMERGENCY PHYSICIANS", taxonomy: "207P00000X", share: 50, place: "23",
 		visits:    []service{{code: "99283", charge: 480_00}, {code: "99284", charge: 790_00}, {code: "99285", charge: 1210_00}},

@@ -90,6 +90,16 @@ func plans(from *typev1.Period) []*policiesv1.PlanDocument {
 		OutOfNetwork: share(320000, 640000, "aggregate", 3500, 0, 0), OutOfNetworkAllowedBps: 6000,
 		FeeScheduleId: feesStandard, MultipleProcedureBps: 5000, ReviewAboveCents: 2500000, Benefits: benefits(0, 0, 0),
 	}
+	// The saver plan pays nothing twice, and lists what needs an authorisation
+	// rather than marking the benefit.
+	hdhp.Coordination = &policiesv1.CoordinationRules{Method: "carve_out"}
+	for _, b := range hdhp.GetBenefits() {
+		if b.GetPriorAuthorization() {
+			b.PriorAuthorization = false
+			hdhp.PriorAuthorizationProcedures = append(hdhp.PriorAuthorizationProcedures, b.GetMatch().GetProcedures()...)
+		}
+	}
+	hdhp.PriorAuthorizationProcedures = append(hdhp.PriorAuthorizationProcedures, "E0601")
 	hmo := &policiesv1.PlanDocument{
 		PlanId: planHMO, Name: "Harborline HMO", PlanYear: "coverage",
 		InNetwork:     share(0, 0, "embedded", 1000, 250000, 500000),

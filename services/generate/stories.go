@@ -179,7 +179,7 @@ func (w *World) lines(rng *rand.Rand, c *Claim, kind *specialty, date string) {
 func (w *World) authorize(rng *rand.Rand, f *Family, c *Claim, p *member, kind *specialty, date string) {
 	i := 0
 	for ; i < len(kind.visits); i++ {
-		if kind.visits[i].auth && kind.visits[i].code == c.Lines[0].Procedure {
+		if (kind.visits[i].auth || kind.visits[i].listed && f.plan == planHDHP) && kind.visits[i].code == c.Lines[0].Procedure {
 			break
 		}
 	}

@@ -28,6 +28,9 @@ func planSpec(d *policiesv1.PlanDocument, ref string) adjudication.PlanSpec {
 		MultipleProcedureBps:   int64(d.GetMultipleProcedureBps()),
 		ReviewAbove:            money.Cents(d.GetReviewAboveCents()),
 		SequestrationBps:       int64(d.GetSequestrationBps()),
+		Coordination:           adjudication.Coordination(d.GetCoordination().GetMethod()),
+
+		PriorAuthorizationProcedures: d.GetPriorAuthorizationProcedures(),
 	}
 	if d.GetOutOfNetwork() != nil {
 		out := costShare(d.GetOutOfNetwork())

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	policiesv1 "github.com/probity-health/probity/proto/probity/policies/v1"
+	"github.com/probity-health/probity/services/claims/adjudication"
 	"github.com/probity-health/probity/services/identity"
 	"github.com/probity-health/probity/services/money"
 	"github.com/probity-health/probity/services/problem"
@@ -159,7 +160,7 @@ func (d *differences) fields(benefit, prefix string, old, fresh protoreflect.Mes
 			d.fields(benefit, name+".", old.Get(f).Message(), fresh.Get(f).Message())
 		default:
 			was, is := old.Get(f), fresh.Get(f)
-			if was.Equal(is) {
+			if was.Equal(is) || inWords(f, was) == inWords(f, is) {
 				continue
 			}
 			d.add(&policiesv1.PlanDifference{Benefit: benefit, Kind: "changed", Field: name,
@@ -194,9 +195,18 @@ func inWords(f protoreflect.FieldDescriptor, v protoreflect.Value) string {
 		return fmt.Sprintf("%g %%", float64(v.Uint())/100)
 	case f.Kind() == protoreflect.Uint32Kind && v.Uint() == 0 && unlimited[name]:
 		return "none"
+	case f.FullName() == coordinationMethod && v.String() == "":
+		return standardCoordination
 	}
 	return v.String()
 }
+
+// A plan that doesn't say how it coordinates does so by the standard method;
+// the other pays less, never more.
+const (
+	coordinationMethod   protoreflect.FullName = "probity.policies.v1.CoordinationRules.method"
+	standardCoordination                       = string(adjudication.StandardCoordination)
+)
 
 // unlimited are the limits that don't limit at 0.
 var unlimited = map[string]bool{
@@ -215,6 +225,12 @@ var rising = map[string]string{
 
 // favours tells who gains by a change, where the field alone says so.
 func favours(name string, f protoreflect.FieldDescriptor, was, is protoreflect.Value) string {
+	if f.FullName() == coordinationMethod {
+		if inWords(f, is) == standardCoordination {
+			return "member"
+		}
+		return "plan"
+	}
 	who := rising[name]
 	if who == "" || f.IsList() {
 		return ""

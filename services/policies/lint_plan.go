@@ -34,6 +34,7 @@ func LintPlan(d *policiesv1.PlanDocument) []problem.Problem {
 	lintCostShare(&f, d.GetInNetwork(), "in_network")
 	lintNetwork(&f, d)
 	lintBenefits(&f, d)
+	lintAuthorizationList(&f, d.GetPriorAuthorizationProcedures())
 	lintRules(&f, d)
 	if len(f.problems) == 0 {
 		// The engine has the last word: what it wouldn't take isn't published.
@@ -212,6 +213,32 @@ func lintBenefit(f *finding, b *policiesv1.Benefit, path string, outOfNetwork bo
 	}
 	lintMatch(f, b.GetMatch(), path+".match")
 	lintShapes(f, b.GetDiagnosisPrefixes(), path+".diagnosis_prefixes", diagnosisPattern, "not the beginning of a diagnosis code", `write it without a point, "Z00"`)
+}
+
+// lintAuthorizationList reports what is no range, and what another entry says
+// already. Benefits that need an authorisation themselves may stand in it too.
+func lintAuthorizationList(f *finding, list []string) {
+	ranges := make([]codeRange, len(list))
+	for i, s := range list {
+		path := fmt.Sprintf("prior_authorization_procedures[%d]", i)
+		if !procedurePattern.MatchString(s) {
+			f.add("plan.prior_authorization.shape", path, "not a procedure code or range", `write it as "70551" or "70540-70559"`)
+			continue
+		}
+		r, ok := parseRange(s)
+		if !ok {
+			f.add("plan.prior_authorization.range", path, rangeMessage, rangeFix)
+			continue
+		}
+		ranges[i] = r
+		for j, other := range ranges[:i] {
+			if other.shape == r.shape && (codeSet{other}.holds(r) || codeSet{r}.holds(other)) {
+				f.add("plan.prior_authorization.repeated", path, fmt.Sprintf("of this and prior_authorization_procedures[%d] one holds all codes of the other", j),
+					"keep the wider of the two")
+				break
+			}
+		}
+	}
 }
 
 func lintMatch(f *finding, m *policiesv1.ServiceMatch, path string) {

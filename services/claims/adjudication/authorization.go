@@ -2,10 +2,22 @@ package adjudication
 
 import "slices"
 
-// authorized looks for the prior authorisation that the benefit wants, and
-// for units left in it. An emergency under the No Surprises Act needs none.
+// clauseAuthorizationList is the plan's list of procedures that need an
+// authorisation under any benefit.
+const clauseAuthorizationList = "priorAuthorizationProcedures"
+
+// authorized looks for the prior authorisation that the benefit or the plan's
+// list wants, and for units left in it. An emergency under the No Surprises
+// Act needs none.
 func authorized(r *run, l *line) {
-	if !l.benefit.PriorAuthorization || (l.Emergency && l.ServiceDate >= noSurprises) {
+	clause := l.benefit.clauseAuthorization
+	switch {
+	case l.Emergency && l.ServiceDate >= noSurprises:
+		return
+	case l.benefit.PriorAuthorization:
+	case l.plan.listsForAuthorization(l.Procedure):
+		clause = clauseAuthorizationList
+	default:
 		return
 	}
 	number := l.PriorAuthorizationNumber
@@ -27,11 +39,11 @@ func authorized(r *run, l *line) {
 		case !r.givenTo(a, l):
 			why = max(why, authorizationOtherProvider)
 		default:
-			r.useAuthorization(l, i)
+			r.useAuthorization(l, i, clause)
 			return
 		}
 	}
-	r.deny(l, why, l.benefit.clauseAuthorization)
+	r.deny(l, why, clause)
 }
 
 // givenTo tells whether the authorisation is one for who bills or renders the line.
@@ -62,7 +74,7 @@ const maxUnits = 1 << 40
 // useAuthorization takes the line's units from the authorisation. What was
 // used is counted from the history of the same person: allowed lines of its
 // procedures within its dates.
-func (r *run) useAuthorization(l *line, i int) {
+func (r *run) useAuthorization(l *line, i int, clause string) {
 	a := &r.in.Authorizations[i]
 	if a.Units <= 0 || a.Units > maxUnits {
 		return
@@ -78,7 +90,7 @@ func (r *run) useAuthorization(l *line, i int) {
 		}
 	}
 	if approved := a.Units * 1000; used+l.QuantityMilli > approved {
-		r.deny(l, authorizationExceeded, l.benefit.clauseAuthorization,
+		r.deny(l, authorizationExceeded, clause,
 			Fact{"approved_milli", approved}, Fact{"used_milli", used}, Fact{"units_milli", l.QuantityMilli})
 		return
 	}

@@ -65,6 +65,28 @@ func patientOwes(charge, paid money.Cents, adjustments []PriorAdjustment) money.
 	return min(max(owed, 0), charge)
 }
 
+// clauseCarveOut is quoted where the plan subtracts what others paid.
+const clauseCarveOut = "coordination.carve_out"
+
+// paidByPriorPayers is what all payers before this one paid on the line, read
+// from the same answers as what the patient still owed. A negative payment is
+// none: an answer that can't be is read in the sense that pays less.
+func (r *run) paidByPriorPayers(l *line) money.Cents {
+	var paid money.Cents
+	if len(l.PriorAdjudications) > 0 {
+		for _, p := range l.PriorAdjudications {
+			paid = plus(paid, max(bounded(p.Paid), 0))
+		}
+		return paid
+	}
+	for i := range r.in.Claim.OtherPayers {
+		if p := &r.in.Claim.OtherPayers[i]; p.Adjudicated {
+			paid = plus(paid, r.lineShare(l, max(bounded(p.Paid), 0)))
+		}
+	}
+	return paid
+}
+
 // bounded keeps a stranger's figure inside the range of amounts.
 func bounded(c money.Cents) money.Cents { return min(max(c, -maxAmount), maxAmount) }
 
@@ -93,9 +115,20 @@ func (r *run) lineShare(l *line, amount money.Cents) money.Cents {
 // plan's own reductions are left only as far as they go beyond it: CARC 45
 // may not repeat what a prior payer's adjudication took (X12's notes to CARC
 // 23 and 45).
+//
+// A plan that carves out first subtracts what those payers paid. What it then
+// pays less than by the standard method is the member's only as far as it is
+// the member's share under this plan. The rest stays with this plan's own
+// reductions, which then give way by so much less: a contract's excess remains
+// the provider's, and without a contract the patient's. A rest beyond those,
+// from answers that don't balance, is OA-23 as well.
 func (r *run) afterPriorPayers(l *line, s *split, owed money.Cents) {
 	base := min(owed, l.out.Allowed)
 	s.priorPayers = l.Charge - owed
+	if l.plan.spec.Coordination == CarveOut {
+		s.carvedOut = r.paidByPriorPayers(l)
+		s.paid = max(s.paid-s.carvedOut, 0)
+	}
 	s.paid = min(s.paid, base)
 	// What remains the patient's keeps the reasons in the order they arose.
 	patient := base - s.paid
@@ -109,7 +142,10 @@ func (r *run) afterPriorPayers(l *line, s *split, owed money.Cents) {
 	take(&s.overLimit)
 
 	// The excess over the allowed amount gives way first, then the others.
-	taken := s.priorPayers
+	taken := min(s.priorPayers, l.Charge-l.out.Allowed)
+	beside := min(patient, taken) // nothing unless carved out
+	taken -= beside
+	s.priorPayers += patient - beside
 	for _, excess := range []bool{true, false} {
 		kept := l.out.Adjustments[:0]
 		for _, a := range l.out.Adjustments {

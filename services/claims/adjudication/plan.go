@@ -1,6 +1,7 @@
 package adjudication
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -29,9 +30,26 @@ type PlanSpec struct {
 	MultipleProcedureBps int64
 	ReviewAbove          money.Cents // 0: never
 	SequestrationBps     int64
+	// Coordination is how the plan pays after other payers; "" is standard.
+	Coordination Coordination
+	// PriorAuthorizationProcedures are codes and inclusive ranges that need an
+	// authorisation whichever benefit they fall to.
+	PriorAuthorizationProcedures []string
 	// Rules are the plan's own, tried in order on every line of a covered benefit.
 	Rules []PlanRuleSpec
 }
+
+// Coordination is how a plan pays as secondary or later.
+type Coordination string
+
+const (
+	// StandardCoordination pays what the plan would alone, at most what the
+	// patient still owes.
+	StandardCoordination Coordination = "standard"
+	// CarveOut, also called non-duplication, pays what the plan would alone
+	// less what the payers before it paid, at most what the patient still owes.
+	CarveOut Coordination = "carve_out"
+)
 
 // CostShare is what the patient pays in one network tier.
 type CostShare struct {
@@ -71,6 +89,9 @@ type Plan struct {
 	spec     PlanSpec
 	benefits []benefit
 	rules    []*PlanRule
+	// authorize are the ranges that need an authorisation under any benefit,
+	// ascending and apart.
+	authorize []codeRange
 	// starts are the lowest codes of elementary ranges, ascending; claimed[i]
 	// are the benefits that name the range starts[i] up to starts[i+1], in
 	// the plan's order. unnamed are those that name no procedure.
@@ -153,6 +174,11 @@ func CompilePlan(spec PlanSpec) (*Plan, error) {
 		}
 	}
 
+	var err error
+	if p.authorize, err = compileRanges(spec.PriorAuthorizationProcedures); err != nil {
+		return nil, fmt.Errorf("adjudication: plan %s: priorAuthorizationProcedures: %w", spec.Version, err)
+	}
+	p.spec.PriorAuthorizationProcedures = nil // the compiled ones are read
 	if err := p.compileRules(spec.Rules); err != nil {
 		return nil, fmt.Errorf("adjudication: plan %s: %w", spec.Version, err)
 	}
@@ -194,6 +220,44 @@ func CompilePlan(spec PlanSpec) (*Plan, error) {
 		}
 	}
 	return p, nil
+}
+
+// compileRanges reads a list of codes and ranges into ranges that ascend and
+// share no code, which is what a search needs.
+func compileRanges(list []string) ([]codeRange, error) {
+	var ranges []codeRange
+	for _, s := range list {
+		r, err := parseRange(s)
+		if err != nil {
+			return nil, err
+		}
+		ranges = append(ranges, r)
+	}
+	slices.SortFunc(ranges, func(a, b codeRange) int { return cmp.Compare(a.low, b.low) })
+	apart := ranges[:0]
+	for _, r := range ranges {
+		if last := len(apart) - 1; last >= 0 && r.low <= apart[last].high {
+			apart[last].high = max(apart[last].high, r.high)
+			continue
+		}
+		apart = append(apart, r)
+	}
+	return apart, nil
+}
+
+// listsForAuthorization tells whether the procedure needs an authorisation
+// under any benefit.
+func (p *Plan) listsForAuthorization(procedure string) bool {
+	if len(p.authorize) == 0 {
+		return false
+	}
+	key, ok := rangeKeyOf(procedure)
+	if !ok {
+		return false
+	}
+	// The first range that doesn't end below the code.
+	i, _ := slices.BinarySearchFunc(p.authorize, key, func(r codeRange, k codeKey) int { return cmp.Compare(r.high, k) })
+	return i < len(p.authorize) && p.authorize[i].contains(key)
 }
 
 // maxPlanRules bounds what one line may cost to decide.
@@ -312,6 +376,9 @@ func (s PlanSpec) check() error {
 	}
 	if s.OutOfNetworkAllowedBps < 0 || s.OutOfNetworkAllowedBps > maxBps {
 		return errors.New("outOfNetworkAllowedBps outside 0 to 100000")
+	}
+	if c := s.Coordination; c != "" && c != StandardCoordination && c != CarveOut {
+		return errors.New("coordination: the method is neither standard nor carve_out")
 	}
 	if s.ReviewAbove < 0 {
 		return errors.New("reviewAboveCents is negative")

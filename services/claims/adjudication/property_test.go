@@ -43,6 +43,8 @@ func drawPlan(t *rapid.T) PlanSpec {
 	spec.MultipleProcedureBps = bps(t, "multiple procedures")
 	spec.OutOfNetworkAllowedBps = rapid.Int64Range(0, 20000).Draw(t, "out of network bps")
 	spec.SequestrationBps = rapid.SampledFrom([]int64{0, 0, 200, 10000}).Draw(t, "sequestration")
+	spec.Coordination = rapid.SampledFrom([]Coordination{"", StandardCoordination, CarveOut}).Draw(t, "coordination")
+	spec.PriorAuthorizationProcedures = rapid.SliceOfN(rapid.SampledFrom([]string{"99213", "45378-45378", "97000-97799", "97110-97140", "V5261"}), 0, 2).Draw(t, "list of authorisations")
 	spec.ReviewAbove = rapid.SampledFrom([]money.Cents{0, 0, 900_00}).Draw(t, "review above")
 	for i := range spec.Benefits {
 		b := &spec.Benefits[i]
@@ -279,19 +281,20 @@ func TestTheSameInputGivesTheSameDecision(t *testing.T) {
 // than it would have paid alone, and leaves the patient no more than was owed.
 func TestASecondaryPayerPaysNoMoreThanThePatientOwed(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		plan := mustPlan(drawPlan(t))
-		in := drawClaim(t, plan)
+		spec := drawPlan(t)
+		in := drawClaim(t, mustPlan(spec))
 		in.Review = Review{Resolution: Approved}
 		in.Claim.PayerSequence, in.Member.OtherPayerPrimary = "P", false
 		alone := Adjudicate(in)
 		in.Claim.PayerSequence = rapid.SampledFrom([]string{"S", "T"}).Draw(t, "sequence")
 		owed := make([]money.Cents, len(in.Claim.Lines))
+		var prior money.Cents
 		for i := range in.Claim.Lines {
 			l := &in.Claim.Lines[i]
 			left := cents(t, int64(l.Charge), "left")
 			paid := cents(t, int64(l.Charge-left), "paid")
 			l.PriorAdjudications = []PriorAdjudication{{Paid: paid, Adjustments: []PriorAdjustment{{"CO", "45", l.Charge - left - paid}, {"PR", "2", left}}}}
-			owed[i] = left
+			owed[i], prior = left, prior+paid
 		}
 		second := Adjudicate(in)
 		sound(t, in, &second)
@@ -310,6 +313,11 @@ func TestASecondaryPayerPaysNoMoreThanThePatientOwed(t *testing.T) {
 		// reaches the out-of-pocket cap later; a single line may not.
 		if len(second.Lines) == 1 && second.Paid > alone.Paid {
 			t.Fatalf("pays %s, alone %s:\n%s", second.Paid, alone.Paid, second.Explain())
+		}
+		// Carved out, the plan together with those before it pays no more than
+		// it would have alone, unless those paid more already.
+		if len(second.Lines) == 1 && spec.Coordination == CarveOut && spec.SequestrationBps == 0 && second.Paid > max(alone.Paid-prior, 0) {
+			t.Fatalf("pays %s after %s, alone %s:\n%s", second.Paid, prior, alone.Paid, second.Explain())
 		}
 	})
 }

@@ -7,6 +7,7 @@ type split struct {
 	copay, deductible, coinsurance money.Cents // the member's share
 	overLimit                      money.Cents // above a benefit's limit: the patient's
 	priorPayers                    money.Cents // taken up by earlier payers
+	carvedOut                      money.Cents // what they paid, where the plan subtracts it
 	paid                           money.Cents
 	sequestered                    money.Cents
 }
@@ -62,8 +63,12 @@ func (r *run) explain(l *line, s *split, had basis, hit limits, owed money.Cents
 	r.share(l, shareCopay, s.copay, l.benefit.clauseCopay, had, Fact{"allowed_cents", int64(l.out.Allowed)})
 	r.share(l, shareDeductible, s.deductible, deductible, had, Fact{"deductible_remaining_cents", int64(had.deductibleLeft)})
 	r.share(l, shareCoinsurance, s.coinsurance, coinsurance, had, Fact{"coinsurance_bps", had.bps})
-	if s.priorPayers > 0 {
-		r.adjust(l, cobPriorPayers, s.priorPayers, "", Fact{"owed_after_prior_payers_cents", int64(owed)})
+	left := Fact{"owed_after_prior_payers_cents", int64(owed)}
+	switch {
+	case s.priorPayers > 0 && l.plan.spec.Coordination == CarveOut:
+		r.adjust(l, cobPriorPayers, s.priorPayers, clauseCarveOut, left, Fact{"paid_by_prior_payers_cents", int64(s.carvedOut)})
+	case s.priorPayers > 0:
+		r.adjust(l, cobPriorPayers, s.priorPayers, "", left)
 	}
 	r.adjust(l, sequestrationReduction, s.sequestered, "sequestrationBps", Fact{"sequestration_bps", l.plan.spec.SequestrationBps})
 }

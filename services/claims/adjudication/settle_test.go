@@ -1,6 +1,7 @@
 package adjudication
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/probity-health/probity/services/money"
@@ -268,6 +269,75 @@ func TestOtherPayers(t *testing.T) {
 			met(in, Deductible, OutOfNetwork, 1000_00, 1000_00)
 		}, "paid\n1 pays 384.00, PR-45 20.00 price.above_allowed_out_of_network, PR-2 256.00 share.coinsurance, OA-23 340.00 cob.prior_payers"},
 	})
+}
+
+// Carved out, what others paid comes off what this plan would pay alone.
+func TestACarveOutPlanPaysNothingTwice(t *testing.T) {
+	scope := func(in *Input) {
+		replan(in, func(p *PlanSpec) { p.Coordination = CarveOut })
+		met(in, Deductible, InNetwork, 500_00, 500_00)
+		serve(in, given("45378", 1000_00, 1)) // alone this plan would pay 640, the member 160
+		in.Member.OtherPayerPrimary, in.Claim.PayerSequence = true, "S"
+	}
+	answered := func(paid, patient money.Cents) func(*Input) {
+		return func(in *Input) {
+			scope(in)
+			in.Claim.Lines[0].PriorAdjudications = []PriorAdjudication{{PayerID: "OTHER", Paid: paid, Adjustments: []PriorAdjustment{
+				{"CO", "45", 1000_00 - paid - patient}, {"PR", "2", patient},
+			}}}
+		}
+	}
+	tell(t, []story{
+		{"the primary hasn't decided", scope, "denied\n1 denied, CO-22 MA04 1000.00 cob.no_primary_decision"},
+		{"the primary paid as much as we would: the patient's share stays", answered(700_00, 100_00),
+			"paid\n1 pays 0.00, PR-2 100.00 share.coinsurance, OA-23 900.00 cob.prior_payers"},
+		{"the primary paid less: the difference", answered(500_00, 300_00),
+			"paid\n1 pays 140.00, PR-2 160.00 share.coinsurance, OA-23 700.00 cob.prior_payers"},
+		{"never more than the patient owed", answered(500_00, 90_00),
+			"paid\n1 pays 90.00, OA-23 910.00 cob.prior_payers"},
+		{"our contract's excess stays the provider's", answered(300_00, 700_00),
+			"paid\n1 pays 340.00, CO-45 200.00 price.above_allowed, PR-2 160.00 share.coinsurance, OA-23 300.00 cob.prior_payers"},
+		{"the primary paid nothing: ours in full", answered(0, 1000_00),
+			"paid\n1 pays 640.00, CO-45 200.00 price.above_allowed, PR-2 160.00 share.coinsurance"},
+		{"we are primary: nothing to carve out", func(in *Input) {
+			answered(700_00, 100_00)(in)
+			in.Member.OtherPayerPrimary, in.Claim.PayerSequence = false, "P"
+		}, "paid\n1 pays 640.00, CO-45 200.00 price.above_allowed, PR-2 160.00 share.coinsurance"},
+		{"tertiary: what both paid", func(in *Input) {
+			answered(300_00, 500_00)(in)
+			l := &in.Claim.Lines[0]
+			l.PriorAdjudications = append(l.PriorAdjudications, PriorAdjudication{Paid: 240_00, Adjustments: []PriorAdjustment{{"OA", "23", 500_00}, {"PR", "2", 260_00}}})
+		}, "paid\n1 pays 100.00, PR-2 160.00 share.coinsurance, OA-23 740.00 cob.prior_payers"},
+		{"answers that don't balance are read as paying less", func(in *Input) {
+			scope(in)
+			in.Claim.Lines[0].PriorAdjudications = []PriorAdjudication{{Paid: 500_00}, {Paid: 500_00}}
+		}, "paid\n1 pays 0.00, CO-45 200.00 price.above_allowed, PR-2 160.00 share.coinsurance, OA-23 640.00 cob.prior_payers"},
+		{"answered for the claim: shared by charge to the cent", func(in *Input) {
+			scope(in)
+			serve(in, given("45378", 100_00, 1), given("85025", 100_00, 1))
+			in.Claim.OtherPayers = []OtherPayer{{Adjudicated: true, Paid: 60_01, Adjustments: []PriorAdjustment{{"PR", "1", 139_99}}}}
+		}, "paid\n1 pays 49.99, PR-2 20.00 share.coinsurance, OA-23 30.01 cob.prior_payers\n" +
+			"2 pays 18.00, CO-45 39.99 price.above_allowed, PR-2 12.00 share.coinsurance, OA-23 30.01 cob.prior_payers"},
+		{"out of network the excess stays the patient's", func(in *Input) {
+			answered(300_00, 700_00)(in)
+			in.Contracts = nil
+			met(in, Deductible, OutOfNetwork, 1000_00, 1000_00)
+		}, "paid\n1 pays 84.00, PR-45 360.00 price.above_allowed_out_of_network, PR-2 256.00 share.coinsurance, OA-23 300.00 cob.prior_payers"},
+	})
+}
+
+func TestACarveOutIsExplained(t *testing.T) {
+	in := visit99213()
+	replan(in, func(p *PlanSpec) { p.Coordination = CarveOut })
+	in.Claim.PayerSequence = "S"
+	in.Claim.Lines[0].PriorAdjudications = []PriorAdjudication{{Paid: 50_00, Adjustments: []PriorAdjustment{{"CO", "45", 80_00}, {"PR", "2", 50_00}}}}
+	d := Adjudicate(in)
+	sound(t, in, &d)
+	for _, want := range []string{"coordination.carve_out", "owed_after_prior_payers_cents = ", "paid_by_prior_payers_cents = "} {
+		if !strings.Contains(d.Explain(), want) {
+			t.Errorf("%q isn't told:\n%s", want, d.Explain())
+		}
+	}
 }
 
 func TestSequestration(t *testing.T) {

@@ -387,6 +387,22 @@ func TestPriorAuthorization(t *testing.T) {
 			serve(in, given("70551", 500_00, 1), given("70551", 490_00, 1), given("70551", 480_00, 1))
 		}), "paid\n1 pays 400.00, PR-2 100.00 share.coinsurance\n2 pays 392.00, PR-2 98.00 share.coinsurance\n3 denied, CO-198 480.00 authorization.exceeded"},
 		{"no limit", scan(func(in *Input, a *Authorization) { a.Units, a.UsedMilli = 0, 99_000 }), allowed},
+		{"listed by the plan, whatever the benefit", scan(func(in *Input, _ *Authorization) {
+			replan(in, func(p *PlanSpec) {
+				p.PriorAuthorizationProcedures = []string{"95810", "V5200-V5260", "V5260-V5299", "70551"}
+			})
+			serve(in, given("V5261", 500_00, 1), given("99213", 100_00, 1), given("V5100", 100_00, 1))
+		}), "paid\n1 denied, CO-197 M62 500.00 authorization.absent\n2 pays 70.00, PR-3 30.00 share.copay\n3 pays 60.00, CO-45 40.00 price.above_allowed"},
+		{"listed and authorised", scan(func(in *Input, a *Authorization) {
+			replan(in, func(p *PlanSpec) { p.PriorAuthorizationProcedures = []string{"V5261"} })
+			a.Procedures = []string{"V5261"}
+			serve(in, given("V5261", 500_00, 1))
+		}), "paid\n1 pays 500.00"},
+		{"listed, but an emergency", scan(func(in *Input, _ *Authorization) {
+			replan(in, func(p *PlanSpec) { p.PriorAuthorizationProcedures = []string{"V5261"} })
+			serve(in, given("V5261", 500_00, 1))
+			in.Claim.Lines[0].Emergency = true
+		}), "paid\n1 pays 500.00"},
 		{"an emergency needs none", scan(func(in *Input, _ *Authorization) {
 			in.Authorizations, in.Claim.Lines[0].Emergency = nil, true
 		}), allowed},

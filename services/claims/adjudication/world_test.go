@@ -2,6 +2,7 @@ package adjudication
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/probity-health/probity/services/money"
@@ -184,6 +185,12 @@ func tale(d *Decision) string {
 	return b.String()
 }
 
+// carvedOut tells whether the plan subtracted what others paid: then its own
+// reductions may stand beside theirs.
+func carvedOut(l LineDecision) bool {
+	return slices.ContainsFunc(l.Adjustments, func(a Adjustment) bool { return a.Clause == clauseCarveOut })
+}
+
 // failer is a *testing.T or a *rapid.T.
 type failer interface {
 	Helper()
@@ -239,7 +246,9 @@ func sound(t failer, in *Input, d *Decision) {
 		switch {
 		case l.Denied && (len(l.Adjustments) != 1 || l.Paid != 0 || l.Allowed != 0):
 			t.Fatalf("line %d: a denial has one reason for its whole charge:\n%s", l.Number, d.Explain())
-		case !l.Denied && min(l.Allowed, l.Charge-prior) != l.Paid+split:
+		case !l.Denied && carvedOut(l) && l.Paid+split > min(l.Allowed, l.Charge-prior):
+			t.Fatalf("line %d: carved out, paid %s + split %s exceed what earlier payers left:\n%s", l.Number, l.Paid, split, d.Explain())
+		case !l.Denied && !carvedOut(l) && min(l.Allowed, l.Charge-prior) != l.Paid+split:
 			t.Fatalf("line %d: allowed %s, less where earlier payers left less, isn't paid %s + split %s:\n%s", l.Number, l.Allowed, l.Paid, split, d.Explain())
 		}
 		denied = denied && l.Denied

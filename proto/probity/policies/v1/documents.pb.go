@@ -63,9 +63,15 @@ type PlanDocument struct {
 	// A child's coverage ends with the month in which it turns so many years old, unless disabled; 0 is never.
 	DependentAgeLimit uint32 `protobuf:"varint,18,opt,name=dependent_age_limit,json=dependentAgeLimit,proto3" json:"dependent_age_limit,omitempty"`
 	// The plan's own rules, tried in order.
-	Rules         []*PlanRule `protobuf:"bytes,20,rep,name=rules,proto3" json:"rules,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Rules []*PlanRule `protobuf:"bytes,20,rep,name=rules,proto3" json:"rules,omitempty"`
+	// How the plan pays after other payers; absent is "standard".
+	Coordination *CoordinationRules `protobuf:"bytes,60,opt,name=coordination,proto3" json:"coordination,omitempty"`
+	// Procedure codes and inclusive ranges, "70540-70559", that need a prior
+	// authorisation whichever benefit they fall to (CO-197), as if each such
+	// benefit had prior_authorization.
+	PriorAuthorizationProcedures []string `protobuf:"bytes,61,rep,name=prior_authorization_procedures,json=priorAuthorizationProcedures,proto3" json:"prior_authorization_procedures,omitempty"`
+	unknownFields                protoimpl.UnknownFields
+	sizeCache                    protoimpl.SizeCache
 }
 
 func (x *PlanDocument) Reset() {
@@ -213,6 +219,20 @@ func (x *PlanDocument) GetDependentAgeLimit() uint32 {
 func (x *PlanDocument) GetRules() []*PlanRule {
 	if x != nil {
 		return x.Rules
+	}
+	return nil
+}
+
+func (x *PlanDocument) GetCoordination() *CoordinationRules {
+	if x != nil {
+		return x.Coordination
+	}
+	return nil
+}
+
+func (x *PlanDocument) GetPriorAuthorizationProcedures() []string {
+	if x != nil {
+		return x.PriorAuthorizationProcedures
 	}
 	return nil
 }
@@ -1194,7 +1214,7 @@ var File_probity_policies_v1_documents_proto protoreflect.FileDescriptor
 
 const file_probity_policies_v1_documents_proto_rawDesc = "" +
 	"\n" +
-	"#probity/policies/v1/documents.proto\x12\x13probity.policies.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fprobity/policies/v1/rates.proto\x1a\x1fprobity/policies/v1/rules.proto\x1a\x1aprobity/type/v1/type.proto\"\xdc\a\n" +
+	"#probity/policies/v1/documents.proto\x12\x13probity.policies.v1\x1a\x1bbuf/validate/validate.proto\x1a&probity/policies/v1/coordination.proto\x1a\x1fprobity/policies/v1/rates.proto\x1a\x1fprobity/policies/v1/rules.proto\x1a\x1aprobity/type/v1/type.proto\"\x9f\t\n" +
 	"\fPlanDocument\x126\n" +
 	"\aplan_id\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x182\x16^plan_[a-z0-9_]{1,40}$R\x06planId\x12\x1d\n" +
 	"\x04name\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18xR\x04name\x12$\n" +
@@ -1215,7 +1235,9 @@ const file_probity_policies_v1_documents_proto_rawDesc = "" +
 	"\x12review_above_cents\x18\x0e \x01(\x03B\a\xbaH\x04\"\x02(\x00R\x10reviewAboveCents\x125\n" +
 	"\x11sequestration_bps\x18\x0f \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\x10sequestrationBps\x127\n" +
 	"\x13dependent_age_limit\x18\x12 \x01(\rB\a\xbaH\x04*\x02\x18xR\x11dependentAgeLimit\x12>\n" +
-	"\x05rules\x18\x14 \x03(\v2\x1d.probity.policies.v1.PlanRuleB\t\xbaH\x06\x92\x01\x03\x10\xc8\x01R\x05rules\"\xb7\x03\n" +
+	"\x05rules\x18\x14 \x03(\v2\x1d.probity.policies.v1.PlanRuleB\t\xbaH\x06\x92\x01\x03\x10\xc8\x01R\x05rules\x12J\n" +
+	"\fcoordination\x18< \x01(\v2&.probity.policies.v1.CoordinationRulesR\fcoordination\x12u\n" +
+	"\x1eprior_authorization_procedures\x18= \x03(\tB/\xbaH,\x92\x01)\x10\xd0\x0f\"$r\"2 ^[A-Z0-9]{4,5}(-[A-Z0-9]{4,5})?$R\x1cpriorAuthorizationProcedures\"\xb7\x03\n" +
 	"\tCostShare\x12M\n" +
 	"\x1bdeductible_individual_cents\x18\x01 \x01(\x03B\r\xbaH\n" +
 	"\"\b\x18\xff\x93\xeb\xdc\x03(\x00R\x19deductibleIndividualCents\x12E\n" +
@@ -1344,7 +1366,8 @@ var file_probity_policies_v1_documents_proto_goTypes = []any{
 	(*PriorAuthorization)(nil), // 9: probity.policies.v1.PriorAuthorization
 	(*v1.Period)(nil),          // 10: probity.type.v1.Period
 	(*PlanRule)(nil),           // 11: probity.policies.v1.PlanRule
-	(*FacilityRate)(nil),       // 12: probity.policies.v1.FacilityRate
+	(*CoordinationRules)(nil),  // 12: probity.policies.v1.CoordinationRules
+	(*FacilityRate)(nil),       // 13: probity.policies.v1.FacilityRate
 }
 var file_probity_policies_v1_documents_proto_depIdxs = []int32{
 	10, // 0: probity.policies.v1.PlanDocument.effective:type_name -> probity.type.v1.Period
@@ -1352,19 +1375,20 @@ var file_probity_policies_v1_documents_proto_depIdxs = []int32{
 	1,  // 2: probity.policies.v1.PlanDocument.out_of_network:type_name -> probity.policies.v1.CostShare
 	2,  // 3: probity.policies.v1.PlanDocument.benefits:type_name -> probity.policies.v1.Benefit
 	11, // 4: probity.policies.v1.PlanDocument.rules:type_name -> probity.policies.v1.PlanRule
-	3,  // 5: probity.policies.v1.Benefit.match:type_name -> probity.policies.v1.ServiceMatch
-	10, // 6: probity.policies.v1.FeeSchedule.effective:type_name -> probity.type.v1.Period
-	5,  // 7: probity.policies.v1.FeeSchedule.fees:type_name -> probity.policies.v1.Fee
-	10, // 8: probity.policies.v1.ProviderContract.effective:type_name -> probity.type.v1.Period
-	12, // 9: probity.policies.v1.ProviderContract.facility_rates:type_name -> probity.policies.v1.FacilityRate
-	10, // 10: probity.policies.v1.Policy.effective:type_name -> probity.type.v1.Period
-	10, // 11: probity.policies.v1.Enrollment.coverage:type_name -> probity.type.v1.Period
-	10, // 12: probity.policies.v1.PriorAuthorization.effective:type_name -> probity.type.v1.Period
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	12, // 5: probity.policies.v1.PlanDocument.coordination:type_name -> probity.policies.v1.CoordinationRules
+	3,  // 6: probity.policies.v1.Benefit.match:type_name -> probity.policies.v1.ServiceMatch
+	10, // 7: probity.policies.v1.FeeSchedule.effective:type_name -> probity.type.v1.Period
+	5,  // 8: probity.policies.v1.FeeSchedule.fees:type_name -> probity.policies.v1.Fee
+	10, // 9: probity.policies.v1.ProviderContract.effective:type_name -> probity.type.v1.Period
+	13, // 10: probity.policies.v1.ProviderContract.facility_rates:type_name -> probity.policies.v1.FacilityRate
+	10, // 11: probity.policies.v1.Policy.effective:type_name -> probity.type.v1.Period
+	10, // 12: probity.policies.v1.Enrollment.coverage:type_name -> probity.type.v1.Period
+	10, // 13: probity.policies.v1.PriorAuthorization.effective:type_name -> probity.type.v1.Period
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_probity_policies_v1_documents_proto_init() }
@@ -1372,6 +1396,7 @@ func file_probity_policies_v1_documents_proto_init() {
 	if File_probity_policies_v1_documents_proto != nil {
 		return
 	}
+	file_probity_policies_v1_coordination_proto_init()
 	file_probity_policies_v1_rates_proto_init()
 	file_probity_policies_v1_rules_proto_init()
 	type x struct{}
