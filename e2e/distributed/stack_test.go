@@ -199,7 +199,7 @@ func (s *stack) services() {
 	for _, node := range []string{"ledger", "ledger-2"} {
 		configure(s, node, "ledger", func(c *serve.LedgerConfig) {
 			s.processConfig(node, &c.ProcessConfig)
-			c.Origin, c.NodeName, c.DataDir, c.Replication = origin, node, s.path(node), 0
+			c.Origin, c.NodeName, c.DataDir, c.SignedDir, c.Replication = origin, node, s.path(node), s.path(node+"-signed"), 0
 			c.Kafka.Brokers, c.Kafka.CAFile = []string{s.address["kafka"]}, s.authority.file
 			c.Kafka.PasswordFile = s.path("secrets", "kafka-password")
 			// Two nodes of one party: one key, and each its own data.

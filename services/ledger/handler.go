@@ -387,11 +387,29 @@ func closed() error {
 	})
 }
 
-// GetCheckpoint implements the RPC.
-func (h handler) GetCheckpoint(context.Context, *ledgerv1.GetCheckpointRequest) (*ledgerv1.GetCheckpointResponse, error) {
+// GetCheckpoint implements the RPC. Where there are commits and nothing is
+// final yet, it waits a bounded time for the first checkpoint.
+func (h handler) GetCheckpoint(ctx context.Context, _ *ledgerv1.GetCheckpointRequest) (*ledgerv1.GetCheckpointResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, receiptTimeout)
+	defer cancel()
+	changed := h.n.blocks.Changed.Wait()
 	signed, block := h.n.blocks.Final()
-	if signed == nil {
-		return nil, nothingFinal()
+	for signed == nil {
+		if err := h.n.blocks.Halted(); err != nil {
+			return nil, err
+		}
+		if !h.n.holdsCommits() {
+			return nil, nothingFinal()
+		}
+		select {
+		case <-changed:
+		case <-h.n.closing:
+			return nil, closed()
+		case <-ctx.Done():
+			return nil, nothingFinal()
+		}
+		changed = h.n.blocks.Changed.Wait()
+		signed, block = h.n.blocks.Final()
 	}
 	policy := h.n.blocks.Policy()
 	terms := policy.At(block.Height)
@@ -402,9 +420,17 @@ func (h handler) GetCheckpoint(context.Context, *ledgerv1.GetCheckpointRequest) 
 	return out, nil
 }
 
+// holdsCommits tells whether any shard has a commit.
+func (n *Node) holdsCommits() bool {
+	any := false
+	n.members(func(_ string, _ int, m *member) { any = any || m.replica.Head().Next > 0 })
+	return any
+}
+
 func nothingFinal() error {
 	return problem.New(problem.Conflict, problem.Problem{
-		RuleID: "ledger.checkpoint.none", Message: "nothing is final yet", Fix: "append something, then ask again",
+		RuleID: "ledger.checkpoint.none", Message: "nothing is final yet",
+		Fix: "append something, or wait until a quorum of the ledger's parties has cosigned what there is, then ask again",
 	})
 }
 
