@@ -153,7 +153,9 @@ func (d *differences) fields(benefit, prefix string, old, fresh protoreflect.Mes
 					kind = "removed"
 				}
 				d.add(&policiesv1.PlanDifference{Benefit: benefit, Kind: kind, Field: name})
-				if kind == "removed" {
+				// Without its rules a plan coordinates all the same; other
+				// messages that are gone have no fields to compare.
+				if kind == "removed" && f.Message().FullName() != coordinationMethod.Parent() {
 					continue
 				}
 			}

@@ -86,6 +86,37 @@ func TestADifferenceIsToldByBenefitAndWhoGains(t *testing.T) {
 	refused(t, err, problem.NotFound, "plan.unknown")
 }
 
+// A plan that says nothing coordinates by the standard method: saying so is no
+// change of method, carving out is one that favours the plan.
+func TestADifferenceInCoordinationAndAuthorisationsIsTold(t *testing.T) {
+	h := open(t).stocked(t)
+	diff := func(old, fresh func(*policiesv1.PlanDocument)) []string {
+		before, after := planOf("P1", "plan_a"), planOf("P1", "plan_a")
+		old(before)
+		fresh(after)
+		got, err := h.DiffPlans(h.ctx, &policiesv1.DiffPlansRequest{OldDocument: yamlOf(t, before), NewDocument: yamlOf(t, after)})
+		require.NoError(t, err)
+		require.Empty(t, got.GetProblems())
+		var lines []string
+		for _, d := range got.GetDifferences() {
+			lines = append(lines, fmt.Sprintf("%s|%s|%s|%s|%s", d.GetKind(), d.GetField(), d.GetOldValue(), d.GetNewValue(), d.GetFavours()))
+		}
+		return lines
+	}
+	by := func(method string) func(*policiesv1.PlanDocument) {
+		return func(d *policiesv1.PlanDocument) { d.Coordination = &policiesv1.CoordinationRules{Method: method} }
+	}
+	silent := func(*policiesv1.PlanDocument) {}
+	require.Equal(t, []string{"changed|coordination.method|standard|carve_out|plan"}, diff(by("standard"), by("carve_out")))
+	require.Equal(t, []string{"changed|coordination.method|carve_out|standard|member"}, diff(by("carve_out"), by("standard")))
+	require.Equal(t, []string{"added|coordination|||", "changed|coordination.method|standard|carve_out|plan"}, diff(silent, by("carve_out")))
+	require.Equal(t, []string{"removed|coordination|||", "changed|coordination.method|carve_out|standard|member"}, diff(by("carve_out"), silent))
+	require.Equal(t, []string{"added|coordination|||"}, diff(silent, by("standard")))
+	require.Equal(t, []string{"changed|prior_authorization_procedures|70551|70551, 97110-97140|"}, diff(
+		func(d *policiesv1.PlanDocument) { d.PriorAuthorizationProcedures = []string{"70551"} },
+		func(d *policiesv1.PlanDocument) { d.PriorAuthorizationProcedures = []string{"70551", "97110-97140"} }))
+}
+
 func TestACorrectionNamesTheVersionItCorrects(t *testing.T) {
 	h := open(t).stocked(t)
 	first, err := h.GetPlan(h.ctx, &policiesv1.GetPlanRequest{PlanId: "plan_a"})

@@ -34,6 +34,11 @@ func LintPlan(d *policiesv1.PlanDocument) []problem.Problem {
 	lintCostShare(&f, d.GetInNetwork(), "in_network")
 	lintNetwork(&f, d)
 	lintBenefits(&f, d)
+	switch method := adjudication.Coordination(d.GetCoordination().GetMethod()); method {
+	case "", adjudication.StandardCoordination, adjudication.CarveOut:
+	default:
+		f.add("plan.coordination.method", "coordination.method", "not a way to pay after other payers", `write "standard" or "carve_out"`)
+	}
 	lintAuthorizationList(&f, d.GetPriorAuthorizationProcedures())
 	lintRules(&f, d)
 	if len(f.problems) == 0 {

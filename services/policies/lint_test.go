@@ -105,6 +105,52 @@ func sound() *policiesv1.PlanDocument {
 	return d
 }
 
+// What the plan's list of procedures to authorise says twice, or doesn't say
+// at all, is told; that a benefit needs an authorisation itself is no fault.
+func TestTheListOfAuthorisationsIsRead(t *testing.T) {
+	for _, c := range []struct {
+		list []string
+		want []string
+	}{
+		{[]string{"70551", "99202-99215", "J0120-J9999", "0001F"}, nil},
+		{[]string{"70551", "knee"}, []string{"plan.prior_authorization.shape prior_authorization_procedures[1]"}},
+		{[]string{"97010-J7799", "99215-99202"}, []string{"plan.prior_authorization.range prior_authorization_procedures[0]", "plan.prior_authorization.range prior_authorization_procedures[1]"}},
+		{[]string{"70551", "70551"}, []string{"plan.prior_authorization.repeated prior_authorization_procedures[1]"}},
+		{[]string{"70551", "J0120", "70540-70559"}, []string{"plan.prior_authorization.repeated prior_authorization_procedures[2]"}},
+		{[]string{"70540-70559", "70550-70570"}, nil},
+	} {
+		d := sound()
+		d.Benefits[0].PriorAuthorization, d.PriorAuthorizationProcedures = true, c.list
+		var got []string
+		for _, p := range LintPlan(d) {
+			got = append(got, p.RuleID+" "+p.FieldPath)
+		}
+		require.Equal(t, c.want, got, "%v", c.list)
+	}
+}
+
+// An unknown method is told once, where it stands, and the engine refuses it
+// too: a plan never pays by a word that nobody knows.
+func TestAnUnknownWayToCoordinateIsRefused(t *testing.T) {
+	for _, text := range []string{"coordination: {method: maintenance}", "coordination: {}"} {
+		_, err := ParsePlan([]byte(soundPlan + text + "\n"))
+		ps := problemsOf(t, err)
+		require.Len(t, ps, 1)
+		require.Equal(t, "field.string.in coordination.method", ps[0].RuleID+" "+ps[0].FieldPath)
+	}
+	d := sound()
+	d.Coordination = &policiesv1.CoordinationRules{Method: "maintenance"}
+	ps := LintPlan(d)
+	require.Len(t, ps, 1)
+	require.Equal(t, "plan.coordination.method", ps[0].RuleID)
+	_, err := CompilePlan(d, "plan_gold@1")
+	require.ErrorContains(t, err, "coordination")
+	for _, method := range []string{"standard", "carve_out"} {
+		_, err := ParsePlan([]byte(soundPlan + "coordination: {method: " + method + "}\nprior_authorization_procedures: [\"70551\", 99202-99215]\n"))
+		require.NoError(t, err)
+	}
+}
+
 func TestAContractsRatesAreHeldAgainstTheEngine(t *testing.T) {
 	sound := func() *policiesv1.ProviderContract {
 		return &policiesv1.ProviderContract{

@@ -31,6 +31,8 @@ func TestUnsoundPlansDontCompile(t *testing.T) {
 		"negative visits":          {func(p *PlanSpec) { p.Benefits[1].VisitsPerYear = -1 }, "visitsPerYear"},
 		"a backward range":         {func(p *PlanSpec) { p.Benefits[1].Procedures = []string{"99215-99202"} }, "runs backwards"},
 		"a range of two lengths":   {func(p *PlanSpec) { p.Benefits[1].Procedures = []string{"9920-99202"} }, "different length"},
+		"an unknown method":        {func(p *PlanSpec) { p.Coordination = "maintenance" }, "coordination"},
+		"a backward list":          {func(p *PlanSpec) { p.PriorAuthorizationProcedures = []string{"99213", "99215-99202"} }, "priorAuthorizationProcedures: range \"99215-99202\" runs backwards"},
 		"no code":                  {func(p *PlanSpec) { p.Benefits[1].RevenueCodes = []string{"-"} }, "not a code"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -57,6 +59,29 @@ func TestAPlanTooEntangledToReadIsRefused(t *testing.T) {
 	if _, err := CompilePlan(spec); err == nil || !strings.Contains(err.Error(), "too many pieces") {
 		t.Errorf("compiles with %v", err)
 	}
+}
+
+// The list of authorisations is searched; read from its first entry to its
+// last it says the same, however its entries overlap.
+func TestAListOfAuthorisationsIsSearchedAsItReads(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		code := rapid.StringMatching(`[AJ][0-3]{3}|[0-1]{2}[0-3]{3}|[0-1]{4}F`)
+		list := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) string {
+			from, to := code.Draw(t, "from"), code.Draw(t, "to")
+			if _, err := parseRange(from + "-" + to); err != nil {
+				return from
+			}
+			return from + "-" + to
+		}), 0, 8).Draw(t, "list")
+		spec := goldSpec()
+		spec.PriorAuthorizationProcedures = list
+		plan := mustPlan(spec)
+		asked := rapid.OneOf(code, rapid.SampledFrom([]string{"", "?", "999999"})).Draw(t, "asked")
+		want := len(list) > 0 && (&Authorization{Procedures: list}).covers(asked)
+		if got := plan.listsForAuthorization(asked); got != want {
+			t.Fatalf("%v: %q is listed %v, want %v", list, asked, got, want)
+		}
+	})
 }
 
 func itoa(n int) string { return Fact{Value: int64(n)}.Text() }

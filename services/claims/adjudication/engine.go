@@ -23,9 +23,10 @@
 //     208, CO-B7, CO-185, CO-242, CO-288).
 //  9. The benefit: does the plan cover it, for this diagnosis (benefit.go:
 //     PR-204, PR-96, CO-50, CO-11)?
-//  10. Prior authorisation and documents (authorization.go, documents.go:
-//     CO-197, CO-15, CO-198, CO-252), and the plan's own rules (planrule.go: codes of
-//     the plan's choosing).
+//  10. Prior authorisation, which the benefit or the plan's list asks for, and
+//     documents (authorization.go, documents.go: CO-197, CO-15, CO-198,
+//     CO-252), and the plan's own rules (planrule.go: codes of the plan's
+//     choosing).
 //  11. Reference edits: unit limits (units.go: CO-151), then pairs of
 //     procedures (pairs.go: CO-97, CO-236, CO-231). Units first, because a
 //     line they deny must not take its partner with it.
@@ -38,9 +39,10 @@
 //  14. Further procedures of the day are reduced (reduction.go: CO-59).
 //  15. Then, line by line, the money (settle.go): benefit limits (limits.go:
 //     PR-119, PR-35), the member's copay or deductible and coinsurance under
-//     the out-of-pocket cap (share.go: PR-3, PR-1, PR-2), other payers (cob.go:
-//     CO-22, OA-23), sequestration (sequestration.go: CO-253), and what all
-//     that adds to the family's accumulators (posting.go).
+//     the out-of-pocket cap (share.go: PR-3, PR-1, PR-2), other payers, by
+//     the plan's coordination (cob.go: CO-22, OA-23), sequestration
+//     (sequestration.go: CO-253), and what all that adds to the family's
+//     accumulators (posting.go).
 //  16. The decision: paid, denied, or pended for a person.
 //
 // The first stage that denies a line ends it: the line's full charge carries
@@ -48,7 +50,8 @@
 // reviewer sees every doubt at once; a doubt about a line that is denied
 // anyway is dropped. Invariants, held for every input within the protos'
 // bounds: charge = paid + adjustments on every line; what is paid and shared
-// adds up to the lesser of the allowed amount and what earlier payers left;
+// adds up to the lesser of the allowed amount and what earlier payers left, or
+// to no more than that where the plan carves out what they paid;
 // nothing is negative; no accumulator passes its limit through the engine; a
 // denied line and a pended claim move no accumulator.
 package adjudication

@@ -314,9 +314,9 @@ func TestASecondaryPayerPaysNoMoreThanThePatientOwed(t *testing.T) {
 		if len(second.Lines) == 1 && second.Paid > alone.Paid {
 			t.Fatalf("pays %s, alone %s:\n%s", second.Paid, alone.Paid, second.Explain())
 		}
-		// Carved out, the plan together with those before it pays no more than
-		// it would have alone, unless those paid more already.
-		if len(second.Lines) == 1 && spec.Coordination == CarveOut && spec.SequestrationBps == 0 && second.Paid > max(alone.Paid-prior, 0) {
+		// Carved out, the plan pays what those before it left of what it would
+		// have paid alone, as far as the patient owes it.
+		if len(second.Lines) == 1 && spec.Coordination == CarveOut && spec.SequestrationBps == 0 && second.Paid != min(max(alone.Paid-prior, 0), owed[0]) {
 			t.Fatalf("pays %s after %s, alone %s:\n%s", second.Paid, prior, alone.Paid, second.Explain())
 		}
 	})
