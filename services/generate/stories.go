@@ -72,11 +72,13 @@ func (w *World) again(rng *rand.Rand, f *Family, changed bool) bool {
 	if changed {
 		c.Kind = "suspected duplicate"
 		l := &c.Lines[rng.IntN(len(c.Lines))]
-		switch rng.IntN(3) {
-		case 0:
+		switch way := rng.IntN(3); {
+		case way == 0:
 			l.Charge += 100
 			l.Prior = nil
-		case 1:
+		// A modifier has its place behind a procedure, so a line of a hospital
+		// that names none can't differ by one: no 837I could say so.
+		case way == 1 || l.Procedure == "":
 			l.Quantity += 1000
 		default:
 			l.Modifiers = append(append([]string{}, l.Modifiers...), "KX")
