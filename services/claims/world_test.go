@@ -72,7 +72,7 @@ func (w *world) start(index *keys.Index, options ...worldOption) *Service {
 	client := redis.NewClient(&redis.Options{Addr: w.redis.Addr()})
 	d := Deps{
 		Store: w.store, Sealer: keys.NewSealer(w.authority, keys.SealerOptions{}), Index: index, Book: book.New(),
-		Authorizer: auth, Redis: client, Now: w.clock, Config: Config{WatchInterval: time.Hour},
+		Authorizer: auth, Redis: client, Now: w.clock, Config: Config{WatchInterval: time.Hour, Reprocessing: reprocessOff},
 	}
 	for _, o := range options {
 		o(&d)
