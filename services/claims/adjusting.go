@@ -79,6 +79,8 @@ type amended struct {
 	state    State
 	events   []proto.Message
 	decision *claimsv1.Decision // that takes its decision's place; nil for a void or replacement's original
+	// reaffirmed: its decision stands, under other documents.
+	reaffirmed bool
 }
 
 // cause is why something is decided again.
@@ -406,6 +408,9 @@ func (s *Service) redecide(ctx context.Context, am *amendment, id string, why ca
 	_, now := decide(sub, view, state.Review)
 	switch {
 	case sameOutcome(was, now):
+		if state.decidedFinally() && !sameDocuments(state.read(), now.GetVersions()) {
+			am.reaffirm(state, why, now.GetVersions(), uncontracted(sub, now.GetVersions()))
+		}
 		return false, nil
 	case now.GetStatus() == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED && state.decidedFinally():
 		// A person must look at it first; until then what was decided stands.
@@ -443,6 +448,33 @@ func (s *Service) redecide(ctx context.Context, am *amendment, id string, why ca
 	}
 	am.claims = append(am.claims, amended{state: state, events: events, decision: r.decision})
 	return len(am.posted) > size, nil
+}
+
+// reaffirm adds that a decision stands under other documents than it read.
+func (am *amendment) reaffirm(state State, why cause, v *claimsv1.Versions, uncontracted []string) {
+	e := &eventsv1.ClaimReaffirmed{
+		ClaimId: state.Received.GetClaimId(), PayerId: state.Received.GetPayerId(), DecisionRevision: state.DecidedRevision,
+		Versions: v, UncontractedNpis: uncontracted, RunId: why.run, Cause: why.word,
+	}
+	am.bytes += proto.Size(e)
+	am.claims = append(am.claims, amended{state: state, events: []proto.Message{e}, reaffirmed: true})
+}
+
+// sameDocuments tells whether two decisions read the same documents, in
+// whatever versions.
+func sameDocuments(a, b *claimsv1.Versions) bool {
+	return slices.EqualFunc(readLists(a), readLists(b), func(a, b string) bool { return documentsOf(a) == documentsOf(b) })
+}
+
+// documentsOf are the ids of a list of versions: "plan_gold@3,plan_gold@4" is plan_gold.
+func documentsOf(list string) string {
+	var ids []string
+	for ref := range strings.SplitSeq(list, ",") {
+		id, _, _ := strings.Cut(ref, "@")
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return strings.Join(slices.Compact(ids), ",")
 }
 
 func nothingTouched(string) bool { return false }

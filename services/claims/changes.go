@@ -95,14 +95,20 @@ func (s *Service) changeOf(r eventstore.Recorded) (change, bool) {
 	switch e := r.Event.(type) {
 	case *eventsv1.PlanPublished:
 		c.payer, c.cause = e.GetPlan().GetPayerId(), causePlan
-		c.document(s.book, e.GetPlan().GetPlanId(), e.GetVersion())
+		if !c.document(s.book, e.GetPlan().GetPlanId(), e.GetVersion()) {
+			return change{}, false
+		}
 	case *eventsv1.FeeSchedulePublished:
 		c.payer, c.cause = e.GetFeeSchedule().GetPayerId(), causeFeeSchedule
-		c.document(s.book, e.GetFeeSchedule().GetFeeScheduleId(), e.GetVersion())
+		if !c.document(s.book, e.GetFeeSchedule().GetFeeScheduleId(), e.GetVersion()) {
+			return change{}, false
+		}
 	case *eventsv1.ContractPublished:
 		d := e.GetContract()
 		c.payer, c.cause, c.npis = d.GetPayerId(), causeContract, d.GetNpis()
-		c.document(s.book, d.GetContractId(), e.GetVersion())
+		if !c.document(s.book, d.GetContractId(), e.GetVersion()) {
+			return change{}, false
+		}
 		// It may rank before the contracts that were read, or govern days on
 		// which they don't.
 		c.refs = append(c.refs, s.book.ContractRefs(c.payer, c.npis, d.GetContractId())...)
@@ -146,9 +152,13 @@ func (s *Service) changeID(p eventstore.Position) string {
 	return s.index.ID("chg", p.Log, itoa(p.Shard), strconv.FormatUint(p.Index, 10))
 }
 
-// document says which version it is and what it supersedes.
-func (c *change) document(b *book.Book, id string, version uint32) {
-	c.version, c.refs = policies.Ref(id, version), b.Superseded(id, version)
+// document says which version it is and what it supersedes; false for one that
+// governs only days to come, for which nothing is decided yet.
+func (c *change) document(b *book.Book, id string, version uint32) bool {
+	var retroactive bool
+	c.version = policies.Ref(id, version)
+	c.refs, retroactive = b.Superseded(id, version)
+	return retroactive
 }
 
 // otherPayerLearned tells whether an enrolment says anew who pays first for
@@ -279,7 +289,7 @@ func (s *Service) apply(ctx context.Context, c *change, named []string, dryRun b
 
 // applyTo decides named claims again, family by family.
 func (s *Service) applyTo(ctx context.Context, c *change, ids []string, dryRun bool, out *movement) error {
-	states, err := s.readClaims(ctx, ids)
+	states, err := s.readClaims(ctx, ids, State.withoutSealed)
 	if err != nil {
 		return err
 	}
@@ -319,7 +329,7 @@ func (s *Service) applyTo(ctx context.Context, c *change, ids []string, dryRun b
 // read it, and of a family those of persons whose own coverage is as it was:
 // they are moved only where accumulators are.
 func (s *Service) touchedBy(c *change, st State) bool {
-	v := st.Decided.GetVersions()
+	v := st.read()
 	if c.at.Log == policies.Log {
 		if next, err := book.AsOf(v.GetReference()).Next(); err == nil && !c.unseenBy(next) {
 			return false

@@ -302,11 +302,62 @@ func TestAPlansCorrectionMovesThoseWhoReadWhatItTakesOver(t *testing.T) {
 	replayed(t, w)
 }
 
+// What a version leaves as it was is still touched by the next one, although
+// its decision names neither of the two.
+func TestAClaimThatOneCorrectionLeftAsItWasIsTouchedByTheNext(t *testing.T) {
+	w := newWorld(t, 0, automatic)
+	w.couple(0)
+	ids := w.visits(0, "ADA")
+	w.publishVersion(2, dearerPlan(15000))
+	w.followed()
+	require.Empty(t, w.claim(ids[0]).Corrections, "$100 of deductible as before")
+	require.Len(t, w.stream(ids[0]), 2)
+
+	w.publishVersion(3, dearerPlan(5000))
+	w.followed()
+
+	require.Len(t, w.claim(ids[0]).Corrections, 1)
+	require.EqualValues(t, 4000, w.claim(ids[0]).Decided.GetPaidCents())
+	replayed(t, w)
+}
+
+// A claim that another contract leaves as it was reads other prices from then
+// on. That is recorded, so that a change of those is known to touch it.
+func TestAClaimThatReadsOtherDocumentsWithTheSameOutcomeSaysSo(t *testing.T) {
+	w := newWorld(t, 0, automatic)
+	w.couple(0)
+	ids := w.visits(0, "ADA", "ADA")
+	always := &typev1.Period{StartDate: "2026-01-01"}
+	prices := func(version uint32, cents int64) {
+		w.record("feeschedule-fs_other", &eventsv1.FeeSchedulePublished{Version: version, FeeSchedule: &policiesv1.FeeSchedule{
+			FeeScheduleId: "fs_other", PayerId: payer, Effective: always, Fees: []*policiesv1.Fee{{Procedure: "99213", AmountCents: cents}},
+		}})
+	}
+	prices(1, 10000)
+	w.append("contract", &eventsv1.ContractPublished{Version: 1, Contract: &policiesv1.ProviderContract{
+		ContractId: "ctr_better", PayerId: payer, Npis: []string{biller}, Effective: always, FeeScheduleId: "fs_other", PlanIds: []string{"plan_acme"},
+	}})
+	w.followed()
+	state := w.claim(ids[1])
+	require.Empty(t, state.Corrections)
+	require.Equal(t, "fs_other@1", state.Reaffirmed.GetVersions().GetFeeSchedule())
+	require.Equal(t, "fs_acme@1", state.Decided.GetVersions().GetFeeSchedule(), "what was decided stands")
+	require.Empty(t, w.changes(), "nothing has moved")
+
+	prices(2, 12000)
+	w.followed()
+
+	require.EqualValues(t, 9600, w.claim(ids[1]).Decided.GetPaidCents())
+	require.Nil(t, w.claim(ids[1]).Reaffirmed)
+	inOrder(t, w, 0)
+	replayed(t, w)
+}
+
 func TestAFeeSchedulesCorrectionPricesAgain(t *testing.T) {
 	w := newWorld(t, 0, automatic)
 	w.couple(0)
 	ids := w.visits(0, "ADA", "ADA")
-	w.append("plan", &eventsv1.FeeSchedulePublished{Version: 2, FeeSchedule: &policiesv1.FeeSchedule{
+	w.record(w.fees, &eventsv1.FeeSchedulePublished{Version: 2, FeeSchedule: &policiesv1.FeeSchedule{
 		FeeScheduleId: "fs_acme", PayerId: payer, Effective: &typev1.Period{StartDate: "2026-01-01"}, Fees: []*policiesv1.Fee{{Procedure: "99213", AmountCents: 12000}},
 	}})
 	w.followed()

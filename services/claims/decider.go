@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
@@ -52,8 +53,34 @@ type State struct {
 	FirstTold   *eventsv1.ClaimRemitted   // the first remittance
 	Unclean     bool                      // waited for its provider once: no interest is owed on it
 	Corrections []*eventsv1.ClaimReversed // taken back for another decision of the claim
+	Reaffirmed  *eventsv1.ClaimReaffirmed // decided again under other documents, with the same outcome; nil when it wasn't
 
 	marks map[string]*eventsv1.ClaimRemitted // by remittance
+}
+
+// withoutSealed is the state without the sealed claim and decisions, which are
+// most of its bytes and nothing that a remittance is planned by. What is left
+// is shared with s.
+func (s State) withoutSealed() State {
+	s.Received = without(s.Received, fieldClaim)
+	s.Decided, s.Told = without(s.Decided, fieldDecision), without(s.Told, fieldDecision)
+	return s
+}
+
+// without is a message's copy less one field; the copy shares what it holds.
+func without[M proto.Message](m M, field protoreflect.Name) M {
+	from := m.ProtoReflect()
+	if !from.IsValid() {
+		return m
+	}
+	to := from.New()
+	from.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		if fd.Name() != field {
+			to.Set(fd, v)
+		}
+		return true
+	})
+	return to.Interface().(M) //nolint:forcetypeassert // New makes a message of the same type
 }
 
 // Command is something asked of a claim.
@@ -111,6 +138,15 @@ func (s State) Status() claimsv1.ClaimStatus {
 		return claimsv1.ClaimStatus_CLAIM_STATUS_REVERSED
 	}
 	return s.Decided.GetStatus()
+}
+
+// read is what the decision that stands would be made with: what it read, or
+// what it was reaffirmed with since.
+func (s State) read() *claimsv1.Versions {
+	if s.Reaffirmed != nil {
+		return s.Reaffirmed.GetVersions()
+	}
+	return s.Decided.GetVersions()
 }
 
 // decidedFinally tells whether a decision stands that pays or denies.
@@ -275,7 +311,7 @@ func Evolve(s State, r eventstore.Recorded) State {
 	case *eventsv1.ClaimReceived:
 		s.Received = e
 	case *eventsv1.ClaimDecided:
-		s.Decided, s.DecidedRevision, s.DecidedAt = e, r.Revision, r.Position
+		s.Decided, s.DecidedRevision, s.DecidedAt, s.Reaffirmed = e, r.Revision, r.Position, nil
 		s.Unclean = s.Unclean || (e.GetStatus() == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED && waitsForProvider(e.GetPendReasons()))
 	case *eventsv1.ClaimReversed:
 		s.ReversedRevision = r.Revision
@@ -284,6 +320,8 @@ func Evolve(s State, r eventstore.Recorded) State {
 		} else {
 			s.Corrections = append(s.Corrections[:len(s.Corrections):len(s.Corrections)], e)
 		}
+	case *eventsv1.ClaimReaffirmed:
+		s.Reaffirmed = e
 	case *eventsv1.ClaimReviewed:
 		s.Review = adjudication.Review{Resolution: adjudication.Approved, Reasons: enginePends(s.Decided.GetPendReasons())}
 		if e.GetResolution() == "deny" {
@@ -464,6 +502,8 @@ func Timeline(events []eventstore.Recorded) []*claimsv1.TimelineEntry {
 			text = remittedText(e)
 		case *eventsv1.ClaimReversed:
 			text, when = reversedText(e), timeOf(e.GetReversedTime(), when)
+		case *eventsv1.ClaimReaffirmed:
+			text = "Decided again under other documents with the same outcome"
 		default:
 			continue
 		}

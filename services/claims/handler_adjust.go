@@ -61,7 +61,7 @@ func (s *Service) ReprocessClaims(ctx context.Context, req *claimsv1.ReprocessCl
 	if n := len(req.GetClaimIds()); n == 0 || n > maxSubmissions || req.GetRequestId() == "" {
 		return nil, problem.Invalidf("claims.reprocess.count", "claim_ids", "a call has a request id and names 1 to %d claims", maxSubmissions)
 	}
-	states, err := s.readClaims(ctx, req.GetClaimIds())
+	states, err := s.readClaims(ctx, req.GetClaimIds(), whole)
 	if err != nil {
 		return nil, err
 	}
@@ -204,6 +204,9 @@ func (r *reprocessing) record(ctx context.Context, held *entry[family], payer st
 func (r *reprocessing) report(am *amendment, named []State, touched map[string]bool, out *claimsv1.ReprocessClaimsResponse) {
 	told := map[string]bool{}
 	for _, c := range am.claims {
+		if c.reaffirmed {
+			continue
+		}
 		id := c.state.Received.GetClaimId()
 		told[id] = true
 		out.Corrections = append(out.Corrections, &claimsv1.Correction{

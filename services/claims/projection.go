@@ -15,15 +15,18 @@ import (
 )
 
 // projectionVersion rises with every change of what apply yields.
-const projectionVersion = 4
+const projectionVersion = 5
 
-// The view's keys. A row is a hash whose fields are the parts that events
-// told of it, encoded messages that are joined when read; an index is a
-// sorted set of row ids. All of it is opaque ids, codes, dates and amounts.
+// The view's keys. A row's parts are what events told of it, encoded messages
+// that are joined when read. They are fields <id>.<part> of one hash a kind and
+// shard, so that what hundreds of commits say of their rows is one command. An
+// index is a sorted set of row ids. All of it is opaque ids, codes, dates and
+// amounts.
 //
-//	claim:<id>                    r received, d decided, v voided or replaced, m remitted: ClaimSummary parts
-//	file:<id>                     f received: File; n outcomes; t time of the last; c completed: File
-//	remittance:<id>               i issued: Remittance without its claims
+//	row:claims                    r received, d decided, v voided or replaced, m remitted: ClaimSummary parts
+//	row:files                     f received: File; n outcomes; t time of the last; c completed: File
+//	row:remittances               i issued: Remittance without its claims
+//	row:changes                   p proposed, a approved, d done: Change; in the index changes:payer:<p>
 //	<kind>:all|org:<o>|payer:<p>  ids by recorded time; kind is claims, pended, files, remittances
 //	claims:file:<f>               claim ids by ordinal
 //	remittances:file:<f>          remittance ids by recorded time
@@ -33,7 +36,6 @@ const projectionVersion = 4
 //	wanting:<p>                   ids of claims that wait for a version of a plan or fee schedule
 //	nomember:<subscriber>         ids of claims denied because the patient was no member
 //	waiting:<subscriber>          ids of a family's claims that wait
-//	change:<id>                   p proposed, a approved, d done: Change; index changes:payer:<p>
 const (
 	kindClaims      = "claims"
 	kindPended      = "pended"
@@ -43,7 +45,8 @@ const (
 	kindChanges     = "changes"
 )
 
-func rowKey(kind, id string) string    { return kind + ":" + id }
+func rowsKey(kind string) string       { return "row:" + kind }
+func rowField(id, part string) string  { return id + "." + part }
 func allIndex(kind string) string      { return kind + ":all" }
 func orgIndex(kind, org string) string { return kind + ":org:" + org }
 func payerIndex(kind, p string) string { return kind + ":payer:" + p }
@@ -61,7 +64,7 @@ func fileIndex(kind, file string) string { return kind + ":file:" + file }
 // who wait, and must not fail.
 func Projection(changed func(claimID string)) views.Projection {
 	types := typeNames(
-		&eventsv1.ClaimReceived{}, &eventsv1.ClaimDecided{}, &eventsv1.ClaimReversed{}, &eventsv1.ClaimRemitted{},
+		&eventsv1.ClaimReceived{}, &eventsv1.ClaimDecided{}, &eventsv1.ClaimReversed{}, &eventsv1.ClaimReaffirmed{}, &eventsv1.ClaimRemitted{},
 		&eventsv1.FileReceived{}, &eventsv1.FileOutcomesRecorded{}, &eventsv1.FileCompleted{}, &eventsv1.RemittanceIssued{},
 		&eventsv1.ChangeProposed{}, &eventsv1.ChangeApproved{}, &eventsv1.ChangeReprocessed{},
 	)
@@ -91,14 +94,14 @@ func apply(r eventstore.Recorded) (ops []views.Op, claim string, err error) {
 	at := r.RecordedTime.UnixMilli()
 	switch e := r.Event.(type) {
 	case *eventsv1.ClaimReceived:
-		ops, err = row(rowKey(kindClaims, e.GetClaimId()), "r", summaryOfReceived(e))
+		ops, err = row(kindClaims, e.GetClaimId(), "r", summaryOfReceived(e))
 		ops = append(ops, index(kindClaims, e.GetSubmitterOrg(), e.GetPayerId(), at, e.GetClaimId())...)
 		if e.GetFileId() != "" {
 			ops = append(ops, views.ZAdd(fileIndex(kindClaims, e.GetFileId()), int64(e.GetFileOrdinal()), e.GetClaimId()))
 		}
 		return ops, e.GetClaimId(), err
 	case *eventsv1.ClaimDecided:
-		ops, err = row(rowKey(kindClaims, e.GetClaimId()), "d", summaryOfDecided(e, r.Position, r.Revision))
+		ops, err = row(kindClaims, e.GetClaimId(), "d", summaryOfDecided(e, r.Position, r.Revision))
 		if e.GetStatus() == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED {
 			ops = append(ops, index(kindPended, e.GetSubmitterOrg(), e.GetPayerId(), at, e.GetClaimId())...)
 			ops = append(ops, views.ZAdd(waitingIndex(e.GetSubscriber()), at, e.GetClaimId()))
@@ -112,24 +115,26 @@ func apply(r eventstore.Recorded) (ops []views.Op, claim string, err error) {
 		}
 		ops = append(ops, providerDayOps(e)...)
 		return append(ops, decidedIndexes(e, at)...), e.GetClaimId(), err
+	case *eventsv1.ClaimReaffirmed:
+		return readOps(e.GetClaimId(), e.GetPayerId(), e.GetVersions(), e.GetUncontractedNpis(), at), "", nil
 	case *eventsv1.ClaimReversed:
 		ops, err = reversedOps(e, r)
 		ops = append(ops, providerDayOps(e)...)
 		return ops, e.GetClaimId(), err
 	case *eventsv1.ClaimRemitted:
-		ops, err = row(rowKey(kindClaims, e.GetClaimId()), "m", summaryOfRemitted(e, r.Revision))
+		ops, err = row(kindClaims, e.GetClaimId(), "m", summaryOfRemitted(e, r.Revision))
 		ops = append(ops, views.ZRem(payerIndex(kindUnremitted, e.GetPayerId()), e.GetClaimId()))
 		return ops, e.GetClaimId(), err
 	case *eventsv1.FileReceived:
 		f := fileOfReceived(e, r)
 		f.Problems = nil // may be long; they stand in the file's stream
-		ops, err = row(rowKey(kindFiles, f.GetFileId()), "f", f)
+		ops, err = row(kindFiles, f.GetFileId(), "f", f)
 		ops = append(ops, index(kindFiles, f.GetSubmitterOrg(), "", at, f.GetFileId())...)
 	case *eventsv1.FileOutcomesRecorded:
-		key := rowKey(kindFiles, fileOfStream(r.Stream))
-		ops = []views.Op{views.HIncr(key, "n", int64(len(e.GetOutcomes()))), views.HSet(key, "t", strconv.FormatInt(at, 10))}
+		key, id := rowsKey(kindFiles), fileOfStream(r.Stream)
+		ops = []views.Op{views.HIncr(key, rowField(id, "n"), int64(len(e.GetOutcomes()))), views.HSet(key, rowField(id, "t"), strconv.FormatInt(at, 10))}
 	case *eventsv1.FileCompleted:
-		ops, err = row(rowKey(kindFiles, fileOfStream(r.Stream)), "c",
+		ops, err = row(kindFiles, fileOfStream(r.Stream), "c",
 			&claimsv1.File{State: claimsv1.FileState_FILE_STATE_COMPLETE, RemittanceIds: bounded(e.GetRemittanceIds(), 200)})
 	case *eventsv1.RemittanceIssued:
 		if len(e.GetRemittance().GetClaimIds()) == 0 {
@@ -138,7 +143,7 @@ func apply(r eventstore.Recorded) (ops []views.Op, claim string, err error) {
 		m := proto.CloneOf(e.GetRemittance())
 		m.ClaimCount = uint32(len(m.GetClaimIds()))
 		m.ClaimIds, m.Position = nil, positionProto(r.Position)
-		ops, err = row(rowKey(kindRemittances, m.GetRemittanceId()), "i", m)
+		ops, err = row(kindRemittances, m.GetRemittanceId(), "i", m)
 		ops = append(ops, index(kindRemittances, m.GetSubmitterOrg(), m.GetPayerId(), at, m.GetRemittanceId())...)
 		if m.GetFileId() != "" {
 			ops = append(ops, views.ZAdd(fileIndex(kindRemittances, m.GetFileId()), at, m.GetRemittanceId()))
@@ -146,7 +151,7 @@ func apply(r eventstore.Recorded) (ops []views.Op, claim string, err error) {
 	case *eventsv1.ChangeProposed:
 		ops, err = changeOps("p", e.GetChange(), r)
 	case *eventsv1.ChangeApproved:
-		ops, err = row(rowKey(kindChanges, e.GetChangeId()), "a", &claimsv1.Change{State: claimsv1.ChangeState_CHANGE_STATE_APPROVED})
+		ops, err = row(kindChanges, e.GetChangeId(), "a", &claimsv1.Change{State: claimsv1.ChangeState_CHANGE_STATE_APPROVED})
 	case *eventsv1.ChangeReprocessed:
 		ops, err = changeOps("d", e.GetChange(), r)
 	}
@@ -164,18 +169,26 @@ func decidedIndexes(e *eventsv1.ClaimDecided, at int64) []views.Op {
 	default:
 		return nil
 	}
-	for _, npi := range e.GetUncontractedNpis() {
-		ops = append(ops, views.ZAdd(uncontractedIndex(e.GetPayerId(), npi), at, e.GetClaimId()))
-	}
-	for _, list := range readLists(e.GetVersions()) {
-		for ref := range strings.SplitSeq(list, ",") {
-			if ref != "" {
-				ops = append(ops, views.ZAdd(readIndex(ref), at, e.GetClaimId()))
-			}
-		}
-	}
+	ops = append(ops, readOps(e.GetClaimId(), e.GetPayerId(), e.GetVersions(), e.GetUncontractedNpis(), at)...)
 	if slices.Contains(e.GetCodes(), codeNoMember) {
 		ops = append(ops, views.ZAdd(noMemberIndex(e.GetSubscriber()), at, e.GetClaimId()))
+	}
+	return ops
+}
+
+// readOps put a claim into the indexes of what its decision read, and of
+// whom it found no contract by.
+func readOps(claim, payer string, v *claimsv1.Versions, uncontracted []string, at int64) []views.Op {
+	var ops []views.Op
+	for _, npi := range uncontracted {
+		ops = append(ops, views.ZAdd(uncontractedIndex(payer, npi), at, claim))
+	}
+	for _, list := range readLists(v) {
+		for ref := range strings.SplitSeq(list, ",") {
+			if ref != "" {
+				ops = append(ops, views.ZAdd(readIndex(ref), at, claim))
+			}
+		}
 	}
 	return ops
 }
@@ -184,7 +197,7 @@ func decidedIndexes(e *eventsv1.ClaimDecided, at int64) []views.Op {
 func changeOps(field string, c *claimsv1.Change, r eventstore.Recorded) ([]views.Op, error) {
 	c = proto.CloneOf(c)
 	c.Time = millis(r.RecordedTime.UnixMilli())
-	ops, err := row(rowKey(kindChanges, c.GetChangeId()), field, c)
+	ops, err := row(kindChanges, c.GetChangeId(), field, c)
 	return append(ops, views.ZAdd(payerIndex(kindChanges, c.GetPayerId()), r.RecordedTime.UnixMilli(), c.GetChangeId())), err
 }
 
@@ -206,13 +219,12 @@ const codeNoMember = "PR-31"
 // reversedOps take a decision's traces out of the lists. Where another
 // decision follows in the same commit, that one's are put in after it.
 func reversedOps(e *eventsv1.ClaimReversed, r eventstore.Recorded) ([]views.Op, error) {
-	key := rowKey(kindClaims, e.GetClaimId())
 	// The remittance that told the decision doesn't tell what stands now.
-	ops := []views.Op{views.HDel(key, "m")}
+	ops := []views.Op{views.HDel(rowsKey(kindClaims), rowField(e.GetClaimId(), "m"))}
 	if !endsClaim(e) {
 		return ops, nil
 	}
-	part, err := row(key, "v", summaryOfReversed(r.Revision))
+	part, err := row(kindClaims, e.GetClaimId(), "v", summaryOfReversed(r.Revision))
 	unremitted := payerIndex(kindUnremitted, e.GetPayerId())
 	if e.GetRemitted() {
 		return append(append(ops, part...), views.ZAdd(unremitted, r.RecordedTime.UnixMilli(), e.GetClaimId())), err
@@ -221,12 +233,12 @@ func reversedOps(e *eventsv1.ClaimReversed, r eventstore.Recorded) ([]views.Op, 
 }
 
 // row sets one part of a row.
-func row(key, field string, part proto.Message) ([]views.Op, error) {
+func row(kind, id, field string, part proto.Message) ([]views.Op, error) {
 	b, err := encode(part)
 	if err != nil {
 		return nil, err
 	}
-	return []views.Op{views.HSet(key, field, base64.RawStdEncoding.EncodeToString(b))}, nil
+	return []views.Op{views.HSet(rowsKey(kind), rowField(id, field), base64.RawStdEncoding.EncodeToString(b))}, nil
 }
 
 // part reads one part of a row into m, joining it to what is there.
@@ -260,10 +272,18 @@ func unindex(kind, org, payer, id string) []views.Op {
 	return []views.Op{views.ZRem(allIndex(kind), id), views.ZRem(orgIndex(kind, org), id), views.ZRem(payerIndex(kind, payer), id)}
 }
 
+// rowParts are the parts of a kind's rows.
+var rowParts = map[string][]string{
+	kindClaims:      {"r", "d", "v", "m"},
+	kindFiles:       {"f", "c", "n", "t"},
+	kindRemittances: {"i"},
+	kindChanges:     {"p", "a", "d"},
+}
+
 // claimRow joins a claim's row.
 func claimRow(fields map[string]string) (*claimsv1.ClaimSummary, error) {
 	out := &claimsv1.ClaimSummary{}
-	for _, f := range []string{"r", "d", "v", "m"} {
+	for _, f := range rowParts[kindClaims] {
 		if err := part(fields, f, out); err != nil {
 			return nil, err
 		}

@@ -11,36 +11,52 @@ import (
 // Asked of a book that has applied the commit; what came later doesn't change
 // the answer.
 
-// Superseded are the versions, as decisions record them, that governed days
-// which one version of a document takes over. The id's prefix tells the kind.
-func (b *Book) Superseded(id string, version uint32) []string {
+// Superseded are the versions, as decisions record them, whose readers one
+// version of a document touches: those that governed days which it takes over,
+// and those before them that were still read on such days, because a version
+// between was published late and left the outcome as it was. retroactive tells
+// whether it governs any day before it was published; if not, nothing was
+// decided that it touches.
+func (b *Book) Superseded(id string, version uint32) (refs []string, retroactive bool) {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	if s := b.plans[id]; s != nil {
-		return superseded(s.history, id, version)
+		return s.superseded(id, version)
 	}
 	if s := b.schedules[id]; s != nil {
-		return superseded(s.history, id, version)
+		return s.superseded(id, version)
 	}
 	if s := b.contracts[id]; s != nil {
-		return superseded(s.history, id, version)
+		return s.superseded(id, version)
 	}
-	return nil
+	return nil, false
 }
 
-func superseded[D policies.Document](h policies.History[D], id string, version uint32) []string {
-	if version < 2 || int(version) > len(h) {
-		return nil
+func (s *shelf[D]) superseded(id string, version uint32) ([]string, bool) {
+	if version == 0 || int(version) > len(s.history) {
+		return nil, false
 	}
-	period := policies.PeriodOf(h[version-1].GetEffective())
-	before := h[:version-1]
+	late := func(v uint32) policies.Period {
+		return policies.Period{Start: s.history[v-1].GetEffective().GetStartDate(), End: s.published[v-1]}
+	}
+	taken := late(version)
+	if taken.Start > taken.End {
+		return nil, false
+	}
+	before := s.history[:version-1]
 	var out []string
 	for v := uint32(1); v < version; v++ {
-		if governed, ok := before.Governs(v); ok && governed.Overlaps(period) {
+		governed, ok := before.Governs(v)
+		touched := ok && governed.Overlaps(taken)
+		for between := v + 1; between < version && !touched; between++ {
+			days, ok := late(between).Within(policies.PeriodOf(s.history[v-1].GetEffective()))
+			touched = ok && late(between).Start <= late(between).End && days.Overlaps(taken)
+		}
+		if touched {
 			out = append(out, policies.Ref(id, v))
 		}
 	}
-	return out
+	return out, true
 }
 
 // ContractRefs are all versions of the payer's contracts that ever listed one

@@ -193,6 +193,108 @@ func (x *ChangeReprocessed) GetChange() *v1.Change {
 	return nil
 }
 
+// A claim was decided again under other documents, and what was decided stands
+// to the cent. Stream claim-<claim id>. Only so is a later change of those
+// documents known to touch it.
+type ClaimReaffirmed struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Claim id.
+	ClaimId string `protobuf:"bytes,1,opt,name=claim_id,json=claimId,proto3" json:"claim_id,omitempty"`
+	// Payer.
+	PayerId string `protobuf:"bytes,2,opt,name=payer_id,json=payerId,proto3" json:"payer_id,omitempty"`
+	// Revision of the decision that stands.
+	DecisionRevision uint64 `protobuf:"varint,3,opt,name=decision_revision,json=decisionRevision,proto3" json:"decision_revision,omitempty"`
+	// What was read this time.
+	Versions *v1.Versions `protobuf:"bytes,4,opt,name=versions,proto3" json:"versions,omitempty"`
+	// As in ClaimDecided.
+	UncontractedNpis []string `protobuf:"bytes,5,rep,name=uncontracted_npis,json=uncontractedNpis,proto3" json:"uncontracted_npis,omitempty"`
+	// Run and cause, as in ClaimReversed.
+	RunId string `protobuf:"bytes,6,opt,name=run_id,json=runId,proto3" json:"run_id,omitempty"`
+	// See run_id.
+	Cause         string `protobuf:"bytes,7,opt,name=cause,proto3" json:"cause,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClaimReaffirmed) Reset() {
+	*x = ClaimReaffirmed{}
+	mi := &file_probity_events_v1_changes_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClaimReaffirmed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClaimReaffirmed) ProtoMessage() {}
+
+func (x *ClaimReaffirmed) ProtoReflect() protoreflect.Message {
+	mi := &file_probity_events_v1_changes_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClaimReaffirmed.ProtoReflect.Descriptor instead.
+func (*ClaimReaffirmed) Descriptor() ([]byte, []int) {
+	return file_probity_events_v1_changes_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ClaimReaffirmed) GetClaimId() string {
+	if x != nil {
+		return x.ClaimId
+	}
+	return ""
+}
+
+func (x *ClaimReaffirmed) GetPayerId() string {
+	if x != nil {
+		return x.PayerId
+	}
+	return ""
+}
+
+func (x *ClaimReaffirmed) GetDecisionRevision() uint64 {
+	if x != nil {
+		return x.DecisionRevision
+	}
+	return 0
+}
+
+func (x *ClaimReaffirmed) GetVersions() *v1.Versions {
+	if x != nil {
+		return x.Versions
+	}
+	return nil
+}
+
+func (x *ClaimReaffirmed) GetUncontractedNpis() []string {
+	if x != nil {
+		return x.UncontractedNpis
+	}
+	return nil
+}
+
+func (x *ClaimReaffirmed) GetRunId() string {
+	if x != nil {
+		return x.RunId
+	}
+	return ""
+}
+
+func (x *ClaimReaffirmed) GetCause() string {
+	if x != nil {
+		return x.Cause
+	}
+	return ""
+}
+
 // How far changes have been followed. Stream changes-cursor; the last one
 // holds. A cursor that is behind costs looking again, never a second correction.
 type ChangesFollowed struct {
@@ -207,7 +309,7 @@ type ChangesFollowed struct {
 
 func (x *ChangesFollowed) Reset() {
 	*x = ChangesFollowed{}
-	mi := &file_probity_events_v1_changes_proto_msgTypes[3]
+	mi := &file_probity_events_v1_changes_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -219,7 +321,7 @@ func (x *ChangesFollowed) String() string {
 func (*ChangesFollowed) ProtoMessage() {}
 
 func (x *ChangesFollowed) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_events_v1_changes_proto_msgTypes[3]
+	mi := &file_probity_events_v1_changes_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -232,7 +334,7 @@ func (x *ChangesFollowed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangesFollowed.ProtoReflect.Descriptor instead.
 func (*ChangesFollowed) Descriptor() ([]byte, []int) {
-	return file_probity_events_v1_changes_proto_rawDescGZIP(), []int{3}
+	return file_probity_events_v1_changes_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ChangesFollowed) GetPolicies() string {
@@ -253,7 +355,7 @@ var File_probity_events_v1_changes_proto protoreflect.FileDescriptor
 
 const file_probity_events_v1_changes_proto_rawDesc = "" +
 	"\n" +
-	"\x1fprobity/events/v1/changes.proto\x12\x11probity.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fprobity/claims/v1/changes.proto\"C\n" +
+	"\x1fprobity/events/v1/changes.proto\x12\x11probity.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fprobity/claims/v1/changes.proto\x1a probity/claims/v1/decision.proto\"C\n" +
 	"\x0eChangeProposed\x121\n" +
 	"\x06change\x18\x01 \x01(\v2\x19.probity.claims.v1.ChangeR\x06change\"\x9f\x01\n" +
 	"\x0eChangeApproved\x12\x1b\n" +
@@ -262,7 +364,15 @@ const file_probity_events_v1_changes_proto_rawDesc = "" +
 	"\x05actor\x18\x03 \x01(\tR\x05actor\x12?\n" +
 	"\rapproved_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\fapprovedTime\"F\n" +
 	"\x11ChangeReprocessed\x121\n" +
-	"\x06change\x18\x01 \x01(\v2\x19.probity.claims.v1.ChangeR\x06change\"E\n" +
+	"\x06change\x18\x01 \x01(\v2\x19.probity.claims.v1.ChangeR\x06change\"\x87\x02\n" +
+	"\x0fClaimReaffirmed\x12\x19\n" +
+	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\x12\x19\n" +
+	"\bpayer_id\x18\x02 \x01(\tR\apayerId\x12+\n" +
+	"\x11decision_revision\x18\x03 \x01(\x04R\x10decisionRevision\x127\n" +
+	"\bversions\x18\x04 \x01(\v2\x1b.probity.claims.v1.VersionsR\bversions\x12+\n" +
+	"\x11uncontracted_npis\x18\x05 \x03(\tR\x10uncontractedNpis\x12\x15\n" +
+	"\x06run_id\x18\x06 \x01(\tR\x05runId\x12\x14\n" +
+	"\x05cause\x18\a \x01(\tR\x05cause\"E\n" +
 	"\x0fChangesFollowed\x12\x1a\n" +
 	"\bpolicies\x18\x01 \x01(\tR\bpolicies\x12\x16\n" +
 	"\x06claims\x18\x02 \x01(\tR\x06claimsBDZBgithub.com/probity-health/probity/proto/probity/events/v1;eventsv1b\x06proto3"
@@ -279,24 +389,27 @@ func file_probity_events_v1_changes_proto_rawDescGZIP() []byte {
 	return file_probity_events_v1_changes_proto_rawDescData
 }
 
-var file_probity_events_v1_changes_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_probity_events_v1_changes_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_probity_events_v1_changes_proto_goTypes = []any{
 	(*ChangeProposed)(nil),        // 0: probity.events.v1.ChangeProposed
 	(*ChangeApproved)(nil),        // 1: probity.events.v1.ChangeApproved
 	(*ChangeReprocessed)(nil),     // 2: probity.events.v1.ChangeReprocessed
-	(*ChangesFollowed)(nil),       // 3: probity.events.v1.ChangesFollowed
-	(*v1.Change)(nil),             // 4: probity.claims.v1.Change
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
+	(*ClaimReaffirmed)(nil),       // 3: probity.events.v1.ClaimReaffirmed
+	(*ChangesFollowed)(nil),       // 4: probity.events.v1.ChangesFollowed
+	(*v1.Change)(nil),             // 5: probity.claims.v1.Change
+	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
+	(*v1.Versions)(nil),           // 7: probity.claims.v1.Versions
 }
 var file_probity_events_v1_changes_proto_depIdxs = []int32{
-	4, // 0: probity.events.v1.ChangeProposed.change:type_name -> probity.claims.v1.Change
-	5, // 1: probity.events.v1.ChangeApproved.approved_time:type_name -> google.protobuf.Timestamp
-	4, // 2: probity.events.v1.ChangeReprocessed.change:type_name -> probity.claims.v1.Change
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	5, // 0: probity.events.v1.ChangeProposed.change:type_name -> probity.claims.v1.Change
+	6, // 1: probity.events.v1.ChangeApproved.approved_time:type_name -> google.protobuf.Timestamp
+	5, // 2: probity.events.v1.ChangeReprocessed.change:type_name -> probity.claims.v1.Change
+	7, // 3: probity.events.v1.ClaimReaffirmed.versions:type_name -> probity.claims.v1.Versions
+	4, // [4:4] is the sub-list for method output_type
+	4, // [4:4] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_probity_events_v1_changes_proto_init() }
@@ -310,7 +423,7 @@ func file_probity_events_v1_changes_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probity_events_v1_changes_proto_rawDesc), len(file_probity_events_v1_changes_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
