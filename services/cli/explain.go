@@ -276,6 +276,8 @@ func nextStep(rule string) string {
 		return "ask the payer for an authorisation, then send it again with its number"
 	case "network.no_referral":
 		return "send it again with the referral's number"
+	case "timely.late_correction":
+		return "nothing: the claim it was to replace stands as it was decided"
 	case "timely.late":
 		return "show the receipt of an earlier submission: probity receipt CLAIM_ID"
 	}
