@@ -548,7 +548,10 @@ func (b *Blocks) store(before, at progress, next uint64) (headers [][]byte, err 
 	if err := batch.Set(blockCursor, raw, nil); err != nil {
 		return nil, err
 	}
-	// This sync covers the shards' rows too: they share one write-ahead log.
+	// A block must not outlive the commits it seals.
+	if err := b.cfg.Store.syncCommits(); err != nil {
+		return nil, err
+	}
 	return headers, batch.Commit(pebble.Sync)
 }
 

@@ -1,8 +1,6 @@
 package replica
 
 import (
-	"bytes"
-	"encoding/binary"
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
@@ -46,7 +44,7 @@ func (s *Shard) recheck(from, to uint64, index bool) error {
 		return damaged(s.cfg.Log, s.cfg.Shard, from, err.Error())
 	}
 	next := from
-	err = s.rows.eachBody(from, to, func(i uint64, value []byte) (bool, error) {
+	err = s.eachCommit(from, to, func(i uint64, value []byte) (bool, error) {
 		next = i
 		if receipt.LeafHash(receipt.Entry(value)) != leaves[i-from] {
 			return false, damaged(s.cfg.Log, s.cfg.Shard, i, "the stored commit does not hash to its leaf")
@@ -71,21 +69,17 @@ func (s *Shard) recheckIndex(index uint64, value []byte) error {
 	if proto.Unmarshal(value, c) != nil {
 		return damaged(s.cfg.Log, s.cfg.Shard, index, "the stored commit cannot be read")
 	}
-	digest := core.Digest(c.Writes)
-	request, err := s.rows.get(s.rows.key(kindRequest, []byte(c.RequestId)))
-	if err != nil || !bytes.Equal(request, append(be64(index), digest[:]...)) {
+	if at, ok, err := s.index.request(c.RequestId); err != nil || !ok || at != index {
 		return damaged(s.cfg.Log, s.cfg.Shard, index, "its request id does not lead to it")
 	}
 	for i, w := range c.Writes {
-		at := binary.BigEndian.AppendUint32(be64(index), uint32(i))
-		at = binary.BigEndian.AppendUint32(at, uint32(len(w.Events)))
-		row, err := s.rows.get(s.rows.key(kindStream, []byte(w.Stream), []byte{0}, be64(w.FirstRevision)))
-		if err != nil || !bytes.Equal(row, at) {
+		found := false
+		err := s.index.eachExtent(w.Stream, w.FirstRevision, func(e extent) (bool, error) {
+			found = e == extent{first: w.FirstRevision, index: index, write: i, count: len(w.Events)}
+			return false, nil
+		})
+		if err != nil || !found {
 			return damaged(s.cfg.Log, s.cfg.Shard, index, fmt.Sprintf("revision %d of its write %d does not lead to it", w.FirstRevision, i))
-		}
-		last, err := s.rows.LastRevision(w.Stream)
-		if err != nil || last < int64(w.FirstRevision)+int64(len(w.Events))-1 {
-			return damaged(s.cfg.Log, s.cfg.Shard, index, fmt.Sprintf("the last revision of its write %d is below it", i))
 		}
 	}
 	return nil
