@@ -234,6 +234,12 @@ func TestTheFirstValidBlockWins(t *testing.T) {
 // Given a block that was taken in and not signed, when what it seals changes on
 // disk while the replica is down, then it is read back before a signature.
 func TestWhatWasNotSignedIsReadBackAfterARestart(t *testing.T) {
+	for _, published := range []bool{true, false} {
+		whatWasNotSigned(t, published)
+	}
+}
+
+func whatWasNotSigned(t *testing.T, published bool) {
 	b := newBench(t)
 	b.claim("r0")
 	b.propose("b1", b.next())
@@ -247,7 +253,15 @@ func TestWhatWasNotSignedIsReadBackAfterARestart(t *testing.T) {
 	require.Contains(t, b.blocks.Withheld(), "clock")
 
 	b.falsify(1)
+	if published {
+		require.NoError(t, b.blocks.Publish())
+	}
 	require.NoError(t, b.store.Close())
+	if !published {
+		// The tree is made of what is stored, and its root shows it at once.
+		require.ErrorContains(t, b.open(), "the root of claims/0 at 2")
+		return
+	}
 	require.NoError(t, b.open())
 	b.propose("b3", b.next())
 	require.ErrorContains(t, b.step(), "ledger.seal.halted")
