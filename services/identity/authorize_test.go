@@ -56,6 +56,8 @@ CompleteFile
 VoidClaim                S
 ReprocessClaims          P
 ListAffectedClaims       P
+ListChanges              P
+ReprocessChange          P
 GetClaimHistory          S A U!
 CreateRemittances
 GetRemittance            S A
