@@ -94,7 +94,7 @@ func addWorker(p *assembly.Process, url, dir string, keys secrets, s stores) err
 		Ledger:  ledgerv1connect.NewLedgerServiceClient(own, url, own.Options()...),
 		Starter: follower.Temporal{Client: temporal, TaskQueue: worker.TaskQueue},
 		Cursor:  follower.File{Path: filepath.Join(dir, "follower.json"), Namespace: follower.NamespaceID(temporal, "probity")},
-		Logger:  p.Telemetry.Log,
+		Logger:  p.Telemetry.Log, Meter: p.Telemetry.Meter,
 	})
 	p.Add(assembly.Part{Name: "follower", Run: f.Run})
 	p.Server.Mount(workflowsv1connect.NewWorkflowServiceHandler(service.New(service.Deps{

@@ -3,9 +3,7 @@ package claim
 import (
 	"context"
 
-	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/worker"
-	"go.temporal.io/sdk/workflow"
 
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
 	"github.com/probity-health/probity/services/problem"
@@ -37,12 +35,7 @@ type Activities struct {
 }
 
 // Register makes workflow and activities known to a worker.
-func Register(w worker.Registry, a *Activities) {
-	w.RegisterWorkflowWithOptions(Workflow, workflow.RegisterOptions{Name: WorkflowType})
-	w.RegisterActivityWithOptions(a.Resolve, activity.RegisterOptions{Name: activityResolve})
-	w.RegisterActivityWithOptions(a.Status, activity.RegisterOptions{Name: activityStatus})
-	w.RegisterActivityWithOptions(a.Remit, activity.RegisterOptions{Name: activityRemit})
-}
+func Register(w worker.Registry, a *Activities) { Hook(a).Register(w) }
 
 // Resolve hands a reviewer's answer to the claims service.
 func (a *Activities) Resolve(ctx context.Context, q *claimsv1.ResolveClaimRequest) (*claimsv1.ResolveClaimResponse, error) {

@@ -8,7 +8,6 @@ import (
 
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/worker"
-	"go.temporal.io/sdk/workflow"
 
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
 	gatewayv1 "github.com/probity-health/probity/proto/probity/gateway/v1"
@@ -47,14 +46,7 @@ type Activities struct {
 }
 
 // Register makes workflow and activities known to a worker.
-func Register(w worker.Registry, a *Activities) {
-	w.RegisterWorkflowWithOptions(Workflow, workflow.RegisterOptions{Name: WorkflowType})
-	for name, f := range map[string]any{
-		activityLoad: a.Load, activityDecide: a.Decide, activityRemit: a.Remit, activityComplete: a.Complete,
-	} {
-		w.RegisterActivityWithOptions(f, activity.RegisterOptions{Name: name})
-	}
-}
+func Register(w worker.Registry, a *Activities) { Hook(a).Register(w) }
 
 // Loaded is what the workflow needs to know of a file.
 type Loaded struct {
