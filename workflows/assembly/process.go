@@ -15,6 +15,7 @@ import (
 	"github.com/probity-health/probity/services/identity"
 	"github.com/probity-health/probity/services/server"
 	"github.com/probity-health/probity/services/telemetry"
+	"github.com/probity-health/probity/workflows/codec"
 	"github.com/probity-health/probity/workflows/follower"
 	"github.com/probity-health/probity/workflows/hook"
 	"github.com/probity-health/probity/workflows/service"
@@ -106,6 +107,13 @@ func assemble(ctx context.Context, cfg Config) (*process, error) {
 		Files:  claimsv1connect.NewFileServiceClient(asCaller, at.Claims, asCaller.Options()...),
 		Claims: claimsv1connect.NewClaimsServiceClient(asCaller, at.Claims, asCaller.Options()...),
 	}), srv.Options()...))
+	if cfg.Codec != nil {
+		srv.MountPublic(codec.Path, codec.New(codec.Deps{
+			Config: *cfg.Codec, Keys: connection.Keys, Namespace: cfg.Temporal.Namespace,
+			Claims: claimsv1connect.NewClaimsServiceClient(asCaller, at.Claims, asCaller.Options()...),
+			Ledger: ledger, Authorizer: authorizer,
+		}, srv))
+	}
 	srv.AddCheck("temporal", func(ctx context.Context) error {
 		if !p.worker.Polling() {
 			return errors.New("the worker has not reached Temporal yet")
