@@ -15,14 +15,14 @@ import (
 )
 
 // projectionVersion rises with every change of what apply yields.
-const projectionVersion = 3
+const projectionVersion = 4
 
 // The view's keys. A row is a hash whose fields are the parts that events
 // told of it, encoded messages that are joined when read; an index is a
 // sorted set of row ids. All of it is opaque ids, codes, dates and amounts.
 //
 //	claim:<id>                    r received, d decided, v voided or replaced, m remitted: ClaimSummary parts
-//	file:<id>                     f received: File; n outcomes; t time of the last; c completed: File
+//	file:<id>                     f received: File; n outcomes; t time of the last; x not processed; c completed: File
 //	remittance:<id>               i issued: Remittance without its claims
 //	<kind>:all|org:<o>|payer:<p>  ids by recorded time; kind is claims, pended, files, remittances
 //	claims:file:<f>               claim ids by ordinal
@@ -53,7 +53,7 @@ func Projection(changed func(claimID string)) views.Projection {
 	types := make([]string, 0, 8)
 	for _, m := range []proto.Message{
 		&eventsv1.ClaimReceived{}, &eventsv1.ClaimDecided{}, &eventsv1.ClaimReversed{}, &eventsv1.ClaimRemitted{},
-		&eventsv1.FileReceived{}, &eventsv1.FileOutcomesRecorded{}, &eventsv1.FileCompleted{}, &eventsv1.RemittanceIssued{},
+		&eventsv1.FileReceived{}, &eventsv1.FileOutcomesRecorded{}, &eventsv1.FileCompleted{}, &eventsv1.FileCancelRequested{}, &eventsv1.FileCanceled{}, &eventsv1.RemittanceIssued{},
 	} {
 		types = append(types, string(m.ProtoReflect().Descriptor().FullName()))
 	}
@@ -109,6 +109,14 @@ func apply(r eventstore.Recorded) (ops []views.Op, claim string, err error) {
 	case *eventsv1.FileCompleted:
 		ops, err = row(rowKey(kindFiles, fileOfStream(r.Stream)), "c",
 			&claimsv1.File{State: claimsv1.FileState_FILE_STATE_COMPLETE, RemittanceIds: bounded(e.GetRemittanceIds(), 200)})
+	case *eventsv1.FileCancelRequested:
+		ops, err = row(rowKey(kindFiles, fileOfStream(r.Stream)), "c", &claimsv1.File{State: claimsv1.FileState_FILE_STATE_CANCELING})
+	case *eventsv1.FileCanceled:
+		key, rest := rowKey(kindFiles, fileOfStream(r.Stream)), countRuns(e.GetNotProcessed())
+		ops, err = row(key, "c", &claimsv1.File{State: claimsv1.FileState_FILE_STATE_CANCELED, RemittanceIds: bounded(e.GetRemittanceIds(), 200)})
+		if rest > 0 {
+			ops = append(ops, views.HSet(key, "x", strconv.FormatInt(rest, 10)), views.HSet(key, "t", strconv.FormatInt(at, 10)))
+		}
 	case *eventsv1.RemittanceIssued:
 		if len(e.GetRemittance().GetClaimIds()) == 0 {
 			break // every planned claim went into another run's
@@ -229,6 +237,11 @@ func fileRow(fields map[string]string) (*claimsv1.File, error) {
 	}
 	n, _ := strconv.ParseUint(fields["n"], 10, 32)
 	out.OutcomeCount = uint32(n)
+	if fields["x"] != "" {
+		// Closed after a cancel; an outcome that came even later took its place among the rest.
+		out.NotProcessedCount = out.GetClaimCount() - min(uint32(n), out.GetClaimCount())
+		out.OutcomeCount = out.GetClaimCount()
+	}
 	if at, err := strconv.ParseInt(fields["t"], 10, 64); err == nil {
 		out.CompletedTime = millis(at)
 	}

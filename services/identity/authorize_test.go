@@ -53,6 +53,8 @@ GetFile                  S U!
 ListFiles                S+ U!
 RecordOutcomes
 CompleteFile
+CancelFile               S
+ListFileOutcomes         S U!
 VoidClaim                S
 ReprocessClaims          P
 ListAffectedClaims       P

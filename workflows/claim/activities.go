@@ -66,7 +66,9 @@ func (a *Activities) Remit(ctx context.Context, claimID string) error {
 	if err != nil {
 		return failure.FromRPC(err)
 	}
-	if f.GetFile().GetState() != claimsv1.FileState_FILE_STATE_COMPLETE {
+	switch f.GetFile().GetState() {
+	case claimsv1.FileState_FILE_STATE_COMPLETE, claimsv1.FileState_FILE_STATE_CANCELED:
+	default:
 		return failure.Refuse(problem.Unavailable, problem.Problem{
 			RuleID: "review.file-open", Message: "the claim's file is not complete yet", Fix: "nothing: it is tried again",
 		})

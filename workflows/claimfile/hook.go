@@ -19,7 +19,7 @@ func Hook(a *Activities) hook.Workflow {
 			activityLoad: a.Load, activityDecide: a.Decide, activityRemit: a.Remit, activityComplete: a.Complete,
 		},
 		Log:   "claims",
-		Facts: []hook.Fact{hook.On(received), hook.On(completed)},
+		Facts: []hook.Fact{hook.On(received), hook.On(cancelRequested), hook.On(canceled), hook.On(completed)},
 	}
 }
 
@@ -31,10 +31,21 @@ func received(e *eventsv1.FileReceived, _ hook.Place) []hook.Ask {
 	return []hook.Ask{Start(e.GetFile().GetFileId())}
 }
 
-// completed: the file's workflow knows that; one not started yet need not be.
-func completed(_ *eventsv1.FileCompleted, at hook.Place) []hook.Ask {
-	return []hook.Ask{hook.Tell{ID: WorkflowID(strings.TrimPrefix(at.Stream, "file-")), Ends: true}}
+// cancelRequested: a workflow that runs meets the cancel at its next chunk; a
+// file whose workflow had failed is closed by a new one.
+func cancelRequested(_ *eventsv1.FileCancelRequested, at hook.Place) []hook.Ask {
+	return []hook.Ask{Start(fileOf(at))}
 }
+
+// completed, canceled: the file's workflow knows that; one not started yet need not be.
+func completed(_ *eventsv1.FileCompleted, at hook.Place) []hook.Ask { return ended(at) }
+func canceled(_ *eventsv1.FileCanceled, at hook.Place) []hook.Ask   { return ended(at) }
+
+func ended(at hook.Place) []hook.Ask {
+	return []hook.Ask{hook.Tell{ID: WorkflowID(fileOf(at)), Ends: true}}
+}
+
+func fileOf(at hook.Place) string { return strings.TrimPrefix(at.Stream, "file-") }
 
 // Start begins a file's workflow, anew where it had failed.
 func Start(fileID string) hook.Start {

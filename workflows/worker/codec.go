@@ -163,7 +163,7 @@ func (c *codec) Encode(payloads []*commonpb.Payload) ([]*commonpb.Payload, error
 				// the codec endpoint without saying whose they are.
 				metadataWorkflow: []byte(c.workflowID),
 			},
-			Data:     gcm.Seal(box, box, plain, []byte(c.workflowID)),
+			Data: gcm.Seal(box, box, plain, []byte(c.workflowID)),
 		}
 	}
 	return out, nil
