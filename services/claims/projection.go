@@ -24,7 +24,7 @@ const projectionVersion = 5
 // amounts.
 //
 //	row:claims                    r received, d decided, v voided or replaced, m remitted: ClaimSummary parts
-//	row:files                     f received: File; n outcomes; t time of the last; c completed: File
+//	row:files                     f received: File; n outcomes; t time of the last; x not processed; c completed: File
 //	row:remittances               i issued: Remittance without its claims
 //	row:changes                   p proposed, a approved, d done: Change; in the index changes:payer:<p>
 //	<kind>:all|org:<o>|payer:<p>  ids by recorded time; kind is claims, pended, files, remittances
@@ -65,7 +65,7 @@ func fileIndex(kind, file string) string { return kind + ":file:" + file }
 func Projection(changed func(claimID string)) views.Projection {
 	types := typeNames(
 		&eventsv1.ClaimReceived{}, &eventsv1.ClaimDecided{}, &eventsv1.ClaimReversed{}, &eventsv1.ClaimReaffirmed{}, &eventsv1.ClaimRemitted{},
-		&eventsv1.FileReceived{}, &eventsv1.FileOutcomesRecorded{}, &eventsv1.FileCompleted{}, &eventsv1.RemittanceIssued{},
+		&eventsv1.FileReceived{}, &eventsv1.FileOutcomesRecorded{}, &eventsv1.FileCompleted{}, &eventsv1.FileCancelRequested{}, &eventsv1.FileCanceled{}, &eventsv1.RemittanceIssued{},
 		&eventsv1.ChangeProposed{}, &eventsv1.ChangeApproved{}, &eventsv1.ChangeReprocessed{},
 	)
 	return views.Projection{
@@ -136,6 +136,14 @@ func apply(r eventstore.Recorded) (ops []views.Op, claim string, err error) {
 	case *eventsv1.FileCompleted:
 		ops, err = row(kindFiles, fileOfStream(r.Stream), "c",
 			&claimsv1.File{State: claimsv1.FileState_FILE_STATE_COMPLETE, RemittanceIds: bounded(e.GetRemittanceIds(), 200)})
+	case *eventsv1.FileCancelRequested:
+		ops, err = row(kindFiles, fileOfStream(r.Stream), "c", &claimsv1.File{State: claimsv1.FileState_FILE_STATE_CANCELING})
+	case *eventsv1.FileCanceled:
+		key, id, rest := rowsKey(kindFiles), fileOfStream(r.Stream), countRuns(e.GetNotProcessed())
+		ops, err = row(kindFiles, id, "c", &claimsv1.File{State: claimsv1.FileState_FILE_STATE_CANCELED, RemittanceIds: bounded(e.GetRemittanceIds(), 200)})
+		if rest > 0 {
+			ops = append(ops, views.HSet(key, rowField(id, "x"), strconv.FormatInt(rest, 10)), views.HSet(key, rowField(id, "t"), strconv.FormatInt(at, 10)))
+		}
 	case *eventsv1.RemittanceIssued:
 		if len(e.GetRemittance().GetClaimIds()) == 0 {
 			break // every planned claim went into another run's
@@ -275,7 +283,7 @@ func unindex(kind, org, payer, id string) []views.Op {
 // rowParts are the parts of a kind's rows.
 var rowParts = map[string][]string{
 	kindClaims:      {"r", "d", "v", "m"},
-	kindFiles:       {"f", "c", "n", "t"},
+	kindFiles:       {"f", "c", "n", "t", "x"},
 	kindRemittances: {"i"},
 	kindChanges:     {"p", "a", "d"},
 }
@@ -303,6 +311,11 @@ func fileRow(fields map[string]string) (*claimsv1.File, error) {
 	}
 	n, _ := strconv.ParseUint(fields["n"], 10, 32)
 	out.OutcomeCount = uint32(n)
+	if fields["x"] != "" {
+		// Closed after a cancel; an outcome that came even later took its place among the rest.
+		out.NotProcessedCount = out.GetClaimCount() - min(uint32(n), out.GetClaimCount())
+		out.OutcomeCount = out.GetClaimCount()
+	}
 	if at, err := strconv.ParseInt(fields["t"], 10, 64); err == nil {
 		out.CompletedTime = millis(at)
 	}

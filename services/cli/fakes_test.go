@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -60,6 +61,7 @@ type world struct {
 	submitted map[string]bool // guarded by mu; file ids
 	polls     int             // guarded by mu; of progress, which each poll advances
 	resolved  string          // guarded by mu; review of pendedID
+	canceled  bool            // guarded by mu; the good file
 }
 
 func (w *world) claims() []*claimsv1.ClaimSummary {
@@ -91,6 +93,11 @@ func (w *world) file(id string) *claimsv1.File {
 		ClaimCount: 3, OutcomeCount: 3, ReceivedTime: timestamppb.New(noon.Add(-time.Hour)), InterchangeControlNumber: "000000017",
 		Position: &ledgerv1.Position{Log: "claims", Shard: 1, Index: 7}, RemittanceIds: []string{remitID},
 	}
+	w.mu.Lock()
+	if w.canceled && id == fileID {
+		f.State, f.NotProcessedCount = claimsv1.FileState_FILE_STATE_CANCELED, 1
+	}
+	w.mu.Unlock()
 	if id == refused {
 		f.State, f.ClaimCount, f.OutcomeCount, f.RemittanceIds = claimsv1.FileState_FILE_STATE_REFUSED, 0, 0, nil
 		f.Problems = []*problemv1.Problem{{RuleId: "x12.envelope.se-count", X12Path: "ST 0001 / SE01", Code: "4",
@@ -238,14 +245,45 @@ type filesFake struct {
 }
 
 func (f filesFake) GetFile(_ context.Context, r *claimsv1.GetFileRequest) (*claimsv1.GetFileResponse, error) {
-	out := &claimsv1.GetFileResponse{File: f.file(r.GetFileId())}
-	if r.GetFileId() == partial && r.GetIncludeOutcomes() {
-		out.Outcomes = []*claimsv1.ClaimOutcome{{Ordinal: 3, Status: claimsv1.ClaimStatus_CLAIM_STATUS_REJECTED, Problems: []*problemv1.Problem{
+	return &claimsv1.GetFileResponse{File: f.file(r.GetFileId())}, nil
+}
+
+// ListFileOutcomes gives one outcome a page.
+func (f filesFake) ListFileOutcomes(_ context.Context, r *claimsv1.ListFileOutcomesRequest) (*claimsv1.ListFileOutcomesResponse, error) {
+	var all []*claimsv1.ClaimOutcome
+	switch file := f.file(r.GetFileId()); {
+	case r.GetFileId() == partial:
+		all = []*claimsv1.ClaimOutcome{{Ordinal: 3, Status: claimsv1.ClaimStatus_CLAIM_STATUS_REJECTED, Problems: []*problemv1.Problem{
 			{RuleId: "x12.npi.check-digit", FieldPath: "claim.billing_provider.npi", X12Path: "ST 0001 / 2010AA / NM109", Code: "A7",
 				Message: "the billing provider's NPI fails its check digit", Fix: "correct the NPI and resend the claim"},
 		}}}
+	case r.GetFileId() == fileID:
+		for i, c := range f.claims() {
+			all = append(all, &claimsv1.ClaimOutcome{Ordinal: uint32(i), ClaimId: c.GetClaimId(), Status: c.GetStatus()})
+		}
+		if file.GetState() == claimsv1.FileState_FILE_STATE_CANCELED {
+			all[2] = &claimsv1.ClaimOutcome{Ordinal: 2, Status: claimsv1.ClaimStatus_CLAIM_STATUS_NOT_PROCESSED}
+		}
+	}
+	page, _ := strconv.Atoi(r.GetPageToken())
+	out := &claimsv1.ListFileOutcomesResponse{}
+	if page < len(all) {
+		out.Outcomes = all[page : page+1]
+	}
+	if page+1 < len(all) {
+		out.NextPageToken = strconv.Itoa(page + 1)
 	}
 	return out, nil
+}
+
+func (f filesFake) CancelFile(ctx context.Context, r *claimsv1.CancelFileRequest) (*claimsv1.CancelFileResponse, error) {
+	if err := f.authorizer.Authorize(ctx, "CancelFile", identity.Resource{Type: identity.File, ID: r.GetFileId(), Org: "prov-lakeside"}); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	f.world.canceled, f.world.polls = true, 0
+	f.mu.Unlock()
+	return &claimsv1.CancelFileResponse{File: f.file(r.GetFileId())}, nil
 }
 
 func (f filesFake) ListFiles(context.Context, *claimsv1.ListFilesRequest) (*claimsv1.ListFilesResponse, error) {
@@ -288,7 +326,16 @@ func (w workflowsFake) GetFileProgress(context.Context, *workflowsv1.GetFileProg
 	defer w.mu.Unlock()
 	w.polls++
 	done := uint32(min(w.polls, 3))
-	return &workflowsv1.GetFileProgressResponse{ClaimCount: 3, Done: done, Complete: done == 3, Stage: "deciding"}, nil
+	p := &workflowsv1.GetFileProgressResponse{ClaimCount: 3, Done: done, Complete: done == 3, Stage: "deciding"}
+	switch {
+	case w.canceled && done == 3:
+		p.Stage, p.NotProcessed = "canceled", 1
+	case w.canceled:
+		p.Stage = "canceling"
+	case done == 3:
+		p.Stage = "complete"
+	}
+	return p, nil
 }
 
 func (w workflowsFake) ReviewClaim(ctx context.Context, r *workflowsv1.ReviewClaimRequest) (*workflowsv1.ReviewClaimResponse, error) {

@@ -42,6 +42,8 @@ const (
 	// Reversed by a void or replacement. A void has this status itself once its
 	// original is reversed: it pays nothing and is in no remittance of its own.
 	ClaimStatus_CLAIM_STATUS_REVERSED ClaimStatus = 6
+	// An outcome of a canceled file only: the claim was not looked at and is not recorded.
+	ClaimStatus_CLAIM_STATUS_NOT_PROCESSED ClaimStatus = 7
 )
 
 // Enum value maps for ClaimStatus.
@@ -54,15 +56,17 @@ var (
 		4: "CLAIM_STATUS_DENIED",
 		5: "CLAIM_STATUS_REJECTED",
 		6: "CLAIM_STATUS_REVERSED",
+		7: "CLAIM_STATUS_NOT_PROCESSED",
 	}
 	ClaimStatus_value = map[string]int32{
-		"CLAIM_STATUS_UNSPECIFIED": 0,
-		"CLAIM_STATUS_RECEIVED":    1,
-		"CLAIM_STATUS_PENDED":      2,
-		"CLAIM_STATUS_PAID":        3,
-		"CLAIM_STATUS_DENIED":      4,
-		"CLAIM_STATUS_REJECTED":    5,
-		"CLAIM_STATUS_REVERSED":    6,
+		"CLAIM_STATUS_UNSPECIFIED":   0,
+		"CLAIM_STATUS_RECEIVED":      1,
+		"CLAIM_STATUS_PENDED":        2,
+		"CLAIM_STATUS_PAID":          3,
+		"CLAIM_STATUS_DENIED":        4,
+		"CLAIM_STATUS_REJECTED":      5,
+		"CLAIM_STATUS_REVERSED":      6,
+		"CLAIM_STATUS_NOT_PROCESSED": 7,
 	}
 )
 
@@ -856,7 +860,7 @@ const file_probity_claims_v1_decision_proto_rawDesc = "" +
 	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x18\n" +
 	"\anetwork\x18\x04 \x01(\tR\anetwork\x12\x1b\n" +
 	"\tplan_year\x18\x05 \x01(\tR\bplanYear\x12\x16\n" +
-	"\x06amount\x18\x06 \x01(\x03R\x06amount*\xc5\x01\n" +
+	"\x06amount\x18\x06 \x01(\x03R\x06amount*\xe5\x01\n" +
 	"\vClaimStatus\x12\x1c\n" +
 	"\x18CLAIM_STATUS_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15CLAIM_STATUS_RECEIVED\x10\x01\x12\x17\n" +
@@ -864,7 +868,8 @@ const file_probity_claims_v1_decision_proto_rawDesc = "" +
 	"\x11CLAIM_STATUS_PAID\x10\x03\x12\x17\n" +
 	"\x13CLAIM_STATUS_DENIED\x10\x04\x12\x19\n" +
 	"\x15CLAIM_STATUS_REJECTED\x10\x05\x12\x19\n" +
-	"\x15CLAIM_STATUS_REVERSED\x10\x06BDZBgithub.com/probity-health/probity/proto/probity/claims/v1;claimsv1b\x06proto3"
+	"\x15CLAIM_STATUS_REVERSED\x10\x06\x12\x1e\n" +
+	"\x1aCLAIM_STATUS_NOT_PROCESSED\x10\aBDZBgithub.com/probity-health/probity/proto/probity/claims/v1;claimsv1b\x06proto3"
 
 var (
 	file_probity_claims_v1_decision_proto_rawDescOnce sync.Once
