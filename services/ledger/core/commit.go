@@ -20,6 +20,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -147,23 +148,21 @@ func CheckRequest(r *ledgerv1.AppendRequest) error {
 	case len(r.Writes) == 0 || len(r.Writes) > MaxWrites:
 		return problem.Invalidf("ledger.append.writes", "writes", "a commit writes 1 to %d streams", MaxWrites)
 	}
-	seen := make(map[string]bool, len(r.Writes))
 	for i, w := range r.Writes {
-		at := fmt.Sprintf("writes[%d]", i)
+		at := func(field string) string { return fmt.Sprintf("writes[%d].%s", i, field) }
 		switch {
 		case w == nil || !ValidStream(w.Stream):
-			return problem.Invalidf("ledger.append.stream", at+".stream", "a stream's name is a category, a hyphen and an opaque id")
-		case seen[w.Stream]:
-			return problem.Invalidf("ledger.append.stream-twice", at+".stream", "a commit writes each stream at most once")
+			return problem.Invalidf("ledger.append.stream", at("stream"), "a stream's name is a category, a hyphen and an opaque id")
+		case slices.ContainsFunc(r.Writes[:i], func(before *ledgerv1.StreamWrite) bool { return before.Stream == w.Stream }):
+			return problem.Invalidf("ledger.append.stream-twice", at("stream"), "a commit writes each stream at most once")
 		case w.ExpectedRevision < Any:
-			return problem.Invalidf("ledger.append.expected", at+".expected_revision", "an expected revision is at least %d", Any)
+			return problem.Invalidf("ledger.append.expected", at("expected_revision"), "an expected revision is at least %d", Any)
 		case len(w.Events) == 0 || len(w.Events) > MaxEvents:
-			return problem.Invalidf("ledger.append.events", at+".events", "a stream is written 1 to %d events", MaxEvents)
+			return problem.Invalidf("ledger.append.events", at("events"), "a stream is written 1 to %d events", MaxEvents)
 		}
-		seen[w.Stream] = true
 		for j, e := range w.Events {
 			if e == nil || e.Type == "" || len(e.Type) > MaxIdentifier {
-				return problem.Invalidf("ledger.append.type", fmt.Sprintf("%s.events[%d].type", at, j),
+				return problem.Invalidf("ledger.append.type", at(fmt.Sprintf("events[%d].type", j)),
 					"an event's type has 1 to %d bytes", MaxIdentifier)
 			}
 		}
