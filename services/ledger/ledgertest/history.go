@@ -167,7 +167,7 @@ func step(s streams2, a appending, t told) (bool, streams2) {
 	// A request id appends once and gets its first answer ever after.
 	for i, writes := range a.writes {
 		if at := s[i].find(a.number); writes && at >= 0 {
-			return t.unknown || t.conflict < 0 && t.revisions[i] == at, s
+			return t.unknown || t.conflict < 0 && t.replayed && t.revisions[i] == at, s
 		}
 	}
 	next := s
@@ -184,9 +184,9 @@ func step(s streams2, a appending, t told) (bool, streams2) {
 	if t.unknown {
 		return true, next
 	}
-	// Replayed may be said of what its client sent once: a node that passes an
-	// append on sends it again when the owner it asked was deposed.
-	if t.conflict >= 0 {
+	// Replayed is said of what an earlier attempt made, and of nothing else: a
+	// node passes an append on again only when nothing came of it before.
+	if t.conflict >= 0 || t.replayed {
 		return false, s
 	}
 	for i, writes := range a.writes {

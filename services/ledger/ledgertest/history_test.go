@@ -86,6 +86,14 @@ func TestTheCheckerTellsGoodHistoriesFromBad(t *testing.T) {
 			b.op(3, 4, one(2, 0), told{conflict: -1, replayed: true})
 			b.final[0] = list(1)
 		}},
+		{"a first answer that claims to be a repetition", false, func(b *tell) {
+			b.op(1, 2, one(1, -1), told{conflict: -1, replayed: true})
+			b.final[0] = list(1)
+		}},
+		{"a repetition that claims to be the first answer", false, func(b *tell) {
+			b.op(1, 2, one(1, -1), at(0, 0))
+			b.op(3, 4, one(1, -1), at(0, 0))
+		}},
 		{"a request id that appends twice", false, func(b *tell) {
 			b.op(1, 2, one(1, -1), at(0, 0))
 			b.op(3, 4, one(1, 0), at(1, 0))
