@@ -16,7 +16,6 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -227,9 +226,8 @@ func (c *checker) memory() {
 		return raw
 	}
 	if raw := read("highest-seen"); raw != nil {
-		seen, err := strconv.ParseUint(strings.TrimSuffix(string(raw), "\n"), 10, 63)
-		if err != nil || string(raw) != fmt.Sprintf("%d\n", seen) {
-			c.fault("last-signed", "highest-seen", "it is no number")
+		if _, err := replica.ParseHighestSeen(raw); err != nil {
+			c.fault("last-signed", "highest-seen", "%v", err)
 		}
 	}
 	raw := read("last-signed")
@@ -237,7 +235,7 @@ func (c *checker) memory() {
 		c.notice("there is no last-signed in %s: right for a node that cosigns nothing; one that does may sign a second head of a size", c.opts.SignedDir)
 		return
 	}
-	l, err := receipt.ParseCheckpoint(raw)
+	l, err := replica.ParseLastSigned(raw)
 	if err != nil {
 		c.fault("last-signed", "last-signed", "%v", err)
 		return

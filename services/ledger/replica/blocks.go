@@ -344,7 +344,7 @@ func (b *Blocks) Run(ctx context.Context) error {
 		sweep = ticker.C
 	}
 	for ctx.Err() == nil {
-		changed, wake := b.cfg.Log.Changed.Wait(), b.wake.Wait()
+		changed, wake, damaged := b.cfg.Log.Changed.Wait(), b.wake.Wait(), b.cfg.Store.damage.found.Wait()
 		moved, err := b.Step(ctx)
 		var wait *waitingFor
 		switch {
@@ -369,6 +369,7 @@ func (b *Blocks) Run(ctx context.Context) error {
 		select {
 		case <-changed:
 		case <-wake:
+		case <-damaged:
 		case <-sweep:
 			if _, err := b.Scrub(); err != nil {
 				return err
@@ -390,6 +391,9 @@ func (b *Blocks) Run(ctx context.Context) error {
 func (b *Blocks) Step(ctx context.Context) (moved bool, err error) {
 	if err := b.Halted(); err != nil {
 		return false, err
+	}
+	if err := b.cfg.Store.Damaged(); err != nil {
+		return false, b.halt(err)
 	}
 	moved, err = b.follow()
 	if moved || b.Withheld() != "" {

@@ -204,7 +204,7 @@ func (s *Shard) Request(id string) (core.Seen, bool, error) {
 // sound halts the shard when err says that its store is damaged: to try again
 // would find the same.
 func (s *Shard) sound(err error) error {
-	if errors.Is(err, errDamaged) && s.Halted() == nil {
+	if isDamage(err) && s.Halted() == nil {
 		return s.halt("ledger.store.damaged", "a stored commit is not the one followed before", err)
 	}
 	return err
@@ -389,7 +389,7 @@ func (s *Shard) Step(ctx context.Context, now time.Time) error {
 		return s.Halted()
 	case errors.As(err, &v):
 		return s.halt(v.Rule, v.What, nil)
-	case errors.Is(err, errDamaged):
+	case isDamage(err):
 		return s.sound(err)
 	case errors.Is(err, errOtherTopic) && ctx.Err() == nil:
 		s.cfg.Logger.Warn("the topic is not the one followed before: comparing it from its start", "index", s.Head().Next)

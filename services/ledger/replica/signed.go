@@ -1,6 +1,9 @@
 package replica
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -38,22 +41,91 @@ func openLastSigned(disk tiles.Disk, dir string) (*lastSigned, error) {
 	l := &lastSigned{disk: disk, dir: dir}
 	raw, err := disk.ReadFile(filepath.Join(dir, lastSignedFile))
 	if err == nil {
-		if l.last, err = receipt.ParseCheckpoint(raw); err != nil {
-			return nil, fmt.Errorf("replica: %s: %w", lastSignedFile, err)
+		if l.last, err = ParseLastSigned(raw); err != nil {
+			return nil, fmt.Errorf("replica: %s: %w; delete it only while the peers run: they know what this node signed, and it signs nothing before it heard from them",
+				filepath.Join(dir, lastSignedFile), err)
 		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	raw, err = disk.ReadFile(filepath.Join(dir, highestSeenFile))
 	if err == nil {
-		if l.seen, err = strconv.ParseUint(strings.TrimSuffix(string(raw), "\n"), 10, 63); err != nil {
-			return nil, fmt.Errorf("replica: %s is not a number", highestSeenFile)
+		if l.seen, err = ParseHighestSeen(raw); err != nil {
+			return nil, fmt.Errorf("replica: %s: %w; delete it, the peers say again what they signed", filepath.Join(dir, highestSeenFile), err)
 		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	l.written = l.seen
 	return l, nil
+}
+
+// summed returns a file of this memory: a text and a line with its SHA-256. A
+// height or a root with a wrong digit is still one, and would be believed.
+func summed(text []byte) []byte {
+	sum := sha256.Sum256(text)
+	return append(text[:len(text):len(text)], base64.StdEncoding.EncodeToString(sum[:])+"\n"...)
+}
+
+func unsum(raw []byte) ([]byte, error) {
+	text := raw[:bytes.LastIndexByte(bytes.TrimSuffix(raw, []byte{'\n'}), '\n')+1]
+	if !bytes.Equal(raw, summed(text)) {
+		return nil, errors.New("it is damaged: it does not match its checksum")
+	}
+	return text, nil
+}
+
+func formatSeen(seen uint64) []byte { return summed(fmt.Appendf(nil, "%d\n", seen)) }
+
+// ParseHighestSeen reads the file highest-seen: the height below which its
+// replica signs nothing.
+func ParseHighestSeen(raw []byte) (uint64, error) {
+	text, err := unsum(raw)
+	if err != nil {
+		return 0, err
+	}
+	seen, err := strconv.ParseUint(strings.TrimSuffix(string(text), "\n"), 10, 63)
+	if err != nil {
+		return 0, errors.New("it is not a number")
+	}
+	return seen, nil
+}
+
+// ParseLastSigned reads the file last-signed: the highest head that its
+// replica signed.
+func ParseLastSigned(raw []byte) (receipt.Checkpoint, error) {
+	text, err := unsum(raw)
+	if err != nil {
+		return receipt.Checkpoint{}, err
+	}
+	return receipt.ParseCheckpoint(text)
+}
+
+// check reads the memory back from disk and compares it with what this replica
+// goes by.
+func (l *lastSigned) check() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, f := range []struct {
+		name string
+		want []byte
+		none bool
+	}{
+		{lastSignedFile, summed(l.last.Marshal()), l.last.Size == 0 && l.last.Origin == ""},
+		{highestSeenFile, formatSeen(l.written), l.written == 0},
+	} {
+		raw, err := l.disk.ReadFile(filepath.Join(l.dir, f.name))
+		if f.none && errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil && !bytes.Equal(raw, f.want) {
+			err = errors.New("it is not what was written")
+		}
+		if err != nil {
+			return &core.Violation{Rule: "ledger.sign.memory", What: fmt.Sprintf("the memory of what was signed, %s: %v", f.name, err)}
+		}
+	}
+	return nil
 }
 
 // height is the size that was signed last, 0 before the first.
@@ -89,7 +161,7 @@ func (l *lastSigned) advance(c receipt.Checkpoint, rootAt func(uint64) (receipt.
 			return false, &core.Violation{Rule: "ledger.sign.fork", What: fmt.Sprintf("a different head of size %d was signed before", l.last.Size)}
 		}
 	}
-	if err := l.disk.WriteFile(l.dir, lastSignedFile, c.Marshal()); err != nil {
+	if err := l.disk.WriteFile(l.dir, lastSignedFile, summed(c.Marshal())); err != nil {
 		return false, err
 	}
 	l.last = c
@@ -107,7 +179,7 @@ func (l *lastSigned) remember(c receipt.Checkpoint) (forgot bool, err error) {
 	case c.Size == l.last.Size:
 		return true, &core.Violation{Rule: "ledger.sign.twice", What: fmt.Sprintf("this node's key signed two heads of size %d", c.Size)}
 	}
-	if err := l.disk.WriteFile(l.dir, lastSignedFile, c.Marshal()); err != nil {
+	if err := l.disk.WriteFile(l.dir, lastSignedFile, summed(c.Marshal())); err != nil {
 		return true, err
 	}
 	l.last = c
@@ -127,7 +199,7 @@ func (l *lastSigned) persistSeen() error {
 	if l.seen <= l.written {
 		return nil
 	}
-	if err := l.disk.WriteFile(l.dir, highestSeenFile, fmt.Appendf(nil, "%d\n", l.seen)); err != nil {
+	if err := l.disk.WriteFile(l.dir, highestSeenFile, formatSeen(l.seen)); err != nil {
 		return err
 	}
 	l.written = l.seen

@@ -36,7 +36,10 @@ import (
 type Store struct {
 	db *pebble.DB
 	// disk is where the shards and blocks of this store keep their files.
-	disk tiles.Disk
+	disk   tiles.Disk
+	dir    string
+	log    *slog.Logger
+	damage damage
 }
 
 // OpenStore opens or creates the store in dir and locks it against a second
@@ -48,13 +51,18 @@ func OpenStore(dir string, log *slog.Logger) (*Store, error) {
 // OpenStoreOn is OpenStore on a disk, on which the shards and blocks opened
 // with this store keep their files too.
 func OpenStoreOn(disk tiles.Disk, dir string, log *slog.Logger) (*Store, error) {
+	s := &Store{disk: disk, dir: filepath.Clean(dir), log: log, damage: damage{reused: map[string]bool{}}}
+	if err := checkLogs(disk, s.dir); err != nil {
+		return nil, err
+	}
 	opts := storeOptions(disk, log)
 	defer opts.Cache.Unref()
-	db, err := pebble.Open(filepath.Clean(dir), opts)
-	if err != nil {
-		return nil, fmt.Errorf("replica: open the local store: %w", err)
+	opts.EventListener = s.listener()
+	var err error
+	if s.db, err = open(s.dir, opts); err != nil {
+		return nil, fmt.Errorf("replica: open the local store; where its files are damaged, delete the data directory and let it rebuild: %w", err)
 	}
-	return &Store{db: db, disk: disk}, nil
+	return s, nil
 }
 
 // storeOptions are every store's; the caller gives its reference to the cache back.
