@@ -242,6 +242,17 @@ func (s *Shard) own(head core.Head, value []byte) (core.Judged, bool) {
 	return core.Judged{Verdict: core.Accepted, Commit: w.Commit, Seen: w.Seen, Head: head}, true
 }
 
+// denied compares a record that is not what this node's own owner wrote at its
+// place, though valid: the owner would answer, and promise, from it.
+func (s *Shard) denied(head core.Head, j core.Judged) error {
+	s.expectedMu.Lock()
+	defer s.expectedMu.Unlock()
+	if j.Verdict == core.Accepted && len(s.expected) > 0 && s.expected[0].Denies(head, j.Seen.Entry) {
+		return &core.Violation{Rule: "ledger.topic.altered", What: fmt.Sprintf("the record at index %d is not the one that this node wrote", head.Next)}
+	}
+	return nil
+}
+
 // stored is a commit that was accepted.
 type stored struct {
 	commit *ledgerv1.Commit
@@ -483,7 +494,10 @@ func (s *Shard) apply(got Fetched) error {
 		j, own := s.own(head, rec.Value)
 		if !own {
 			var err error
-			if j, err = core.Judge(head, view, rec.Value); err != nil {
+			if j, err = core.Judge(head, view, rec.Value); err == nil {
+				err = s.denied(head, j)
+			}
+			if err != nil {
 				broken = err
 				break
 			}

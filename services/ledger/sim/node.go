@@ -102,7 +102,8 @@ type node struct {
 	// wronged: the broker or its disk lied to this node, so it may be unable
 	// to go on. It must still sign nothing wrong.
 	wronged bool
-	// deceived: the broker served it a record that nobody wrote.
+	// deceived: the broker served it another record than a predecessor wrote.
+	// About what it writes itself an owner isn't deceived.
 	deceived bool
 
 	checked [parts]uint64
@@ -325,8 +326,15 @@ func (s *source) Fetch(_ context.Context, offset int64) (replica.Fetched, error)
 		return got, err
 	}
 	if d := n.deceive; d != nil && d.part == s.p && !d.met && len(got.Records) > 0 {
-		d.met, d.at = true, got.Records[len(got.Records)-1].Offset
-		w.cover("branch: replica deceived")
+		at := got.Records[len(got.Records)-1].Offset
+		switch own := w.authors[s.p][at] == (author{n, n.life}); {
+		case own:
+			w.cover("branch: owner deceived about its own record")
+			d.met, d.at = true, at
+		case d.bit%2 == 0: // the others wait for a record of the node's own
+			w.cover("branch: replica deceived")
+			d.met, d.at, n.deceived = true, at, true
+		}
 	}
 	for _, r := range got.Records {
 		if d := n.deceive; d != nil && d.met && d.part == s.p && d.at == r.Offset && len(r.Value) > 0 {
