@@ -200,7 +200,7 @@ func TestABitFlippedUnderAStoppedNode(t *testing.T) {
 			outcome := "refuses"
 			switch {
 			case err != nil:
-				require.Contains(t, causes(err), "damaged")
+				require.Contains(t, causes(err), "delete", "it says what to do")
 			case ferr == nil && len(report.Faults) == 0:
 				outcome = "is repaired"
 			default:

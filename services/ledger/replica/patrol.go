@@ -25,7 +25,7 @@ import (
 // the database when a block doesn't match its checksum. Scrub reads in turn
 // what is published and compares it, meaning with meaning. Patrol reads the
 // database's files themselves, whatever of them is held in memory or was
-// superseded. Any of them ends in Store.Damaged, and a replica whose store is
+// superseded, and those of the commits to their last byte. Any of them ends in Store.Damaged, and a replica whose store is
 // damaged cosigns nothing.
 
 // damage is the first thing found wrong with a store's files.
@@ -54,7 +54,7 @@ func (s *Store) hurt(file string, offset int64, what string) {
 	if offset >= 0 {
 		place = fmt.Sprintf("%s@%d", file, offset)
 	}
-	err := fmt.Errorf("%w: store/%s: %s", errDamaged, place, what)
+	err := fmt.Errorf("%w: %s: %s", errDamaged, place, what)
 	s.damage.mu.Lock()
 	known := s.damage.first != nil
 	if !known {
@@ -73,7 +73,7 @@ func (s *Store) listener() *pebble.EventListener {
 	return &pebble.EventListener{
 		// Without this the database ends the process.
 		DataCorruption: func(i pebble.DataCorruptionInfo) {
-			s.hurt(filepath.Base(i.Path), -1, "a block does not match its checksum")
+			s.hurt("store/"+filepath.Base(i.Path), -1, "a block does not match its checksum")
 		},
 		WALCreated: func(i pebble.WALCreateInfo) {
 			if i.RecycledFileNum == 0 {
@@ -99,7 +99,7 @@ const patrolRest = 20
 // or one is damaged: see Damaged. It rests for at least pause between two.
 func (s *Store) Patrol(ctx context.Context, pause time.Duration) {
 	for {
-		names, err := s.fs().List(s.dir)
+		names, err := s.fs().List(s.files)
 		if err != nil {
 			names = nil
 		}
@@ -114,6 +114,9 @@ func (s *Store) Patrol(ctx context.Context, pause time.Duration) {
 			if !rest(ctx, max(pause, patrolRest*time.Since(start))) {
 				return
 			}
+		}
+		if !s.patrolCommits(ctx, pause) {
+			return
 		}
 	}
 }
@@ -142,14 +145,34 @@ func (s *Store) patrolFile(ctx context.Context, name string, pause time.Duration
 	if what == "" || again != at {
 		return false
 	}
-	s.hurt(name, at, what)
+	s.hurt("store/"+name, at, what)
+	return true
+}
+
+// patrolCommits checks the files of the shards' commits.
+func (s *Store) patrolCommits(ctx context.Context, pause time.Duration) (more bool) {
+	s.mu.Lock()
+	logs := slices.Clone(s.logs)
+	s.mu.Unlock()
+	for _, l := range logs {
+		for n := range l.Files() {
+			start := time.Now()
+			if fault, ok := l.CheckFile(n); !ok {
+				s.hurt(CommitsDir+"/"+fault.File, fault.Offset, fault.What)
+				return false
+			}
+			if !rest(ctx, max(pause, patrolRest*time.Since(start))) {
+				return false
+			}
+		}
+	}
 	return true
 }
 
 // checkFile verifies one of the database's files as far as a file of a
 // database that runs can be: a log that grows ends where it ends.
 func (s *Store) checkFile(name string) (at int64, what string) {
-	path := filepath.Join(s.dir, name)
+	path := filepath.Join(s.files, name)
 	switch {
 	case strings.HasSuffix(name, ".sst"):
 		opts := storeOptions(s.disk, slog.New(slog.DiscardHandler))
