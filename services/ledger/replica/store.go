@@ -82,7 +82,7 @@ func OpenStoreOn(disk tiles.Disk, dir string, log *slog.Logger) (*Store, error) 
 		return nil, fmt.Errorf("replica: open the local store; where its files are damaged, delete the data directory and let it rebuild: %w", err)
 	}
 	if err := s.claim(); err != nil {
-		return nil, errors.Join(err, s.db.Close())
+		return nil, errors.Join(s.Damaged(), err, s.db.Close())
 	}
 	return s, nil
 }
