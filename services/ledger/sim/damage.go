@@ -34,7 +34,7 @@ func (n *node) flipTile(bit int) {
 	if len(files) == 0 {
 		return
 	}
-	n.wronged = true
+	n.wrong()
 	f := files[bit%len(files)]
 	f.data[bit/7%len(f.data)] ^= 1 << (bit % 8)
 	n.w.cover("branch: tile bit flipped")
@@ -48,7 +48,7 @@ func (n *node) flipBody(p, bit int) {
 	if next := n.follow[p].Head().Next; next > 0 {
 		index := uint64(bit) % next
 		n.die()
-		n.wronged = true
+		n.wrong()
 		dir := path.Join(commitsDir, names[p].log, fmt.Sprint(names[p].shard))
 		err := segments.Falsify(n.files(), dir, index, func(value []byte) {
 			value[bit/8%len(value)] ^= 1 << (bit % 8)
@@ -67,7 +67,7 @@ func (n *node) restore(backup *inode, all bool) {
 	if n.up {
 		n.die()
 	}
-	n.wronged = true
+	n.wrong()
 	n.w.cover("branch: restored from a backup")
 	n.w.tracef("%s is restored from a backup", n)
 	fresh := newDisk(storeDir, n.dice)
@@ -100,7 +100,7 @@ func (n *node) equivocate(bits int) {
 		n.w.failf("sim: %v", err)
 		return
 	}
-	n.wronged = true
+	n.wrong()
 	if _, err := n.w.notary.count(n.id, signature{cp.Size, cp.Root}); err != nil {
 		n.w.failf("%v", err)
 	}
@@ -109,4 +109,10 @@ func (n *node) equivocate(bits int) {
 			peer.in(peer.life, n.w.leg(), func() { peer.hears("", [][]byte{note}) })
 		}
 	}
+}
+
+// wrong notes that the broker, its disk or its operator did this node wrong.
+func (n *node) wrong() {
+	n.wronged = true
+	n.wrongs++
 }

@@ -13,6 +13,7 @@ type deception struct {
 	bit  int
 	at   int64 // the offset, once it was met
 	met  bool
+	own  bool // the node wrote that record itself
 }
 
 // source is the node's view of a partition.
@@ -38,7 +39,7 @@ func (s *source) Fetch(_ context.Context, offset int64) (replica.Fetched, error)
 		switch own := w.authors[s.p][at] == (author{n, n.life}); {
 		case own:
 			w.cover("branch: owner deceived about its own record")
-			d.met, d.at = true, at
+			d.met, d.at, d.own = true, at, true
 		case d.bit%2 == 0: // the others wait for a record of the node's own
 			w.cover("branch: replica deceived")
 			d.met, d.at, n.deceived = true, at, true
@@ -46,7 +47,12 @@ func (s *source) Fetch(_ context.Context, offset int64) (replica.Fetched, error)
 	}
 	for _, r := range got.Records {
 		if d := n.deceive; d != nil && d.met && d.part == s.p && d.at == r.Offset && len(r.Value) > 0 {
-			r.Value[d.bit/8%len(r.Value)] ^= 1 << (d.bit % 8)
+			at := d.bit / 8 % len(r.Value)
+			if d.own {
+				// Where payloads are, which no other rule covers.
+				at = len(r.Value) - 1 - d.bit/8%min(16, len(r.Value))
+			}
+			r.Value[at] ^= 1 << (d.bit % 8)
 		}
 	}
 	if w.bug == TrustOffset {
@@ -109,7 +115,17 @@ func (n *node) check(p int) {
 		return
 	}
 	n.w.tracef("%s %s/%d next %d root %x", n, names[p].log, names[p].shard, size, root[:4])
+	if n.toldOtherwise(p) && !n.w.truth[p].tampered && !n.w.truth[p].ever(size, root, state) {
+		n.w.failf("%s took another record of %s/%d for one it wrote itself", n, names[p].log, names[p].shard)
+	}
 	if !n.wronged && !n.w.truth[p].quiet && !n.w.truth[p].ever(size, root, state) {
 		n.w.failf("%s has another root of %s/%d at %d than the log", n, names[p].log, names[p].shard, size)
 	}
+}
+
+// toldOtherwise: all that was done to this node is that the broker gave it back
+// one of its own records with a bit flipped, in this life of it.
+func (n *node) toldOtherwise(p int) bool {
+	d := n.deceive
+	return d != nil && d.own && d.part == p && n.wrongs == 1 && n.w.authors[p][d.at] == (author{n, n.life})
 }

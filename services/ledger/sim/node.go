@@ -89,6 +89,7 @@ type node struct {
 	// wronged: the broker or its disk lied to this node, so it may be unable
 	// to go on. It must still sign nothing wrong.
 	wronged bool
+	wrongs  int // how often
 	// deceived: the broker served it another record than a predecessor wrote.
 	// About what it writes itself an owner isn't deceived.
 	deceived bool

@@ -499,7 +499,7 @@ func (w *world) inject(f Fault) {
 		w.truncate(f.Part, 0, false)
 	case Deceive:
 		n.deceive = &deception{part: f.Part, bit: f.N}
-		n.wronged = true
+		n.wrong()
 	case FlipTile:
 		n.flipTile(f.N)
 	case FlipBody:
