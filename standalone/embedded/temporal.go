@@ -20,14 +20,12 @@ import (
 	"go.temporal.io/server/common/primitives/timestamp"
 	sqliteschema "go.temporal.io/server/schema/sqlite"
 	"go.temporal.io/server/temporal"
+
+	"github.com/probity-health/probity/workflows/setup"
 )
 
 // Namespace is the Temporal namespace of every Probity workflow.
 const Namespace = "probity"
-
-// retention keeps closed workflows long enough to look back at a quarter's
-// files. Dedupe does not rest on it: the ledger's request ids are the guard.
-const retention = 90 * 24 * time.Hour
 
 // historyShards bounds concurrent workflow transactions. SQLite has one
 // writer anyway; the number is fixed in the file at its creation.
@@ -159,11 +157,11 @@ func prepareFile(sql *config.SQL) error {
 	} else if err != nil {
 		return fmt.Errorf("embedded: Temporal file: %w", err)
 	}
-	ns, err := sqliteschema.NewNamespaceConfig(clusterName, Namespace, false, nil)
+	ns, err := sqliteschema.NewNamespaceConfig(clusterName, Namespace, false, setup.Attributes())
 	if err != nil {
 		return fmt.Errorf("embedded: Temporal namespace: %w", err)
 	}
-	ns.Detail.Config.Retention = timestamp.DurationFromDays(int32(retention / (24 * time.Hour)))
+	ns.Detail.Config.Retention = timestamp.DurationFromDays(int32(setup.DefaultRetention / (24 * time.Hour)))
 	if err := sqliteschema.CreateNamespaces(sql, ns); err != nil {
 		return fmt.Errorf("embedded: Temporal namespace: %w", err)
 	}

@@ -38,6 +38,9 @@ func TestAWrongConfigurationIsRefusedByName(t *testing.T) {
 		"a URL without a scheme": {"https://ledger.example:8443", "ledger.example:8443", "services.ledger"},
 		"TLS settings without":   {"  tls: true\n", "", "temporal.tls"},
 		"no origin":              {"https://temporal-ui.example]", "https://temporal-ui.example/]", "codec.origins"},
+		"two API keys":           {"  tls: true\n", "  tls: true\n  apiKeyFile: x\n  apiKeyEnv: X\n", "one key"},
+		"a build of nothing":     {"  tls: true\n", "  tls: true\n  buildID: x\n", "temporal.deploymentName"},
+		"an unheard-of time":     {"  tls: true\n", "  tls: true\n  retentionDays: -1\n", "temporal.retentionDays"},
 		"an API key in clear":    {"  tls: true\n  caFile: /run/probity/ca.pem\n", "  apiKeyFile: x\n", "temporal.apiKeyFile"},
 	} {
 		t.Run(name, func(t *testing.T) {
