@@ -13,6 +13,7 @@ import (
 
 	"connectrpc.com/connect"
 	"golang.org/x/mod/sumdb/note"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
@@ -588,6 +589,33 @@ func (f adjustmentsFake) ReprocessClaims(_ context.Context, r *claimsv1.Reproces
 	return out, nil
 }
 
-func (f adjustmentsFake) ListAffectedClaims(context.Context, *claimsv1.ListAffectedClaimsRequest) (*claimsv1.ListAffectedClaimsResponse, error) {
-	return &claimsv1.ListAffectedClaimsResponse{}, nil
+func (f adjustmentsFake) ListAffectedClaims(_ context.Context, r *claimsv1.ListAffectedClaimsRequest) (*claimsv1.ListAffectedClaimsResponse, error) {
+	out := &claimsv1.ListAffectedClaimsResponse{}
+	if r.GetVersion() == "plan_gold@3" && r.GetPageToken() == "" {
+		out.ClaimIds, out.NextPageToken = []string{paidID}, "more"
+	}
+	return out, nil
+}
+
+var proposedChange = &claimsv1.Change{
+	ChangeId: "chg_aaaaaaaaaaaaaaaaaaaaaaaaaa", PayerId: "ACME", Cause: "fee-schedule", Version: "fs_gold@2", State: claimsv1.ChangeState_CHANGE_STATE_PROPOSED,
+	Corrections: 1, Waiting: 1, PaidDifferenceCents: -4000, PatientDifferenceCents: 4000, WaitingClaimIds: []string{pendedID},
+}
+
+func (f adjustmentsFake) ListChanges(_ context.Context, r *claimsv1.ListChangesRequest) (*claimsv1.ListChangesResponse, error) {
+	out := &claimsv1.ListChangesResponse{}
+	if r.GetState() != claimsv1.ChangeState_CHANGE_STATE_REPROCESSED {
+		out.Changes = []*claimsv1.Change{proposedChange}
+	}
+	return out, nil
+}
+
+func (f adjustmentsFake) ReprocessChange(_ context.Context, r *claimsv1.ReprocessChangeRequest) (*claimsv1.ReprocessChangeResponse, error) {
+	c := proto.CloneOf(proposedChange)
+	if r.GetDryRun() {
+		return &claimsv1.ReprocessChangeResponse{Change: c, More: true, Corrections: []*claimsv1.Correction{{ClaimId: paidID,
+			StatusBefore: claimsv1.ClaimStatus_CLAIM_STATUS_PAID, StatusAfter: claimsv1.ClaimStatus_CLAIM_STATUS_PAID, PaidBeforeCents: 8000, PaidAfterCents: 4000}}}, nil
+	}
+	c.State = claimsv1.ChangeState_CHANGE_STATE_APPROVED
+	return &claimsv1.ReprocessChangeResponse{Change: c}, nil
 }

@@ -58,6 +58,8 @@ ListFileOutcomes         S U!
 VoidClaim                S
 ReprocessClaims          P
 ListAffectedClaims       P
+ListChanges              P
+ReprocessChange          P
 GetClaimHistory          S A U!
 CreateRemittances
 GetRemittance            S A

@@ -568,6 +568,9 @@ type Versions struct {
 	OriginalClaimId string `protobuf:"bytes,41,opt,name=original_claim_id,json=originalClaimId,proto3" json:"original_claim_id,omitempty"`
 	// Reference edits, "edits_2026q1@1"; empty when none governs the dates of service.
 	Edits string `protobuf:"bytes,8,opt,name=edits,proto3" json:"edits,omitempty"`
+	// A replacement that came too late (CO-29): the original named above was
+	// left as it stands.
+	OriginalStands bool `protobuf:"varint,42,opt,name=original_stands,json=originalStands,proto3" json:"original_stands,omitempty"`
 	// How much of the policies log it had seen, the next index of every shard
 	// that is not empty: "0:412,3:97". What it looked up, it looked up in the
 	// fold of exactly these commits.
@@ -674,6 +677,13 @@ func (x *Versions) GetEdits() string {
 		return x.Edits
 	}
 	return ""
+}
+
+func (x *Versions) GetOriginalStands() bool {
+	if x != nil {
+		return x.OriginalStands
+	}
+	return false
 }
 
 func (x *Versions) GetReference() string {
@@ -829,7 +839,7 @@ const file_probity_claims_v1_decision_proto_rawDesc = "" +
 	"\n" +
 	"FactsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x99\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc2\x03\n" +
 	"\bVersions\x12\x16\n" +
 	"\x06engine\x18\x01 \x01(\tR\x06engine\x12\x12\n" +
 	"\x04plan\x18\x02 \x01(\tR\x04plan\x12\x1a\n" +
@@ -840,7 +850,8 @@ const file_probity_claims_v1_decision_proto_rawDesc = "" +
 	"\rreceived_date\x18\a \x01(\tR\freceivedDate\x124\n" +
 	"\x13accumulators_before\x18( \x01(\x03H\x00R\x12accumulatorsBefore\x88\x01\x01\x12*\n" +
 	"\x11original_claim_id\x18) \x01(\tR\x0foriginalClaimId\x12\x14\n" +
-	"\x05edits\x18\b \x01(\tR\x05edits\x12\x1c\n" +
+	"\x05edits\x18\b \x01(\tR\x05edits\x12'\n" +
+	"\x0foriginal_stands\x18* \x01(\bR\x0eoriginalStands\x12\x1c\n" +
 	"\treference\x18\x0f \x01(\tR\treferenceB\x16\n" +
 	"\x14_accumulators_before\"\xa7\x01\n" +
 	"\x12AccumulatorPosting\x12\x14\n" +
