@@ -69,6 +69,26 @@ func TestSetupMakesWhatIsMissingOnceAndSaysSo(t *testing.T) {
 	require.Empty(t, changed)
 }
 
+func TestAnOlderFileIsBroughtUpToDateWhenItIsOpened(t *testing.T) {
+	ctx := testContext(t)
+	dir := t.TempDir()
+	server := startTemporal(t, dir)
+	c := dial(t, server)
+	// Given a file whose namespace lacks what this build searches by.
+	_, err := c.OperatorService().RemoveSearchAttributes(ctx, &operatorservice.RemoveSearchAttributesRequest{
+		Namespace: embedded.Namespace, SearchAttributes: []string{"ProbityPayer"},
+	})
+	require.NoError(t, err)
+	c.Close()
+	require.NoError(t, server.Stop())
+
+	c = dial(t, startTemporal(t, dir))
+	defer c.Close()
+	have, err := c.OperatorService().ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{Namespace: embedded.Namespace})
+	require.NoError(t, err)
+	require.Equal(t, enumspb.INDEXED_VALUE_TYPE_KEYWORD, have.GetCustomAttributes()["ProbityPayer"])
+}
+
 func TestSetupRefusesAnAttributeOfAnotherTypeAndChangesNothing(t *testing.T) {
 	ctx := testContext(t)
 	c := dial(t, startTemporal(t, t.TempDir()))

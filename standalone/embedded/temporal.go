@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"go.temporal.io/sdk/client"
+	sdklog "go.temporal.io/sdk/log"
 	"go.temporal.io/server/common/authorization"
 	"go.temporal.io/server/common/cluster"
 	"go.temporal.io/server/common/config"
@@ -83,7 +85,8 @@ func (o TemporalOptions) Start(ctx context.Context) (_ *Temporal, err error) {
 		ports[0] = o.Port
 	}
 	cfg := serverConfig(filepath.Join(o.Dir, "temporal.db"), ports)
-	if err := prepareFile(cfg.Persistence.DataStores[sqlite.PluginName].SQL); err != nil {
+	fresh, err := prepareFile(cfg.Persistence.DataStores[sqlite.PluginName].SQL)
+	if err != nil {
 		return nil, err
 	}
 
@@ -113,7 +116,23 @@ func (o TemporalOptions) Start(ctx context.Context) (_ *Temporal, err error) {
 	}
 	t := &Temporal{hostPort: fmt.Sprintf("%s:%d", loopback, ports[0]), server: server, release: release}
 	t.stop = sync.OnceValue(func() error { return errors.Join(server.Stop(), release()) })
+	if !fresh {
+		if err := t.update(ctx); err != nil {
+			return nil, errors.Join(err, server.Stop())
+		}
+	}
 	return t, nil
+}
+
+// update gives the namespace of an older file what this build's workflows want of it.
+func (t *Temporal) update(ctx context.Context) error {
+	c, err := client.NewLazyClient(client.Options{HostPort: t.hostPort, Namespace: Namespace, Logger: sdklog.NewStructuredLogger(slog.New(slog.DiscardHandler))})
+	if err != nil {
+		return fmt.Errorf("embedded: Temporal: %w", err)
+	}
+	defer c.Close()
+	_, err = setup.Apply(ctx, c, setup.Want{Namespace: Namespace})
+	return err
 }
 
 // HostPort is the frontend's address, for client.Options.HostPort.
@@ -137,35 +156,36 @@ func serviceNames() []string {
 	return names
 }
 
-// prepareFile makes schema and namespace in a new file. The schema is built
+// prepareFile makes schema and namespace in a new file, and tells whether it is one. The schema is built
 // beside, without a sync for each of its hundred statements, and made durable
 // and renamed into place at the end, so a crash can't leave half of one behind.
-func prepareFile(sql *config.SQL) error {
-	if _, err := os.Stat(sql.DatabaseName); errors.Is(err, os.ErrNotExist) {
+func prepareFile(sql *config.SQL) (fresh bool, err error) {
+	_, err = os.Stat(sql.DatabaseName)
+	if fresh = errors.Is(err, os.ErrNotExist); fresh {
 		draft := *sql
 		draft.DatabaseName += ".new"
 		draft.ConnectAttributes = map[string]string{"mode": "rwc", "journal_mode": "memory", "synchronous": "off"}
 		if err := os.Remove(draft.DatabaseName); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("embedded: Temporal file: %w", err)
+			return fresh, fmt.Errorf("embedded: Temporal file: %w", err)
 		}
 		if err := sqliteschema.SetupSchema(&draft); err != nil {
-			return fmt.Errorf("embedded: Temporal schema: %w", err)
+			return fresh, fmt.Errorf("embedded: Temporal schema: %w", err)
 		}
 		if err := install(draft.DatabaseName, sql.DatabaseName); err != nil {
-			return fmt.Errorf("embedded: Temporal file: %w", err)
+			return fresh, fmt.Errorf("embedded: Temporal file: %w", err)
 		}
 	} else if err != nil {
-		return fmt.Errorf("embedded: Temporal file: %w", err)
+		return fresh, fmt.Errorf("embedded: Temporal file: %w", err)
 	}
 	ns, err := sqliteschema.NewNamespaceConfig(clusterName, Namespace, false, setup.Attributes())
 	if err != nil {
-		return fmt.Errorf("embedded: Temporal namespace: %w", err)
+		return fresh, fmt.Errorf("embedded: Temporal namespace: %w", err)
 	}
 	ns.Detail.Config.Retention = timestamp.DurationFromDays(int32(setup.DefaultRetention / (24 * time.Hour)))
 	if err := sqliteschema.CreateNamespaces(sql, ns); err != nil {
-		return fmt.Errorf("embedded: Temporal namespace: %w", err)
+		return fresh, fmt.Errorf("embedded: Temporal namespace: %w", err)
 	}
-	return nil
+	return fresh, nil
 }
 
 // install makes a file durable, then gives it its name.

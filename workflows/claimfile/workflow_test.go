@@ -47,7 +47,7 @@ type services struct {
 func newServices(claims uint32) *services {
 	return &services{
 		decided: map[uint32]int{}, recorded: map[uint32]bool{},
-		file:    &claimsv1.File{FileId: fileID, ClaimCount: claims, State: claimsv1.FileState_FILE_STATE_PROCESSING},
+		file: &claimsv1.File{FileId: fileID, ClaimCount: claims, State: claimsv1.FileState_FILE_STATE_PROCESSING},
 	}
 }
 
@@ -187,7 +187,7 @@ func TestWheneverAFileIsCanceledNoDecidedClaimIsLeftUnlisted(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		// Given any file, a gateway that dies between deciding and recording,
 		// and a cancel, at any calls.
-		s := newServices(rapid.Uint32Range(0, 3_000).Draw(t, "claims"))
+		s := newServices(rapid.Uint32Range(0, 1_500).Draw(t, "claims"))
 		s.cancelAt = rapid.IntRange(1, 14).Draw(t, "canceled at call")
 		deaths := rapid.SliceOfN(rapid.IntRange(1, 14), 0, 4).Draw(t, "deaths at calls")
 		s.dieHalfway = func(call int) bool { return slices.Contains(deaths, call) }
