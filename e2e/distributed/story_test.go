@@ -56,7 +56,7 @@ func TestAnInstallationOfProcesses(t *testing.T) {
 	step("decides the sample as worked out by hand", s.decidesTheSample)
 	step("lets a person review the pended claim", s.reviews)
 	step("proves every claim", s.proves)
-	for _, victim := range []string{"ledger", "claims", "worker", "gateway", "policies", "consent"} {
+	for _, victim := range []string{"ledger", "claims", "worker", "gateway", "policies", "consent", "temporal"} {
 		step("goes on after "+victim+" was killed", func(t *testing.T) { s.survives(t, victim) })
 	}
 	step("decides what is clean while Temporal is away, and the rest afterwards", s.withoutTemporal)
@@ -304,7 +304,11 @@ func (s *story) survives(t *testing.T, victim string) {
 	}
 	s.running[victim].Kill()
 	s.start(victim)
-	s.ready(victim)
+	if victim == "temporal" {
+		s.listens(victim)
+	} else {
+		s.ready(victim)
+	}
 
 	// Then a file that came before and one that comes after are decided whole.
 	second := s.submit(t, s.generated(after))
