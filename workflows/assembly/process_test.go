@@ -108,3 +108,27 @@ func TestAProcessStartsWaitsAndStopsWithEverythingAway(t *testing.T) {
 	stop()
 	require.NoError(t, <-ended)
 }
+
+func TestACommandLineThatMakesNoSenseIsSaidSo(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "worker.yaml")
+	require.NoError(t, os.WriteFile(path, []byte(example(t)), 0o600))
+	for name, c := range map[string]struct {
+		args []string
+		code int
+		says string
+	}{
+		"a sound configuration":  {[]string{"--config", path, "--check"}, 0, ""},
+		"of setup too":           {[]string{"setup", "--config", path, "--check"}, 0, ""},
+		"an unknown command":     {[]string{"--config", path, "stop"}, 2, `"stop" is no command`},
+		"an unknown flag":        {[]string{"setup", "--force"}, 2, "-force"},
+		"no configuration":       {[]string{"setup", "--config", path + ".absent"}, 1, "worker.yaml.absent"},
+		"a key that isn't there": {[]string{"setup", "--config", path}, 1, "payload-key"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out, errs bytes.Buffer
+			require.Equal(t, c.code, Command(t.Context(), c.args, &out, &errs), errs.String())
+			require.Contains(t, errs.String(), c.says)
+			require.Empty(t, out.String())
+		})
+	}
+}
