@@ -336,7 +336,7 @@ func (s *story) redisAdmin(t *testing.T) *redis.Client {
 func (s *story) rebuilds(t *testing.T) {
 	// Given the lists as they are.
 	before := s.list(t, "")
-	require.Len(t, before, s.claims)
+	require.Len(t, before, s.claims+s.direct)
 
 	// When everything in Redis is deleted.
 	require.NoError(t, s.redisAdmin(t).FlushAll(t.Context()).Err())

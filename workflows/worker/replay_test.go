@@ -25,7 +25,9 @@ var recordedKeys = worker.Keys{Current: [32]byte{1, 2, 3}}
 // removed while a workflow that old can still be open.
 var histories = map[string]string{
 	"claimfile.json": claimfile.WorkflowID("fil_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
-	"claim.json":     claim.WorkflowID("clm_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
+	// A file canceled half way; its payloads name their workflow.
+	"claimfile-canceled.json": claimfile.WorkflowID("fil_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
+	"claim.json":              claim.WorkflowID("clm_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
 }
 
 func replayer(t *testing.T, keys worker.Keys) sdk.WorkflowReplayer {
