@@ -35,6 +35,7 @@ func (c GatewayConfig) routes() edge.Routes {
 		"/probity.claims.v1.RemittanceService/":          c.Claims,
 		"/probity.claims.v1.ReplayService/":              c.Claims,
 		"/probity.claims.v1.AdjustmentService/":          c.Claims,
+		"/probity.claims.v1.CaseService/":                c.Claims,
 		"/probity.claims.v1.FileService/GetFile":         c.Claims,
 		"/probity.claims.v1.FileService/ListFiles":       c.Claims,
 		"/probity.policies.v1.PoliciesService/":          c.Policies,

@@ -15,6 +15,7 @@ import (
 	eventsv1 "github.com/probity-health/probity/proto/probity/events/v1"
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/services/claims/adjudication"
+	"github.com/probity-health/probity/services/claims/casework"
 	"github.com/probity-health/probity/services/claims/interest"
 	"github.com/probity-health/probity/services/eventstore"
 	"github.com/probity-health/probity/services/money"
@@ -52,6 +53,14 @@ type State struct {
 	FirstTold   *eventsv1.ClaimRemitted   // the first remittance
 	Unclean     bool                      // waited for its provider once: no interest is owed on it
 	Corrections []*eventsv1.ClaimReversed // taken back for another decision of the claim
+
+	Case    casework.State  // the work that is done on it
+	Answers []sealedAnswer  // what it lacked and has come since, in order
+	Handled map[string]bool // commits' request ids, or keys, of the work
+	// Righted: a decision was overturned on appeal; what it then paid more had
+	// been owed all along. RightedTold is the first remittance that told so.
+	Righted     bool
+	RightedTold *eventsv1.ClaimRemitted
 
 	marks map[string]*eventsv1.ClaimRemitted // by remittance
 }
@@ -233,17 +242,29 @@ func (s State) remit(c Remit) ([]proto.Message, error) {
 
 // interestOwed is the interest that belongs to what stands of the claim. It
 // is owed on what the first remittance paid, as late as that was; what a
-// correction adds was never late, and of what it takes away the interest goes
-// with it.
+// correction adds was never late, unless it was denied wrongly, which an
+// appeal has shown; and of what a correction takes away the interest goes with
+// it.
 func (s State) interestOwed(c Remit, stands bool) int64 {
 	if !stands || s.Unclean {
 		return 0
 	}
-	paid, on := s.Decided.GetPaidCents(), c.PaymentDate
-	if s.FirstTold != nil {
-		paid, on = min(paid, s.FirstTold.GetPaidCents()), s.FirstTold.GetPaymentDate()
+	owed := func(paid int64, on string) int64 {
+		return int64(c.Rates.Owed(s.Decided.GetPromptPayState(), money.Cents(paid), interest.DaysLate(s.Decided.GetPromptPayDueDate(), on)))
 	}
-	return int64(c.Rates.Owed(s.Decided.GetPromptPayState(), money.Cents(paid), interest.DaysLate(s.Decided.GetPromptPayDueDate(), on)))
+	paid, on := s.Decided.GetPaidCents(), c.PaymentDate
+	if s.FirstTold == nil {
+		return owed(paid, on)
+	}
+	first := min(paid, s.FirstTold.GetPaidCents())
+	out := owed(first, s.FirstTold.GetPaymentDate())
+	if s.Righted {
+		if s.RightedTold != nil {
+			on = s.RightedTold.GetPaymentDate()
+		}
+		out += owed(paid-first, on)
+	}
+	return out
 }
 
 // soundDecision checks what must hold of every decision whatever the engine
@@ -271,6 +292,7 @@ func soundDecision(claim string, charge int64, d *eventsv1.ClaimDecided) error {
 
 // Evolve applies one recorded event. Events that are not a claim's are ignored.
 func Evolve(s State, r eventstore.Recorded) State {
+	s = s.worked(r)
 	switch e := r.Event.(type) {
 	case *eventsv1.ClaimReceived:
 		s.Received = e
@@ -289,12 +311,7 @@ func Evolve(s State, r eventstore.Recorded) State {
 		if e.GetResolution() == "deny" {
 			s.Review.Resolution = adjudication.Refused
 		}
-		reviews := make(map[string]bool, len(s.Reviews)+1)
-		for k := range s.Reviews {
-			reviews[k] = true
-		}
-		reviews[r.RequestID] = true
-		s.Reviews = reviews
+		s.Reviews = marked(s.Reviews, r.RequestID)
 	case *eventsv1.ClaimRemitted:
 		s.Remitted, s.RemittedRevision = e, r.Revision
 		marks := maps.Clone(s.marks)
@@ -306,6 +323,9 @@ func Evolve(s State, r eventstore.Recorded) State {
 		s.Interest += e.GetInterestCents()
 		if s.FirstTold == nil {
 			s.FirstTold = e
+		}
+		if s.Righted && s.RightedTold == nil {
+			s.RightedTold = e
 		}
 		s.Told, s.ToldAt = nil, 0
 		// An event from before reversals were told names no revision at all.
@@ -465,7 +485,9 @@ func Timeline(events []eventstore.Recorded) []*claimsv1.TimelineEntry {
 		case *eventsv1.ClaimReversed:
 			text, when = reversedText(e), timeOf(e.GetReversedTime(), when)
 		default:
-			continue
+			if text, who = workText(e, who); text == "" {
+				continue
+			}
 		}
 		name := string(r.Event.ProtoReflect().Descriptor().Name())
 		out = append(out, &claimsv1.TimelineEntry{

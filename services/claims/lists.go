@@ -112,7 +112,7 @@ func (l listing[R]) members(ctx context.Context, r *views.Reading, after *views.
 
 // rowKind is the kind of row that an index of a kind lists.
 func rowKind(kind string) string {
-	if kind == kindPended {
+	if kind == kindPended || kind == kindTasks || kind == kindAppeals {
 		return kindClaims
 	}
 	return kind

@@ -15,7 +15,7 @@ import (
 )
 
 // projectionVersion rises with every change of what apply yields.
-const projectionVersion = 3
+const projectionVersion = 4
 
 // The view's keys. A row is a hash whose fields are the parts that events
 // told of it, encoded messages that are joined when read; an index is a
@@ -50,10 +50,13 @@ func fileIndex(kind, file string) string { return kind + ":file:" + file }
 // an event is about is told to changed, when that is not nil: it wakes those
 // who wait, and must not fail.
 func Projection(changed func(claimID string)) views.Projection {
-	types := make([]string, 0, 8)
+	types := make([]string, 0, 18)
 	for _, m := range []proto.Message{
 		&eventsv1.ClaimReceived{}, &eventsv1.ClaimDecided{}, &eventsv1.ClaimReversed{}, &eventsv1.ClaimRemitted{},
 		&eventsv1.FileReceived{}, &eventsv1.FileOutcomesRecorded{}, &eventsv1.FileCompleted{}, &eventsv1.RemittanceIssued{},
+		&eventsv1.TaskClaimed{}, &eventsv1.TaskReleased{}, &eventsv1.TaskEscalated{}, &eventsv1.ReviewProposed{},
+		&eventsv1.InformationRequested{}, &eventsv1.InformationReceived{}, &eventsv1.InformationExpired{},
+		&eventsv1.AppealFiled{}, &eventsv1.AppealDecided{}, &eventsv1.AppealOverdue{},
 	} {
 		types = append(types, string(m.ProtoReflect().Descriptor().FullName()))
 	}
@@ -61,6 +64,12 @@ func Projection(changed func(claimID string)) views.Projection {
 		Name: "claims", Version: projectionVersion, Log: logName, Types: types,
 		Apply: func(r eventstore.Recorded) ([]views.Op, error) {
 			ops, claim, err := apply(r)
+			if err == nil {
+				work, of, failed := workOps(r)
+				if ops, err = append(ops, work...), failed; claim == "" {
+					claim = of
+				}
+			}
 			if claim != "" && changed != nil {
 				changed(claim)
 			}
