@@ -88,6 +88,7 @@ func addWorker(p *assembly.Process, url, dir string, keys secrets, s stores) err
 		Files:       claimsv1connect.NewFileServiceClient(own, url, own.Options()...),
 		Remittances: claimsv1connect.NewRemittanceServiceClient(own, url, own.Options()...),
 		Claims:      claimsv1connect.NewClaimsServiceClient(own, url, own.Options()...),
+		Cases:       claimsv1connect.NewCaseServiceClient(own, url, own.Options()...),
 	})
 	p.Add(assembly.Part{Name: "worker", Run: func(ctx context.Context) error { return w.Run(ctx, p.Telemetry.Log) }})
 	f := follower.New(follower.Deps{

@@ -18,6 +18,11 @@ type Claims interface {
 	GetClaim(context.Context, *claimsv1.GetClaimRequest) (*claimsv1.GetClaimResponse, error)
 }
 
+// Cases does what is due of the work on a claim; asking too often does nothing twice.
+type Cases interface {
+	AdvanceCase(context.Context, *claimsv1.AdvanceCaseRequest) (*claimsv1.AdvanceCaseResponse, error)
+}
+
 // Files knows files, and takes remittances made after a file was complete.
 type Files interface {
 	GetFile(context.Context, *claimsv1.GetFileRequest) (*claimsv1.GetFileResponse, error)
@@ -32,6 +37,7 @@ type Remittances interface {
 // Activities are the workflow's hands.
 type Activities struct {
 	Claims      Claims
+	Cases       Cases
 	Files       Files
 	Remittances Remittances
 }
@@ -39,6 +45,9 @@ type Activities struct {
 // Register makes workflow and activities known to a worker.
 func Register(w worker.Registry, a *Activities) {
 	w.RegisterWorkflowWithOptions(Workflow, workflow.RegisterOptions{Name: WorkflowType})
+	w.RegisterWorkflowWithOptions(AppealWorkflow, workflow.RegisterOptions{Name: AppealWorkflowType})
+	w.RegisterActivityWithOptions(a.Advance, activity.RegisterOptions{Name: activityAdvance})
+	w.RegisterActivityWithOptions(a.RemitAppeal, activity.RegisterOptions{Name: activityRemitAppeal})
 	w.RegisterActivityWithOptions(a.Resolve, activity.RegisterOptions{Name: activityResolve})
 	w.RegisterActivityWithOptions(a.Status, activity.RegisterOptions{Name: activityStatus})
 	w.RegisterActivityWithOptions(a.Remit, activity.RegisterOptions{Name: activityRemit})
@@ -48,6 +57,17 @@ func Register(w worker.Registry, a *Activities) {
 func (a *Activities) Resolve(ctx context.Context, q *claimsv1.ResolveClaimRequest) (*claimsv1.ResolveClaimResponse, error) {
 	r, err := a.Claims.ResolveClaim(ctx, q)
 	return r, failure.FromRPC(err)
+}
+
+// Advance has what is due of the case done and returns how it then stands.
+func (a *Activities) Advance(ctx context.Context, claimID string) (*claimsv1.AdvanceCaseResponse, error) {
+	r, err := a.Cases.AdvanceCase(ctx, &claimsv1.AdvanceCaseRequest{ClaimId: claimID})
+	return r, failure.FromRPC(err)
+}
+
+// RemitAppeal remits what an appeal has changed, as Remit does.
+func (a *Activities) RemitAppeal(ctx context.Context, in AppealInput) error {
+	return a.remit(ctx, in.ClaimID, "remit:"+in.AppealID)
 }
 
 // Status reads how the claim stands.
@@ -61,6 +81,10 @@ func (a *Activities) Status(ctx context.Context, claimID string) (claimsv1.Claim
 // may yet be in that one, so it is waited for. A claim that came in no file
 // has none to be remitted with.
 func (a *Activities) Remit(ctx context.Context, claimID string) error {
+	return a.remit(ctx, claimID, "remit:"+claimID)
+}
+
+func (a *Activities) remit(ctx context.Context, claimID, requestID string) error {
 	r, err := a.Claims.GetClaim(ctx, &claimsv1.GetClaimRequest{ClaimId: claimID})
 	if err != nil {
 		return failure.FromRPC(err)
@@ -78,7 +102,7 @@ func (a *Activities) Remit(ctx context.Context, claimID string) error {
 			RuleID: "review.file-open", Message: "the claim's file is not complete yet", Fix: "nothing: it is tried again",
 		})
 	}
-	made, err := a.Remittances.CreateRemittances(ctx, &claimsv1.CreateRemittancesRequest{FileId: fileID, RequestId: "remit:" + claimID})
+	made, err := a.Remittances.CreateRemittances(ctx, &claimsv1.CreateRemittancesRequest{FileId: fileID, RequestId: requestID})
 	if err != nil {
 		return failure.FromRPC(err)
 	}

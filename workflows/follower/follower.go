@@ -60,6 +60,10 @@ type Starter interface {
 	StartFile(ctx context.Context, fileID string) error
 	StartClaim(ctx context.Context, claimID, dueDate string) error
 	ClaimDecided(ctx context.Context, claimID string) error
+	// ClaimChanged says that the case of a pended claim has other deadlines.
+	ClaimChanged(ctx context.Context, claimID string) error
+	StartAppeal(ctx context.Context, appealID, claimID string) error
+	AppealDecided(ctx context.Context, appealID string) error
 }
 
 // Cursor keeps where to continue, a shard's index each.
@@ -104,9 +108,15 @@ type Follower struct {
 type backlog struct {
 	files  map[string]struct{}
 	claims map[string]string // id -> due date
+	// Open appeals, id -> claim. One that another decision made moot is
+	// started too; it looks at its case and ends.
+	appeals map[string]string
+	// Pended claims whose case has changed: a workflow that runs already has
+	// to be told.
+	changed map[string]struct{}
 }
 
-func (b *backlog) size() int { return len(b.files) + len(b.claims) }
+func (b *backlog) size() int { return len(b.files) + len(b.claims) + len(b.appeals) + len(b.changed) }
 
 // New makes a follower.
 func New(d Deps) *Follower {
@@ -153,7 +163,7 @@ func (f *Follower) Run(ctx context.Context) error {
 	if f.next == nil {
 		f.next = map[uint32]uint64{}
 	}
-	f.deferred = &backlog{files: map[string]struct{}{}, claims: map[string]string{}}
+	f.deferred = &backlog{files: map[string]struct{}{}, claims: map[string]string{}, appeals: map[string]string{}, changed: map[string]struct{}{}}
 	for wait := firstPause; ctx.Err() == nil; {
 		progressed, err := f.follow(ctx)
 		if ctx.Err() != nil {
@@ -172,6 +182,8 @@ func (f *Follower) Run(ctx context.Context) error {
 
 var followed = []string{
 	name(&eventsv1.FileReceived{}), name(&eventsv1.FileCompleted{}), name(&eventsv1.ClaimDecided{}),
+	name(&eventsv1.TaskClaimed{}), name(&eventsv1.InformationRequested{}), name(&eventsv1.InformationReceived{}),
+	name(&eventsv1.AppealFiled{}), name(&eventsv1.AppealDecided{}),
 }
 
 func name(m proto.Message) string { return string(proto.MessageName(m)) }
@@ -217,6 +229,7 @@ func (f *Follower) take(ctx context.Context, batch *ledgerv1.SubscribeResponse) 
 	if f.deferred != nil && (batch.GetCaughtUp() || f.deferred.size() > maxDeferred) {
 		f.startDeferred()
 		f.flush(ctx)
+		f.tellDeferred(ctx)
 		if batch.GetCaughtUp() {
 			f.deferred = nil
 		}
@@ -260,8 +273,71 @@ func (f *Follower) event(ctx context.Context, e *ledgerv1.RecordedEvent) error {
 			return err
 		}
 		f.claimDecided(ctx, &decided, e)
+	case followed[3], followed[4], followed[5]:
+		return f.caseChanged(ctx, e)
+	case followed[6]:
+		var filed eventsv1.AppealFiled
+		if err := f.decode(e, &filed); err != nil {
+			return err
+		}
+		f.appealFiled(filed.GetAppeal().GetAppealId(), filed.GetClaimId(), e.GetTraceparent())
+	case followed[7]:
+		var decided eventsv1.AppealDecided
+		if err := f.decode(e, &decided); err != nil {
+			return err
+		}
+		f.appealDecided(ctx, decided.GetAppealId())
 	}
 	return nil
+}
+
+// caseChanged tells a claim's workflow of a deadline that it can't know. What
+// the workflow had done itself it knows.
+func (f *Follower) caseChanged(ctx context.Context, e *ledgerv1.RecordedEvent) error {
+	id := strings.TrimPrefix(e.GetStream(), "claim-")
+	if e.GetEvent().GetType() == followed[4] {
+		var requested eventsv1.InformationRequested
+		if err := f.decode(e, &requested); err != nil {
+			return err
+		}
+		if requested.GetRequest().GetRequestedBy() == "" {
+			return nil
+		}
+	}
+	if f.deferred != nil {
+		f.deferred.changed[id] = struct{}{}
+		return nil
+	}
+	f.flush(ctx)
+	f.tellChanged(ctx, id)
+	return nil
+}
+
+func (f *Follower) tellChanged(ctx context.Context, id string) {
+	f.insist(ctx, "Temporal can't be told of a changed case", func() error { return f.deps.Starter.ClaimChanged(ctx, id) })
+}
+
+func (f *Follower) appealFiled(id, claimID, traceparent string) {
+	if f.deferred != nil {
+		f.deferred.appeals[id] = claimID
+		return
+	}
+	f.startAppeal(id, claimID, traceparent)
+}
+
+func (f *Follower) appealDecided(ctx context.Context, id string) {
+	if f.deferred != nil {
+		delete(f.deferred.appeals, id)
+	}
+	f.flush(ctx)
+	f.insist(ctx, "Temporal can't be told of a decided appeal", func() error { return f.deps.Starter.AppealDecided(ctx, id) })
+}
+
+func (f *Follower) startAppeal(id, claimID, traceparent string) {
+	f.starts = append(f.starts, func(ctx context.Context) {
+		ctx = telemetry.Continue(ctx, traceparent)
+		f.insist(ctx, "Temporal can't start an appeal's workflow", func() error { return f.deps.Starter.StartAppeal(ctx, id, claimID) })
+	})
 }
 
 // decode stops the follower at an event it can't read: to skip it would be to
@@ -284,6 +360,9 @@ func (f *Follower) fileReceived(id, traceparent string) {
 
 func (f *Follower) claimDecided(ctx context.Context, d *eventsv1.ClaimDecided, e *ledgerv1.RecordedEvent) {
 	id, due := d.GetClaimId(), d.GetPromptPayDueDate()
+	if f.deferred != nil && claim.Final(d.GetStatus()) {
+		delete(f.deferred.changed, id)
+	}
 	switch {
 	case d.GetStatus() == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED && f.deferred != nil:
 		f.deferred.claims[id] = due
@@ -313,8 +392,21 @@ func (f *Follower) startDeferred() {
 	for _, id := range slices.Sorted(maps.Keys(f.deferred.claims)) {
 		f.startClaim(id, f.deferred.claims[id], "")
 	}
+	for _, id := range slices.Sorted(maps.Keys(f.deferred.appeals)) {
+		f.startAppeal(id, f.deferred.appeals[id], "")
+	}
 	clear(f.deferred.files)
 	clear(f.deferred.claims)
+	clear(f.deferred.appeals)
+}
+
+// tellDeferred tells what runs already of what has changed meanwhile; it comes
+// after the starts.
+func (f *Follower) tellDeferred(ctx context.Context) {
+	for _, id := range slices.Sorted(maps.Keys(f.deferred.changed)) {
+		f.tellChanged(ctx, id)
+	}
+	clear(f.deferred.changed)
 }
 
 // startFile queues a start; the workflow continues the trace of the request

@@ -153,6 +153,12 @@ func (s *starter) StartFile(_ context.Context, id string) error { return s.call(
 func (s *starter) StartClaim(_ context.Context, id, due string) error {
 	return s.call("claim " + id + " due " + due)
 }
+func (s *starter) ClaimChanged(_ context.Context, id string) error { return s.call("changed " + id) }
+func (s *starter) StartAppeal(_ context.Context, id, claim string) error {
+	return s.call("appeal " + id + " of " + claim)
+}
+func (s *starter) AppealDecided(_ context.Context, id string) error { return s.call("heard " + id) }
+
 func (s *starter) ClaimDecided(_ context.Context, id string) error { return s.call("decided " + id) }
 
 func (s *starter) has(want ...string) bool {

@@ -51,12 +51,32 @@ func (t Temporal) start(ctx context.Context, id string, reuse enumspb.WorkflowId
 	return err
 }
 
+// StartAppeal starts an appeal's workflow unless it runs or has ended.
+func (t Temporal) StartAppeal(ctx context.Context, appealID, claimID string) error {
+	return t.start(ctx, claim.AppealWorkflowID(appealID), enumspb.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE,
+		claim.AppealWorkflowType, claim.AppealInput{AppealID: appealID, ClaimID: claimID})
+}
+
+// ClaimChanged tells a claim's workflow to look at its case again.
+func (t Temporal) ClaimChanged(ctx context.Context, claimID string) error {
+	return t.signal(ctx, claim.WorkflowID(claimID), claim.SignalChanged)
+}
+
+// AppealDecided tells an appeal's workflow to look at its case again.
+func (t Temporal) AppealDecided(ctx context.Context, appealID string) error {
+	return t.signal(ctx, claim.AppealWorkflowID(appealID), claim.SignalChanged)
+}
+
 // ClaimDecided tells a claim's workflow that the claim is final. A workflow
 // that isn't there, or has ended, needs no telling.
 func (t Temporal) ClaimDecided(ctx context.Context, claimID string) error {
+	return t.signal(ctx, claim.WorkflowID(claimID), claim.SignalDecided)
+}
+
+func (t Temporal) signal(ctx context.Context, workflowID, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	err := t.Client.SignalWorkflow(ctx, claim.WorkflowID(claimID), "", claim.SignalDecided, nil)
+	err := t.Client.SignalWorkflow(ctx, workflowID, "", name, nil)
 	var gone *serviceerror.NotFound
 	if errors.As(err, &gone) {
 		return nil

@@ -25,6 +25,9 @@ var recordedKeys = worker.Keys{Current: [32]byte{1, 2, 3}}
 var histories = map[string]string{
 	"claimfile.json": claimfile.WorkflowID("fil_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
 	"claim.json":     claim.WorkflowID("clm_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
+	// From when the case says what is waited for.
+	"claim-case.json": claim.WorkflowID("clm_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
+	"appeal.json":     claim.AppealWorkflowID("apl_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
 }
 
 func replayer(t *testing.T, keys worker.Keys) sdk.WorkflowReplayer {
@@ -39,6 +42,7 @@ func TestRecordedHistoriesReplayWithTodaysWorkflows(t *testing.T) {
 		t.Run(strings.TrimSuffix(name, ".json"), func(t *testing.T) {
 			r := replayer(t, recordedKeys)
 			r.RegisterWorkflowWithOptions(claimfile.Workflow, workflow.RegisterOptions{Name: claimfile.WorkflowType})
+			r.RegisterWorkflowWithOptions(claim.AppealWorkflow, workflow.RegisterOptions{Name: claim.AppealWorkflowType})
 			r.RegisterWorkflowWithOptions(claim.Workflow, workflow.RegisterOptions{Name: claim.WorkflowType})
 			require.NoError(t, r.ReplayWorkflowHistoryWithOptions(nil, read(t, name), execution(id)))
 		})

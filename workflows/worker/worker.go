@@ -106,6 +106,7 @@ type Deps struct {
 	Files       claimfile.Files
 	Remittances claimfile.Remittances
 	Claims      claim.Claims
+	Cases       claim.Cases
 	// TaskQueue; empty is TaskQueue.
 	TaskQueue string
 	// MaxActivities at once in this process; 0 is 32. Each is one RPC in flight.
@@ -166,7 +167,7 @@ func (w *Worker) Start() error {
 	}
 	inner := worker.New(d.Temporal, d.TaskQueue, options)
 	claimfile.Register(inner, &claimfile.Activities{Gateway: d.Gateway, Files: d.Files, Remittances: d.Remittances})
-	claim.Register(inner, &claim.Activities{Claims: d.Claims, Files: d.Files, Remittances: d.Remittances})
+	claim.Register(inner, &claim.Activities{Claims: d.Claims, Cases: d.Cases, Files: d.Files, Remittances: d.Remittances})
 	if err := inner.Start(); err != nil {
 		return fmt.Errorf("worker: %w", err)
 	}
