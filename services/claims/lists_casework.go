@@ -22,13 +22,23 @@ import (
 const (
 	kindTasks   = "tasks"
 	kindAppeals = "appeals"
+	kindWork    = "work" // rows of claims with the fields above
 )
 
-var taskFields = []string{"a", "h", "e", "o", "n", "u"}
+// note sets a field of a claim's row.
+func note(claim, field, value string) views.Op {
+	return views.HSet(rowsKey(kindWork), rowField(claim, field), value)
+}
+
+func forget(claim string, fields ...string) views.Op {
+	for i, f := range fields {
+		fields[i] = rowField(claim, f)
+	}
+	return views.HDel(rowsKey(kindWork), fields...)
+}
 
 // workOps are the worklists' commands for one event of a claim's stream.
 func workOps(r eventstore.Recorded) ([]views.Op, string, error) {
-	key := func(claim string) string { return rowKey(kindClaims, claim) }
 	switch e := r.Event.(type) {
 	case *eventsv1.ClaimDecided:
 		return decidedWork(e, r), e.GetClaimId(), nil
@@ -36,36 +46,36 @@ func workOps(r eventstore.Recorded) ([]views.Op, string, error) {
 		if !endsClaim(e) {
 			return nil, e.GetClaimId(), nil
 		}
-		ops := append(unindex(kindAppeals, e.GetSubmitterOrg(), e.GetPayerId(), e.GetClaimId()), views.HDel(key(e.GetClaimId()), "p", "l"))
+		ops := append(unindex(kindAppeals, e.GetSubmitterOrg(), e.GetPayerId(), e.GetClaimId()), forget(e.GetClaimId(), "p", "l"))
 		return ops, e.GetClaimId(), nil
 	case *eventsv1.TaskClaimed:
 		until := strconv.FormatInt(e.GetHeldUntil().AsTime().UnixMilli(), 10)
-		return []views.Op{views.HSet(key(e.GetClaimId()), "a", e.GetAssignee(), "h", until)}, e.GetClaimId(), nil
+		return []views.Op{note(e.GetClaimId(), "a", e.GetAssignee()), note(e.GetClaimId(), "h", until)}, e.GetClaimId(), nil
 	case *eventsv1.TaskReleased:
-		return []views.Op{views.HDel(key(e.GetClaimId()), "a", "h")}, e.GetClaimId(), nil
+		return []views.Op{forget(e.GetClaimId(), "a", "h")}, e.GetClaimId(), nil
 	case *eventsv1.TaskEscalated:
-		return []views.Op{views.HSet(key(e.GetClaimId()), "e", strconv.FormatUint(uint64(e.GetLevel()), 10))}, e.GetClaimId(), nil
+		return []views.Op{note(e.GetClaimId(), "e", strconv.FormatUint(uint64(e.GetLevel()), 10))}, e.GetClaimId(), nil
 	case *eventsv1.ReviewProposed:
-		return []views.Op{views.HIncr(key(e.GetClaimId()), "o", 1), views.HDel(key(e.GetClaimId()), "a", "h")}, e.GetClaimId(), nil
+		return []views.Op{views.HIncr(rowsKey(kindWork), rowField(e.GetClaimId(), "o"), 1), forget(e.GetClaimId(), "a", "h")}, e.GetClaimId(), nil
 	case *eventsv1.InformationRequested:
 		if !e.GetRequest().GetStopsClock() {
 			return nil, e.GetClaimId(), nil
 		}
-		return append(unindex(kindTasks, "", e.GetPayerId(), e.GetClaimId()), views.HDel(key(e.GetClaimId()), "a", "h", "u")), e.GetClaimId(), nil
+		return append(unindex(kindTasks, "", e.GetPayerId(), e.GetClaimId()), forget(e.GetClaimId(), "a", "h", "u")), e.GetClaimId(), nil
 	case *eventsv1.InformationReceived:
 		return clockOps(e.GetClaimId(), e.GetPayerId(), e.GetClock()), e.GetClaimId(), nil
 	case *eventsv1.InformationExpired:
 		return clockOps(e.GetClaimId(), e.GetPayerId(), e.GetClock()), e.GetClaimId(), nil
 	case *eventsv1.AppealFiled:
 		a := e.GetAppeal()
-		ops, err := row(key(e.GetClaimId()), "p", a)
+		ops, err := row(kindWork, e.GetClaimId(), "p", a)
 		ops = append(ops, index(kindAppeals, e.GetSubmitterOrg(), e.GetPayerId(), a.GetDueTime().AsTime().UnixMilli(), e.GetClaimId())...)
-		return append(ops, views.HDel(key(e.GetClaimId()), "l")), e.GetClaimId(), err
+		return append(ops, forget(e.GetClaimId(), "l")), e.GetClaimId(), err
 	case *eventsv1.AppealDecided:
-		ops := append(unindex(kindAppeals, e.GetSubmitterOrg(), e.GetPayerId(), e.GetClaimId()), views.HDel(key(e.GetClaimId()), "p", "l"))
+		ops := append(unindex(kindAppeals, e.GetSubmitterOrg(), e.GetPayerId(), e.GetClaimId()), forget(e.GetClaimId(), "p", "l"))
 		return ops, e.GetClaimId(), nil
 	case *eventsv1.AppealOverdue:
-		return []views.Op{views.HSet(key(e.GetClaimId()), "l", "1")}, e.GetClaimId(), nil
+		return []views.Op{note(e.GetClaimId(), "l", "1")}, e.GetClaimId(), nil
 	}
 	return nil, "", nil
 }
@@ -73,10 +83,9 @@ func workOps(r eventstore.Recorded) ([]views.Op, string, error) {
 // decidedWork puts a pended claim on the list, unless its clock is stopped,
 // and takes a decided one off; a decision also ends an appeal of the one before.
 func decidedWork(e *eventsv1.ClaimDecided, r eventstore.Recorded) []views.Op {
-	key := rowKey(kindClaims, e.GetClaimId())
 	var ops []views.Op
 	if r.Revision > 1 {
-		ops = append(ops, views.HDel(key, append([]string{"p", "l"}, taskFields...)...))
+		ops = append(ops, forget(e.GetClaimId(), "a", "h", "e", "o", "n", "u", "p", "l"))
 		ops = append(ops, unindex(kindTasks, "", e.GetPayerId(), e.GetClaimId())...)
 		ops = append(ops, unindex(kindAppeals, e.GetSubmitterOrg(), e.GetPayerId(), e.GetClaimId())...)
 	}
@@ -84,7 +93,7 @@ func decidedWork(e *eventsv1.ClaimDecided, r eventstore.Recorded) []views.Op {
 		return ops
 	}
 	if n := e.GetReviewersNeeded(); n > 1 {
-		ops = append(ops, views.HSet(key, "n", strconv.FormatUint(uint64(n), 10)))
+		ops = append(ops, note(e.GetClaimId(), "n", strconv.FormatUint(uint64(n), 10)))
 	}
 	return append(ops, onList(e.GetClaimId(), e.GetPayerId(), e.GetPromptPayDueDate())...)
 }
@@ -98,7 +107,7 @@ func onList(claim, payer, due string) []views.Op {
 	if err != nil {
 		return nil
 	}
-	return append([]views.Op{views.HSet(rowKey(kindClaims, claim), "u", due)}, index(kindTasks, "", payer, day.UnixMilli(), claim)...)
+	return append([]views.Op{note(claim, "u", due)}, index(kindTasks, "", payer, day.UnixMilli(), claim)...)
 }
 
 // listed is one row of a worklist.

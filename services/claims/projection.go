@@ -15,7 +15,7 @@ import (
 )
 
 // projectionVersion rises with every change of what apply yields.
-const projectionVersion = 4
+const projectionVersion = 5
 
 // The view's keys. A row's parts are what events told of it, encoded messages
 // that are joined when read. They are fields <id>.<part> of one hash a kind and
@@ -40,7 +40,12 @@ const (
 	kindUnremitted  = "unremitted"
 )
 
-func rowsKey(kind string) string         { return "row:" + kind }
+func rowsKey(kind string) string {
+	if kind == kindWork { // more parts of the same rows
+		kind = kindClaims
+	}
+	return "row:" + kind
+}
 func rowField(id, part string) string    { return id + "." + part }
 func allIndex(kind string) string        { return kind + ":all" }
 func orgIndex(kind, org string) string   { return kind + ":org:" + org }
@@ -222,6 +227,7 @@ var rowParts = map[string][]string{
 	kindClaims:      {"r", "d", "v", "m"},
 	kindFiles:       {"f", "c", "n", "t"},
 	kindRemittances: {"i"},
+	kindWork:        {"r", "d", "v", "m", "a", "h", "e", "o", "n", "u", "p", "l"},
 }
 
 // claimRow joins a claim's row.
