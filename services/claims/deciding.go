@@ -99,6 +99,7 @@ func (s *Service) seal(ctx context.Context, sub *submission, read *Ledgered, d a
 		PromptPayDueDate: clock.GetDueDate(),
 		PromptPayState:   state,
 		ProviderDays:     s.providerDays(sub.payer, d),
+		UncontractedNpis: uncontracted(sub, decision.GetVersions()),
 	}}
 	if needed := s.config.Casework.ReviewersNeeded(decision.GetChargeCents()); needed > 1 && decision.GetStatus() == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED {
 		out.decided.ReviewersNeeded = needed
@@ -120,6 +121,15 @@ func (s *Service) seal(ctx context.Context, sub *submission, read *Ledgered, d a
 		}
 	}
 	return out, nil
+}
+
+// uncontracted are the NPIs that no contract was found by; nil where one was,
+// or none was looked for.
+func uncontracted(sub *submission, v *claimsv1.Versions) []string {
+	if v.GetPlan() == "" || v.GetContract() != "" {
+		return nil
+	}
+	return contractNPIs(&sub.input.Claim)
 }
 
 // writes are the streams a ruling changes: the claim's, those of the claims
@@ -274,6 +284,10 @@ func (s *Service) round(ctx context.Context, lanes []*lane) {
 		l := lanes[i]
 		sub := l.queue[0]
 		a, err := s.attempt(ctx, l, sub)
+		if behind, ok := errors.AsType[*eventstore.ConflictError](err); ok && l.held != nil && behind.Stream == accumulatorStream(sub.subscriber) {
+			l.atLeast = behind.Actual // the family is read again
+			return
+		}
 		if err != nil {
 			sub.err = err
 			return

@@ -85,6 +85,12 @@ func remittanceID(ix *keys.Index, scope, run, payer, npi, org string, part int) 
 // cycleStream is where a payer's payment cycles are planned, one after the other.
 func cycleStream(ix *keys.Index, payer string) string { return "paymentcycle-" + ix.ID("pcy", payer) }
 
+// changeStream is what is recorded of a retroactive change.
+func changeStream(id string) string { return "change-" + id }
+
+// cursorStream is where the follower of changes keeps how far it has come.
+const cursorStream = "changes-cursor"
+
 // accountStream is the account between a payer and a payee.
 func accountStream(ix *keys.Index, payer, npi string) string {
 	return "payeeaccount-" + ix.ID("pac", payer, npi)

@@ -168,8 +168,8 @@ func TestAFileGoesOnWithAnotherWorkerWhereTheFirstStopped(t *testing.T) {
 	i.holdAt = 1_000
 	starter := follower.Temporal{Client: c, TaskQueue: worker.TaskQueue}
 	w := startWorker(t, c, i)
-	require.NoError(t, starter.StartFile(ctx, fileID))
-	require.NoError(t, starter.StartFile(ctx, fileID), "starting twice is starting once")
+	require.NoError(t, starter.Start(ctx, claimfile.Start(fileID)))
+	require.NoError(t, starter.Start(ctx, claimfile.Start(fileID)), "starting twice is starting once")
 	<-i.reached
 	svc := newService(t, c, i)
 	asBiller := identity.WithPrincipal(ctx, identity.Principal{Subject: "biller", Org: "prov", Roles: []identity.Role{identity.RoleSubmitter}})
@@ -194,7 +194,7 @@ func TestAFileGoesOnWithAnotherWorkerWhereTheFirstStopped(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, claimfile.StageComplete, p.GetStage())
 	require.EqualValues(t, 2_100, p.GetPaid())
-	require.NoError(t, follower.Temporal{Client: c2, TaskQueue: worker.TaskQueue}.StartFile(ctx, fileID))
+	require.NoError(t, follower.Temporal{Client: c2, TaskQueue: worker.TaskQueue}.Start(ctx, claimfile.Start(fileID)))
 	_, err = svc.GetFileProgress(identity.WithPrincipal(ctx, identity.Principal{Subject: "x", Org: "other", Roles: []identity.Role{identity.RoleSubmitter}}),
 		&workflowsv1.GetFileProgressRequest{FileId: fileID})
 	require.True(t, problem.Is(err, problem.Forbidden), "another organisation's file isn't shown: %v", err)
@@ -209,7 +209,7 @@ func TestAReviewerDecidesAPendedClaimOnce(t *testing.T) {
 	i := newInstallation(0)
 	startWorker(t, c, i)
 	starter := follower.Temporal{Client: c, TaskQueue: worker.TaskQueue}
-	require.NoError(t, starter.StartClaim(ctx, claimID, "2099-12-21"))
+	require.NoError(t, starter.Start(ctx, claim.Start(claimID, "2099-12-21")))
 	svc := newService(t, c, i)
 	reviewer := identity.WithPrincipal(ctx, identity.Principal{
 		Subject: "rev-7", Org: "payer-org", Roles: []identity.Role{identity.RoleAdjudicator}, Payers: []string{"payer"},
@@ -255,9 +255,9 @@ func TestAReviewerDecidesAPendedClaimOnce(t *testing.T) {
 	require.Equal(t, claim.StateDecided, decided.GetState())
 
 	// And the follower's late messages are no trouble.
-	require.NoError(t, starter.StartClaim(ctx, claimID, "2099-12-21"))
-	require.NoError(t, starter.ClaimDecided(ctx, claimID))
-	require.NoError(t, starter.ClaimDecided(ctx, "clm_unknown"))
+	require.NoError(t, starter.Start(ctx, claim.Start(claimID, "2099-12-21")))
+	require.NoError(t, starter.Tell(ctx, claim.Decided(claimID)))
+	require.NoError(t, starter.Tell(ctx, claim.Decided("clm_unknown")))
 	record(t, ctx, c, claim.WorkflowID(claimID), "claim-case.json")
 
 	// And nothing of the review is in clear on the server's disk.
@@ -283,7 +283,7 @@ func TestAReviewedAppealIsWatchedUntilItIsDecided(t *testing.T) {
 	startWorker(t, c, i)
 	starter := follower.Temporal{Client: c, TaskQueue: worker.TaskQueue}
 	for range 2 {
-		require.NoError(t, starter.StartAppeal(ctx, appealID, claimID), "starting twice is starting once")
+		require.NoError(t, starter.Start(ctx, claim.StartAppeal(appealID, claimID)), "starting twice is starting once")
 	}
 	require.Eventually(t, func() bool {
 		var shown claimsv1.Case
@@ -293,9 +293,9 @@ func TestAReviewedAppealIsWatchedUntilItIsDecided(t *testing.T) {
 	i.mu.Lock()
 	i.status, i.appeal = claimsv1.ClaimStatus_CLAIM_STATUS_PAID, claimsv1.AppealState_APPEAL_STATE_OVERTURNED
 	i.mu.Unlock()
-	require.NoError(t, starter.AppealDecided(ctx, appealID))
+	require.NoError(t, starter.Tell(ctx, claim.AppealDecided(appealID)))
 	require.NoError(t, c.GetWorkflow(ctx, claim.AppealWorkflowID(appealID), "").Get(ctx, nil))
-	require.NoError(t, starter.AppealDecided(ctx, appealID), "a late message is no trouble")
+	require.NoError(t, starter.Tell(ctx, claim.AppealDecided(appealID)), "a late message is no trouble")
 	record(t, ctx, c, claim.AppealWorkflowID(appealID), "appeal.json")
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/probity-health/probity/services/server"
 	"github.com/probity-health/probity/services/telemetry"
+	"github.com/probity-health/probity/workflows/codec"
 	"github.com/probity-health/probity/workflows/worker"
 )
 
@@ -36,6 +37,9 @@ type Config struct {
 	// restart needn't read it from the beginning; empty keeps nothing, which
 	// is correct and slower.
 	CursorFile string `json:"cursorFile,omitempty"`
+	// Codec is the endpoint by which Temporal's web UI shows payloads to who
+	// may see them; absent serves none.
+	Codec *codec.Config `json:"codec,omitempty"`
 }
 
 // IdentityConfig names the OIDC issuer and this process's client credentials.
@@ -142,6 +146,11 @@ func parseConfig(raw []byte) (Config, error) {
 	} {
 		if u, err := url.Parse(base); err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
 			return Config{}, fmt.Errorf("services.%s is not a base URL like http://%s:8080", name, name)
+		}
+	}
+	if cfg.Codec != nil {
+		if err := cfg.Codec.Check(); err != nil {
+			return Config{}, err
 		}
 	}
 	if t := cfg.Temporal; !t.TLS && (t.CAFile != "" || t.CertFile != "" || t.KeyFile != "" || t.ServerName != "") {

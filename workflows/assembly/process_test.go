@@ -37,6 +37,7 @@ func TestAWrongConfigurationIsRefusedByName(t *testing.T) {
 		"a required one absent":  {"  claims: https://claims.example:8443\n", "", "services.claims"},
 		"a URL without a scheme": {"https://ledger.example:8443", "ledger.example:8443", "services.ledger"},
 		"TLS settings without":   {"  tls: true\n", "", "temporal.tls"},
+		"no origin":              {"https://temporal-ui.example]", "https://temporal-ui.example/]", "codec.origins"},
 		"an API key in clear":    {"  tls: true\n  caFile: /run/probity/ca.pem\n", "  apiKeyFile: x\n", "temporal.apiKeyFile"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -3,9 +3,7 @@ package claim
 import (
 	"context"
 
-	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/worker"
-	"go.temporal.io/sdk/workflow"
 
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
 	"github.com/probity-health/probity/services/problem"
@@ -44,13 +42,8 @@ type Activities struct {
 
 // Register makes workflow and activities known to a worker.
 func Register(w worker.Registry, a *Activities) {
-	w.RegisterWorkflowWithOptions(Workflow, workflow.RegisterOptions{Name: WorkflowType})
-	w.RegisterWorkflowWithOptions(AppealWorkflow, workflow.RegisterOptions{Name: AppealWorkflowType})
-	w.RegisterActivityWithOptions(a.Advance, activity.RegisterOptions{Name: activityAdvance})
-	w.RegisterActivityWithOptions(a.RemitAppeal, activity.RegisterOptions{Name: activityRemitAppeal})
-	w.RegisterActivityWithOptions(a.Resolve, activity.RegisterOptions{Name: activityResolve})
-	w.RegisterActivityWithOptions(a.Status, activity.RegisterOptions{Name: activityStatus})
-	w.RegisterActivityWithOptions(a.Remit, activity.RegisterOptions{Name: activityRemit})
+	Hook(a).Register(w)
+	AppealHook(a).Register(w)
 }
 
 // Resolve hands a reviewer's answer to the claims service.
@@ -97,7 +90,9 @@ func (a *Activities) remit(ctx context.Context, claimID, requestID string) error
 	if err != nil {
 		return failure.FromRPC(err)
 	}
-	if f.GetFile().GetState() != claimsv1.FileState_FILE_STATE_COMPLETE {
+	switch f.GetFile().GetState() {
+	case claimsv1.FileState_FILE_STATE_COMPLETE, claimsv1.FileState_FILE_STATE_CANCELED:
+	default:
 		return failure.Refuse(problem.Unavailable, problem.Problem{
 			RuleID: "review.file-open", Message: "the claim's file is not complete yet", Fix: "nothing: it is tried again",
 		})

@@ -275,9 +275,12 @@ type ClaimDecided struct {
 	// What it adds to its providers' days; only where minutes are known.
 	ProviderDays []*ProviderDay `protobuf:"bytes,60,rep,name=provider_days,json=providerDays,proto3" json:"provider_days,omitempty"`
 	// How many reviewers have to agree; 0 is one. Only where it is pended.
-	ReviewersNeeded uint32 `protobuf:"varint,61,opt,name=reviewers_needed,json=reviewersNeeded,proto3" json:"reviewers_needed,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	ReviewersNeeded uint32 `protobuf:"varint,80,opt,name=reviewers_needed,json=reviewersNeeded,proto3" json:"reviewers_needed,omitempty"`
+	// NPIs that no contract was found by, so that one published later finds the
+	// claim; only where no line has a contract.
+	UncontractedNpis []string `protobuf:"bytes,61,rep,name=uncontracted_npis,json=uncontractedNpis,proto3" json:"uncontracted_npis,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ClaimDecided) Reset() {
@@ -455,6 +458,13 @@ func (x *ClaimDecided) GetReviewersNeeded() uint32 {
 		return x.ReviewersNeeded
 	}
 	return 0
+}
+
+func (x *ClaimDecided) GetUncontractedNpis() []string {
+	if x != nil {
+		return x.UncontractedNpis
+	}
+	return nil
 }
 
 // A reviewer resolved a pended claim. Stream claim-<claim id>; always
@@ -1501,7 +1511,7 @@ const file_probity_events_v1_claims_proto_rawDesc = "" +
 	"\fcharge_cents\x18\f \x01(\x03R\vchargeCents\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\r \x01(\tR\trequestId\x12\x14\n" +
-	"\x05paper\x18< \x01(\bR\x05paperJ\x04\b\b\x10\tR\vfingerprint\"\xa8\a\n" +
+	"\x05paper\x18< \x01(\bR\x05paperJ\x04\b\b\x10\tR\vfingerprint\"\xd5\a\n" +
 	"\fClaimDecided\x12\x19\n" +
 	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\x126\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x1e.probity.claims.v1.ClaimStatusR\x06status\x12!\n" +
@@ -1527,7 +1537,8 @@ const file_probity_events_v1_claims_proto_rawDesc = "" +
 	"subscriber\x12(\n" +
 	"\x10prompt_pay_state\x18) \x01(\tR\x0epromptPayState\x12C\n" +
 	"\rprovider_days\x18< \x03(\v2\x1e.probity.events.v1.ProviderDayR\fproviderDays\x12)\n" +
-	"\x10reviewers_needed\x18= \x01(\rR\x0freviewersNeeded\"\xd8\x01\n" +
+	"\x10reviewers_needed\x18P \x01(\rR\x0freviewersNeeded\x12+\n" +
+	"\x11uncontracted_npis\x18= \x03(\tR\x10uncontractedNpis\"\xd8\x01\n" +
 	"\rClaimReviewed\x12\x19\n" +
 	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\x12\x1e\n" +
 	"\n" +
