@@ -118,6 +118,11 @@ func TestAClaimWaitsForItsDocument(t *testing.T) {
 	})
 	require.NoError(t, err)
 	require.Equal(t, "2026-04-21", got.GetCase().GetTask().GetDueDate(), "20 days of waiting, then Texas' 30")
+	require.Equal(t, "payer", w.summary(claim.ClaimId).GetNextActor(), "the provider has done its part")
+	w.seen(w.Service)
+	listed, err := w.ListClaims(adjudicator(), &claimsv1.ListClaimsRequest{Status: pended})
+	require.NoError(t, err)
+	require.True(t, proto.Equal(w.summary(claim.ClaimId), listed.GetClaims()[0]), "%v", listed.GetClaims()[0])
 	again, err := w.ReceiveInformation(lakeside(), &claimsv1.ReceiveInformationRequest{
 		ClaimId: claim.ClaimId, RequestId: "d1", Kind: claimsv1.InformationKind_INFORMATION_KIND_DOCUMENT, Answer: document("MRI report 7"),
 	})

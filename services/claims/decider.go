@@ -396,6 +396,9 @@ func (s State) Summary() *claimsv1.ClaimSummary {
 	if s.Reversed != nil {
 		parts = append(parts, summaryOfReversed(s.ReversedRevision))
 	}
+	if next := s.Case.NextActor(); next != "" {
+		parts = append(parts, &claimsv1.ClaimSummary{NextActor: next})
+	}
 	// A remittance from before the last reversal told something else.
 	if s.Remitted != nil && s.RemittedRevision > s.ReversedRevision {
 		parts = append(parts, summaryOfRemitted(s.Remitted, s.RemittedRevision))
@@ -476,6 +479,9 @@ func nextActor(c *claimsv1.ClaimSummary) string {
 	case claimsv1.ClaimStatus_CLAIM_STATUS_RECEIVED:
 		return "payer"
 	case claimsv1.ClaimStatus_CLAIM_STATUS_PENDED:
+		if told := c.GetNextActor(); told != "" {
+			return told
+		}
 		if waitsForProvider(c.GetPendReasons()) {
 			return "provider"
 		}

@@ -7,6 +7,7 @@ import (
 
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
 	eventsv1 "github.com/probity-health/probity/proto/probity/events/v1"
+	"github.com/probity-health/probity/services/claims/casework"
 	"github.com/probity-health/probity/services/eventstore"
 	"github.com/probity-health/probity/services/identity"
 	"github.com/probity-health/probity/services/views"
@@ -61,11 +62,15 @@ func workOps(r eventstore.Recorded) ([]views.Op, string, error) {
 		if !e.GetRequest().GetStopsClock() {
 			return nil, e.GetClaimId(), nil
 		}
-		return append(unindex(kindTasks, "", e.GetPayerId(), e.GetClaimId()), forget(e.GetClaimId(), "a", "h", "u")), e.GetClaimId(), nil
+		ops, err := row(kindWork, e.GetClaimId(), "w", &claimsv1.ClaimSummary{NextActor: casework.Provider})
+		ops = append(ops, unindex(kindTasks, "", e.GetPayerId(), e.GetClaimId())...)
+		return append(ops, forget(e.GetClaimId(), "a", "h", "u")), e.GetClaimId(), err
 	case *eventsv1.InformationReceived:
-		return clockOps(e.GetClaimId(), e.GetPayerId(), e.GetClock()), e.GetClaimId(), nil
+		ops, err := clockOps(e.GetClaimId(), e.GetPayerId(), e.GetClock())
+		return ops, e.GetClaimId(), err
 	case *eventsv1.InformationExpired:
-		return clockOps(e.GetClaimId(), e.GetPayerId(), e.GetClock()), e.GetClaimId(), nil
+		ops, err := clockOps(e.GetClaimId(), e.GetPayerId(), e.GetClock())
+		return ops, e.GetClaimId(), err
 	case *eventsv1.AppealFiled:
 		a := e.GetAppeal()
 		ops, err := row(kindWork, e.GetClaimId(), "p", a)
@@ -90,6 +95,9 @@ func decidedWork(e *eventsv1.ClaimDecided, r eventstore.Recorded) []views.Op {
 		ops = append(ops, unindex(kindAppeals, e.GetSubmitterOrg(), e.GetPayerId(), e.GetClaimId())...)
 	}
 	if e.GetStatus() != claimsv1.ClaimStatus_CLAIM_STATUS_PENDED {
+		if r.Revision > 1 {
+			ops = append(ops, forget(e.GetClaimId(), "w"))
+		}
 		return ops
 	}
 	if n := e.GetReviewersNeeded(); n > 1 {
@@ -98,8 +106,13 @@ func decidedWork(e *eventsv1.ClaimDecided, r eventstore.Recorded) []views.Op {
 	return append(ops, onList(e.GetClaimId(), e.GetPayerId(), e.GetPromptPayDueDate())...)
 }
 
-func clockOps(claim, payer string, c *claimsv1.PromptPayClock) []views.Op {
-	return onList(claim, payer, c.GetDueDate())
+// clockOps put a claim back on the list whose clock runs again.
+func clockOps(claim, payer string, c *claimsv1.PromptPayClock) ([]views.Op, error) {
+	if c == nil {
+		return nil, nil
+	}
+	ops, err := row(kindWork, claim, "w", &claimsv1.ClaimSummary{NextActor: casework.Payer})
+	return append(ops, onList(claim, payer, c.GetDueDate())...), err
 }
 
 func onList(claim, payer, due string) []views.Op {

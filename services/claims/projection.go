@@ -23,7 +23,7 @@ const projectionVersion = 6
 // index is a sorted set of row ids. All of it is opaque ids, codes, dates and
 // amounts.
 //
-//	row:claims                    r received, d decided, v voided or replaced, m remitted: ClaimSummary parts
+//	row:claims                    r received, d decided, v voided or replaced, w whom it waits for, m remitted: ClaimSummary parts
 //	row:files                     f received: File; n outcomes; t time of the last; x not processed; c completed: File
 //	row:remittances               i issued: Remittance without its claims
 //	row:changes                   p proposed, a approved, d done: Change; in the index changes:payer:<p>
@@ -296,10 +296,10 @@ func unindex(kind, org, payer, id string) []views.Op {
 
 // rowParts are the parts of a kind's rows.
 var rowParts = map[string][]string{
-	kindClaims:      {"r", "d", "v", "m"},
+	kindClaims:      {"r", "d", "v", "w", "m"},
 	kindFiles:       {"f", "c", "n", "t", "x"},
 	kindRemittances: {"i"},
-	kindWork:        {"r", "d", "v", "m", "a", "h", "e", "o", "n", "u", "p", "l"},
+	kindWork:        {"r", "d", "v", "w", "m", "a", "h", "e", "o", "n", "u", "p", "l"},
 	kindChanges:     {"p", "a", "d"},
 }
 

@@ -476,3 +476,41 @@ func TestTermsAreReadStrictly(t *testing.T) {
 	require.EqualValues(t, 2, terms.ReviewersNeeded(1_000_000))
 	require.EqualValues(t, 1, Terms{SecondReviewerCents: -1}.WithDefaults().ReviewersNeeded(1<<40))
 }
+
+func TestAnswersAreBoundedAndOnlyWhatIsLacking(t *testing.T) {
+	x := received(t, pended, wantsDocument)
+	for range 50 {
+		require.NoError(t, x.receives(document, false))
+	}
+	require.Equal(t, "casework.information.many", rule(t, x.receives(document, false)))
+	_, err := x.s.Request("inf_x", otherPayer, false, "rev-1", x.at(noon), terms)
+	require.NoError(t, err, "one kind was asked for once")
+
+	x = received(t, denied)
+	require.Equal(t, "casework.information.none", rule(t, x.receives(otherPayer, false)), "it wasn't denied for want of that")
+	x.apply(&eventsv1.ClaimDecided{ClaimId: "clm_a", Status: denied, Codes: []string{"CO-22"}, DecidedTime: timestamppb.New(noon)})
+	require.NoError(t, x.receives(otherPayer, false))
+}
+
+func FuzzTerms(f *testing.F) {
+	for _, seed := range []string{`{"documents":"45d"}`, `{"hold":"72h"}`, `{"remind":""}`, `{"documents":"-9223372036854775808d"}`, `{"documents":"1e9h"}`} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		var got Terms
+		if json.Unmarshal(raw, &got) != nil {
+			return
+		}
+		full := got.WithDefaults()
+		for _, s := range []Span{full.Documents, full.OtherPayer, full.Remind, full.Hold, full.EscalateBefore, full.DecideExpedited} {
+			if s <= 0 {
+				t.Fatalf("%s reads as a span of %d", raw, s)
+			}
+		}
+		text, err := json.Marshal(got)
+		require.NoError(t, err)
+		var again Terms
+		require.NoError(t, json.Unmarshal(text, &again))
+		require.Equal(t, got, again)
+	})
+}

@@ -137,6 +137,8 @@ func (s State) Request(id string, kind claimsv1.InformationKind, urgent bool, by
 	switch {
 	case !s.Pended():
 		return nil, notPended()
+	case len(s.Requests) >= maxRequests:
+		return nil, tooMany()
 	case open(s.request(kind)):
 		return nil, refuse("casework.information.open", "that is asked for already", "wait for the answer, or hand it in")
 	}
@@ -163,6 +165,20 @@ func reminder(r *claimsv1.InformationRequest, from time.Time, t Terms) *timestam
 	return timestamppb.New(next)
 }
 
+// maxRequests bounds what is asked for and answered on one claim: more is a
+// mistake or worse, and every event of a claim is read with it.
+const maxRequests = 50
+
+func tooMany() error {
+	return refuse("casework.information.many", "too much has been asked for and answered on this claim", "decide the claim, or void it and send it anew")
+}
+
+// wants are the denials for want of something that may still come.
+var wants = map[claimsv1.InformationKind][]string{
+	claimsv1.InformationKind_INFORMATION_KIND_OTHER_PAYER:         {"CO-22"},
+	claimsv1.InformationKind_INFORMATION_KIND_PRIOR_AUTHORIZATION: {"CO-197", "CO-15", "CO-198"},
+}
+
 // Answers returns the open request of a kind. A denied claim takes what it
 // lacked without having been asked; then the request is nil.
 func (s State) Answers(kind claimsv1.InformationKind) (*claimsv1.InformationRequest, error) {
@@ -170,7 +186,10 @@ func (s State) Answers(kind claimsv1.InformationKind) (*claimsv1.InformationRequ
 	if open(last) {
 		return last, nil
 	}
-	if s.Status == claimsv1.ClaimStatus_CLAIM_STATUS_DENIED && kind != claimsv1.InformationKind_INFORMATION_KIND_DOCUMENT {
+	if len(s.Requests) >= maxRequests || s.Answered >= maxRequests {
+		return nil, tooMany()
+	}
+	if s.Status == claimsv1.ClaimStatus_CLAIM_STATUS_DENIED && slices.ContainsFunc(s.Codes, func(c string) bool { return slices.Contains(wants[kind], c) }) {
 		return nil, nil
 	}
 	if s.Pended() && slices.ContainsFunc(s.Reasons, func(r *claimsv1.PendReason) bool { return KindOf(r) == kind }) {

@@ -39,6 +39,7 @@ type State struct {
 	DecisionRevision uint64
 	DecidedTime      time.Time
 	Reasons          []*claimsv1.PendReason // why it is pended
+	Codes            []string               // distinct "group-CARC"
 	Needed           uint32                 // reviewers that must agree
 
 	Assignee   string
@@ -48,6 +49,7 @@ type State struct {
 	Opinions   []*claimsv1.Opinion
 
 	Requests []*claimsv1.InformationRequest
+	Answered int // answers of every kind, asked for or not
 	Appeals  []*claimsv1.Appeal
 	Clock    *claimsv1.PromptPayClock
 
@@ -109,6 +111,24 @@ func (s State) WaitsForProvider() bool {
 		return !fromProvider(k) || s.request(k) != nil
 	})
 }
+
+// NextActor is who must act on a pended claim once its provider has been asked
+// for something: "provider" or "payer"; empty where it never was.
+func (s State) NextActor() string {
+	switch {
+	case !s.Pended() || !slices.ContainsFunc(s.Requests, (*claimsv1.InformationRequest).GetStopsClock):
+		return ""
+	case s.Clock.GetStoppedTime() != nil:
+		return Provider
+	}
+	return Payer
+}
+
+// Who acts next, as ClaimSummary.next_actor has it.
+const (
+	Provider = "provider"
+	Payer    = "payer"
+)
 
 // Lapsed tells whether the claim is to be denied for want of what was asked
 // for: every reason it waits for was asked of the provider in vain, or was
@@ -192,12 +212,16 @@ func Evolve(s State, e proto.Message, revision uint64) State {
 			r.Reminders, r.ReminderTime = e.GetReminder(), e.GetNextReminderTime()
 		})
 	case *eventsv1.InformationReceived:
+		s.Answered++
 		to := claimsv1.InformationState_INFORMATION_STATE_RECEIVED
 		if e.GetRefused() {
 			to = claimsv1.InformationState_INFORMATION_STATE_REFUSED
 		}
 		if e.GetInformationId() == "" { // nobody had asked
-			s.Requests = append(slices.Clone(s.Requests), &claimsv1.InformationRequest{Kind: e.GetKind(), State: to})
+			s.Requests = slices.DeleteFunc(slices.Clone(s.Requests), func(r *claimsv1.InformationRequest) bool {
+				return r.GetInformationId() == "" && r.GetKind() == e.GetKind()
+			})
+			s.Requests = append(s.Requests, &claimsv1.InformationRequest{Kind: e.GetKind(), State: to})
 		} else {
 			s.Requests = settled(s.Requests, e.GetInformationId(), to)
 		}
@@ -226,7 +250,7 @@ func Evolve(s State, e proto.Message, revision uint64) State {
 func (s State) decided(e *eventsv1.ClaimDecided, revision uint64) State {
 	was := s.Pended()
 	s.Status, s.DecisionRevision, s.DecidedTime = e.GetStatus(), revision, e.GetDecidedTime().AsTime()
-	s.Reasons, s.Needed, s.Opinions = e.GetPendReasons(), max(1, e.GetReviewersNeeded()), nil
+	s.Codes, s.Reasons, s.Needed, s.Opinions = e.GetCodes(), e.GetPendReasons(), max(1, e.GetReviewersNeeded()), nil
 	if s.Clock.GetStartDate() == "" {
 		s.Clock = NewClock(e.GetPromptPayState(), s.Clock.GetPaper(), e.GetVersions().GetReceivedDate())
 	}
