@@ -112,8 +112,11 @@ func (l listing[R]) members(ctx context.Context, r *views.Reading, after *views.
 
 // rowKind is the kind of row that an index of a kind lists.
 func rowKind(kind string) string {
-	if kind == kindPended {
+	switch kind {
+	case kindPended:
 		return kindClaims
+	case kindPaying:
+		return kindPayments
 	}
 	return kind
 }

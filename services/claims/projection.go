@@ -2,6 +2,7 @@ package claims
 
 import (
 	"encoding/base64"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,7 +16,7 @@ import (
 )
 
 // projectionVersion rises with every change of what apply yields.
-const projectionVersion = 3
+const projectionVersion = 4
 
 // The view's keys. A row is a hash whose fields are the parts that events
 // told of it, encoded messages that are joined when read; an index is a
@@ -24,10 +25,13 @@ const projectionVersion = 3
 //	claim:<id>                    r received, d decided, v voided or replaced, m remitted: ClaimSummary parts
 //	file:<id>                     f received: File; n outcomes; t time of the last; c completed: File
 //	remittance:<id>               i issued: Remittance without its claims
-//	<kind>:all|org:<o>|payer:<p>  ids by recorded time; kind is claims, pended, files, remittances
+//	<kind>:all|org:<o>|payer:<p>  ids by recorded time; kind is claims, pended, files, remittances, payments
 //	claims:file:<f>               claim ids by ordinal
 //	remittances:file:<f>          remittance ids by recorded time
 //	unremitted:payer:<p>          ids of claims with something to tell the provider, by recorded time
+//	payment:<id>                  i intended: Payment; s, c, x, v: parts of what came after
+//	unpaid:payer:<p>              ids of issued remittances that pay and have no payment, by recorded time
+//	paying:payer:<p>              ids of payments intended, or failed and not voided, by recorded time
 //	read:<ref>                    ids of claims whose final decision read a version, by recorded time
 //	nomember:<subscriber>         ids of claims denied because the patient was no member
 const (
@@ -36,6 +40,9 @@ const (
 	kindFiles       = "files"
 	kindRemittances = "remittances"
 	kindUnremitted  = "unremitted"
+	kindPayments    = "payments"
+	kindUnpaid      = "unpaid"
+	kindPaying      = "paying"
 )
 
 func rowKey(kind, id string) string      { return kind + ":" + id }
@@ -54,6 +61,8 @@ func Projection(changed func(claimID string)) views.Projection {
 	for _, m := range []proto.Message{
 		&eventsv1.ClaimReceived{}, &eventsv1.ClaimDecided{}, &eventsv1.ClaimReversed{}, &eventsv1.ClaimRemitted{},
 		&eventsv1.FileReceived{}, &eventsv1.FileOutcomesRecorded{}, &eventsv1.FileCompleted{}, &eventsv1.RemittanceIssued{},
+		&eventsv1.ClaimRemittanceVoided{}, &eventsv1.RemittanceVoided{},
+		&eventsv1.PaymentIntended{}, &eventsv1.PaymentSent{}, &eventsv1.PaymentConfirmed{}, &eventsv1.PaymentFailed{}, &eventsv1.PaymentVoided{},
 	} {
 		types = append(types, string(m.ProtoReflect().Descriptor().FullName()))
 	}
@@ -96,8 +105,15 @@ func apply(r eventstore.Recorded) (ops []views.Op, claim string, err error) {
 		return ops, e.GetClaimId(), err
 	case *eventsv1.ClaimRemitted:
 		ops, err = row(rowKey(kindClaims, e.GetClaimId()), "m", summaryOfRemitted(e, r.Revision))
-		ops = append(ops, views.ZRem(payerIndex(kindUnremitted, e.GetPayerId()), e.GetClaimId()))
+		if !e.GetMore() {
+			ops = append(ops, views.ZRem(payerIndex(kindUnremitted, e.GetPayerId()), e.GetClaimId()))
+		}
 		return ops, e.GetClaimId(), err
+	case *eventsv1.ClaimRemittanceVoided:
+		if !e.GetSuperseded() {
+			ops, err = row(rowKey(kindClaims, e.GetClaimId()), "m", summaryOfRemitted(nil, r.Revision))
+		}
+		return append(ops, views.ZAdd(payerIndex(kindUnremitted, e.GetPayerId()), at, e.GetClaimId())), e.GetClaimId(), err
 	case *eventsv1.FileReceived:
 		f := fileOfReceived(e, r)
 		f.Problems = nil // may be long; they stand in the file's stream
@@ -121,6 +137,13 @@ func apply(r eventstore.Recorded) (ops []views.Op, claim string, err error) {
 		if m.GetFileId() != "" {
 			ops = append(ops, views.ZAdd(fileIndex(kindRemittances, m.GetFileId()), at, m.GetRemittanceId()))
 		}
+		if m.GetPaidCents() > 0 {
+			ops = append(ops, views.ZAdd(payerIndex(kindUnpaid, m.GetPayerId()), at, m.GetRemittanceId()))
+		}
+	case *eventsv1.RemittanceVoided:
+		ops, err = row(rowKey(kindRemittances, e.GetRemittanceId()), "v", &claimsv1.Remittance{Voided: true})
+	default:
+		ops, err = paymentOps(r, at)
 	}
 	return ops, "", err
 }
@@ -237,7 +260,7 @@ func fileRow(fields map[string]string) (*claimsv1.File, error) {
 
 func remittanceRow(fields map[string]string) (*claimsv1.Remittance, error) {
 	out := &claimsv1.Remittance{}
-	return out, part(fields, "i", out)
+	return out, errors.Join(part(fields, "i", out), part(fields, "v", out))
 }
 
 // fileOfStream is the id in a file stream's name.

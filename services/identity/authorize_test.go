@@ -60,6 +60,14 @@ GetClaimHistory          S A U!
 CreateRemittances
 GetRemittance            S A
 ListRemittances          S+ A+ U!
+IntendPayments
+RecordPayment
+ConfirmPayment           P
+FailPayment              P
+GetPayment               S A P U!
+ListPayments             S+ A+ P+ U!
+RunPayments              P
+GetPaymentCycle          A P U!
 ReplayDecisions          S A U!
 LintDocument             P!
 PublishPlan              P
