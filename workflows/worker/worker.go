@@ -24,6 +24,7 @@ import (
 
 	"github.com/probity-health/probity/workflows/claim"
 	"github.com/probity-health/probity/workflows/claimfile"
+	"github.com/probity-health/probity/workflows/payment"
 )
 
 // TaskQueue is where the workflows' tasks wait, unless configured otherwise.
@@ -106,6 +107,9 @@ type Deps struct {
 	Files       claimfile.Files
 	Remittances claimfile.Remittances
 	Claims      claim.Claims
+	// Payments runs payment cycles; nil runs none, and their workflows wait
+	// for a worker that does.
+	Payments *payment.Activities
 	// TaskQueue; empty is TaskQueue.
 	TaskQueue string
 	// MaxActivities at once in this process; 0 is 32. Each is one RPC in flight.
@@ -167,6 +171,9 @@ func (w *Worker) Start() error {
 	inner := worker.New(d.Temporal, d.TaskQueue, options)
 	claimfile.Register(inner, &claimfile.Activities{Gateway: d.Gateway, Files: d.Files, Remittances: d.Remittances})
 	claim.Register(inner, &claim.Activities{Claims: d.Claims, Files: d.Files, Remittances: d.Remittances})
+	if d.Payments != nil {
+		payment.Register(inner, d.Payments)
+	}
 	if err := inner.Start(); err != nil {
 		return fmt.Errorf("worker: %w", err)
 	}
