@@ -13,6 +13,7 @@ import (
 	"github.com/probity-health/probity/services/gateway"
 	"github.com/probity-health/probity/services/gateway/x12"
 	"github.com/probity-health/probity/workflows/follower"
+	"github.com/probity-health/probity/workflows/payment"
 	"github.com/probity-health/probity/workflows/service"
 	"github.com/probity-health/probity/workflows/worker"
 )
@@ -82,12 +83,22 @@ func addWorker(p *assembly.Process, url, dir string, keys secrets, s stores) err
 	if err != nil {
 		return err
 	}
+	drop, err := payment.NewFileDrop(filepath.Join(dir, "payments"), payment.FileDropOptions{Advices: true})
+	if err != nil {
+		return err
+	}
 	w := worker.New(worker.Deps{
 		Temporal:    temporal,
 		Gateway:     gatewayv1connect.NewGatewayServiceClient(own, url, own.Options()...),
 		Files:       claimsv1connect.NewFileServiceClient(own, url, own.Options()...),
 		Remittances: claimsv1connect.NewRemittanceServiceClient(own, url, own.Options()...),
 		Claims:      claimsv1connect.NewClaimsServiceClient(own, url, own.Options()...),
+		Payments: &payment.Activities{
+			Remittances: claimsv1connect.NewRemittanceServiceClient(own, url, own.Options()...),
+			Payments:    claimsv1connect.NewPaymentServiceClient(own, url, own.Options()...),
+			Documents:   gatewayv1connect.NewGatewayServiceClient(own, url, own.Options()...),
+			Port:        drop,
+		},
 	})
 	p.Add(assembly.Part{Name: "worker", Run: func(ctx context.Context) error { return w.Run(ctx, p.Telemetry.Log) }})
 	f := follower.New(follower.Deps{
@@ -97,11 +108,13 @@ func addWorker(p *assembly.Process, url, dir string, keys secrets, s stores) err
 		Logger:  p.Telemetry.Log,
 	})
 	p.Add(assembly.Part{Name: "follower", Run: f.Run})
-	p.Server.Mount(workflowsv1connect.NewWorkflowServiceHandler(service.New(service.Deps{
-		Temporal: temporal, TaskQueue: worker.TaskQueue,
+	answers := service.New(service.Deps{
+		Temporal: temporal, TaskQueue: worker.TaskQueue, Payments: true,
 		Files:      claimsv1connect.NewFileServiceClient(onBehalf, url, onBehalf.Options()...),
 		Claims:     claimsv1connect.NewClaimsServiceClient(onBehalf, url, onBehalf.Options()...),
 		Authorizer: p.Authorizer, Logger: p.Telemetry.Log,
-	}), p.Server.Options()...))
+	})
+	p.Server.Mount(workflowsv1connect.NewWorkflowServiceHandler(answers, p.Server.Options()...))
+	p.Server.Mount(workflowsv1connect.NewPaymentCycleServiceHandler(answers, p.Server.Options()...))
 	return nil
 }

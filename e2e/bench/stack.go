@@ -23,7 +23,7 @@ import (
 // role is the stack's, in a process of its own.
 const role = "standalone"
 
-// profileVariable names a file for the stack's CPU profile.
+// profileVariable is the path of the stack's profiles, to which each adds its suffix.
 const profileVariable = "PROBITY_BENCH_CPU_PROFILE"
 
 // Programs are what a command that calls Run must be able to become.
@@ -31,33 +31,56 @@ func Programs() map[string]process.Program {
 	return map[string]process.Program{role: profiled}
 }
 
-// profiled is the standalone command, its CPU profile written when it ends.
+// profileSlice is how long one CPU profile lasts. A run has phases that cost
+// in different places; slices keep them apart, and pprof merges what it is given.
+const profileSlice = 15 * time.Second
+
+// profiled is the standalone command, its CPU profile written in slices
+// (path.00, path.01 ...), each with the heap at its end (path.00.heap ...).
 func profiled(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	path := os.Getenv(profileVariable)
 	if path == "" {
 		return standalone.Main(ctx, args, stdout, stderr)
 	}
+	sliced, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- profileInSlices(sliced, path) }()
+	code := standalone.Main(ctx, args, stdout, stderr)
+	stop()
+	if err := <-done; err != nil {
+		fmt.Fprintln(stderr, err)
+		return 1
+	}
+	return code
+}
+
+func profileInSlices(ctx context.Context, path string) error {
+	for n := 0; ctx.Err() == nil; n++ {
+		f, err := os.Create(fmt.Sprintf("%s.%02d", path, n))
+		if err != nil {
+			return err
+		}
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return errors.Join(err, f.Close())
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(profileSlice):
+		}
+		pprof.StopCPUProfile()
+		if err := errors.Join(f.Close(), writeHeap(f.Name()+".heap")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func writeHeap(path string) error {
 	f, err := os.Create(path)
 	if err != nil {
-		fmt.Fprintln(stderr, err)
-		return 1
+		return err
 	}
-	if err := pprof.StartCPUProfile(f); err != nil {
-		fmt.Fprintln(stderr, err)
-		return 1
-	}
-	defer func() {
-		pprof.StopCPUProfile()
-		_ = f.Close()
-	}()
-	// What is live while the file is remitted, for the memory figure.
-	defer func() {
-		if heap, err := os.Create(path + ".heap"); err == nil {
-			_ = pprof.Lookup("heap").WriteTo(heap, 0)
-			_ = heap.Close()
-		}
-	}()
-	return standalone.Main(ctx, args, stdout, stderr)
+	return errors.Join(pprof.Lookup("heap").WriteTo(f, 0), f.Close())
 }
 
 // stack is a running one and what it is asked by.

@@ -259,6 +259,7 @@ func (r *Run) await(ctx context.Context, id string, start time.Time, claims int)
 		}
 		if at.decided == 0 && int(p.GetDone()) == claims {
 			at.decided = time.Since(start)
+			r.say("decided after %s", at.decided.Round(time.Millisecond))
 			if open, err = r.newest(ctx, id); err != nil {
 				return at, err
 			}
@@ -266,6 +267,7 @@ func (r *Run) await(ctx context.Context, id string, start time.Time, claims int)
 		if at.decided > 0 && at.sealed == 0 {
 			if open = r.unsealed(ctx, open); len(open) == 0 {
 				at.sealed = time.Since(start)
+				r.say("sealed after %s", at.sealed.Round(time.Millisecond))
 			}
 		}
 		if at.complete == 0 && p.GetComplete() {

@@ -242,7 +242,7 @@ func TestTheRowOfTheListsIsTheClaimOfTheStream(t *testing.T) {
 		case *eventsv1.ClaimReversed:
 			ops, _, err := apply(at)
 			require.NoError(t, err)
-			require.Equal(t, views.HDel(rowKey(kindClaims, aClaim), "m"), ops[0])
+			require.Equal(t, views.HDel(rowsKey(kindClaims), rowField(aClaim, "m")), ops[0])
 			delete(fields, "m")
 			if !endsClaim(e) {
 				continue
@@ -250,7 +250,7 @@ func TestTheRowOfTheListsIsTheClaimOfTheStream(t *testing.T) {
 			b, err := encode(summaryOfReversed(at.Revision))
 			require.NoError(t, err)
 			fields["v"] = base64.RawStdEncoding.EncodeToString(b)
-			require.Equal(t, views.HSet(rowKey(kindClaims, aClaim), "v", fields["v"]), ops[1])
+			require.Equal(t, views.HSet(rowsKey(kindClaims), rowField(aClaim, "v"), fields["v"]), ops[1])
 			continue
 		default:
 			continue
@@ -261,7 +261,7 @@ func TestTheRowOfTheListsIsTheClaimOfTheStream(t *testing.T) {
 		ops, claim, err := apply(at)
 		require.NoError(t, err)
 		require.Equal(t, aClaim, claim)
-		require.Equal(t, views.HSet(rowKey(kindClaims, aClaim), field, fields[field]), ops[0])
+		require.Equal(t, views.HSet(rowsKey(kindClaims), rowField(aClaim, field), fields[field]), ops[0])
 	}
 	row, err := claimRow(fields)
 	require.NoError(t, err)

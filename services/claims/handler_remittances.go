@@ -30,30 +30,35 @@ func (s *Service) CreateRemittances(ctx context.Context, req *claimsv1.CreateRem
 	case req.GetPayerId() != "":
 		return s.createCycle(ctx, caller, req)
 	}
-	run := s.index.ID("run", req.GetFileId(), req.GetRequestId())
-	var known map[string]State // as planned
-	_, revision, err := s.changeFile(ctx, "CreateRemittances", req.GetFileId(), func(f *FileRecord) ([]proto.Message, error) {
-		if f.Run(run) != nil {
-			return nil, nil
-		}
-		var ids []string
-		var err error
-		if ids, known, err = s.plan(ctx, caller, f, run); err != nil {
-			return nil, err
-		}
-		return f.Plan(run, ids)
-	})
-	if err != nil {
-		return nil, err
-	}
 	leave, err := s.enter()
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
-	record, err := s.fileNow(ctx, req.GetFileId(), revision)
+	run := s.index.ID("run", req.GetFileId(), req.GetRequestId())
+	// Planning reads every claim of the file, so it works on a record of its
+	// own: who asks for the file meanwhile doesn't wait. Another call of the
+	// same run that was faster has planned the same remittances, and its plan stands.
+	record, err := s.fileNow(ctx, req.GetFileId(), eventstore.NoStream)
 	if err != nil {
 		return nil, err
+	}
+	if err := s.authorizeFile(ctx, "CreateRemittances", req.GetFileId(), record); err != nil {
+		return nil, err
+	}
+	var known map[string]State // as planned
+	if record.Run(run) == nil {
+		var ids []string
+		if ids, known, err = s.plan(ctx, caller, record, run); err != nil {
+			return nil, err
+		}
+		_, revision, err := s.changeFile(ctx, "CreateRemittances", req.GetFileId(), func(f *FileRecord) ([]proto.Message, error) { return f.Plan(run, ids) })
+		if err != nil {
+			return nil, err
+		}
+		if record, err = s.fileNow(ctx, req.GetFileId(), revision); err != nil {
+			return nil, err
+		}
 	}
 	out := &claimsv1.CreateRemittancesResponse{}
 	for _, r := range record.Runs {
@@ -83,7 +88,7 @@ func (s *Service) plan(ctx context.Context, caller identity.Principal, f *FileRe
 			claims = append(claims, o.GetClaimId())
 		}
 	}
-	states, err := s.readClaims(ctx, claims)
+	states, err := s.readClaims(ctx, claims, State.withoutSealed)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -104,7 +109,7 @@ func (s *Service) plan(ctx context.Context, caller identity.Principal, f *FileRe
 	})
 	// What the file's claims took back, of whichever file that was, is told with them.
 	originals = slices.DeleteFunc(originals, func(id string) bool { _, have := known[id]; return have })
-	taken, err := s.readClaims(ctx, originals)
+	taken, err := s.readClaims(ctx, originals, State.withoutSealed)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -290,7 +295,7 @@ func (s *Service) claimsKnown(ctx context.Context, ids []string, known map[strin
 		}
 		delete(known, id)
 	}
-	read, err := s.readClaims(ctx, unknown)
+	read, err := s.readClaims(ctx, unknown, State.withoutSealed)
 	for n, state := range read {
 		states[places[n]] = state
 	}
@@ -301,12 +306,19 @@ func (s *Service) claimsKnown(ctx context.Context, ids []string, known map[strin
 // rather than work, and reads that wait together share a call.
 const readers = 256
 
-// readClaims loads claims beside each other, in the order given.
-func (s *Service) readClaims(ctx context.Context, ids []string) ([]State, error) {
+// whole keeps a claim as it was read.
+func whole(s State) State { return s }
+
+// readClaims loads claims beside each other, in the order given, and keeps of
+// each what trim leaves: a file's worth of sealed claims is not to be held at once.
+func (s *Service) readClaims(ctx context.Context, ids []string, trim func(State) State) ([]State, error) {
 	states, failed := make([]State, len(ids)), make([]error, len(ids))
 	inParallel(len(ids), readers, func(i int) {
-		states[i], _, failed[i] = s.readClaim(ctx, ids[i], eventstore.NoStream)
+		var state State
+		state, _, failed[i] = s.readClaim(ctx, ids[i], eventstore.NoStream)
+		states[i] = trim(state)
 	})
+
 	for _, err := range failed {
 		if err != nil {
 			return nil, err

@@ -54,11 +54,7 @@ func pageOf[R any](ctx context.Context, r *views.Reading, l listing[R]) (rows []
 		if err != nil {
 			return nil, "", err
 		}
-		refs := make([]views.Ref, len(members))
-		for i, m := range members {
-			refs[i] = views.Ref{Shard: m.Shard, Key: rowKey(rowKind(l.kind), m.Name)}
-		}
-		found, err := r.Hashes(ctx, refs...)
+		found, err := rowsOf(ctx, r, rowKind(l.kind), members)
 		if err != nil {
 			return nil, "", err
 		}
@@ -108,6 +104,34 @@ func (l listing[R]) members(ctx context.Context, r *views.Reading, after *views.
 		out = slices.CompactFunc(out, func(a, b views.Member) bool { return a.Name == b.Name })
 	}
 	return bounded(out, l.size), nil
+}
+
+// rowsOf loads the rows of members by part; a row that is not there is nil.
+func rowsOf(ctx context.Context, r *views.Reading, kind string, members []views.Member) ([]map[string]string, error) {
+	looks := make([]views.Look, len(members))
+	for i, m := range members {
+		looks[i].Ref = views.Ref{Shard: m.Shard, Key: rowsKey(kind)}
+		for _, p := range rowParts[kind] {
+			looks[i].Fields = append(looks[i].Fields, rowField(m.Name, p))
+		}
+	}
+	found, err := r.Fields(ctx, looks...)
+	if err != nil {
+		return nil, err
+	}
+	rows := make([]map[string]string, len(members))
+	for i, values := range found {
+		for n, v := range values {
+			if v == nil {
+				continue
+			}
+			if rows[i] == nil {
+				rows[i] = map[string]string{}
+			}
+			rows[i][rowParts[kind][n]] = *v
+		}
+	}
+	return rows, nil
 }
 
 // rowKind is the kind of row that an index of a kind lists.

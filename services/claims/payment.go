@@ -177,22 +177,22 @@ func paymentOps(r eventstore.Recorded, at int64) ([]views.Op, error) {
 	}
 	if e, ok := r.Event.(*eventsv1.PaymentIntended); ok {
 		id := e.GetPayment().GetPaymentId()
-		ops, err := row(rowKey(kindPayments, id), "i", p)
+		ops, err := row(kindPayments, id, "i", p)
 		ops = append(ops, index(kindPayments, p.GetSubmitterOrg(), p.GetPayerId(), at, id)...)
 		return append(ops, views.ZRem(payerIndex(kindUnpaid, p.GetPayerId()), p.GetRemittanceId()), views.ZAdd(payerIndex(kindPaying, p.GetPayerId()), at, id)), err
 	}
 	id := paymentOfStream(r.Stream)
 	switch e := r.Event.(type) {
 	case *eventsv1.PaymentSent:
-		ops, err := row(rowKey(kindPayments, id), "s", p)
+		ops, err := row(kindPayments, id, "s", p)
 		return append(ops, views.ZRem(payerIndex(kindPaying, e.GetPayerId()), id)), err
 	case *eventsv1.PaymentConfirmed:
-		return row(rowKey(kindPayments, id), "c", p)
+		return row(kindPayments, id, "c", p)
 	case *eventsv1.PaymentFailed:
-		ops, err := row(rowKey(kindPayments, id), "x", p)
+		ops, err := row(kindPayments, id, "x", p)
 		return append(ops, views.ZAdd(payerIndex(kindPaying, e.GetPayerId()), at, id)), err
 	case *eventsv1.PaymentVoided:
-		ops, err := row(rowKey(kindPayments, id), "v", p)
+		ops, err := row(kindPayments, id, "v", p)
 		return append(ops, views.ZRem(payerIndex(kindPaying, e.GetPayerId()), id)), err
 	}
 	return nil, nil
@@ -203,7 +203,7 @@ func paymentOfStream(stream string) string { return stream[len(paymentStream("")
 // paymentRow joins a payment's row.
 func paymentRow(fields map[string]string) (*claimsv1.Payment, error) {
 	out := &claimsv1.Payment{}
-	for _, f := range []string{"i", "s", "c", "x", "v"} {
+	for _, f := range rowParts[kindPayments] {
 		if err := part(fields, f, out); err != nil {
 			return nil, err
 		}

@@ -16,20 +16,22 @@ import (
 )
 
 // projectionVersion rises with every change of what apply yields.
-const projectionVersion = 4
+const projectionVersion = 5
 
-// The view's keys. A row is a hash whose fields are the parts that events
-// told of it, encoded messages that are joined when read; an index is a
-// sorted set of row ids. All of it is opaque ids, codes, dates and amounts.
+// The view's keys. A row's parts are what events told of it, encoded messages
+// that are joined when read. They are fields <id>.<part> of one hash a kind and
+// shard, so that what hundreds of commits say of their rows is one command. An
+// index is a sorted set of row ids. All of it is opaque ids, codes, dates and
+// amounts.
 //
-//	claim:<id>                    r received, d decided, v voided or replaced, m remitted: ClaimSummary parts
-//	file:<id>                     f received: File; n outcomes; t time of the last; c completed: File
-//	remittance:<id>               i issued: Remittance without its claims
+//	row:claims                    r received, d decided, v voided or replaced, m remitted: ClaimSummary parts
+//	row:files                     f received: File; n outcomes; t time of the last; c completed: File
+//	row:remittances               i issued: Remittance without its claims; v voided
 //	<kind>:all|org:<o>|payer:<p>  ids by recorded time; kind is claims, pended, files, remittances, payments
 //	claims:file:<f>               claim ids by ordinal
 //	remittances:file:<f>          remittance ids by recorded time
 //	unremitted:payer:<p>          ids of claims with something to tell the provider, by recorded time
-//	payment:<id>                  i intended: Payment; s, c, x, v: parts of what came after
+//	row:payments                  i intended: Payment; s, c, x, v: parts of what came after
 //	unpaid:payer:<p>              ids of issued remittances that pay and have no payment, by recorded time
 //	paying:payer:<p>              ids of payments intended, or failed and not voided, by recorded time
 //	read:<ref>                    ids of claims whose final decision read a version, by recorded time
@@ -45,7 +47,8 @@ const (
 	kindPaying      = "paying"
 )
 
-func rowKey(kind, id string) string      { return kind + ":" + id }
+func rowsKey(kind string) string         { return "row:" + kind }
+func rowField(id, part string) string    { return id + "." + part }
 func allIndex(kind string) string        { return kind + ":all" }
 func orgIndex(kind, org string) string   { return kind + ":org:" + org }
 func payerIndex(kind, p string) string   { return kind + ":payer:" + p }
@@ -83,14 +86,14 @@ func apply(r eventstore.Recorded) (ops []views.Op, claim string, err error) {
 	at := r.RecordedTime.UnixMilli()
 	switch e := r.Event.(type) {
 	case *eventsv1.ClaimReceived:
-		ops, err = row(rowKey(kindClaims, e.GetClaimId()), "r", summaryOfReceived(e))
+		ops, err = row(kindClaims, e.GetClaimId(), "r", summaryOfReceived(e))
 		ops = append(ops, index(kindClaims, e.GetSubmitterOrg(), e.GetPayerId(), at, e.GetClaimId())...)
 		if e.GetFileId() != "" {
 			ops = append(ops, views.ZAdd(fileIndex(kindClaims, e.GetFileId()), int64(e.GetFileOrdinal()), e.GetClaimId()))
 		}
 		return ops, e.GetClaimId(), err
 	case *eventsv1.ClaimDecided:
-		ops, err = row(rowKey(kindClaims, e.GetClaimId()), "d", summaryOfDecided(e, r.Position, r.Revision))
+		ops, err = row(kindClaims, e.GetClaimId(), "d", summaryOfDecided(e, r.Position, r.Revision))
 		if e.GetStatus() == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED {
 			ops = append(ops, index(kindPended, e.GetSubmitterOrg(), e.GetPayerId(), at, e.GetClaimId())...)
 		} else if r.Revision > 1 {
@@ -104,26 +107,26 @@ func apply(r eventstore.Recorded) (ops []views.Op, claim string, err error) {
 		ops = append(ops, providerDayOps(e)...)
 		return ops, e.GetClaimId(), err
 	case *eventsv1.ClaimRemitted:
-		ops, err = row(rowKey(kindClaims, e.GetClaimId()), "m", summaryOfRemitted(e, r.Revision))
+		ops, err = row(kindClaims, e.GetClaimId(), "m", summaryOfRemitted(e, r.Revision))
 		if !e.GetMore() {
 			ops = append(ops, views.ZRem(payerIndex(kindUnremitted, e.GetPayerId()), e.GetClaimId()))
 		}
 		return ops, e.GetClaimId(), err
 	case *eventsv1.ClaimRemittanceVoided:
 		if !e.GetSuperseded() {
-			ops, err = row(rowKey(kindClaims, e.GetClaimId()), "m", summaryOfRemitted(nil, r.Revision))
+			ops, err = row(kindClaims, e.GetClaimId(), "m", summaryOfRemitted(nil, r.Revision))
 		}
 		return append(ops, views.ZAdd(payerIndex(kindUnremitted, e.GetPayerId()), at, e.GetClaimId())), e.GetClaimId(), err
 	case *eventsv1.FileReceived:
 		f := fileOfReceived(e, r)
 		f.Problems = nil // may be long; they stand in the file's stream
-		ops, err = row(rowKey(kindFiles, f.GetFileId()), "f", f)
+		ops, err = row(kindFiles, f.GetFileId(), "f", f)
 		ops = append(ops, index(kindFiles, f.GetSubmitterOrg(), "", at, f.GetFileId())...)
 	case *eventsv1.FileOutcomesRecorded:
-		key := rowKey(kindFiles, fileOfStream(r.Stream))
-		ops = []views.Op{views.HIncr(key, "n", int64(len(e.GetOutcomes()))), views.HSet(key, "t", strconv.FormatInt(at, 10))}
+		key, id := rowsKey(kindFiles), fileOfStream(r.Stream)
+		ops = []views.Op{views.HIncr(key, rowField(id, "n"), int64(len(e.GetOutcomes()))), views.HSet(key, rowField(id, "t"), strconv.FormatInt(at, 10))}
 	case *eventsv1.FileCompleted:
-		ops, err = row(rowKey(kindFiles, fileOfStream(r.Stream)), "c",
+		ops, err = row(kindFiles, fileOfStream(r.Stream), "c",
 			&claimsv1.File{State: claimsv1.FileState_FILE_STATE_COMPLETE, RemittanceIds: bounded(e.GetRemittanceIds(), 200)})
 	case *eventsv1.RemittanceIssued:
 		if len(e.GetRemittance().GetClaimIds()) == 0 {
@@ -132,7 +135,7 @@ func apply(r eventstore.Recorded) (ops []views.Op, claim string, err error) {
 		m := proto.CloneOf(e.GetRemittance())
 		m.ClaimCount = uint32(len(m.GetClaimIds()))
 		m.ClaimIds, m.Position = nil, positionProto(r.Position)
-		ops, err = row(rowKey(kindRemittances, m.GetRemittanceId()), "i", m)
+		ops, err = row(kindRemittances, m.GetRemittanceId(), "i", m)
 		ops = append(ops, index(kindRemittances, m.GetSubmitterOrg(), m.GetPayerId(), at, m.GetRemittanceId())...)
 		if m.GetFileId() != "" {
 			ops = append(ops, views.ZAdd(fileIndex(kindRemittances, m.GetFileId()), at, m.GetRemittanceId()))
@@ -141,7 +144,7 @@ func apply(r eventstore.Recorded) (ops []views.Op, claim string, err error) {
 			ops = append(ops, views.ZAdd(payerIndex(kindUnpaid, m.GetPayerId()), at, m.GetRemittanceId()))
 		}
 	case *eventsv1.RemittanceVoided:
-		ops, err = row(rowKey(kindRemittances, e.GetRemittanceId()), "v", &claimsv1.Remittance{Voided: true})
+		ops, err = row(kindRemittances, e.GetRemittanceId(), "v", &claimsv1.Remittance{Voided: true})
 	default:
 		ops, err = paymentOps(r, at)
 	}
@@ -175,13 +178,12 @@ const codeNoMember = "PR-31"
 // reversedOps take a decision's traces out of the lists. Where another
 // decision follows in the same commit, that one's are put in after it.
 func reversedOps(e *eventsv1.ClaimReversed, r eventstore.Recorded) ([]views.Op, error) {
-	key := rowKey(kindClaims, e.GetClaimId())
 	// The remittance that told the decision doesn't tell what stands now.
-	ops := []views.Op{views.HDel(key, "m")}
+	ops := []views.Op{views.HDel(rowsKey(kindClaims), rowField(e.GetClaimId(), "m"))}
 	if !endsClaim(e) {
 		return ops, nil
 	}
-	part, err := row(key, "v", summaryOfReversed(r.Revision))
+	part, err := row(kindClaims, e.GetClaimId(), "v", summaryOfReversed(r.Revision))
 	unremitted := payerIndex(kindUnremitted, e.GetPayerId())
 	if e.GetRemitted() {
 		return append(append(ops, part...), views.ZAdd(unremitted, r.RecordedTime.UnixMilli(), e.GetClaimId())), err
@@ -190,12 +192,12 @@ func reversedOps(e *eventsv1.ClaimReversed, r eventstore.Recorded) ([]views.Op, 
 }
 
 // row sets one part of a row.
-func row(key, field string, part proto.Message) ([]views.Op, error) {
+func row(kind, id, field string, part proto.Message) ([]views.Op, error) {
 	b, err := encode(part)
 	if err != nil {
 		return nil, err
 	}
-	return []views.Op{views.HSet(key, field, base64.RawStdEncoding.EncodeToString(b))}, nil
+	return []views.Op{views.HSet(rowsKey(kind), rowField(id, field), base64.RawStdEncoding.EncodeToString(b))}, nil
 }
 
 // part reads one part of a row into m, joining it to what is there.
@@ -229,10 +231,18 @@ func unindex(kind, org, payer, id string) []views.Op {
 	return []views.Op{views.ZRem(allIndex(kind), id), views.ZRem(orgIndex(kind, org), id), views.ZRem(payerIndex(kind, payer), id)}
 }
 
+// rowParts are the parts of a kind's rows.
+var rowParts = map[string][]string{
+	kindClaims:      {"r", "d", "v", "m"},
+	kindFiles:       {"f", "c", "n", "t"},
+	kindRemittances: {"i", "v"},
+	kindPayments:    {"i", "s", "c", "x", "v"},
+}
+
 // claimRow joins a claim's row.
 func claimRow(fields map[string]string) (*claimsv1.ClaimSummary, error) {
 	out := &claimsv1.ClaimSummary{}
-	for _, f := range []string{"r", "d", "v", "m"} {
+	for _, f := range rowParts[kindClaims] {
 		if err := part(fields, f, out); err != nil {
 			return nil, err
 		}

@@ -19,6 +19,8 @@ import (
 //	providerday:<key>  claim id: minutes
 const kindProviderDay = "providerday"
 
+func providerDayRow(key string) string { return kindProviderDay + ":" + key }
+
 func (s *Service) providerDayKey(payer string, d adjudication.ProviderDay) string {
 	return s.index.ID("pday", payer, d.NPI, d.Date.String())
 }
@@ -44,7 +46,7 @@ func (s *Service) othersMinutes(ctx context.Context, sub *submission, days []adj
 	}
 	var out []adjudication.ProviderDay
 	for _, d := range days {
-		sums, err := reading.Sum(ctx, rowKey(kindProviderDay, s.providerDayKey(sub.payer, d)))
+		sums, err := reading.Sum(ctx, providerDayRow(s.providerDayKey(sub.payer, d)))
 		if err != nil {
 			s.log.WarnContext(ctx, "the providers' days could not be read; the claim is decided without them", "error", err)
 			return nil
@@ -80,11 +82,11 @@ func providerDayOps(event any) []views.Op {
 	switch e := event.(type) {
 	case *eventsv1.ClaimDecided:
 		for _, d := range e.GetProviderDays() {
-			ops = append(ops, views.HSet(rowKey(kindProviderDay, d.GetKey()), e.GetClaimId(), strconv.FormatInt(d.GetMinutes(), 10)))
+			ops = append(ops, views.HSet(providerDayRow(d.GetKey()), e.GetClaimId(), strconv.FormatInt(d.GetMinutes(), 10)))
 		}
 	case *eventsv1.ClaimReversed:
 		for _, key := range e.GetProviderDayKeys() {
-			ops = append(ops, views.HDel(rowKey(kindProviderDay, key), e.GetClaimId()))
+			ops = append(ops, views.HDel(providerDayRow(key), e.GetClaimId()))
 		}
 	}
 	return ops

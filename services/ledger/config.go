@@ -79,7 +79,8 @@ type Config struct {
 	// 1 s. News is sent at once.
 	PeerInterval time.Duration
 	// ScrubInterval is the time between two steps of the sweep that reads
-	// everything stored back, 256 commits at a time; 0 is 250 ms.
+	// everything stored back, 256 commits at a time; 0 is 250 ms. A step that
+	// takes long is followed by a longer rest: the sweep gets a fiftieth of a core.
 	ScrubInterval time.Duration
 	// TopicGrace is how long a topic may lack what was read from it before it
 	// is compared with what this node holds, and then how long before the

@@ -56,6 +56,37 @@ func (r *Reading) Hashes(ctx context.Context, refs ...Ref) ([]map[string]string,
 	return out, nil
 }
 
+// Look asks for fields of the hash at a key.
+type Look struct {
+	Ref
+	Fields []string
+}
+
+// Fields loads single fields of hashes in one round trip: for each look its
+// fields' values in order, nil where absent.
+func (r *Reading) Fields(ctx context.Context, looks ...Look) ([][]*string, error) {
+	answers := make([]*redis.SliceCmd, len(looks))
+	_, err := r.view.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i, l := range looks {
+			answers[i] = p.HMGet(ctx, r.key(l.Ref), l.Fields...)
+		}
+		return nil
+	})
+	if err != nil && len(looks) > 0 {
+		return nil, away(err)
+	}
+	out := make([][]*string, len(looks))
+	for i, a := range answers {
+		out[i] = make([]*string, len(looks[i].Fields))
+		for n, v := range a.Val() {
+			if text, ok := v.(string); ok {
+				out[i][n] = &text
+			}
+		}
+	}
+	return out, nil
+}
+
 // Find loads the hash at key from whichever shard has it, and says which;
 // nil when none has. For keys that one shard only writes, as a claim's.
 func (r *Reading) Find(ctx context.Context, key string) (Ref, map[string]string, error) {

@@ -3,7 +3,6 @@ package embedded
 import (
 	"fmt"
 	"sync"
-	"time"
 
 	"github.com/alicebob/miniredis/v2"
 )
@@ -15,41 +14,16 @@ type Redis struct {
 }
 
 // StartRedis starts an empty Redis-protocol store on a free loopback port;
-// the views rebuild themselves into it from the ledger.
+// the views rebuild themselves into it from the ledger. Its clock stands still:
+// no view gives a key a time to live.
 func StartRedis() (*Redis, error) {
 	m := miniredis.NewMiniRedis()
 	if err := m.StartAddr(loopback + ":0"); err != nil {
 		return nil, fmt.Errorf("embedded: starting Redis: %w", err)
 	}
 	r := &Redis{address: m.Addr()}
-	done, ended := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(ended)
-		expire(m, done)
-	}()
-	r.stop = sync.OnceFunc(func() {
-		close(done)
-		<-ended
-		m.Close()
-	})
+	r.stop = sync.OnceFunc(m.Close)
 	return r, nil
-}
-
-// expire moves the store's clock, which stands still by itself: keys with a
-// time to live would otherwise stay for ever.
-func expire(m *miniredis.Miniredis, done <-chan struct{}) {
-	ticker := time.NewTicker(time.Second)
-	defer ticker.Stop()
-	for last := time.Now(); ; {
-		select {
-		case <-done:
-			return
-		case <-ticker.C:
-			now := time.Now()
-			m.FastForward(now.Sub(last))
-			last = now
-		}
-	}
 }
 
 // Address is where clients connect.

@@ -16,6 +16,7 @@ import (
 	"github.com/probity-health/probity/services/server"
 	"github.com/probity-health/probity/services/telemetry"
 	"github.com/probity-health/probity/workflows/follower"
+	"github.com/probity-health/probity/workflows/payment"
 	"github.com/probity-health/probity/workflows/service"
 	"github.com/probity-health/probity/workflows/worker"
 )
@@ -27,7 +28,8 @@ type process struct {
 	temporal  client.Client
 	worker    *worker.Worker
 	follower  *follower.Follower
-	failed    chan error // the SDK's worker gave up
+	schedules func(context.Context) // tells payment cycles theirs; nil without payments
+	failed    chan error            // the SDK's worker gave up
 }
 
 // assemble makes the parts and connects nothing yet: whatever is away when
@@ -77,6 +79,24 @@ func assemble(ctx context.Context, cfg Config) (*process, error) {
 
 	at, queue := cfg.Services, cfg.Temporal.TaskQueue
 	p := &process{telemetry: tel, server: srv, temporal: temporal, failed: make(chan error, 1)}
+	var payments *payment.Activities
+	if cfg.Payments.Dir != "" {
+		drop, err := payment.NewFileDrop(cfg.Payments.Dir, payment.FileDropOptions{
+			AwaitConfirmation: cfg.Payments.AwaitConfirmation, Advices: cfg.Payments.Advices,
+		})
+		if err != nil {
+			return nil, err
+		}
+		payments = &payment.Activities{
+			Remittances: claimsv1connect.NewRemittanceServiceClient(own, at.Claims, own.Options()...),
+			Payments:    claimsv1connect.NewPaymentServiceClient(own, at.Claims, own.Options()...),
+			Documents:   gatewayv1connect.NewGatewayServiceClient(own, at.Gateway, own.Options()...),
+			Port:        drop,
+		}
+		p.schedules = func(ctx context.Context) {
+			payment.KeepSchedules(ctx, temporal, queue, cfg.Payments.scheduled(), tel.Log)
+		}
+	}
 	p.worker = worker.New(worker.Deps{
 		Temporal:    temporal,
 		Gateway:     gatewayv1connect.NewGatewayServiceClient(own, at.Gateway, own.Options()...),
@@ -100,11 +120,13 @@ func assemble(ctx context.Context, cfg Config) (*process, error) {
 		Starter: follower.Temporal{Client: temporal, TaskQueue: queue},
 		Cursor:  cursor, Logger: tel.Log,
 	})
-	srv.Mount(workflowsv1connect.NewWorkflowServiceHandler(service.New(service.Deps{
-		Temporal: temporal, TaskQueue: queue, Authorizer: authorizer, Logger: tel.Log,
+	answers := service.New(service.Deps{
+		Temporal: temporal, TaskQueue: queue, Authorizer: authorizer, Logger: tel.Log, Payments: payments != nil,
 		Files:  claimsv1connect.NewFileServiceClient(asCaller, at.Claims, asCaller.Options()...),
 		Claims: claimsv1connect.NewClaimsServiceClient(asCaller, at.Claims, asCaller.Options()...),
-	}), srv.Options()...))
+	})
+	srv.Mount(workflowsv1connect.NewWorkflowServiceHandler(answers, srv.Options()...))
+	srv.Mount(workflowsv1connect.NewPaymentCycleServiceHandler(answers, srv.Options()...))
 	srv.AddCheck("temporal", func(ctx context.Context) error {
 		if !p.worker.Polling() {
 			return errors.New("the worker has not reached Temporal yet")
@@ -138,6 +160,12 @@ func (p *process) run(ctx context.Context) error {
 	}
 	part(func(ctx context.Context) error { return p.worker.Run(ctx, p.telemetry.Log) })
 	part(p.follower.Run)
+	if p.schedules != nil {
+		running.Go(func() error {
+			p.schedules(partsCtx)
+			return nil
+		})
+	}
 	part(func(ctx context.Context) error {
 		select {
 		case err := <-p.failed:

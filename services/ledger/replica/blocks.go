@@ -330,6 +330,11 @@ func (b *Blocks) Halted() error {
 // unless it halts.
 const awaited = 2 * time.Minute
 
+// scrubRest is how many times as long as a step of the sweep took Run rests
+// after it: what is read is cold, and neither the blocks, which wait for it,
+// nor the caches shall feel it.
+const scrubRest = 50
+
 // Run follows the block log until ctx ends (no error) or sealing halts, and
 // sweeps what is stored on the way.
 func (b *Blocks) Run(ctx context.Context) error {
@@ -339,9 +344,7 @@ func (b *Blocks) Run(ctx context.Context) error {
 		sweep    <-chan time.Time
 	)
 	if b.cfg.ScrubInterval > 0 {
-		ticker := time.NewTicker(b.cfg.ScrubInterval)
-		defer ticker.Stop()
-		sweep = ticker.C
+		sweep = time.After(b.cfg.ScrubInterval)
 	}
 	for ctx.Err() == nil {
 		changed, wake := b.cfg.Log.Changed.Wait(), b.wake.Wait()
@@ -370,9 +373,11 @@ func (b *Blocks) Run(ctx context.Context) error {
 		case <-changed:
 		case <-wake:
 		case <-sweep:
+			began := time.Now()
 			if _, err := b.Scrub(); err != nil {
 				return err
 			}
+			sweep = time.After(max(b.cfg.ScrubInterval, scrubRest*time.Since(began)))
 		case <-patience:
 			return b.halt(&waiting)
 		case <-ctx.Done():

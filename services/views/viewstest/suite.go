@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -269,6 +270,23 @@ func answers(t *testing.T, w *world) {
 	hashes, err := reading.Hashes(w.ctx)
 	require.NoError(t, err)
 	require.Empty(t, hashes)
+
+	// Single fields are what the whole hash says, and nil where it says nothing.
+	ref, h, err := reading.Find(w.ctx, "subject:sub_0")
+	require.NoError(t, err)
+	require.NotEmpty(t, h)
+	names := slices.Sorted(maps.Keys(h))
+	values, err := reading.Fields(w.ctx, views.Look{Ref: ref, Fields: append(names, "no such field")}, views.Look{Ref: views.Ref{Shard: ref.Shard, Key: "subject:nobody"}, Fields: names[:1]})
+	require.NoError(t, err)
+	require.Len(t, values, 2)
+	for i, name := range names {
+		require.Equal(t, h[name], *values[0][i])
+	}
+	require.Nil(t, values[0][len(names)])
+	require.Equal(t, []*string{nil}, values[1])
+	values, err = reading.Fields(w.ctx)
+	require.NoError(t, err)
+	require.Empty(t, values)
 
 	// A runner that starts again goes on where the last one stopped.
 	require.ErrorIs(t, r.stop(), context.Canceled)
