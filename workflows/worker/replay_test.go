@@ -14,6 +14,7 @@ import (
 
 	"github.com/probity-health/probity/workflows/claim"
 	"github.com/probity-health/probity/workflows/claimfile"
+	"github.com/probity-health/probity/workflows/payment"
 	"github.com/probity-health/probity/workflows/worker"
 )
 
@@ -25,6 +26,7 @@ var recordedKeys = worker.Keys{Current: [32]byte{1, 2, 3}}
 var histories = map[string]string{
 	"claimfile.json": claimfile.WorkflowID("fil_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
 	"claim.json":     claim.WorkflowID("clm_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
+	"payments.json":  payment.WorkflowID("KEYSTONE"),
 }
 
 func replayer(t *testing.T, keys worker.Keys) sdk.WorkflowReplayer {
@@ -40,6 +42,7 @@ func TestRecordedHistoriesReplayWithTodaysWorkflows(t *testing.T) {
 			r := replayer(t, recordedKeys)
 			r.RegisterWorkflowWithOptions(claimfile.Workflow, workflow.RegisterOptions{Name: claimfile.WorkflowType})
 			r.RegisterWorkflowWithOptions(claim.Workflow, workflow.RegisterOptions{Name: claim.WorkflowType})
+			r.RegisterWorkflowWithOptions(payment.Workflow, workflow.RegisterOptions{Name: payment.WorkflowType})
 			require.NoError(t, r.ReplayWorkflowHistoryWithOptions(nil, read(t, name), execution(id)))
 		})
 	}
