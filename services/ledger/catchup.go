@@ -34,7 +34,7 @@ func (c Config) catchUp(ctx context.Context, key *receipt.SigningKey, policy rec
 		} else if err != nil {
 			c.Logger.Warn("could not catch up from a peer", "peer", name, "error", err)
 		}
-		for _, dir := range []string{"store", "tiles"} {
+		for _, dir := range []string{"store", replica.CommitsDir, "tiles"} {
 			if err := os.RemoveAll(filepath.Join(c.DataDir, dir)); err != nil {
 				return err
 			}

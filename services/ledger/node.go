@@ -433,7 +433,7 @@ func (n *Node) Close(ctx context.Context) error {
 		n.gate.Lock()
 		defer n.gate.Unlock()
 		n.closed = true
-		err = errors.Join(err, n.store.Sync(), n.store.Close())
+		err = errors.Join(err, n.blocks.Publish(), n.store.Sync(), n.store.Close())
 	})
 	return err
 }

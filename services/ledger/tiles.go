@@ -3,12 +3,11 @@ package ledger
 import (
 	"bytes"
 	"net/http"
-	"os"
-	"path/filepath"
 	"regexp"
 	"strconv"
 
 	"github.com/probity-health/probity/services/ledger/receipt"
+	"github.com/probity-health/probity/services/ledger/tiles"
 )
 
 // Tile paths: the block log's at the root, as C2SP tlog-tiles lays them out,
@@ -48,21 +47,45 @@ func (n *Node) Tiles() http.Handler {
 			http.NotFound(w, r)
 			return
 		}
-		dir := filepath.Join(n.cfg.DataDir, "tiles", "blocks")
+		tree := n.blocks.Tree()
 		if m[1] != "" {
-			dir = filepath.Join(n.cfg.DataDir, "tiles", m[1], m[2])
+			if tree = n.shardTree(m[1], m[2]); tree == nil {
+				http.NotFound(w, r)
+				return
+			}
 		}
-		body, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(m[3])))
-		if err != nil {
+		var body []byte
+		err := n.read(func() (err error) {
+			body, err = tree.ReadFile(m[3])
+			return err
+		})
+		switch {
+		case tiles.IsNotExist(err):
 			http.NotFound(w, r)
+			return
+		case err != nil:
+			http.Error(w, "the tile cannot be read", http.StatusInternalServerError)
 			return
 		}
 		w.Header().Set("Content-Type", "application/octet-stream")
 		// A partial tile is as immutable as a full one: its width is in its
-		// name. It may vanish once the full one exists.
+		// name.
 		w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
 		_, _ = w.Write(body)
 	})
+}
+
+// shardTree returns the tree of a shard as paths name it, nil if there is none.
+func (n *Node) shardTree(log, shard string) *tiles.Tree {
+	index, err := strconv.ParseUint(shard, 10, 32)
+	if err != nil || strconv.FormatUint(index, 10) != shard {
+		return nil
+	}
+	m, err := n.find(log, uint32(index))
+	if err != nil {
+		return nil
+	}
+	return m.replica.Tree()
 }
 
 // logCheckpoint returns the newest final checkpoint with one signature more:

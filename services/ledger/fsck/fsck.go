@@ -27,7 +27,7 @@ import (
 // Fault is one difference between what a data directory holds and what it
 // should. It never quotes a payload.
 type Fault struct {
-	// Part is "store", "shard", "index", "tiles", "blocks", "checkpoint",
+	// Part is "store", "commits", "shard", "index", "tiles", "blocks", "checkpoint",
 	// "last-signed" or "topic".
 	Part string `json:"part"`
 	// Place is where: a file and offset, "log/shard/index", a tile's path,
@@ -75,14 +75,15 @@ type checker struct {
 	stored *replica.Stored
 	told   time.Time
 
-	blocks   *tree // of blocks
-	cursor   replica.Row
-	policy   receipt.Policy // as stored
-	final    []byte         // checkpoint
-	evidence [][]byte
-	last     *receipt.Block
-	shards   map[shardID]*shard
-	current  *shard
+	formatted bool  // the store says that it is of this layout
+	blocks    *tree // of blocks
+	cursor    replica.Row
+	policy    receipt.Policy // as stored
+	final     []byte         // checkpoint
+	evidence  [][]byte
+	last      *receipt.Block
+	shards    map[shardID]*shard
+	current   *shard
 }
 
 type shardID struct {
@@ -166,7 +167,7 @@ func (c *checker) list() {
 		c.fault("store", ".", "%v", err)
 		return
 	}
-	known := []string{"store", "tiles"}
+	known := []string{"store", replica.CommitsDir, "tiles"}
 	for _, e := range entries {
 		if !slices.Contains(known, e.Name()) {
 			c.notice("%s is not part of the replica and was not checked", e.Name())
@@ -246,12 +247,12 @@ func (c *checker) memory() {
 	c.sealedTiles(l.Size)
 }
 
-// sealedTiles checks that the tiles of what a checkpoint seals were published
-// before it, as they must be.
+// sealedTiles checks that the tiles of what a checkpoint seals were published,
+// as they are by a node that stops cleanly.
 func (c *checker) sealedTiles(height uint64) {
 	short := func(t *tree, size uint64) {
 		if t.published < size {
-			c.fault("tiles", path.Join(t.dir, "state"), "it says %d leaves and what was signed seals %d", t.published, size)
+			c.fault("tiles", path.Join(t.dir, "state"), "it says %d leaves and what was signed seals %d, or the node did not stop cleanly: then start and stop it before checking", t.published, size)
 		}
 	}
 	short(c.blocks, height)

@@ -24,16 +24,15 @@ type shard struct {
 	state *replica.ShardState
 
 	term     uint64
-	requests uint64 // rows that the commits need, less those there are
+	indexed  uint64 // commits that the index has; the newest wait in memory
+	requests uint64 // rows that those need
 	extents  uint64
-	indexed  struct{ requests, extents uint64 }
+	found    struct{ requests, extents uint64 }
 
 	// A stream's extents follow each other.
 	stream string
 	next   uint64
 	at     uint64
-	// lasts are streams' last revisions; dropped as extents confirm them.
-	lasts map[string]uint64
 
 	sealed []sealed
 	kept   [][]byte // the stored compact range over index rows
@@ -79,6 +78,9 @@ func (c *checker) rows(ctx context.Context) error {
 		case replica.RowEvidence:
 			c.evidence = append(c.evidence, bytes.Clone(r.Value))
 			return nil
+		case replica.RowFormat:
+			c.formatted = true
+			return nil
 		case replica.RowUnknown:
 			c.fault("store", fmt.Sprintf("row %x", r.Key), "no row that a node writes")
 			return nil
@@ -86,18 +88,29 @@ func (c *checker) rows(ctx context.Context) error {
 		if inBlocks {
 			inBlocks = false
 			c.sealBlocks()
+			if err := c.commits(ctx); err != nil {
+				return err
+			}
 		}
 		id := shardID{r.Log, r.Shard}
 		if c.current == nil || c.current.id != id {
-			c.endShard()
-			c.beginShard(id)
+			c.endIndex()
+			c.current = c.shardOf(id)
 		}
-		return c.row(r)
+		c.row(r)
+		return nil
 	})
-	if inBlocks {
+	if inBlocks && rowsErr == nil {
 		c.sealBlocks()
+		rowsErr = c.commits(ctx)
 	}
-	c.endShard()
+	c.endIndex()
+	if !c.formatted {
+		c.fault("store", "row format", "the store does not say that it is of this layout")
+	}
+	for _, s := range c.shards {
+		c.endShard(s)
+	}
 	c.blocks.finish(c.below(replica.BlockLog)...)
 	return errors.Join(err, rowsErr)
 }
@@ -211,15 +224,58 @@ func (c *checker) sealBlocks() {
 func (c *checker) shardOf(id shardID) *shard {
 	s, ok := c.shards[id]
 	if !ok {
-		s = &shard{id: id, index: newRoots(), tree: c.openTree(path.Join("tiles", id.log, strconv.Itoa(int(id.shard)))), lasts: map[string]uint64{}}
+		s = &shard{id: id, index: newRoots(), tree: c.openTree(path.Join("tiles", id.log, strconv.Itoa(int(id.shard)))), blocks: 1, policies: 1}
 		c.shards[id] = s
 	}
 	return s
 }
 
-func (c *checker) beginShard(id shardID) {
-	c.current = c.shardOf(id)
-	c.current.blocks, c.current.policies = 1, 1
+// commits goes through every shard's commits: their files first, then what
+// they say.
+func (c *checker) commits(ctx context.Context) error {
+	names, strange, err := c.stored.Shards()
+	if err != nil {
+		return err
+	}
+	for _, n := range strange {
+		c.fault("commits", path.Join(replica.CommitsDir, n), "no shard's folder")
+	}
+	for _, n := range names {
+		id := shardID{n.Log, n.Shard}
+		dir := path.Join(replica.CommitsDir, n.Log, strconv.Itoa(int(n.Shard)))
+		faults, err := c.stored.CheckCommits(n.Log, n.Shard)
+		if err != nil {
+			return err
+		}
+		for _, f := range faults {
+			place := path.Join(dir, f.File)
+			if f.Offset >= 0 {
+				place = fmt.Sprintf("%s@%d", place, f.Offset)
+			}
+			c.fault("commits", place, "%s", f.What)
+		}
+		s := c.shardOf(id)
+		if s.indexed, err = c.stored.Indexed(n.Log, n.Shard); err != nil {
+			c.fault("index", id.String(), "%v", err)
+		}
+		if s.state, err = c.stored.State(n.Log, n.Shard); err != nil {
+			c.fault("commits", dir, "%v", err)
+			continue
+		}
+		err = c.stored.Commits(n.Log, n.Shard, func(index uint64, value []byte) error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			return c.body(s, index, value)
+		})
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			c.fault("commits", dir, "%v", err)
+		}
+	}
+	return nil
 }
 
 // claimed is the view that a commit itself claims to be decided on. What it
@@ -237,40 +293,29 @@ func (v claimed) LastRevision(stream string) (int64, error) {
 
 func (claimed) Request(string) (core.Seen, bool, error) { return core.Seen{}, false, nil }
 
-// row checks one row of the current shard.
-func (c *checker) row(r replica.Row) error {
+// row checks one row of the current shard's index.
+func (c *checker) row(r replica.Row) {
 	s := c.current
 	switch r.Kind {
-	case replica.RowBody:
-		return c.body(s, r)
-	case replica.RowState:
-		st := r.State
-		st.Last = bytes.Clone(st.Last)
-		s.state = &st
-	case replica.RowLast:
-		s.lasts[r.Stream] = r.Revision
 	case replica.RowRequest:
-		s.indexed.requests++
-		if r.Index >= s.tree.size {
-			c.fault("index", s.id.String(), "a request id names index %d of %d", r.Index, s.tree.size)
+		s.found.requests++
+		if r.Index >= s.indexed {
+			c.fault("index", s.id.String(), "a request id names index %d of %d", r.Index, s.indexed)
 		}
 	case replica.RowExtent:
-		s.indexed.extents++
+		s.found.extents++
 		c.extent(s, r)
 	}
-	return nil
 }
 
-func (c *checker) body(s *shard, r replica.Row) error {
-	place := fmt.Sprintf("%s/%d", s.id, r.Index)
+// body checks one commit.
+func (c *checker) body(s *shard, index uint64, value []byte) error {
+	place := fmt.Sprintf("%s/%d", s.id, index)
 	c.tell("commits of %s: %d", s.id, s.tree.size)
-	if r.Index != s.tree.size {
-		c.fault("shard", place, "index %d was due", s.tree.size)
-	}
 	c.report.Commits++
-	s.tree.append(receipt.Entry(r.Value))
+	s.tree.append(receipt.Entry(value))
 	commit := &ledgerv1.Commit{}
-	if proto.Unmarshal(r.Value, commit) != nil {
+	if proto.Unmarshal(value, commit) != nil {
 		c.fault("shard", place, "it is no commit")
 		return nil
 	}
@@ -278,13 +323,25 @@ func (c *checker) body(s *shard, r replica.Row) error {
 		c.fault("shard", place, "its term %d is below %d", commit.Term, s.term)
 	}
 	s.term = max(s.term, commit.Term)
-	got, err := core.Judge(core.Head{Log: s.id.log, Shard: s.id.shard, Next: r.Index, Term: commit.Term}, claimed{commit}, r.Value)
+	got, err := core.Judge(core.Head{Log: s.id.log, Shard: s.id.shard, Next: index, Term: commit.Term}, claimed{commit}, value)
 	if err != nil || got.Verdict != core.Accepted {
 		c.fault("shard", place, "no replica would accept it: %v", err)
 		return nil
 	}
 	row := core.RowOf(commit, got.Seen)
 	s.index.add(row.Leaf())
+	if s.id.log == replica.BlockLog {
+		for _, w := range commit.Writes {
+			for _, event := range w.Events {
+				if err := c.derived(s, index, event); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	if index >= s.indexed {
+		return nil
+	}
 	s.requests++
 	q, err := c.stored.RequestRow(s.id.log, s.id.shard, commit.RequestId)
 	switch {
@@ -292,10 +349,8 @@ func (c *checker) body(s *shard, r replica.Row) error {
 		return err
 	case q.Kind == replica.RowUnknown:
 		c.fault("index", place, "its request id is not in the index")
-	case q.Index != r.Index:
+	case q.Index != index:
 		c.fault("index", place, "its request id is in the index as that of %d", q.Index)
-	case q.Digest != got.Seen.Digest:
-		c.fault("index", place, "its request's digest in the index is another")
 	}
 	for i, w := range commit.Writes {
 		s.extents++
@@ -305,16 +360,8 @@ func (c *checker) body(s *shard, r replica.Row) error {
 			return err
 		case e.Kind == replica.RowUnknown:
 			c.fault("index", place, "its write %d is not in the index", i)
-		case e.Index != r.Index || e.Write != i || e.Count != len(w.Events):
+		case e.Index != index || e.Write != i || e.Count != len(w.Events):
 			c.fault("index", place, "its write %d is in the index as index %d, write %d, %d events", i, e.Index, e.Write, e.Count)
-		}
-		if s.id.log != replica.BlockLog {
-			continue
-		}
-		for _, event := range w.Events {
-			if err := c.derived(s, r.Index, event); err != nil {
-				return err
-			}
 		}
 	}
 	return nil
@@ -357,40 +404,41 @@ func (c *checker) extent(s *shard, r replica.Row) {
 	s.next, s.at = r.Revision+uint64(r.Count), r.Index
 }
 
+// endStream checks that a stream's extents go as far as the stream does.
 func (c *checker) endStream(s *shard) {
-	if s.stream == "" {
-		return
+	if s.stream != "" && s.at >= s.indexed {
+		c.fault("index", fmt.Sprintf("%s/%d", s.id, s.at), "a stream goes on beyond the %d commits of the index", s.indexed)
 	}
-	last, ok := s.lasts[s.stream]
-	if !ok || last+1 != s.next {
-		c.fault("index", fmt.Sprintf("%s/%d", s.id, s.at), "the last revision of its stream is not in the index as %d", s.next-1)
-	}
-	delete(s.lasts, s.stream)
+	s.stream = ""
 }
 
-// endShard checks what shows at the end of a shard's rows.
-func (c *checker) endShard() {
+// endIndex checks what shows at the end of a shard's index.
+func (c *checker) endIndex() {
 	s := c.current
 	if s == nil {
 		return
 	}
 	c.current = nil
 	c.endStream(s)
+}
+
+// endShard checks what shows at the end of a shard.
+func (c *checker) endShard(s *shard) {
 	place := s.id.String()
-	if n := len(s.lasts); n > 0 {
-		c.fault("index", place, "%d streams have a last revision and no commit", n)
+	if s.found.requests != s.requests {
+		c.fault("index", place, "%d request ids are in the index and %d in the commits", s.found.requests, s.requests)
 	}
-	if s.indexed.requests != s.requests {
-		c.fault("index", place, "%d request ids are in the index and %d in the commits", s.indexed.requests, s.requests)
+	if s.found.extents != s.extents {
+		c.fault("index", place, "%d writes are in the index and %d in the commits", s.found.extents, s.extents)
 	}
-	if s.indexed.extents != s.extents {
-		c.fault("index", place, "%d writes are in the index and %d in the commits", s.indexed.extents, s.extents)
+	if s.indexed > s.tree.size {
+		c.fault("index", place, "it is of %d commits and there are %d", s.indexed, s.tree.size)
 	}
 	switch {
 	case s.state == nil:
 		c.fault("shard", place, "its state is missing")
 	case s.state.Next != s.tree.size:
-		c.fault("shard", place, "its state says %d commits and the store holds %d", s.state.Next, s.tree.size)
+		c.fault("shard", place, "its state says %d commits and there are %d", s.state.Next, s.tree.size)
 	case s.state.Term < s.term:
 		c.fault("shard", place, "its state says term %d and a commit has %d", s.state.Term, s.term)
 	}

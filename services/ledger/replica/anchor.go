@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2"
 	"google.golang.org/protobuf/proto"
 
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
@@ -57,11 +56,14 @@ func (s *Shard) skip(ctx context.Context) error {
 		if proto.Unmarshal(rec.Value, c) != nil || c.Barrier {
 			continue
 		}
-		stored, err := s.rows.get(s.rows.key(kindBody, be64(c.Index)))
+		if c.Index >= s.Head().Next {
+			continue
+		}
+		stored, err := s.Commit(c.Index)
 		if err != nil {
 			return err
 		}
-		if stored != nil && bytes.Equal(stored, rec.Value) {
+		if bytes.Equal(stored, rec.Value) {
 			a.next, a.index, a.term = rec.Offset, c.Index, c.Term
 			return nil
 		}
@@ -132,7 +134,7 @@ func (s *Shard) match(a *anchor, value []byte) error {
 	case c.Term > a.term || c.Index != a.index:
 		return other("the record at offset %d is not the one followed before", a.next)
 	}
-	stored, err := s.rows.get(s.rows.key(kindBody, be64(c.Index)))
+	stored, err := s.Commit(c.Index)
 	if err != nil {
 		return err
 	}
@@ -150,12 +152,10 @@ func (s *Shard) reanchor(a *anchor) error {
 	s.mu.RUnlock()
 	// The term too is what this topic says: every replica reads it alike.
 	st.Offset, st.Last, st.Term, st.Owner, st.Hint = a.next, a.last, a.term, a.owner, 0
-	batch := s.cfg.Store.db.NewBatch()
-	defer batch.Close()
-	if err := s.rows.putState(batch, st); err != nil {
-		return err
+	if err := s.commits.Append(nil, st.marshal()); err != nil {
+		return sound(err)
 	}
-	if err := batch.Commit(pebble.Sync); err != nil {
+	if err := s.commits.Sync(); err != nil {
 		return err
 	}
 	s.mu.Lock()

@@ -84,8 +84,9 @@ type Blocks struct {
 	heard   map[string]bool // members that answered since this replica started
 
 	// Only Step touches these.
-	checked map[*Shard]uint64 // commits whose stored bytes were read back
-	scrub   scrubber
+	checked   map[*Shard]uint64 // commits whose stored bytes were read back
+	scrub     scrubber
+	published time.Time // when the tiles on disk were level with the last block
 }
 
 const blockRows = "\x00blocks"
@@ -553,7 +554,10 @@ func (b *Blocks) store(before, at progress, next uint64) (headers [][]byte, err 
 	if err := batch.Set(blockCursor, raw, nil); err != nil {
 		return nil, err
 	}
-	// This sync covers the shards' rows too: they share one write-ahead log.
+	// A block must not outlive the commits it seals.
+	if err := b.cfg.Store.syncCommits(); err != nil {
+		return nil, err
+	}
 	return headers, batch.Commit(pebble.Sync)
 }
 
@@ -660,26 +664,10 @@ func (b *Blocks) verify(at progress, text []byte) (*receipt.Block, error) {
 	return block, nil
 }
 
-// publish makes the tiles the last block needs durable.
-func (b *Blocks) publish(last *receipt.Block) error {
-	// Side by side, because each waits for the disk and what waits together
-	// is committed together.
-	return b.cfg.Store.disk.Together(len(last.Heads)+1, func(i int) error {
-		if i == len(last.Heads) {
-			return b.tree.Publish(last.Height)
-		}
-		h := last.Heads[i]
-		if s := b.shard(h.Log, h.Shard); s != nil {
-			return s.tree.Publish(h.Size)
-		}
-		return nil
-	})
-}
-
-// seal publishes the tiles the last block needs, reads back what is new, and
-// cosigns the checkpoint over it. The order is the crash safety: what a
-// checkpoint commits to is durable before the memory of signing it, and that
-// before the signature.
+// seal reads back what is new in the last block and cosigns the checkpoint
+// over it. The order is the crash safety: the commits and the block, from which
+// all that a checkpoint commits to derives, are durable before the memory of
+// signing it, and that before the signature.
 func (b *Blocks) seal() error {
 	b.mu.RLock()
 	last, policy, sealed := b.last, b.policy, b.sealed
@@ -687,8 +675,10 @@ func (b *Blocks) seal() error {
 	if last == nil || (sealed != nil && sealed.Height == last.Height) {
 		return nil
 	}
-	if err := b.publish(last); err != nil {
-		return err
+	if b.publishDue(last, b.cfg.Now()) {
+		if err := b.publish(last); err != nil {
+			return err
+		}
 	}
 	root, err := b.tree.Root(last.Height)
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/cockroachdb/pebble/v2"
 	"google.golang.org/protobuf/proto"
 
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
@@ -184,12 +183,10 @@ func (s *Shard) absorb(values [][]byte, hint int64) error {
 	st := s.st
 	s.mu.RUnlock()
 	head := core.Head{Log: s.cfg.Log, Shard: s.cfg.Shard, Next: st.Next, Term: st.Term, Owner: st.Owner}
-	if err := s.known.load(s.rows); err != nil {
+	if err := s.known.load(s.index.rows); err != nil {
 		return err
 	}
-	view := core.NewOverlay(s.rows)
-	batch := s.cfg.Store.db.NewBatch()
-	defer batch.Close()
+	view := core.NewOverlay(s)
 	var judged []stored
 	for _, value := range values {
 		c := &ledgerv1.Commit{}
@@ -204,23 +201,17 @@ func (s *Shard) absorb(values [][]byte, hint int64) error {
 			return errors.Join(ErrFeed, err)
 		}
 		view.Add(j.Commit, j.Seen)
-		if err := s.rows.putCommit(batch, j.Commit, j.Seen, value); err != nil {
-			return err
-		}
 		judged, head = append(judged, stored{j.Commit, j.Seen}), j.Head
 	}
 	st.Next, st.Term, st.Owner, st.Hint = head.Next, head.Term, "", hint
-	if err := s.rows.putState(batch, st); err != nil {
-		return err
-	}
 	s.known.announce(judged)
-	if err := batch.Commit(pebble.NoSync); err != nil {
-		return err
+	if err := s.commits.Append(values, st.marshal()); err != nil {
+		return sound(err)
 	}
+	s.index.add(judged)
 	for _, a := range judged {
 		s.tree.Append(a.seen.Entry)
 	}
-	s.known.moved(judged)
 	s.mu.Lock()
 	s.st = st
 	for _, a := range judged {
@@ -230,5 +221,8 @@ func (s *Shard) absorb(values [][]byte, hint int64) error {
 	s.mu.Unlock()
 	s.anchor = &anchor{hint: hint}
 	s.broadcast()
+	if err := s.flushSome(); err != nil {
+		return err
+	}
 	return s.publishSome()
 }

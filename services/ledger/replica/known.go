@@ -1,17 +1,16 @@
 package replica
 
 import (
+	"bytes"
 	"hash/maphash"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// known spares the store most look-ups. Nearly every append asks for a
+// known spares the index most look-ups. Nearly every append asks for a
 // request id and a stream that no commit named before, which a filter in
-// memory answers; most others ask for a stream that was written a moment ago,
-// which a map of recent revisions answers. Neither is written anywhere, and
-// what they can't tell the store is asked for.
+// memory answers. It is not written anywhere.
 //
 // The filter knows a shard's older keys once load has read them all; until
 // then it answers nothing. Safe for concurrent use.
@@ -22,9 +21,6 @@ type known struct {
 	layers []layer      // each twice the one before; the last takes new keys
 	whole  bool         // every key of the store is in
 	cursor []byte       // where load goes on
-	// recent and older hold streams' last revisions; when recent is full it
-	// becomes older, and what nobody asked for since is gone with it.
-	recent, older map[string]int64
 }
 
 // layer is a blocked Bloom filter: a key has all its bits in one block of a
@@ -40,7 +36,6 @@ const (
 	firstBlocks = 1 << 10
 	keysABlock  = 512 / 10
 	probes      = 6
-	maxRecent   = 1 << 14
 	// loadKeys bounds what one load reads.
 	loadKeys = 1 << 16
 )
@@ -48,7 +43,7 @@ const (
 func newKnown() *known {
 	return &known{
 		requests: maphash.MakeSeed(), streams: maphash.MakeSeed(),
-		layers: []layer{newLayer(firstBlocks)}, recent: map[string]int64{}, older: map[string]int64{},
+		layers: []layer{newLayer(firstBlocks)},
 	}
 }
 
@@ -109,19 +104,12 @@ func (k *known) noRequest(id string) bool {
 	return k.absent(h)
 }
 
-// last returns a stream's last revision where it's recent, or NoStream where
-// there is surely none.
-func (k *known) last(stream string) (revision int64, ok bool) {
+// noStream tells whether surely no commit writes a stream.
+func (k *known) noStream(stream string) bool {
 	h := maphash.String(k.streams, stream)
 	k.mu.RLock()
 	defer k.mu.RUnlock()
-	if revision, ok = k.recent[stream]; ok {
-		return revision, true
-	}
-	if revision, ok = k.older[stream]; ok {
-		return revision, true
-	}
-	return -1, k.absent(h)
+	return k.absent(h)
 }
 
 // announce takes in the keys of commits that are about to be stored: a filter
@@ -139,20 +127,6 @@ func (k *known) announce(entries []stored) {
 	}
 }
 
-// moved takes in the last revisions of commits that were stored.
-func (k *known) moved(entries []stored) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for _, e := range entries {
-		for i, w := range e.commit.Writes {
-			k.recent[w.Stream] = int64(e.seen.Revisions[i])
-		}
-		if len(k.recent) >= maxRecent {
-			k.recent, k.older = make(map[string]int64, maxRecent), k.recent
-		}
-	}
-}
-
 // load reads some of the store's keys, until it has read all.
 func (k *known) load(r rows) error {
 	k.mu.RLock()
@@ -161,8 +135,8 @@ func (k *known) load(r rows) error {
 	if whole {
 		return nil
 	}
-	// Last revisions and request ids, in the order of their kinds.
-	lower, upper := r.key(kindLast), r.key(kindRequest+1)
+	// Request ids, then streams by their first extents.
+	lower, upper := r.key(kindRequest), r.key(kindStream+1)
 	if cursor == nil {
 		cursor = lower
 	}
@@ -180,15 +154,16 @@ func (k *known) load(r rows) error {
 			k.cursor = append([]byte{}, key...)
 			return nil
 		}
-		switch n++; key[prefix] {
-		case kindLast:
-			k.add(maphash.Bytes(k.streams, key[prefix+1:]))
-		case kindRequest:
-			k.add(maphash.Bytes(k.requests, key[prefix+1:]))
-		default:
+		n++
+		switch name := key[prefix+1:]; {
+		case key[prefix] == kindRequest:
+			k.add(maphash.Bytes(k.requests, name))
+		case key[prefix] != kindStream:
 			// Another kind stands between the two.
-			ok = it.SeekGE(r.key(kindRequest))
+			ok = it.SeekGE(r.key(kindStream))
 			continue
+		case bytes.HasSuffix(name, firstExtent):
+			k.add(maphash.Bytes(k.streams, name[:len(name)-len(firstExtent)]))
 		}
 		ok = it.Next()
 	}
@@ -198,3 +173,6 @@ func (k *known) load(r rows) error {
 	k.whole, k.cursor = true, nil
 	return nil
 }
+
+// firstExtent ends the key of a stream's first extent, and of no other.
+var firstExtent = make([]byte, 9)

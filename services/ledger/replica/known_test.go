@@ -33,7 +33,7 @@ func TestAFilterNeverDeniesWhatIsThere(t *testing.T) {
 		if k.noRequest(fmt.Sprint("r", i)) {
 			t.Fatalf("request %d is denied", i)
 		}
-		if _, ok := k.last(fmt.Sprint("s", i)); ok {
+		if k.noStream(fmt.Sprint("s", i)) {
 			t.Fatalf("stream %d is denied", i)
 		}
 		if !k.noRequest(fmt.Sprint("x", i)) {

@@ -1,35 +1,107 @@
 package replica
 
 import (
-	"bytes"
-	"encoding/binary"
 	"fmt"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/services/ledger/core"
 	"github.com/probity-health/probity/services/ledger/receipt"
+	"github.com/probity-health/probity/services/ledger/tiles"
 )
 
 // chunk is how many commits are read back at once: a tile's width.
 const chunk = 256
 
-// readBack reads from the store and the tiles what a block seals that was
-// not read back before, and hashes it anew. What is signed is thus what a
-// reader gets, not what once was in memory.
+// readBack reads from disk the commits that a block seals and that were not
+// read back before, hashes them anew, and compares them with the tree whose
+// root is about to be signed. What is signed is thus what a reader gets, not
+// what once was in memory.
 func (b *Blocks) readBack(last *receipt.Block) error {
 	for _, h := range last.Heads {
 		s := b.shard(h.Log, h.Shard)
 		for from := b.checked[s]; from < h.Size; from = b.checked[s] {
 			to := min(h.Size, (from/chunk+1)*chunk)
-			if err := s.recheck(from, to, false); err != nil {
+			leaves, err := s.tree.Leaves(from, to)
+			if err != nil {
+				return err
+			}
+			if err := s.compareStored(from, to, leaves, false); err != nil {
 				return err
 			}
 			b.checked[s] = to
 		}
 	}
 	return nil
+}
+
+// publishEvery and publishAt bound what the tiles on disk lack of what was
+// signed, in time and in leaves of a tree. They derive from the commits, which
+// are durable before anything is signed, and are served from memory meanwhile.
+const (
+	publishEvery = time.Second
+	publishAt    = 4096
+)
+
+// publishDue tells whether the tiles should be brought level with a block.
+func (b *Blocks) publishDue(last *receipt.Block, now time.Time) bool {
+	if now.Sub(b.published) >= publishEvery || now.Before(b.published) {
+		return true
+	}
+	for _, h := range last.Heads {
+		if size, _ := b.shard(h.Log, h.Shard).tree.Published(); h.Size >= size+publishAt {
+			return true
+		}
+	}
+	size, _ := b.tree.Published()
+	return last.Height >= size+publishAt
+}
+
+// publish makes the tiles that a block needs durable and reads the new ones
+// back.
+func (b *Blocks) publish(last *receipt.Block) error {
+	// Side by side, because each waits for the disk and what waits together
+	// is committed together.
+	err := b.cfg.Store.disk.Together(len(last.Heads)+1, func(i int) error {
+		if i == len(last.Heads) {
+			return publishChecked(b.tree, last.Height)
+		}
+		h := last.Heads[i]
+		if s := b.shard(h.Log, h.Shard); s != nil {
+			return publishChecked(s.tree, h.Size)
+		}
+		return nil
+	})
+	b.published = b.cfg.Now()
+	return err
+}
+
+func publishChecked(t *tiles.Tree, size uint64) error {
+	from, _ := t.Published()
+	if size <= from {
+		return nil
+	}
+	if err := t.Publish(size); err != nil {
+		return err
+	}
+	for ; from < size; from = (from/chunk + 1) * chunk {
+		if _, err := t.CheckStored(from, min(size, (from/chunk+1)*chunk)); err != nil {
+			return &core.Violation{Rule: "ledger.store.damaged", What: err.Error()}
+		}
+	}
+	return nil
+}
+
+// Publish brings the tiles on disk level with the last block. It must not run
+// beside Step.
+func (b *Blocks) Publish() error {
+	last, _ := b.Last()
+	if last == nil || b.Halted() != nil {
+		return nil
+	}
+	return b.publish(last)
 }
 
 func damaged(log string, shard uint32, index uint64, what string) error {
@@ -45,8 +117,13 @@ func (s *Shard) recheck(from, to uint64, index bool) error {
 	if err != nil {
 		return damaged(s.cfg.Log, s.cfg.Shard, from, err.Error())
 	}
+	return s.compareStored(from, to, leaves, index)
+}
+
+// compareStored is recheck against given leaf hashes.
+func (s *Shard) compareStored(from, to uint64, leaves []receipt.Hash, index bool) error {
 	next := from
-	err = s.rows.eachBody(from, to, func(i uint64, value []byte) (bool, error) {
+	err := s.eachCommit(from, to, func(i uint64, value []byte) (bool, error) {
 		next = i
 		if receipt.LeafHash(receipt.Entry(value)) != leaves[i-from] {
 			return false, damaged(s.cfg.Log, s.cfg.Shard, i, "the stored commit does not hash to its leaf")
@@ -71,21 +148,17 @@ func (s *Shard) recheckIndex(index uint64, value []byte) error {
 	if proto.Unmarshal(value, c) != nil {
 		return damaged(s.cfg.Log, s.cfg.Shard, index, "the stored commit cannot be read")
 	}
-	digest := core.Digest(c.Writes)
-	request, err := s.rows.get(s.rows.key(kindRequest, []byte(c.RequestId)))
-	if err != nil || !bytes.Equal(request, append(be64(index), digest[:]...)) {
+	if at, ok, err := s.index.request(c.RequestId); err != nil || !ok || at != index {
 		return damaged(s.cfg.Log, s.cfg.Shard, index, "its request id does not lead to it")
 	}
 	for i, w := range c.Writes {
-		at := binary.BigEndian.AppendUint32(be64(index), uint32(i))
-		at = binary.BigEndian.AppendUint32(at, uint32(len(w.Events)))
-		row, err := s.rows.get(s.rows.key(kindStream, []byte(w.Stream), []byte{0}, be64(w.FirstRevision)))
-		if err != nil || !bytes.Equal(row, at) {
+		found := false
+		err := s.index.eachExtent(w.Stream, w.FirstRevision, func(e extent) (bool, error) {
+			found = e == extent{first: w.FirstRevision, index: index, write: i, count: len(w.Events)}
+			return false, nil
+		})
+		if err != nil || !found {
 			return damaged(s.cfg.Log, s.cfg.Shard, index, fmt.Sprintf("revision %d of its write %d does not lead to it", w.FirstRevision, i))
-		}
-		last, err := s.rows.LastRevision(w.Stream)
-		if err != nil || last < int64(w.FirstRevision)+int64(len(w.Events))-1 {
-			return damaged(s.cfg.Log, s.cfg.Shard, index, fmt.Sprintf("the last revision of its write %d is below it", i))
 		}
 	}
 	return nil

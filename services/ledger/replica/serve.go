@@ -4,9 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"google.golang.org/protobuf/proto"
-
-	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/services/ledger/core"
 )
 
@@ -17,7 +14,7 @@ func (s *Shard) Values(from uint64, most, size int) (out [][]byte, err error) {
 	if from >= to {
 		return nil, nil
 	}
-	err = s.rows.eachBody(from, to, func(_ uint64, value []byte) (bool, error) {
+	err = s.eachCommit(from, to, func(_ uint64, value []byte) (bool, error) {
 		if len(out) > 0 && size < len(value) {
 			return false, nil
 		}
@@ -34,7 +31,7 @@ func (s *Shard) Rows(from uint64, most int) (out [][]byte, err error) {
 	if from >= to {
 		return nil, nil
 	}
-	err = s.rows.eachBody(from, to, func(_ uint64, value []byte) (bool, error) {
+	err = s.eachCommit(from, to, func(_ uint64, value []byte) (bool, error) {
 		row, err := rowOf(value)
 		out = append(out, row.Append(nil))
 		return err == nil, err
@@ -83,10 +80,10 @@ func (s *Shard) Republish(ctx context.Context, produce func(context.Context, [][
 		return nil
 	}
 	var term uint64
-	err = s.rows.eachBody(0, s.Head().Next, func(index uint64, value []byte) (bool, error) {
-		c := &ledgerv1.Commit{}
-		if proto.Unmarshal(value, c) != nil {
-			return false, errDamaged
+	err = s.eachCommit(0, s.Head().Next, func(index uint64, value []byte) (bool, error) {
+		c, err := decode(value)
+		if err != nil {
+			return false, err
 		}
 		if c.Term > term {
 			term = c.Term

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -12,12 +13,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2"
-	"google.golang.org/protobuf/proto"
-
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/services/ledger/core"
 	"github.com/probity-health/probity/services/ledger/receipt"
+	"github.com/probity-health/probity/services/ledger/segments"
 	"github.com/probity-health/probity/services/ledger/tiles"
 	"github.com/probity-health/probity/services/problem"
 )
@@ -44,14 +43,17 @@ type ShardConfig struct {
 	Signals []*Signal
 	// Grace is how long an offset may be out of range; 0 is 10 s.
 	Grace time.Duration
+	// FlushAt is how many commits' index stays in memory only; 0 is 32,768.
+	FlushAt int
 }
 
 // Shard follows one partition. Run, or Step, must have one caller; all else is
 // safe for concurrent use.
 type Shard struct {
-	cfg  ShardConfig
-	rows rows
-	tree *tiles.Tree
+	cfg     ShardConfig
+	commits *segments.Log
+	index   *index
+	tree    *tiles.Tree
 	// known answers most look-ups without the store.
 	known *known
 	// Changed is broadcast when commits were applied or the shard halted.
@@ -73,16 +75,35 @@ type Shard struct {
 	anchor   *anchor   // comparing a topic made anew; nil otherwise
 }
 
-// OpenShard opens a shard's local data and brings its tree level with it.
+// OpenShard opens a shard's local data and brings its index and its tree level
+// with its commits.
 func OpenShard(cfg ShardConfig) (*Shard, error) {
-	s := &Shard{cfg: cfg, rows: cfg.Store.rows(cfg.Log, cfg.Shard), known: newKnown(), end: -1}
+	rows := cfg.Store.rows(cfg.Log, cfg.Shard)
+	s := &Shard{cfg: cfg, index: newIndex(rows), known: newKnown(), end: -1}
 	s.cfg.Logger = cfg.Logger.With("log", cfg.Log, "shard", cfg.Shard)
+	s.cfg.FlushAt = cmp.Or(cfg.FlushAt, flushAt)
 	if s.cfg.Grace == 0 {
 		s.cfg.Grace = truncationGrace
 	}
 	var err error
-	if s.st, err = s.rows.state(); err != nil {
+	if s.commits, err = cfg.Store.commits(cfg.Log, cfg.Shard); err != nil {
 		return nil, err
+	}
+	if cut := s.commits.Cut(); cut > 0 {
+		s.cfg.Logger.Warn("left out the end of the commits, which was not written whole", "bytes", cut, "index", s.commits.Count())
+	}
+	if mark := s.commits.Mark(); mark != nil {
+		var ok bool
+		if s.st, ok = parseState(mark); !ok || s.st.Next != s.commits.Count() {
+			return nil, fmt.Errorf("%w: the mark of %s/%d is not of its commits", errDamaged, cfg.Log, cfg.Shard)
+		}
+	}
+	indexed, err := rows.indexed()
+	if err != nil {
+		return nil, err
+	}
+	if indexed > s.st.Next {
+		return nil, fmt.Errorf("%w: the index has %d commits of %s/%d and there are %d", errDamaged, indexed, cfg.Log, cfg.Shard, s.st.Next)
 	}
 	if s.st.Offset == 0 && s.st.Next > 0 {
 		// The commits came from a peer: find them in the topic first.
@@ -102,11 +123,33 @@ func OpenShard(cfg ShardConfig) (*Shard, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = s.rows.eachBody(s.tree.Size(), s.st.Next, func(_ uint64, value []byte) (bool, error) {
-		s.tree.Append(receipt.Entry(value))
-		return true, s.publishSome()
+	err = s.commits.Each(min(indexed, s.tree.Size()), s.st.Next, func(at uint64, value []byte) (bool, error) {
+		if at >= indexed {
+			c, err := decode(value)
+			if err != nil {
+				return false, err
+			}
+			seen := core.Seen{Index: at}
+			for _, w := range c.Writes {
+				seen.Revisions = append(seen.Revisions, w.FirstRevision+uint64(len(w.Events))-1)
+			}
+			entries := []stored{{c, seen}}
+			s.known.announce(entries)
+			s.index.add(entries)
+		}
+		if at >= s.tree.Size() {
+			s.tree.Append(receipt.Entry(value))
+			return true, s.publishSome()
+		}
+		return true, nil
 	})
-	return s, err
+	if err != nil {
+		return nil, sound(err)
+	}
+	cfg.Store.mu.Lock()
+	defer cfg.Store.mu.Unlock()
+	cfg.Store.flushes = append(cfg.Store.flushes, s.flush)
+	return s, nil
 }
 
 // publishSome keeps the unpublished part of the tree bounded.
@@ -114,10 +157,29 @@ func (s *Shard) publishSome() error {
 	if done, _ := s.tree.Published(); s.tree.Size()-done < unpublished {
 		return nil
 	}
-	if err := s.cfg.Store.Sync(); err != nil {
+	if err := s.commits.Sync(); err != nil {
 		return err
 	}
 	return s.tree.Publish(s.tree.Size())
+}
+
+// flushSome keeps the part of the index bounded that is in memory only.
+func (s *Shard) flushSome() error {
+	if s.index.fresh.commits < s.cfg.FlushAt {
+		return nil
+	}
+	return s.flush()
+}
+
+// flush brings the store level with the commits.
+func (s *Shard) flush() error {
+	if s.index.fresh.commits == 0 {
+		return nil
+	}
+	if err := s.commits.Sync(); err != nil {
+		return err
+	}
+	return s.index.flush(s.commits.Count())
 }
 
 // Head returns where the shard stands.
@@ -139,7 +201,7 @@ func (s *Shard) StateRoot(size uint64) (receipt.Hash, error) {
 // size and reads those since from the stored commits.
 func (s *Shard) loadState(base uint64, nodes [][]byte) error {
 	tree := stateTree{base: base, nodes: nodes}
-	err := s.rows.eachBody(base, s.st.Next, func(_ uint64, value []byte) (bool, error) {
+	err := s.eachCommit(base, s.st.Next, func(_ uint64, value []byte) (bool, error) {
 		row, err := rowOf(value)
 		if err != nil {
 			return false, err
@@ -158,9 +220,9 @@ func (s *Shard) loadState(base uint64, nodes [][]byte) error {
 
 // rowOf returns the index row of a stored commit.
 func rowOf(value []byte) (core.Row, error) {
-	c := &ledgerv1.Commit{}
-	if proto.Unmarshal(value, c) != nil {
-		return core.Row{}, errDamaged
+	c, err := decode(value)
+	if err != nil {
+		return core.Row{}, err
 	}
 	return core.RowOf(c, core.Seen{Entry: receipt.Entry(value), Digest: core.Digest(c.Writes)}), nil
 }
@@ -170,10 +232,13 @@ func (s *Shard) Tree() *tiles.Tree { return s.tree }
 
 // LastRevision implements core.View.
 func (s *Shard) LastRevision(stream string) (int64, error) {
-	if revision, ok := s.known.last(stream); ok {
+	if revision, ok := s.index.last(stream); ok {
 		return revision, nil
 	}
-	last, err := s.rows.LastRevision(stream)
+	if s.known.noStream(stream) {
+		return core.NoStream, nil
+	}
+	last, err := s.index.lastRevision(stream)
 	return last, s.sound(err)
 }
 
@@ -184,21 +249,47 @@ func (s *Shard) Request(id string) (core.Seen, bool, error) {
 	if s.known.noRequest(id) {
 		return core.Seen{}, false, nil
 	}
-	seen, ok, err := s.rows.Request(id)
+	at, ok, err := s.index.request(id)
 	if err != nil || !ok {
 		return core.Seen{}, false, s.sound(err)
 	}
+	seen, err := s.seen(at, id)
+	if err != nil {
+		return core.Seen{}, false, s.sound(err)
+	}
 	// A commit being applied is stored a moment before it is in the tree.
-	if seen.Index < s.tree.Size() {
-		leaf, err := s.tree.Leaf(seen.Index)
+	if at < s.tree.Size() {
+		leaf, err := s.tree.Leaf(at)
 		if err != nil {
 			return core.Seen{}, false, err
 		}
 		if leaf != receipt.LeafHash(seen.Entry) {
-			return core.Seen{}, false, s.sound(fmt.Errorf("%w: index %d", errDamaged, seen.Index))
+			return core.Seen{}, false, s.sound(fmt.Errorf("%w: index %d", errDamaged, at))
 		}
 	}
 	return seen, true, nil
+}
+
+// seen reads what a request id named.
+func (s *Shard) seen(at uint64, id string) (core.Seen, error) {
+	value, err := s.Commit(at)
+	if err != nil {
+		return core.Seen{}, err
+	}
+	c, err := decode(value)
+	if err != nil || c.RequestId != id {
+		return core.Seen{}, errDamaged
+	}
+	seen := core.Seen{Index: at, Digest: core.Digest(c.Writes), Entry: receipt.Entry(value), Recorded: c.RecordedTime.AsTime()}
+	for _, w := range c.Writes {
+		seen.Revisions = append(seen.Revisions, w.FirstRevision+uint64(len(w.Events))-1)
+	}
+	return seen, nil
+}
+
+// eachCommit is the commits' Each.
+func (s *Shard) eachCommit(from, to uint64, visit func(index uint64, value []byte) (more bool, err error)) error {
+	return sound(s.commits.Each(from, to, visit))
 }
 
 // sound halts the shard when err says that its store is damaged: to try again
@@ -466,13 +557,11 @@ func (s *Shard) apply(got Fetched) error {
 	st := s.st
 	s.mu.RUnlock()
 	head := core.Head{Log: s.cfg.Log, Shard: s.cfg.Shard, Next: st.Next, Term: st.Term, Owner: st.Owner}
-	if err := s.known.load(s.rows); err != nil {
+	if err := s.known.load(s.index.rows); err != nil {
 		return err
 	}
 	view := core.NewOverlay(s)
-	batch := s.cfg.Store.db.NewBatch()
-	defer batch.Close()
-	accepted := make([]stored, 0, len(got.Records))
+	accepted, values := make([]stored, 0, len(got.Records)), make([][]byte, 0, len(got.Records))
 	leaves := make([]receipt.Hash, 0, len(got.Records)) // of the index rows
 	var broken error
 	for _, rec := range got.Records {
@@ -491,10 +580,7 @@ func (s *Shard) apply(got Fetched) error {
 		switch j.Verdict {
 		case core.Accepted:
 			view.Add(j.Commit, j.Seen)
-			if err := s.rows.putCommit(batch, j.Commit, j.Seen, rec.Value); err != nil {
-				return err
-			}
-			accepted = append(accepted, stored{j.Commit, j.Seen})
+			accepted, values = append(accepted, stored{j.Commit, j.Seen}), append(values, rec.Value)
 			row := core.RowOf(j.Commit, j.Seen)
 			leaves = append(leaves, row.Leaf())
 		case core.Raised:
@@ -511,17 +597,15 @@ func (s *Shard) apply(got Fetched) error {
 		}
 	}
 	st.Next, st.Term, st.Owner = head.Next, head.Term, head.Owner
-	if err := s.rows.putState(batch, st); err != nil {
-		return err
-	}
+	// A filter that learned of keys after the index would deny them for a moment.
 	s.known.announce(accepted)
-	if err := batch.Commit(pebble.NoSync); err != nil {
-		return err
+	if err := s.commits.Append(values, st.marshal()); err != nil {
+		return sound(err)
 	}
+	s.index.add(accepted)
 	for _, a := range accepted {
 		s.tree.Append(a.seen.Entry)
 	}
-	s.known.moved(accepted)
 	s.mu.Lock()
 	s.st, s.end = st, got.End
 	for _, l := range leaves {
@@ -532,13 +616,16 @@ func (s *Shard) apply(got Fetched) error {
 	if broken != nil {
 		return broken
 	}
+	if err := s.flushSome(); err != nil {
+		return err
+	}
 	return s.publishSome()
 }
 
 // Commit returns a commit's record value.
 func (s *Shard) Commit(index uint64) ([]byte, error) {
-	value, _, err := s.rows.commit(index)
-	return value, err
+	value, err := s.commits.Commit(index)
+	return value, sound(err)
 }
 
 // Commits calls visit with the decoded commits from an index on, in order,
@@ -548,10 +635,10 @@ func (s *Shard) Commits(from uint64, visit func(c *ledgerv1.Commit) (more bool))
 	if from >= to {
 		return from, nil
 	}
-	err := s.rows.eachBody(from, to, func(index uint64, value []byte) (bool, error) {
-		c := &ledgerv1.Commit{}
-		if proto.Unmarshal(value, c) != nil {
-			return false, errDamaged
+	err := s.eachCommit(from, to, func(index uint64, value []byte) (bool, error) {
+		c, err := decode(value)
+		if err != nil {
+			return false, err
 		}
 		from = index + 1
 		return visit(c), nil
@@ -561,11 +648,15 @@ func (s *Shard) Commits(from uint64, visit func(c *ledgerv1.Commit) (more bool))
 
 // Stream calls visit with a stream's events from a revision on, oldest first.
 func (s *Shard) Stream(stream string, from uint64, visit func(*ledgerv1.RecordedEvent) (more bool)) error {
-	return s.rows.eachExtent(stream, from, func(e extent) (bool, error) {
-		if e.first+uint64(e.count) <= from {
+	return s.index.eachExtent(stream, from, func(e extent) (bool, error) {
+		if e.last() < int64(from) {
 			return true, nil
 		}
-		_, c, err := s.rows.commit(e.index)
+		value, err := s.Commit(e.index)
+		if err != nil {
+			return false, err
+		}
+		c, err := decode(value)
 		if err != nil {
 			return false, err
 		}

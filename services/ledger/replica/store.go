@@ -1,6 +1,6 @@
 // Package replica follows a ledger's topics, re-checks every record against
-// core's rules, and keeps what it accepted: commit bodies and their indexes in
-// a local store, leaves in tlog-tiles trees. It serves reads, proofs and live
+// core's rules, and keeps what it accepted: commits in segments that only
+// grow, their index in a local store, leaves in tlog-tiles trees. It serves reads, proofs and live
 // following from there, without Kafka.
 //
 // A replica trusts the topics for order only. It halts a shard, loudly and
@@ -9,26 +9,27 @@
 // stays readable.
 //
 // What is durable when: Kafka holds every acknowledged commit, so following
-// is not synced; Blocks syncs the store, then the trees, then the block, and
+// is not synced; Blocks syncs the commits, then the trees and the block, and
 // only then signs. After a crash a replica re-reads what it had not synced.
 package replica
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strconv"
+	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"google.golang.org/protobuf/proto"
 
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
-	"github.com/probity-health/probity/services/ledger/core"
-	"github.com/probity-health/probity/services/ledger/receipt"
+	"github.com/probity-health/probity/services/ledger/segments"
 	"github.com/probity-health/probity/services/ledger/tiles"
 )
 
@@ -37,7 +38,21 @@ type Store struct {
 	db *pebble.DB
 	// disk is where the shards and blocks of this store keep their files.
 	disk tiles.Disk
+	dir  string // of the commits
+
+	mu      sync.Mutex // guards what follows
+	logs    []*segments.Log
+	flushes []func() error // of the indexes
 }
+
+// CommitsDir is the folder beside the store's that holds the commits.
+const CommitsDir = "commits"
+
+// format is the layout of a store and the commits beside it. The first kept
+// commits in the store, under no format.
+const format = "2"
+
+var formatRow = []byte("\x00format")
 
 // OpenStore opens or creates the store in dir and locks it against a second
 // process.
@@ -54,7 +69,52 @@ func OpenStoreOn(disk tiles.Disk, dir string, log *slog.Logger) (*Store, error) 
 	if err != nil {
 		return nil, fmt.Errorf("replica: open the local store: %w", err)
 	}
-	return &Store{db: db, disk: disk}, nil
+	s := &Store{db: db, disk: disk, dir: filepath.Join(filepath.Dir(filepath.Clean(dir)), CommitsDir)}
+	if err := s.claim(); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return s, nil
+}
+
+// errFormat refuses a store that another version of this program wrote.
+var errFormat = errors.New("replica: the data directory was written by another version of the ledger node, in a layout that this one does not read: " +
+	"delete it, but not the memory of what was signed; the replica fills it again from a peer or from Kafka")
+
+// claim checks a store's format, or writes it to a store that is new.
+func (s *Store) claim() error {
+	found, err := rows{db: s.db}.get(formatRow)
+	switch {
+	case err != nil:
+		return err
+	case string(found) == format:
+		return nil
+	case found != nil:
+		return errFormat
+	}
+	it, err := s.db.NewIter(nil)
+	if err != nil {
+		return err
+	}
+	defer it.Close()
+	if it.First() {
+		return errFormat
+	}
+	if err := it.Error(); err != nil {
+		return err
+	}
+	return s.db.Set(formatRow, []byte(format), pebble.Sync)
+}
+
+// commits opens the log of a shard's commits, which Close closes.
+func (s *Store) commits(log string, shard uint32) (*segments.Log, error) {
+	l, err := segments.Open(s.disk, filepath.Join(s.dir, log, strconv.Itoa(int(shard))))
+	if err != nil {
+		return nil, sound(err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.logs = append(s.logs, l)
+	return l, nil
 }
 
 // storeOptions are every store's; the caller gives its reference to the cache back.
@@ -74,11 +134,37 @@ func storeOptions(disk tiles.Disk, log *slog.Logger) *pebble.Options {
 	return opts
 }
 
-// Close closes the store; what was not synced may be lost, which is harmless.
-func (s *Store) Close() error { return s.db.Close() }
+// Close closes the store once nothing steps its shards any more.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var err error
+	for _, flush := range s.flushes {
+		err = errors.Join(err, flush())
+	}
+	for _, l := range s.logs {
+		err = errors.Join(err, l.Close())
+	}
+	s.logs, s.flushes = nil, nil
+	return errors.Join(err, s.db.Close())
+}
 
-// Sync makes everything written so far durable.
-func (s *Store) Sync() error { return s.db.LogData(nil, pebble.Sync) }
+// Sync makes everything written so far durable: the commits before what was
+// said of them.
+func (s *Store) Sync() error {
+	if err := s.syncCommits(); err != nil {
+		return err
+	}
+	return s.db.LogData(nil, pebble.Sync)
+}
+
+// syncCommits makes all shards' commits durable.
+func (s *Store) syncCommits() error {
+	s.mu.Lock()
+	logs := s.logs
+	s.mu.Unlock()
+	return s.disk.Together(len(logs), func(i int) error { return logs[i].Sync() })
+}
 
 // quietLogger keeps the database's chatter at debug level. Its messages name
 // files and sizes, never keys or values.
@@ -96,15 +182,6 @@ func (l quietLogger) Fatalf(format string, args ...any) {
 	// The database calls this where it cannot go on, and must not return.
 	panic("replica: local store failed: " + fmt.Sprintf(format, args...))
 }
-
-// Keys are a shard's prefix, a kind and the kind's own key.
-const (
-	kindHead    = 'h' // → state, JSON
-	kindBody    = 'b' // index → record value
-	kindLast    = 'l' // stream → last revision
-	kindStream  = 's' // stream, NUL, first revision → index, write, count
-	kindRequest = 'q' // request id → index, digest
-)
 
 // rows is one shard's part of the store.
 type rows struct {
@@ -144,178 +221,81 @@ func (r rows) get(key []byte) ([]byte, error) {
 	return append([]byte{}, v...), nil
 }
 
-// state is what a shard's follower resumes from.
+// state is what a shard's follower resumes from: the mark of its commits.
 type state struct {
-	Next   uint64 `json:"next"`
-	Term   uint64 `json:"term"`
-	Owner  string `json:"owner"`
-	Offset int64  `json:"offset"` // next Kafka offset to read
-	Last   []byte `json:"last"`   // SHA-256 of the value at Offset-1
+	Next   uint64
+	Term   uint64
+	Owner  string
+	Offset int64  // next Kafka offset to read
+	Last   []byte // SHA-256 of the value at Offset-1
 	// Hint is where a peer was in the topic, on a replica that has its commits
 	// from there and has not read the topic yet.
-	Hint int64 `json:"hint,omitempty"`
+	Hint int64
 }
 
-func (r rows) state() (state, error) {
-	var st state
-	raw, err := r.get(r.key(kindHead))
-	if err != nil || raw == nil {
-		return st, err
-	}
-	return st, json.Unmarshal(raw, &st)
+const stateVersion = 1
+
+// marshal returns the state's one encoding: a version, numbers as unsigned
+// varints, texts after their length.
+func (st state) marshal() []byte {
+	b := make([]byte, 0, 128)
+	b = append(b, stateVersion)
+	b = binary.AppendUvarint(b, st.Next)
+	b = binary.AppendUvarint(b, st.Term)
+	b = binary.AppendUvarint(b, uint64(st.Offset))
+	b = binary.AppendUvarint(b, uint64(st.Hint))
+	b = append(binary.AppendUvarint(b, uint64(len(st.Last))), st.Last...)
+	return append(binary.AppendUvarint(b, uint64(len(st.Owner))), st.Owner...)
 }
 
-func (r rows) putState(b *pebble.Batch, st state) error {
-	raw, err := json.Marshal(st)
-	if err != nil {
-		return err
+// parseState reads exactly what marshal writes.
+func parseState(raw []byte) (st state, ok bool) {
+	if len(raw) == 0 || raw[0] != stateVersion {
+		return st, false
 	}
-	return b.Set(r.key(kindHead), raw, nil)
-}
-
-// putCommit adds an accepted commit's rows to a batch.
-func (r rows) putCommit(b *pebble.Batch, c *ledgerv1.Commit, seen core.Seen, value []byte) error {
-	index := be64(seen.Index)
-	err := errors.Join(
-		b.Set(r.key(kindBody, index), value, nil),
-		b.Set(r.key(kindRequest, []byte(c.RequestId)), append(index, seen.Digest[:]...), nil),
-	)
-	for i, w := range c.Writes {
-		at := binary.BigEndian.AppendUint32(be64(seen.Index), uint32(i))
-		at = binary.BigEndian.AppendUint32(at, uint32(len(w.Events)))
-		err = errors.Join(err,
-			b.Set(r.key(kindLast, []byte(w.Stream)), be64(seen.Revisions[i]), nil),
-			b.Set(r.key(kindStream, []byte(w.Stream), []byte{0}, be64(w.FirstRevision)), at, nil),
-		)
+	rest, bad := raw[1:], false
+	number := func() uint64 {
+		n, size := binary.Uvarint(rest)
+		if size <= 0 {
+			bad, rest = true, nil
+			return 0
+		}
+		rest = rest[size:]
+		return n
 	}
-	return err
-}
-
-// LastRevision implements core.View.
-func (r rows) LastRevision(stream string) (int64, error) {
-	v, err := r.get(r.key(kindLast, []byte(stream)))
-	if err != nil {
-		return 0, err
+	text := func() []byte {
+		n := number()
+		if n > uint64(len(rest)) {
+			bad, rest = true, nil
+			return nil
+		}
+		t := rest[:n]
+		rest = rest[n:]
+		return t
 	}
-	if v == nil {
-		return core.NoStream, nil
+	st.Next, st.Term, st.Offset, st.Hint = number(), number(), int64(number()), int64(number())
+	if last := text(); len(last) > 0 {
+		st.Last = bytes.Clone(last)
 	}
-	if len(v) != 8 {
-		return 0, errDamaged
-	}
-	return int64(binary.BigEndian.Uint64(v)), nil
-}
-
-// Request implements core.View.
-func (r rows) Request(id string) (core.Seen, bool, error) {
-	v, err := r.get(r.key(kindRequest, []byte(id)))
-	if err != nil || v == nil {
-		return core.Seen{}, false, err
-	}
-	if len(v) != 40 {
-		return core.Seen{}, false, errDamaged
-	}
-	seen := core.Seen{Index: binary.BigEndian.Uint64(v), Digest: [32]byte(v[8:])}
-	value, c, err := r.commit(seen.Index)
-	if err != nil {
-		return core.Seen{}, false, err
-	}
-	seen.Entry = receipt.Entry(value)
-	seen.Recorded = c.RecordedTime.AsTime()
-	for _, w := range c.Writes {
-		seen.Revisions = append(seen.Revisions, w.FirstRevision+uint64(len(w.Events))-1)
-	}
-	return seen, true, nil
+	st.Owner = string(text())
+	return st, !bad && len(rest) == 0 && bytes.Equal(st.marshal(), raw)
 }
 
 var errDamaged = errors.New("replica: the local store is damaged; stop the node, delete its data directory and let it rebuild")
 
-// commit returns a commit's record value and its decoding.
-func (r rows) commit(index uint64) ([]byte, *ledgerv1.Commit, error) {
-	value, err := r.get(r.key(kindBody, be64(index)))
-	if err != nil {
-		return nil, nil, err
+// sound is errDamaged for what the segments found damaged.
+func sound(err error) error {
+	if errors.Is(err, segments.ErrDamaged) {
+		return fmt.Errorf("%w: %w", errDamaged, err)
 	}
+	return err
+}
+
+// decode reads a stored commit.
+func decode(value []byte) (*ledgerv1.Commit, error) {
 	c := &ledgerv1.Commit{}
-	if value == nil || proto.Unmarshal(value, c) != nil {
-		return nil, nil, errDamaged
+	if proto.Unmarshal(value, c) != nil {
+		return nil, errDamaged
 	}
-	return value, c, nil
-}
-
-// eachBody calls visit with the record values from an index up to but not
-// including another, in order; value is only valid during the call.
-func (r rows) eachBody(from, to uint64, visit func(index uint64, value []byte) (more bool, err error)) error {
-	it, err := r.db.NewIter(&pebble.IterOptions{LowerBound: r.key(kindBody, be64(from)), UpperBound: r.key(kindBody, be64(to))})
-	if err != nil {
-		return err
-	}
-	defer it.Close()
-	index := from
-	for ok := it.First(); ok; ok = it.Next() {
-		value, err := it.ValueAndErr()
-		if err != nil {
-			return err
-		}
-		if k := it.Key(); binary.BigEndian.Uint64(k[len(k)-8:]) != index {
-			return errDamaged
-		}
-		more, err := visit(index, value)
-		if err != nil || !more {
-			return err
-		}
-		index++
-	}
-	if err := it.Error(); err != nil {
-		return err
-	}
-	if index != to {
-		return errDamaged
-	}
-	return nil
-}
-
-// extent is where a commit's events of one stream are.
-type extent struct {
-	first uint64 // first revision
-	index uint64 // commit
-	write int    // which of its writes
-	count int
-}
-
-// eachExtent calls visit with a stream's extents from the one that holds
-// revision from on, in order.
-func (r rows) eachExtent(stream string, from uint64, visit func(extent) (more bool, err error)) error {
-	lower := r.key(kindStream, []byte(stream), []byte{0})
-	upper := r.key(kindStream, []byte(stream), []byte{1})
-	it, err := r.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
-	if err != nil {
-		return err
-	}
-	defer it.Close()
-	ok := it.SeekLT(append(append([]byte{}, lower...), be64(from+1)...))
-	if !ok {
-		ok = it.First()
-	}
-	for ; ok; ok = it.Next() {
-		k := it.Key()
-		v, err := it.ValueAndErr()
-		if err != nil {
-			return err
-		}
-		if len(v) != 16 || len(k) < 8 {
-			return errDamaged
-		}
-		e := extent{
-			first: binary.BigEndian.Uint64(k[len(k)-8:]),
-			index: binary.BigEndian.Uint64(v),
-			write: int(binary.BigEndian.Uint32(v[8:])),
-			count: int(binary.BigEndian.Uint32(v[12:])),
-		}
-		more, err := visit(e)
-		if err != nil || !more {
-			return err
-		}
-	}
-	return it.Error()
+	return c, nil
 }

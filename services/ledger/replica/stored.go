@@ -2,15 +2,18 @@ package replica
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -18,14 +21,18 @@ import (
 	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/probity-health/probity/services/ledger/core"
+	"github.com/probity-health/probity/services/ledger/segments"
 	"github.com/probity-health/probity/services/ledger/tiles"
 )
 
 // Stored is a node's store while no node runs on it, opened to be examined:
 // nothing is written. It shows rows as they are, right or wrong.
 type Stored struct {
-	db   *pebble.DB
-	rows rows
+	db      *pebble.DB
+	rows    rows
+	commits string // their folder
+	logs    map[string]*segments.Log
 }
 
 // OpenStored opens the store in dir. It fails while a node has it open.
@@ -42,7 +49,9 @@ func OpenStored(dir string) (*Stored, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Stored{db: db, rows: rows{db: db}}, nil
+	return &Stored{
+		db: db, rows: rows{db: db}, commits: filepath.Join(filepath.Dir(filepath.Clean(dir)), CommitsDir), logs: map[string]*segments.Log{},
+	}, nil
 }
 
 // open opens a database that may be damaged in any way, which the database's
@@ -65,11 +74,10 @@ type RowKind int
 // The kinds.
 const (
 	RowUnknown  RowKind = iota // no row that a node writes
-	RowBody                    // Index → Value, a commit's record
-	RowState                   // State of a shard
-	RowLast                    // Stream → Revision, its last
+	RowFormat                  // the layout this version writes
+	RowIndexed                 // Next: how many commits the index has
 	RowExtent                  // Stream, Revision → Index, Write, Count
-	RowRequest                 // Request → Index, Digest
+	RowRequest                 // Request → Index
 	RowBlock                   // Height → Value, a block's text
 	RowCursor                  // Next, Height, Policies: how far the block log was followed
 	RowPolicy                  // Policies, a version's number → Value, its note
@@ -93,11 +101,9 @@ type Row struct {
 	Write    int
 	Count    int
 	Request  string
-	Digest   [32]byte
 	Height   uint64
 	Next     uint64
 	Policies uint64
-	State    ShardState
 	States   []SealedState
 }
 
@@ -121,8 +127,8 @@ type ShardState struct {
 }
 
 // Rows calls visit with every row in the order of keys: the blocks' first,
-// then shard by shard its bodies, state, last revisions, requests and
-// extents. A row's slices are only valid during the call.
+// then shard by shard how far its index goes, requests and extents. A row's
+// slices are only valid during the call.
 func (s *Stored) Rows(visit func(Row) error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -169,6 +175,10 @@ func parseRow(key, value []byte) Row {
 		}
 		return r
 	}
+	if bytes.Equal(key, formatRow) && string(value) == format {
+		r.Kind = RowFormat
+		return r
+	}
 	if bytes.HasPrefix(key, []byte(evidenceRows)) {
 		r.Kind = RowEvidence
 		return r
@@ -180,28 +190,22 @@ func parseRow(key, value []byte) Row {
 	r.Log, r.Shard = string(log), binary.BigEndian.Uint32(rest)
 	kind, rest := rest[4], rest[5:]
 	switch kind {
-	case kindBody:
-		if len(rest) == 8 {
-			r.Kind, r.Index = RowBody, binary.BigEndian.Uint64(rest)
-		}
-	case kindHead:
-		var st state
-		if len(rest) == 0 && canonical(value, &st) {
-			r.Kind, r.State = RowState, ShardState(st)
-		}
-	case kindLast:
-		if len(value) == 8 {
-			r.Kind, r.Stream, r.Revision = RowLast, string(rest), binary.BigEndian.Uint64(value)
+	case kindIndexed:
+		if len(rest) == 0 && len(value) == 8 {
+			r.Kind, r.Next = RowIndexed, binary.BigEndian.Uint64(value)
 		}
 	case kindRequest:
-		if len(value) == 40 {
-			r.Kind, r.Request, r.Index, r.Digest = RowRequest, string(rest), binary.BigEndian.Uint64(value), [32]byte(value[8:])
+		if at, size := binary.Uvarint(value); size > 0 && bytes.Equal(binary.AppendUvarint(nil, at), value) {
+			r.Kind, r.Request, r.Index = RowRequest, string(rest), at
 		}
 	case kindStream:
-		if n := len(rest) - 9; n >= 0 && rest[n] == 0 && len(value) == 16 {
-			r.Kind, r.Stream, r.Revision = RowExtent, string(rest[:n]), binary.BigEndian.Uint64(rest[n+1:])
-			r.Index = binary.BigEndian.Uint64(value)
-			r.Write, r.Count = int(binary.BigEndian.Uint32(value[8:])), int(binary.BigEndian.Uint32(value[12:]))
+		n := len(rest) - 9
+		if n < 0 || rest[n] != 0 {
+			return r
+		}
+		if e, ok := parseExtent(binary.BigEndian.Uint64(rest[n+1:]), value); ok {
+			r.Kind, r.Stream, r.Revision = RowExtent, string(rest[:n]), e.first
+			r.Index, r.Write, r.Count = e.index, e.write, e.count
 		}
 	}
 	return r
@@ -238,9 +242,100 @@ func (s *Stored) row(log string, shard uint32, kind byte, parts ...[]byte) (Row,
 // Block returns the text of the block at a height, nil if there is none.
 func (s *Stored) Block(height uint64) ([]byte, error) { return s.rows.get(blockKey(height)) }
 
+// ShardName is a shard whose commits are stored.
+type ShardName struct {
+	Log   string
+	Shard uint32
+}
+
+// Shards returns the shards that have a folder of commits, in order, and the
+// names of folders and files among them that belong to no shard.
+func (s *Stored) Shards() (shards []ShardName, strange []string, err error) {
+	logs, err := os.ReadDir(s.commits)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, l := range logs {
+		if !l.IsDir() || !core.ValidLog(l.Name()) {
+			strange = append(strange, l.Name())
+			continue
+		}
+		entries, err := os.ReadDir(filepath.Join(s.commits, l.Name()))
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, e := range entries {
+			n, err := strconv.ParseUint(e.Name(), 10, 32)
+			if err != nil || !e.IsDir() || strconv.FormatUint(n, 10) != e.Name() {
+				strange = append(strange, l.Name()+"/"+e.Name())
+				continue
+			}
+			shards = append(shards, ShardName{l.Name(), uint32(n)})
+		}
+	}
+	slices.SortFunc(shards, func(a, b ShardName) int {
+		return cmp.Or(strings.Compare(a.Log, b.Log), cmp.Compare(a.Shard, b.Shard))
+	})
+	return shards, strange, nil
+}
+
+func (s *Stored) log(log string, shard uint32) (*segments.Log, error) {
+	dir := filepath.Join(s.commits, log, strconv.Itoa(int(shard)))
+	if l := s.logs[dir]; l != nil {
+		return l, nil
+	}
+	l, err := segments.Open(tiles.Disk{}, dir)
+	if err == nil {
+		s.logs[dir] = l
+	}
+	return l, err
+}
+
+// CheckCommits verifies the files of a shard's commits one by one, to the
+// last byte.
+func (s *Stored) CheckCommits(log string, shard uint32) ([]segments.Fault, error) {
+	return segments.Check(tiles.Disk{}, filepath.Join(s.commits, log, strconv.Itoa(int(shard))))
+}
+
+// Indexed returns how many of a shard's commits the index has.
+func (s *Stored) Indexed(log string, shard uint32) (uint64, error) {
+	return (rows{db: s.db, prefix: shardPrefix(log, shard)}).indexed()
+}
+
+// State returns where a shard's follower stood, nil where it never stood
+// anywhere.
+func (s *Stored) State(log string, shard uint32) (*ShardState, error) {
+	l, err := s.log(log, shard)
+	if err != nil || l.Mark() == nil {
+		return nil, err
+	}
+	st, ok := parseState(l.Mark())
+	if !ok {
+		return nil, errors.New("replica: the mark of the commits is malformed")
+	}
+	return (*ShardState)(&st), nil
+}
+
+// Commits calls visit with a shard's commits in order, as far as they can be
+// read; value is only valid during the call.
+func (s *Stored) Commits(log string, shard uint32, visit func(index uint64, value []byte) error) error {
+	l, err := s.log(log, shard)
+	if err != nil {
+		return err
+	}
+	return l.Each(0, l.Count(), func(index uint64, value []byte) (bool, error) { return true, visit(index, value) })
+}
+
 // Body returns a commit's record, nil if there is none.
 func (s *Stored) Body(log string, shard uint32, index uint64) ([]byte, error) {
-	return s.rows.get((rows{prefix: shardPrefix(log, shard)}).key(kindBody, be64(index)))
+	l, err := s.log(log, shard)
+	if err != nil || index >= l.Count() {
+		return nil, err
+	}
+	return l.Commit(index)
 }
 
 // FileFault is damage of a store's file that shows without reading rows.

@@ -80,19 +80,21 @@ func FuzzCheckChunks(f *testing.F) {
 
 func FuzzParseRow(f *testing.F) {
 	r := rows{prefix: shardPrefix("claims", 1)}
-	f.Add(r.key(kindBody, be64(3)), []byte("body"))
-	f.Add(r.key(kindStream, []byte("claim-1"), []byte{0}, be64(3)), make([]byte, 16))
-	f.Add(r.key(kindHead), []byte(`{"next":1,"term":1,"owner":"o","offset":2,"last":"AA=="}`))
+	f.Add(r.key(kindRequest, []byte("r1")), []byte{3})
+	f.Add(r.extentKey("claim-1", 3), extent{first: 3, index: 9, count: 1}.append(nil))
+	f.Add(r.key(kindIndexed), be64(3))
+	f.Add(formatRow, []byte(format))
 	f.Add(blockKey(4), []byte("text"))
 	f.Add(blockCursor, []byte(`{"next":1,"height":1,"policies":1}`))
 	f.Add(policyKey(1), []byte("note"))
 	f.Fuzz(func(t *testing.T, key, value []byte) {
 		got := parseRow(key, value)
 		switch got.Kind {
-		case RowBody:
-			require.Equal(t, rows{prefix: shardPrefix(got.Log, got.Shard)}.key(kindBody, be64(got.Index)), key)
+		case RowRequest:
+			require.Equal(t, rows{prefix: shardPrefix(got.Log, got.Shard)}.key(kindRequest, []byte(got.Request)), key)
+			require.Equal(t, binary.AppendUvarint(nil, got.Index), value)
 		case RowExtent:
-			require.Equal(t, rows{prefix: shardPrefix(got.Log, got.Shard)}.key(kindStream, []byte(got.Stream), []byte{0}, be64(got.Revision)), key)
+			require.Equal(t, rows{prefix: shardPrefix(got.Log, got.Shard)}.extentKey(got.Stream, got.Revision), key)
 		case RowBlock:
 			require.Equal(t, blockKey(got.Height), key)
 		case RowPolicy:

@@ -9,7 +9,7 @@ type Bug int
 // The planted bugs.
 const (
 	NoBug          Bug = iota
-	SkipLogSync        // the disk says the store's log is synced and it is not
+	SkipLogSync        // the disk says the commits and the store's log are synced and they are not
 	SkipSignedSync     // the disk says last-signed is synced and it is not
 	SignUnread         // a replica signs blocks without recomputing their roots
 	DropBarrier        // a new owner serves without having written a barrier
@@ -31,7 +31,9 @@ func (b Bug) String() string { return bugNames[b] }
 func (b Bug) lies() func(string) bool {
 	switch b {
 	case SkipLogSync:
-		return func(p string) bool { return strings.HasPrefix(p, storeDir+"/") && strings.HasSuffix(p, ".log") }
+		return func(p string) bool {
+			return strings.HasPrefix(p, storeDir+"/") && strings.HasSuffix(p, ".log") || strings.HasPrefix(p, commitsDir+"/")
+		}
 	case SkipSignedSync:
 		return func(p string) bool { return strings.Contains(p, "last-signed") }
 	}

@@ -5,29 +5,33 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"path"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/cockroachdb/pebble/v2"
 
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/services/ledger/core"
 	"github.com/probity-health/probity/services/ledger/receipt"
 	"github.com/probity-health/probity/services/ledger/replica"
+	"github.com/probity-health/probity/services/ledger/segments"
 	"github.com/probity-health/probity/services/ledger/shard"
 	"github.com/probity-health/probity/services/ledger/tiles"
 )
 
 // Where a node keeps its data.
 const (
-	storeDir = "/store"
-	tilesDir = "/tiles"
+	storeDir   = "/store"
+	commitsDir = "/" + replica.CommitsDir
+	tilesDir   = "/tiles"
+	// segmentBytes is small, so that files of commits are often full.
+	segmentBytes = 4 << 10
+	// flushAt is small, so that indexes are often written to the store.
+	flushAt = 16
 )
 
 // keys are the parties' signing keys, the same in every run.
@@ -195,16 +199,21 @@ func (n *node) open() {
 	n.w.tracef("%s opens, life %d", n, n.life)
 }
 
+// files is the disk as a replica takes it.
+func (n *node) files() tiles.Disk {
+	return tiles.Disk{FS: n.disk, Serial: true, SegmentBytes: segmentBytes}
+}
+
 func (n *node) start() (err error) {
 	n.checked, n.sealed, n.final, n.stopped, n.proposed = [parts]uint64{}, 0, 0, false, -1
-	n.store, err = replica.OpenStoreOn(tiles.Disk{FS: n.disk, Serial: true}, storeDir, silent)
+	n.store, err = replica.OpenStoreOn(n.files(), storeDir, silent)
 	if err != nil {
 		return err
 	}
 	for p := range parts {
 		n.follow[p], err = replica.OpenShard(replica.ShardConfig{
 			Log: names[p].log, Shard: names[p].shard, Store: n.store, Dir: tilesDir,
-			Source: &source{n: n, p: p}, Logger: silent,
+			Source: &source{n: n, p: p}, Logger: silent, FlushAt: flushAt,
 		})
 		if err != nil {
 			return err
@@ -250,7 +259,7 @@ func (n *node) remembers() {
 
 // wipe deletes everything but the memory of what was signed.
 func (n *node) wipe() {
-	for _, dir := range []string{storeDir, tilesDir, "/checkpoint"} {
+	for _, dir := range []string{storeDir, commitsDir, tilesDir, "/checkpoint"} {
 		_ = n.disk.RemoveAll(dir)
 	}
 }
@@ -688,24 +697,15 @@ func (n *node) flipBody(p, bit int) {
 		index := uint64(bit) % next
 		n.die()
 		n.wronged = true
-		db, err := pebble.Open(storeDir, &pebble.Options{FS: n.disk, Logger: mute{}, DisableAutomaticCompactions: true})
-		if err != nil {
-			n.w.failf("%s: the store does not open: %v", n, err)
-			return
-		}
-		key := binary.BigEndian.AppendUint32([]byte(names[p].log+"\x00"), names[p].shard)
-		key = binary.BigEndian.AppendUint64(append(key, 'b'), index)
-		if v, closer, err := db.Get(key); err == nil {
-			value := slices.Clone(v)
-			_ = closer.Close()
+		dir := path.Join(commitsDir, names[p].log, fmt.Sprint(names[p].shard))
+		err := segments.Falsify(n.files(), dir, index, func(value []byte) {
 			value[bit/8%len(value)] ^= 1 << (bit % 8)
-			err = db.Set(key, value, pebble.Sync)
 			n.w.cover("branch: stored commit's bit flipped")
-			if err != nil {
-				n.w.failf("%s: the store does not take a flip: %v", n, err)
-			}
+		})
+		// The commit may have been lost in the crash.
+		if err != nil && !errors.Is(err, segments.ErrDamaged) {
+			n.w.failf("%s: the store does not take a flip: %v", n, err)
 		}
-		_ = db.Close()
 	}
 }
 
@@ -733,14 +733,6 @@ func (n *node) restore(backup *inode, all bool) {
 	}
 	backup.durable = maps.Clone(backup.entries)
 	n.disk = fresh
-}
-
-type mute struct{}
-
-func (mute) Infof(string, ...any)  {}
-func (mute) Errorf(string, ...any) {}
-func (mute) Fatalf(f string, a ...any) {
-	panic(fmt.Sprintf(f, a...))
 }
 
 // blind is what a planted bug signs: the block log's last block that follows

@@ -21,6 +21,8 @@ type Disk struct {
 	// simulator can stop between any two and do so again. Without it files
 	// are synced beside each other, which a file system commits at once.
 	Serial bool
+	// SegmentBytes is the size at which a file of commits is full; 0 is 64 MiB.
+	SegmentBytes int64
 }
 
 // syncers bounds how many files one write has open.
@@ -57,6 +59,18 @@ func (d Disk) together(n, limit int, do func(int) error) error {
 	}
 	return group.Wait()
 }
+
+// Files is the file system beneath.
+func (d Disk) Files() vfs.FS { return d.fs() }
+
+// MakeFolder makes a folder and its parents and makes them durable.
+func (d Disk) MakeFolder(dir string) error { return d.makeFolder(dir) }
+
+// SyncFolder makes durable which files a folder has.
+func (d Disk) SyncFolder(dir string) error { return d.syncDir(dir) }
+
+// IsNotExist tells whether an error of a Disk says that there is no such file.
+func IsNotExist(err error) bool { return errors.Is(err, fs.ErrNotExist) }
 
 // ReadFile returns a file's content. The error is fs.ErrNotExist when there
 // is no such file.

@@ -7,6 +7,20 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 )
 
+// parsePath reads exactly what Path and EntriesPath return; a bundle of
+// entries has level -1.
+func parsePath(path string) (level int, n uint64, w int, ok bool) {
+	rest, ok := strings.CutPrefix(path, "tile/")
+	if !ok {
+		return 0, 0, 0, false
+	}
+	if numbers, ok := strings.CutPrefix(rest, "entries/"); ok {
+		rest = "data/" + numbers
+	}
+	t, err := tlog.ParseTilePath(fmt.Sprintf("tile/%d/%s", height, rest))
+	return t.L, uint64(t.N), t.W, err == nil
+}
+
 const (
 	// height is a tile's height in levels and width its hashes, as tlog-tiles fixes them.
 	height = 8

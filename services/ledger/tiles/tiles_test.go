@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -234,4 +235,41 @@ func FuzzParseBundle(f *testing.F) {
 			t.Fatal("bytes lost")
 		}
 	})
+}
+
+// Given a tree part of which is published, then every tile and bundle of any
+// size it had is served, the same from memory as from disk.
+func TestWhatIsNotPublishedIsServed(t *testing.T) {
+	build := func(publish ...uint64) *tiles.Tree {
+		tree, err := tiles.Open(t.TempDir())
+		require.NoError(t, err)
+		for i := range uint64(700) {
+			tree.Append(fmt.Appendf(nil, "entry %d", i))
+			if slices.Contains(publish, i+1) {
+				require.NoError(t, tree.Publish(i+1))
+			}
+		}
+		return tree
+	}
+	memory, disk := build(), build(300, 700)
+	for _, path := range []string{
+		tiles.Path(0, 0, 256), tiles.Path(0, 0, 3), tiles.Path(0, 2, 188), tiles.Path(0, 2, 1), tiles.Path(1, 0, 2),
+		tiles.EntriesPath(0, 256), tiles.EntriesPath(0, 9), tiles.EntriesPath(2, 188), tiles.EntriesPath(1, 256),
+	} {
+		one, err := memory.ReadFile(path)
+		require.NoError(t, err, path)
+		require.NotEmpty(t, one)
+		other, err := disk.ReadFile(path)
+		require.NoError(t, err, path)
+		require.Equal(t, one, other, path)
+	}
+	for _, path := range []string{tiles.Path(0, 2, 189), tiles.Path(0, 2, 256), tiles.Path(2, 0, 1), tiles.EntriesPath(2, 200), "tile/0/1", "state", "tile/9/000"} {
+		_, err := memory.ReadFile(path)
+		require.True(t, tiles.IsNotExist(err), path)
+	}
+	leaves, err := disk.Leaves(250, 600)
+	require.NoError(t, err)
+	for i, leaf := range leaves {
+		require.Equal(t, receipt.LeafHash(fmt.Appendf(nil, "entry %d", 250+i)), leaf)
+	}
 }

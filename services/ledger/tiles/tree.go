@@ -14,6 +14,8 @@ package tiles
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
 	"sync"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -182,6 +184,77 @@ func (t *Tree) Leaf(index uint64) (receipt.Hash, error) {
 		return receipt.Hash{}, err
 	}
 	return receipt.Hash(h[0]), nil
+}
+
+// Leaves returns the hashes of the leaves from up to but not including to.
+func (t *Tree) Leaves(from, to uint64) ([]receipt.Hash, error) {
+	if err := t.within(to); err != nil {
+		return nil, err
+	}
+	out := make([]receipt.Hash, 0, to-from)
+	for from < to {
+		row, err := t.row(rowID{0, from >> height})
+		if err != nil {
+			return nil, err
+		}
+		first := from &^ (width - 1)
+		end := min(to, first+uint64(len(row)))
+		if end <= from {
+			return nil, fmt.Errorf("tiles: leaf %d is beyond the tree", from)
+		}
+		out = append(out, row[from-first:end-first]...)
+		from = end
+	}
+	return out, nil
+}
+
+// ReadFile returns the tile or bundle of entries that a tlog-tiles path names,
+// published or not, full or as partial as asked. The error is fs.ErrNotExist
+// when the tree has none such.
+func (t *Tree) ReadFile(path string) ([]byte, error) {
+	level, n, w, ok := parsePath(path)
+	if !ok || level >= 8 {
+		return nil, fs.ErrNotExist
+	}
+	if nodes := t.Size() >> (uint(max(level, 0)) * height); n > nodes>>height || n<<height+uint64(w) > nodes {
+		return nil, fs.ErrNotExist
+	}
+	if level < 0 {
+		entries, err := t.bundle(n, w)
+		return bundle(entries), err
+	}
+	row, err := t.row(rowID{level, n})
+	if err != nil {
+		return nil, err
+	}
+	out := make([]byte, 0, w*receipt.HashSize)
+	for _, h := range row[:w] {
+		out = append(out, h[:]...)
+	}
+	return out, nil
+}
+
+// bundle returns the first w entries of a bundle that the tree has reached.
+func (t *Tree) bundle(n uint64, w int) ([][]byte, error) {
+	first := n << height
+	t.mu.RLock()
+	if first >= t.firstEntry {
+		defer t.mu.RUnlock()
+		return t.entries[first-t.firstEntry:][:w:w], nil
+	}
+	t.mu.RUnlock()
+	raw, err := t.disk.ReadFile(filepath.Join(t.dir, filepath.FromSlash(EntriesPath(n, width))))
+	if err != nil {
+		return nil, err
+	}
+	entries, err := ParseBundle(raw)
+	if err == nil && len(entries) != width {
+		err = ErrDamaged
+	}
+	if err != nil {
+		return nil, err
+	}
+	return entries[:w], nil
 }
 
 // Root returns the root the tree had at a size it has reached.

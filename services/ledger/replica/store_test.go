@@ -1,0 +1,118 @@
+package replica
+
+import (
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
+	"github.com/probity-health/probity/services/ledger/core"
+)
+
+// Given a data directory of the first layout, whose commits were in the
+// store, then it is refused with what to do and nothing is written to it.
+func TestAnotherLayoutIsRefused(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	set := func(key, value string) {
+		db, err := pebble.Open(dir, &pebble.Options{Logger: quietLogger{slog.New(slog.DiscardHandler)}})
+		require.NoError(t, err)
+		require.NoError(t, db.Set([]byte(key), []byte(value), pebble.Sync))
+		require.NoError(t, db.Close())
+	}
+	set("claims\x00\x00\x00\x00\x00h", `{"next":1}`)
+	for range 2 {
+		_, err := OpenStore(dir, slog.New(slog.DiscardHandler))
+		require.ErrorContains(t, err, "delete it")
+	}
+	set(string(formatRow), "3")
+	_, err := OpenStore(dir, slog.New(slog.DiscardHandler))
+	require.ErrorIs(t, err, errFormat)
+}
+
+// Given any commits, flushed anywhere between, then the index leads to each,
+// and to each stream's extents in order, from any revision on.
+func TestTheIndexLeadsToEveryCommit(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		store, err := OpenStore(filepath.Join(t.TempDir(), "store"), slog.New(slog.DiscardHandler))
+		require.NoError(rt, err)
+		defer func() { require.NoError(rt, store.Close()) }()
+		x := newIndex(store.rows("claims", 0))
+		want := map[string][]extent{}
+		commits := rapid.IntRange(1, 30).Draw(rt, "commits")
+		for i := range commits {
+			c := &ledgerv1.Commit{RequestId: fmt.Sprint("r", i)}
+			for w, s := range rapid.SliceOfNDistinct(rapid.IntRange(0, 4), 1, 3, rapid.ID).Draw(rt, "streams") {
+				name := fmt.Sprint("s-", s)
+				e := extent{index: uint64(i), write: w, count: rapid.IntRange(1, 3).Draw(rt, "events")}
+				if before := want[name]; len(before) > 0 {
+					e.first = uint64(before[len(before)-1].last() + 1)
+				}
+				want[name] = append(want[name], e)
+				c.Writes = append(c.Writes, &ledgerv1.CommittedWrite{Stream: name, FirstRevision: e.first, Events: make([]*ledgerv1.Event, e.count)})
+			}
+			x.add([]stored{{c, core.Seen{Index: uint64(i)}}})
+			if rapid.IntRange(0, 4).Draw(rt, "flush") == 0 {
+				require.NoError(rt, x.flush(uint64(i+1)))
+				indexed, err := x.rows.indexed()
+				require.NoError(rt, err)
+				require.Equal(rt, uint64(i+1), indexed)
+			}
+		}
+		for i := range commits {
+			at, ok, err := x.request(fmt.Sprint("r", i))
+			require.NoError(rt, err)
+			require.True(rt, ok)
+			require.Equal(rt, uint64(i), at)
+		}
+		_, ok, err := x.request("never")
+		require.NoError(rt, err)
+		require.False(rt, ok)
+		for i := range 5 {
+			name := fmt.Sprint("s-", i)
+			all := want[name]
+			last, err := x.lastRevision(name)
+			require.NoError(rt, err)
+			if len(all) == 0 {
+				require.Equal(rt, core.NoStream, last)
+				continue
+			}
+			require.Equal(rt, all[len(all)-1].last(), last)
+			from := rapid.Uint64Range(0, uint64(last)).Draw(rt, "from")
+			var got []extent
+			require.NoError(rt, x.eachExtent(name, from, func(e extent) (bool, error) {
+				got = append(got, e)
+				return true, nil
+			}))
+			for len(all) > 0 && all[0].last() < int64(from) {
+				all = all[1:]
+			}
+			require.Equal(rt, all, got, "%s from %d", name, from)
+		}
+	})
+}
+
+// A state is read back as it was written, and nothing else is read as one.
+func TestAStateReadsBack(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		st := state{
+			Next: rapid.Uint64().Draw(rt, "next"), Term: rapid.Uint64().Draw(rt, "term"), Owner: rapid.String().Draw(rt, "owner"),
+			Offset: rapid.Int64Min(0).Draw(rt, "offset"), Hint: rapid.Int64Min(0).Draw(rt, "hint"),
+		}
+		if rapid.Bool().Draw(rt, "read") {
+			st.Last = rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(rt, "last")
+		}
+		raw := st.marshal()
+		got, ok := parseState(raw)
+		require.True(rt, ok)
+		require.Equal(rt, st, got)
+		_, ok = parseState(append(raw, 0))
+		require.False(rt, ok)
+		_, ok = parseState(raw[:rapid.IntRange(0, len(raw)-1).Draw(rt, "cut")])
+		require.False(rt, ok)
+	})
+}
