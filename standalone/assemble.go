@@ -12,6 +12,8 @@ import (
 	"github.com/probity-health/probity/services/assembly"
 	"github.com/probity-health/probity/services/gateway"
 	"github.com/probity-health/probity/services/gateway/x12"
+	"github.com/probity-health/probity/standalone/embedded"
+	"github.com/probity-health/probity/workflows/codec"
 	"github.com/probity-health/probity/workflows/follower"
 	"github.com/probity-health/probity/workflows/payment"
 	"github.com/probity-health/probity/workflows/service"
@@ -105,9 +107,14 @@ func addWorker(p *assembly.Process, url, dir string, keys secrets, s stores) err
 		Ledger:  ledgerv1connect.NewLedgerServiceClient(own, url, own.Options()...),
 		Starter: follower.Temporal{Client: temporal, TaskQueue: worker.TaskQueue},
 		Cursor:  follower.File{Path: filepath.Join(dir, "follower.json"), Namespace: follower.NamespaceID(temporal, "probity")},
-		Logger:  p.Telemetry.Log,
+		Logger:  p.Telemetry.Log, Meter: p.Telemetry.Meter,
 	})
 	p.Add(assembly.Part{Name: "follower", Run: f.Run})
+	p.Server.MountPublic(codec.Path, codec.New(codec.Deps{
+		Keys: payloads, Namespace: embedded.Namespace,
+		Claims: claimsv1connect.NewClaimsServiceClient(onBehalf, url, onBehalf.Options()...),
+		Ledger: ledgerv1connect.NewLedgerServiceClient(own, url, own.Options()...), Authorizer: p.Authorizer,
+	}, p.Server))
 	answers := service.New(service.Deps{
 		Temporal: temporal, TaskQueue: worker.TaskQueue, Payments: true,
 		Files:      claimsv1connect.NewFileServiceClient(onBehalf, url, onBehalf.Options()...),

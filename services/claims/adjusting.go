@@ -79,6 +79,8 @@ type amended struct {
 	state    State
 	events   []proto.Message
 	decision *claimsv1.Decision // that takes its decision's place; nil for a void or replacement's original
+	// reaffirmed: its decision stands, under other documents.
+	reaffirmed bool
 }
 
 // cause is why something is decided again.
@@ -109,10 +111,15 @@ func (am *amendment) post(e *eventsv1.AccumulatorsPosted, history *eventsv1.Serv
 	return nil
 }
 
-// giveBack posts the negative of what a claim has posted, if anything stands of it.
+// giveBack posts the negative of what a claim has posted, if anything stands
+// of it. A family that is read as it was before the claim posted is a conflict:
+// to reverse the claim and give nothing back would charge the family for ever.
 func (am *amendment) giveBack(state State, unsettledFrom string) error {
 	id := state.Received.GetClaimId()
 	at := am.after.standingOf(id)
+	if posted, ok := state.postedAt(); ok && posted > am.found.Revision {
+		return &eventstore.ConflictError{Stream: accumulatorStream(state.Received.GetSubscriber()), Actual: posted}
+	}
 	if at < 0 || !am.after.claims[at].live {
 		return nil
 	}
@@ -122,6 +129,13 @@ func (am *amendment) giveBack(state State, unsettledFrom string) error {
 		e.Postings = append(e.Postings, postingProto(p))
 	}
 	return am.post(e, nil)
+}
+
+// postedAt is the revision of the family's accumulators at which a standing
+// decision posted; false where it was of nobody's member and posted nothing.
+func (s State) postedAt() (int64, bool) {
+	v := s.Decided.GetVersions()
+	return v.GetAccumulatorsRevision() + 1, s.decidedFinally() && v.GetCoverage() != ""
 }
 
 // reversal is the event that takes a claim's standing decision back.
@@ -173,6 +187,10 @@ func (s *Service) ruleAmending(ctx context.Context, sub *submission, read *Ledge
 
 // ruleOnOriginal decides a claim that takes its original's place.
 func (s *Service) ruleOnOriginal(ctx context.Context, sub *submission, original State, read *Ledgered, review adjudication.Review, revision uint64, moved revisions) (ruling, error) {
+	if posted, ok := original.postedAt(); ok && posted > read.Revision {
+		// On a family as it was before the original, it would be doubted for nothing.
+		return ruling{}, &eventstore.ConflictError{Stream: accumulatorStream(sub.subscriber), Actual: posted}
+	}
 	without, err := read.view(nil, sub.original)
 	if err != nil {
 		return ruling{}, err
@@ -357,6 +375,9 @@ func (s *Service) redecide(ctx context.Context, am *amendment, id string, why ca
 		}
 		return false, err
 	}
+	if !state.decidedFinally() && sub.adjusts() {
+		return false, nil // its original must go with it: see reask
+	}
 	was, err := s.openDecision(ctx, state)
 	if err != nil {
 		return false, err
@@ -377,9 +398,19 @@ func (s *Service) redecide(ctx context.Context, am *amendment, id string, why ca
 	if err != nil {
 		return false, err
 	}
-	_, now := rule(sub, view, state.Review)
+	// What waits may wait for a doubt that only the view raises.
+	decide := rule
+	if !state.decidedFinally() {
+		decide = func(sub *submission, read *Ledgered, review adjudication.Review) (adjudication.Decision, *claimsv1.Decision) {
+			return s.ruleWatched(ctx, sub, read, review)
+		}
+	}
+	_, now := decide(sub, view, state.Review)
 	switch {
 	case sameOutcome(was, now):
+		if state.decidedFinally() && !sameDocuments(state.read(), now.GetVersions()) {
+			am.reaffirm(state, why, now.GetVersions(), uncontracted(sub, now.GetVersions()))
+		}
 		return false, nil
 	case now.GetStatus() == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED && state.decidedFinally():
 		// A person must look at it first; until then what was decided stands.
@@ -417,6 +448,33 @@ func (s *Service) redecide(ctx context.Context, am *amendment, id string, why ca
 	}
 	am.claims = append(am.claims, amended{state: state, events: events, decision: r.decision})
 	return len(am.posted) > size, nil
+}
+
+// reaffirm adds that a decision stands under other documents than it read.
+func (am *amendment) reaffirm(state State, why cause, v *claimsv1.Versions, uncontracted []string) {
+	e := &eventsv1.ClaimReaffirmed{
+		ClaimId: state.Received.GetClaimId(), PayerId: state.Received.GetPayerId(), DecisionRevision: state.DecidedRevision,
+		Versions: v, UncontractedNpis: uncontracted, RunId: why.run, Cause: why.word,
+	}
+	am.bytes += proto.Size(e)
+	am.claims = append(am.claims, amended{state: state, events: []proto.Message{e}, reaffirmed: true})
+}
+
+// sameDocuments tells whether two decisions read the same documents, in
+// whatever versions.
+func sameDocuments(a, b *claimsv1.Versions) bool {
+	return slices.EqualFunc(readLists(a), readLists(b), func(a, b string) bool { return documentsOf(a) == documentsOf(b) })
+}
+
+// documentsOf are the ids of a list of versions: "plan_gold@3,plan_gold@4" is plan_gold.
+func documentsOf(list string) string {
+	var ids []string
+	for ref := range strings.SplitSeq(list, ",") {
+		id, _, _ := strings.Cut(ref, "@")
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return strings.Join(slices.Compact(ids), ",")
 }
 
 func nothingTouched(string) bool { return false }
@@ -481,6 +539,10 @@ func (s *Service) settleFamily(ctx context.Context, held *entry[family], payer s
 		}
 		am := &amendment{found: read, after: read, all: true}
 		rest, err := s.redecideAll(ctx, am, ids, nothingTouched, moved)
+		if behind, ok := errors.AsType[*eventstore.ConflictError](err); ok {
+			atLeast = behind.Actual
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -354,7 +354,7 @@ func inOrder(t require.TestingT, w *world, family int) {
 		sub.original = was.GetVersions().GetOriginalClaimId()
 		d, decision := rule(sub, fresh, state.Review)
 		require.Equal(t, state.Decided.GetPaidCents(), decision.GetPaidCents(), "%s", c.claim)
-		require.Equal(t, state.Decided.GetStatus(), decision.GetStatus(), "%s", c.claim)
+		require.Equal(t, state.Decided.GetStatus(), decision.GetStatus(), "%s: %v, in order %v", c.claim, state.Decided.GetCodes(), codesOf(decision))
 		history := historyOf(c.claim, sub.subject, sub.input.Claim, d)
 		fresh, err = fresh.post(uint64(fresh.Revision+1), postedEvent(c.claim, sub.subject, decision, history), history)
 		require.NoError(t, err)

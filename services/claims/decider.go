@@ -54,6 +54,7 @@ type State struct {
 	FirstTold   *eventsv1.ClaimRemitted   // the first remittance
 	Unclean     bool                      // waited for its provider once: no interest is owed on it
 	Corrections []*eventsv1.ClaimReversed // taken back for another decision of the claim
+	Reaffirmed  *eventsv1.ClaimReaffirmed // decided again under other documents, with the same outcome; nil when it wasn't
 
 	marks    map[string]*eventsv1.ClaimRemitted // by remittance, void ones too
 	voided   map[string]bool                    // remittances of marks
@@ -152,6 +153,15 @@ func (s State) Status() claimsv1.ClaimStatus {
 		return claimsv1.ClaimStatus_CLAIM_STATUS_REVERSED
 	}
 	return s.Decided.GetStatus()
+}
+
+// read is what the decision that stands would be made with: what it read, or
+// what it was reaffirmed with since.
+func (s State) read() *claimsv1.Versions {
+	if s.Reaffirmed != nil {
+		return s.Reaffirmed.GetVersions()
+	}
+	return s.Decided.GetVersions()
 }
 
 // decidedFinally tells whether a decision stands that pays or denies.
@@ -351,7 +361,7 @@ func Evolve(s State, r eventstore.Recorded) State {
 	case *eventsv1.ClaimReceived:
 		s.Received = e
 	case *eventsv1.ClaimDecided:
-		s.Decided, s.DecidedRevision, s.DecidedAt = e, r.Revision, r.Position
+		s.Decided, s.DecidedRevision, s.DecidedAt, s.Reaffirmed = e, r.Revision, r.Position, nil
 		s.Unclean = s.Unclean || (e.GetStatus() == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED && waitsForProvider(e.GetPendReasons()))
 	case *eventsv1.ClaimReversed:
 		s.ReversedRevision = r.Revision
@@ -360,6 +370,8 @@ func Evolve(s State, r eventstore.Recorded) State {
 		} else {
 			s.Corrections = append(s.Corrections[:len(s.Corrections):len(s.Corrections)], e)
 		}
+	case *eventsv1.ClaimReaffirmed:
+		s.Reaffirmed = e
 	case *eventsv1.ClaimReviewed:
 		s.Review = adjudication.Review{Resolution: adjudication.Approved, Reasons: enginePends(s.Decided.GetPendReasons())}
 		if e.GetResolution() == "deny" {
@@ -593,6 +605,8 @@ func Timeline(events []eventstore.Recorded) []*claimsv1.TimelineEntry {
 			text = fmt.Sprintf("Remittance %s is void: its payment failed", e.GetRemittanceId())
 		case *eventsv1.ClaimReversed:
 			text, when = reversedText(e), timeOf(e.GetReversedTime(), when)
+		case *eventsv1.ClaimReaffirmed:
+			text = "Decided again under other documents with the same outcome"
 		default:
 			continue
 		}

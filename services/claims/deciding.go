@@ -96,6 +96,7 @@ func (s *Service) seal(ctx context.Context, sub *submission, read *Ledgered, d a
 		PromptPayDueDate: due.String(),
 		PromptPayState:   state,
 		ProviderDays:     s.providerDays(sub.payer, d),
+		UncontractedNpis: uncontracted(sub, decision.GetVersions()),
 	}}
 	if st := decision.GetStatus(); !sub.matched || st == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED || st == claimsv1.ClaimStatus_CLAIM_STATUS_REVERSED {
 		return out, nil
@@ -114,6 +115,15 @@ func (s *Service) seal(ctx context.Context, sub *submission, read *Ledgered, d a
 		}
 	}
 	return out, nil
+}
+
+// uncontracted are the NPIs that no contract was found by; nil where one was,
+// or none was looked for.
+func uncontracted(sub *submission, v *claimsv1.Versions) []string {
+	if v.GetPlan() == "" || v.GetContract() != "" {
+		return nil
+	}
+	return contractNPIs(&sub.input.Claim)
 }
 
 // writes are the streams a ruling changes: the claim's, those of the claims
@@ -267,6 +277,10 @@ func (s *Service) round(ctx context.Context, lanes []*lane) {
 		l := lanes[i]
 		sub := l.queue[0]
 		a, err := s.attempt(ctx, l, sub)
+		if behind, ok := errors.AsType[*eventstore.ConflictError](err); ok && l.held != nil && behind.Stream == accumulatorStream(sub.subscriber) {
+			l.atLeast = behind.Actual // the family is read again
+			return
+		}
 		if err != nil {
 			sub.err = err
 			return

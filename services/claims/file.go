@@ -19,7 +19,10 @@ type FileRecord struct {
 	Parts    uint32 // FileContent events of its content stream
 	Outcomes map[uint32]*claimsv1.ClaimOutcome
 	Runs     []*eventsv1.FileRemittancesPlanned
-	Revision int64
+	// NotProcessed are the ordinals without outcome when the file was closed
+	// after a cancel, in order; see file_cancel.go.
+	NotProcessed []*eventsv1.OrdinalRun
+	Revision     int64
 }
 
 // NewFileRecord is the file that doesn't exist yet.
@@ -42,13 +45,17 @@ func (f *FileRecord) Evolve(r eventstore.Recorded) {
 				f.Outcomes[o.GetOrdinal()] = o
 			}
 		}
-		f.File.OutcomeCount = uint32(len(f.Outcomes))
+		f.countOutcomes()
 		f.File.CompletedTime = timestamppb.New(r.RecordedTime)
 	case *eventsv1.FileRemittancesPlanned:
 		f.Runs = append(f.Runs, e)
 	case *eventsv1.FileCompleted:
 		f.File.State = claimsv1.FileState_FILE_STATE_COMPLETE
 		f.File.RemittanceIds = union(f.File.GetRemittanceIds(), e.GetRemittanceIds())
+	case *eventsv1.FileCancelRequested:
+		f.File.State = claimsv1.FileState_FILE_STATE_CANCELING
+	case *eventsv1.FileCanceled:
+		f.evolveCanceled(e, r)
 	}
 	f.Revision = int64(r.Revision)
 }
@@ -59,6 +66,7 @@ func (f *FileRecord) Ordered() []*claimsv1.ClaimOutcome {
 	for _, o := range f.Outcomes {
 		out = append(out, o)
 	}
+	out = append(out, f.notProcessed()...)
 	slices.SortFunc(out, func(a, b *claimsv1.ClaimOutcome) int { return int(a.GetOrdinal()) - int(b.GetOrdinal()) })
 	return out
 }
@@ -114,6 +122,9 @@ func (f *FileRecord) Record(outcomes []*claimsv1.ClaimOutcome) ([]proto.Message,
 func (f *FileRecord) Complete(remittances []string) ([]proto.Message, error) {
 	if err := f.open(); err != nil {
 		return nil, err
+	}
+	if closed := f.closeCanceled(remittances); closed != nil {
+		return closed.events, nil
 	}
 	if have, want := f.File.GetOutcomeCount(), f.File.GetClaimCount(); have < want {
 		return nil, conflict("files.complete.early", "some claims of the file have no outcome yet")

@@ -1,6 +1,7 @@
 package claims
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -106,6 +107,14 @@ type reprocessing struct {
 }
 
 func (r *reprocessing) run(ctx context.Context, named []State, out *claimsv1.ReprocessClaimsResponse) error {
+	if err := r.family(ctx, named, out); err != nil || r.dryRun {
+		return err
+	}
+	return r.service.reaskAll(ctx, named, out)
+}
+
+// family decides again what is named of the family, and what follows from it.
+func (r *reprocessing) family(ctx context.Context, named []State, out *claimsv1.ReprocessClaimsResponse) error {
 	s := r.service
 	held, err := s.families.hold(ctx, r.subscriber)
 	if err != nil {
@@ -119,6 +128,10 @@ func (r *reprocessing) run(ctx context.Context, named []State, out *claimsv1.Rep
 	payer := named[0].Received.GetPayerId()
 	for range decideAttempts {
 		am, rest, err := r.plan(ctx, held, payer, named, touched)
+		if behind, ok := errors.AsType[*eventstore.ConflictError](err); ok {
+			r.moved = r.moved.note(behind)
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -156,8 +169,11 @@ func (r *reprocessing) plan(ctx context.Context, held *entry[family], payer stri
 	if err != nil || rest != "" {
 		return am, rest, err
 	}
-	// Those that have no place yet: they wait, or were no member's.
-	for _, st := range named {
+	// Those that have no place yet, because they wait or were no member's, in
+	// the order in which they were decided. A family's claims share a shard.
+	unplaced := slices.Clone(named)
+	slices.SortStableFunc(unplaced, func(a, b State) int { return cmp.Compare(a.DecidedAt.Index, b.DecidedAt.Index) })
+	for _, st := range unplaced {
 		if id := st.Received.GetClaimId(); read.standingOf(id) < 0 {
 			if _, err := s.redecide(ctx, am, id, r.cause, r.moved); err != nil {
 				return am, "", err
@@ -188,6 +204,9 @@ func (r *reprocessing) record(ctx context.Context, held *entry[family], payer st
 func (r *reprocessing) report(am *amendment, named []State, touched map[string]bool, out *claimsv1.ReprocessClaimsResponse) {
 	told := map[string]bool{}
 	for _, c := range am.claims {
+		if c.reaffirmed {
+			continue
+		}
 		id := c.state.Received.GetClaimId()
 		told[id] = true
 		out.Corrections = append(out.Corrections, &claimsv1.Correction{

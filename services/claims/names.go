@@ -91,6 +91,12 @@ func paymentID(remittance string) string  { return "pay_" + strings.TrimPrefix(r
 func remittanceOf(payment string) string  { return "rem_" + strings.TrimPrefix(payment, "pay_") }
 func paymentStream(payment string) string { return "payment-" + payment }
 
+// changeStream is what is recorded of a retroactive change.
+func changeStream(id string) string { return "change-" + id }
+
+// cursorStream is where the follower of changes keeps how far it has come.
+const cursorStream = "changes-cursor"
+
 // accountStream is the account between a payer and a payee.
 func accountStream(ix *keys.Index, payer, npi string) string {
 	return "payeeaccount-" + ix.ID("pac", payer, npi)

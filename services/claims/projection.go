@@ -16,7 +16,7 @@ import (
 )
 
 // projectionVersion rises with every change of what apply yields.
-const projectionVersion = 5
+const projectionVersion = 6
 
 // The view's keys. A row's parts are what events told of it, encoded messages
 // that are joined when read. They are fields <id>.<part> of one hash a kind and
@@ -25,17 +25,21 @@ const projectionVersion = 5
 // amounts.
 //
 //	row:claims                    r received, d decided, v voided or replaced, m remitted: ClaimSummary parts
-//	row:files                     f received: File; n outcomes; t time of the last; c completed: File
+//	row:files                     f received: File; n outcomes; t time of the last; x not processed; c completed: File
 //	row:remittances               i issued: Remittance without its claims; v voided
+//	row:payments                  i intended: Payment; s, c, x, v: parts of what came after
+//	row:changes                   p proposed, a approved, d done: Change; in the index changes:payer:<p>
 //	<kind>:all|org:<o>|payer:<p>  ids by recorded time; kind is claims, pended, files, remittances, payments
 //	claims:file:<f>               claim ids by ordinal
 //	remittances:file:<f>          remittance ids by recorded time
 //	unremitted:payer:<p>          ids of claims with something to tell the provider, by recorded time
-//	row:payments                  i intended: Payment; s, c, x, v: parts of what came after
 //	unpaid:payer:<p>              ids of issued remittances that pay and have no payment, by recorded time
 //	paying:payer:<p>              ids of payments intended, or failed and not voided, by recorded time
-//	read:<ref>                    ids of claims whose final decision read a version, by recorded time
+//	read:<ref>                    ids of claims whose decision, final or pended, read a version, by recorded time
+//	uncontracted:<p>:<npi>        ids of claims for which no contract listed the NPI
+//	wanting:<p>                   ids of claims that wait for a version of a plan or fee schedule
 //	nomember:<subscriber>         ids of claims denied because the patient was no member
+//	waiting:<subscriber>          ids of a family's claims that wait
 const (
 	kindClaims      = "claims"
 	kindPended      = "pended"
@@ -45,30 +49,34 @@ const (
 	kindPayments    = "payments"
 	kindUnpaid      = "unpaid"
 	kindPaying      = "paying"
+	kindChanges     = "changes"
 )
 
-func rowsKey(kind string) string         { return "row:" + kind }
-func rowField(id, part string) string    { return id + "." + part }
-func allIndex(kind string) string        { return kind + ":all" }
-func orgIndex(kind, org string) string   { return kind + ":org:" + org }
-func payerIndex(kind, p string) string   { return kind + ":payer:" + p }
-func readIndex(ref string) string        { return "read:" + ref }
-func noMemberIndex(sub string) string    { return "nomember:" + sub }
+func rowsKey(kind string) string       { return "row:" + kind }
+func rowField(id, part string) string  { return id + "." + part }
+func allIndex(kind string) string      { return kind + ":all" }
+func orgIndex(kind, org string) string { return kind + ":org:" + org }
+func payerIndex(kind, p string) string { return kind + ":payer:" + p }
+func readIndex(ref string) string      { return "read:" + ref }
+func noMemberIndex(sub string) string  { return "nomember:" + sub }
+func waitingIndex(sub string) string   { return "waiting:" + sub }
+func wantingIndex(p string) string     { return "wanting:" + p }
+func uncontractedIndex(p, npi string) string {
+	return "uncontracted:" + p + ":" + npi
+}
 func fileIndex(kind, file string) string { return kind + ":file:" + file }
 
 // Projection is the lists of claims, files and remittances. Each claim that
 // an event is about is told to changed, when that is not nil: it wakes those
 // who wait, and must not fail.
 func Projection(changed func(claimID string)) views.Projection {
-	types := make([]string, 0, 8)
-	for _, m := range []proto.Message{
-		&eventsv1.ClaimReceived{}, &eventsv1.ClaimDecided{}, &eventsv1.ClaimReversed{}, &eventsv1.ClaimRemitted{},
-		&eventsv1.FileReceived{}, &eventsv1.FileOutcomesRecorded{}, &eventsv1.FileCompleted{}, &eventsv1.RemittanceIssued{},
+	types := typeNames(
+		&eventsv1.ClaimReceived{}, &eventsv1.ClaimDecided{}, &eventsv1.ClaimReversed{}, &eventsv1.ClaimReaffirmed{}, &eventsv1.ClaimRemitted{},
+		&eventsv1.FileReceived{}, &eventsv1.FileOutcomesRecorded{}, &eventsv1.FileCompleted{}, &eventsv1.FileCancelRequested{}, &eventsv1.FileCanceled{}, &eventsv1.RemittanceIssued{},
+		&eventsv1.ChangeProposed{}, &eventsv1.ChangeApproved{}, &eventsv1.ChangeReprocessed{},
 		&eventsv1.ClaimRemittanceVoided{}, &eventsv1.RemittanceVoided{},
 		&eventsv1.PaymentIntended{}, &eventsv1.PaymentSent{}, &eventsv1.PaymentConfirmed{}, &eventsv1.PaymentFailed{}, &eventsv1.PaymentVoided{},
-	} {
-		types = append(types, string(m.ProtoReflect().Descriptor().FullName()))
-	}
+	)
 	return views.Projection{
 		Name: "claims", Version: projectionVersion, Log: logName, Types: types,
 		Apply: func(r eventstore.Recorded) ([]views.Op, error) {
@@ -79,6 +87,15 @@ func Projection(changed func(claimID string)) views.Projection {
 			return ops, err
 		},
 	}
+}
+
+// typeNames are what the ledger calls events.
+func typeNames(events ...proto.Message) []string {
+	out := make([]string, len(events))
+	for i, m := range events {
+		out[i] = string(m.ProtoReflect().Descriptor().FullName())
+	}
+	return out
 }
 
 // apply is the projection: commands for one event, and the claim it is about.
@@ -96,12 +113,19 @@ func apply(r eventstore.Recorded) (ops []views.Op, claim string, err error) {
 		ops, err = row(kindClaims, e.GetClaimId(), "d", summaryOfDecided(e, r.Position, r.Revision))
 		if e.GetStatus() == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED {
 			ops = append(ops, index(kindPended, e.GetSubmitterOrg(), e.GetPayerId(), at, e.GetClaimId())...)
+			ops = append(ops, views.ZAdd(waitingIndex(e.GetSubscriber()), at, e.GetClaimId()))
+			if wantsDocument(e.GetPendReasons()) {
+				ops = append(ops, views.ZAdd(wantingIndex(e.GetPayerId()), at, e.GetClaimId()))
+			}
 		} else if r.Revision > 1 {
 			// Not the first decision: the one before it left the claim waiting.
 			ops = append(ops, unindex(kindPended, e.GetSubmitterOrg(), e.GetPayerId(), e.GetClaimId())...)
+			ops = append(ops, views.ZRem(waitingIndex(e.GetSubscriber()), e.GetClaimId()), views.ZRem(wantingIndex(e.GetPayerId()), e.GetClaimId()))
 		}
 		ops = append(ops, providerDayOps(e)...)
 		return append(ops, decidedIndexes(e, at)...), e.GetClaimId(), err
+	case *eventsv1.ClaimReaffirmed:
+		return readOps(e.GetClaimId(), e.GetPayerId(), e.GetVersions(), e.GetUncontractedNpis(), at), "", nil
 	case *eventsv1.ClaimReversed:
 		ops, err = reversedOps(e, r)
 		ops = append(ops, providerDayOps(e)...)
@@ -128,6 +152,14 @@ func apply(r eventstore.Recorded) (ops []views.Op, claim string, err error) {
 	case *eventsv1.FileCompleted:
 		ops, err = row(kindFiles, fileOfStream(r.Stream), "c",
 			&claimsv1.File{State: claimsv1.FileState_FILE_STATE_COMPLETE, RemittanceIds: bounded(e.GetRemittanceIds(), 200)})
+	case *eventsv1.FileCancelRequested:
+		ops, err = row(kindFiles, fileOfStream(r.Stream), "c", &claimsv1.File{State: claimsv1.FileState_FILE_STATE_CANCELING})
+	case *eventsv1.FileCanceled:
+		key, id, rest := rowsKey(kindFiles), fileOfStream(r.Stream), countRuns(e.GetNotProcessed())
+		ops, err = row(kindFiles, id, "c", &claimsv1.File{State: claimsv1.FileState_FILE_STATE_CANCELED, RemittanceIds: bounded(e.GetRemittanceIds(), 200)})
+		if rest > 0 {
+			ops = append(ops, views.HSet(key, rowField(id, "x"), strconv.FormatInt(rest, 10)), views.HSet(key, rowField(id, "t"), strconv.FormatInt(at, 10)))
+		}
 	case *eventsv1.RemittanceIssued:
 		if len(e.GetRemittance().GetClaimIds()) == 0 {
 			break // every planned claim went into another run's
@@ -145,31 +177,71 @@ func apply(r eventstore.Recorded) (ops []views.Op, claim string, err error) {
 		}
 	case *eventsv1.RemittanceVoided:
 		ops, err = row(kindRemittances, e.GetRemittanceId(), "v", &claimsv1.Remittance{Voided: true})
+	case *eventsv1.ChangeProposed:
+		ops, err = changeOps("p", e.GetChange(), r)
+	case *eventsv1.ChangeApproved:
+		ops, err = row(kindChanges, e.GetChangeId(), "a", &claimsv1.Change{State: claimsv1.ChangeState_CHANGE_STATE_APPROVED})
+	case *eventsv1.ChangeReprocessed:
+		ops, err = changeOps("d", e.GetChange(), r)
 	default:
 		ops, err = paymentOps(r, at)
 	}
 	return ops, "", err
 }
 
-// decidedIndexes are what finds a final decision again: to remit it, and to
-// make it again when what it read has changed.
+// decidedIndexes are what finds a decision again: to remit it, and to make it
+// again when what it read has changed.
 func decidedIndexes(e *eventsv1.ClaimDecided, at int64) []views.Op {
-	if st := e.GetStatus(); st != claimsv1.ClaimStatus_CLAIM_STATUS_PAID && st != claimsv1.ClaimStatus_CLAIM_STATUS_DENIED {
+	var ops []views.Op
+	switch e.GetStatus() {
+	case claimsv1.ClaimStatus_CLAIM_STATUS_PAID, claimsv1.ClaimStatus_CLAIM_STATUS_DENIED:
+		ops = append(ops, views.ZAdd(payerIndex(kindUnremitted, e.GetPayerId()), at, e.GetClaimId()))
+	case claimsv1.ClaimStatus_CLAIM_STATUS_PENDED:
+	default:
 		return nil
 	}
-	ops := []views.Op{views.ZAdd(payerIndex(kindUnremitted, e.GetPayerId()), at, e.GetClaimId())}
-	v := e.GetVersions()
-	for _, list := range []string{v.GetPlan(), v.GetContract(), v.GetFeeSchedule()} {
-		for ref := range strings.SplitSeq(list, ",") {
-			if ref != "" {
-				ops = append(ops, views.ZAdd(readIndex(ref), at, e.GetClaimId()))
-			}
-		}
-	}
+	ops = append(ops, readOps(e.GetClaimId(), e.GetPayerId(), e.GetVersions(), e.GetUncontractedNpis(), at)...)
 	if slices.Contains(e.GetCodes(), codeNoMember) {
 		ops = append(ops, views.ZAdd(noMemberIndex(e.GetSubscriber()), at, e.GetClaimId()))
 	}
 	return ops
+}
+
+// readOps put a claim into the indexes of what its decision read, and of
+// whom it found no contract by.
+func readOps(claim, payer string, v *claimsv1.Versions, uncontracted []string, at int64) []views.Op {
+	var ops []views.Op
+	for _, npi := range uncontracted {
+		ops = append(ops, views.ZAdd(uncontractedIndex(payer, npi), at, claim))
+	}
+	for _, list := range readLists(v) {
+		for ref := range strings.SplitSeq(list, ",") {
+			if ref != "" {
+				ops = append(ops, views.ZAdd(readIndex(ref), at, claim))
+			}
+		}
+	}
+	return ops
+}
+
+// changeOps put what is recorded of a change into its row.
+func changeOps(field string, c *claimsv1.Change, r eventstore.Recorded) ([]views.Op, error) {
+	c = proto.CloneOf(c)
+	c.Time = millis(r.RecordedTime.UnixMilli())
+	ops, err := row(kindChanges, c.GetChangeId(), field, c)
+	return append(ops, views.ZAdd(payerIndex(kindChanges, c.GetPayerId()), r.RecordedTime.UnixMilli(), c.GetChangeId())), err
+}
+
+// changeRow is how a change stands: the last thing recorded of it.
+func changeRow(fields map[string]string) (*claimsv1.Change, error) {
+	out := &claimsv1.Change{}
+	if _, done := fields["d"]; done {
+		return out, part(fields, "d", out)
+	}
+	if err := part(fields, "p", out); err != nil {
+		return nil, err
+	}
+	return out, part(fields, "a", out)
 }
 
 // codeNoMember is PR-31: the patient can't be identified as our insured.
@@ -234,8 +306,9 @@ func unindex(kind, org, payer, id string) []views.Op {
 // rowParts are the parts of a kind's rows.
 var rowParts = map[string][]string{
 	kindClaims:      {"r", "d", "v", "m"},
-	kindFiles:       {"f", "c", "n", "t"},
+	kindFiles:       {"f", "c", "n", "t", "x"},
 	kindRemittances: {"i", "v"},
+	kindChanges:     {"p", "a", "d"},
 	kindPayments:    {"i", "s", "c", "x", "v"},
 }
 
@@ -262,6 +335,11 @@ func fileRow(fields map[string]string) (*claimsv1.File, error) {
 	}
 	n, _ := strconv.ParseUint(fields["n"], 10, 32)
 	out.OutcomeCount = uint32(n)
+	if fields["x"] != "" {
+		// Closed after a cancel; an outcome that came even later took its place among the rest.
+		out.NotProcessedCount = out.GetClaimCount() - min(uint32(n), out.GetClaimCount())
+		out.OutcomeCount = out.GetClaimCount()
+	}
 	if at, err := strconv.ParseInt(fields["t"], 10, 64); err == nil {
 		out.CompletedTime = millis(at)
 	}

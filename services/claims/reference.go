@@ -89,16 +89,31 @@ func (r *reference) query(claim *claimsv1.Claim, subscriber string, c *adjudicat
 			*list = append(*list, v)
 		}
 	}
-	add(&q.NPIs, c.BillingNPI)
-	add(&q.NPIs, c.RenderingNPI)
+	q.NPIs = contractNPIs(c)
 	for _, l := range c.Lines {
-		add(&q.NPIs, l.RenderingNPI)
 		add(&q.ServiceDates, l.ServiceDate.String())
 	}
 	for _, n := range numbers {
 		q.Authorizations = append(q.Authorizations, r.index.Authorization(q.PayerID, n))
 	}
 	return q
+}
+
+// contractNPIs are the providers by whom a claim's contract is found, the
+// billing provider first.
+func contractNPIs(c *adjudication.Claim) []string {
+	var out []string
+	add := func(npi string) {
+		if npi != "" && !slices.Contains(out, npi) {
+			out = append(out, npi)
+		}
+	}
+	add(c.BillingNPI)
+	add(c.RenderingNPI)
+	for i := range c.Lines {
+		add(c.Lines[i].RenderingNPI)
+	}
+	return out
 }
 
 // authorizationNumbers are the distinct numbers that a claim quotes.

@@ -77,6 +77,15 @@ type Config struct {
 	// AmendClaims is how many earlier claims one commit decides again; 90, which
 	// is also the most: the ledger takes 100 streams a commit.
 	AmendClaims int `json:"amendClaims"`
+	// Reprocessing says what becomes of decided claims that a change of
+	// coverage, plan, prices, contract or authorisation touches afterwards:
+	// "automatic" (also when empty) decides them again by itself, "propose" waits
+	// until a person has approved the change (ReprocessChange), "off" leaves
+	// them to who calls ReprocessClaims. All services of one payer say the same.
+	Reprocessing string `json:"reprocessing"`
+	// ProposeFor are payers, by id, whose changes wait for a person although
+	// Reprocessing is automatic.
+	ProposeFor []string `json:"proposeFor"`
 	// Replays and simulations at a time; 2. Each may hold reference data of its own.
 	Replays int `json:"replays"`
 	// Workers that decide claims beside each other in one call; 16.
@@ -148,6 +157,7 @@ type Service struct {
 	rates     interest.Rates
 	workers   int
 
+	follower *follower
 	families *families
 	files    *shelf[*FileRecord]
 	watch    *watch
@@ -193,6 +203,9 @@ func New(d Deps) (*Service, error) {
 	for range c.Replays {
 		s.pasts <- newPast(s)
 	}
+	if s.follower, err = newFollower(s, c); err != nil {
+		return nil, err
+	}
 	s.rates = interest.Published()
 	maps.Copy(s.rates, c.InterestBps)
 	s.reference = &reference{book: d.Book, index: d.Index, sealer: d.Sealer, log: d.Log}
@@ -207,9 +220,13 @@ func New(d Deps) (*Service, error) {
 }
 
 // Run follows the policies log into the book and the claims log into the read
-// models, until ctx ends or one of them can't go on; its error says which.
+// models, and has decided claims follow retroactive changes, until ctx ends or
+// one of them can't go on; its error says which.
 func (s *Service) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
+	var changes sync.WaitGroup
+	changes.Go(func() { _ = s.follower.run(ctx) }) // ends with ctx only
+	defer changes.Wait()
 	defer cancel()
 	ended := make(chan error, 2)
 	go func() { ended <- fmt.Errorf("claims: the book: %w", s.book.Run(ctx, s.store)) }()

@@ -45,6 +45,7 @@ type world struct {
 	redis     *miniredis.Miniredis
 	stops     []func()
 	plan      string // stream of the plan's first version
+	fees      string // and of the fee schedule's
 
 	mu  sync.Mutex
 	now time.Time
@@ -72,7 +73,7 @@ func (w *world) start(index *keys.Index, options ...worldOption) *Service {
 	client := redis.NewClient(&redis.Options{Addr: w.redis.Addr()})
 	d := Deps{
 		Store: w.store, Sealer: keys.NewSealer(w.authority, keys.SealerOptions{}), Index: index, Book: book.New(),
-		Authorizer: auth, Redis: client, Now: w.clock, Config: Config{WatchInterval: time.Hour},
+		Authorizer: auth, Redis: client, Now: w.clock, Config: Config{WatchInterval: time.Hour, Reprocessing: reprocessOff},
 	}
 	for _, o := range options {
 		o(&d)
@@ -116,7 +117,7 @@ func (w *world) publish(ix *keys.Index, n int) {
 		DeductibleIndividualCents: 10000, DeductibleFamilyCents: 15000, DeductibleKind: "embedded", CoinsuranceBps: 2000,
 		OutOfPocketIndividualCents: 50000, OutOfPocketFamilyCents: 80000,
 	}
-	w.append("plan", &eventsv1.FeeSchedulePublished{Version: 1, FeeSchedule: &policiesv1.FeeSchedule{
+	w.fees = w.append("plan", &eventsv1.FeeSchedulePublished{Version: 1, FeeSchedule: &policiesv1.FeeSchedule{
 		FeeScheduleId: "fs_acme", Effective: always, Fees: []*policiesv1.Fee{{Procedure: "99213", AmountCents: 10000}, {Procedure: "73721", AmountCents: 40000}},
 	}})
 	w.plan = w.append("plan", &eventsv1.PlanPublished{Version: 1, Plan: &policiesv1.PlanDocument{

@@ -14,7 +14,7 @@ import (
 func (a *app) claimsCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "claims", Short: "List, follow, explain, replay and adjust claims", Args: cobra.NoArgs}
 	cmd.AddCommand(a.claimsList(), a.claimsGet(), a.claimsWatch(), a.claimsExplain(), a.claimsReplay(),
-		a.claimsHistory(), a.claimsVoid(), a.claimsReprocess())
+		a.claimsHistory(), a.claimsVoid(), a.claimsReprocess(), a.claimsChanges())
 	return cmd
 }
 

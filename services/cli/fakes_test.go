@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -12,6 +13,7 @@ import (
 
 	"connectrpc.com/connect"
 	"golang.org/x/mod/sumdb/note"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
@@ -57,6 +59,7 @@ type world struct {
 	submitted map[string]bool // guarded by mu; file ids
 	polls     int             // guarded by mu; of progress, which each poll advances
 	resolved  string          // guarded by mu; review of pendedID
+	canceled  bool            // guarded by mu; the good file
 }
 
 func (w *world) claims() []*claimsv1.ClaimSummary {
@@ -88,6 +91,11 @@ func (w *world) file(id string) *claimsv1.File {
 		ClaimCount: 3, OutcomeCount: 3, ReceivedTime: timestamppb.New(noon.Add(-time.Hour)), InterchangeControlNumber: "000000017",
 		Position: &ledgerv1.Position{Log: "claims", Shard: 1, Index: 7}, RemittanceIds: []string{remitID},
 	}
+	w.mu.Lock()
+	if w.canceled && id == fileID {
+		f.State, f.NotProcessedCount = claimsv1.FileState_FILE_STATE_CANCELED, 1
+	}
+	w.mu.Unlock()
 	if id == refused {
 		f.State, f.ClaimCount, f.OutcomeCount, f.RemittanceIds = claimsv1.FileState_FILE_STATE_REFUSED, 0, 0, nil
 		f.Problems = []*problemv1.Problem{{RuleId: "x12.envelope.se-count", X12Path: "ST 0001 / SE01", Code: "4",
@@ -231,14 +239,45 @@ type filesFake struct {
 }
 
 func (f filesFake) GetFile(_ context.Context, r *claimsv1.GetFileRequest) (*claimsv1.GetFileResponse, error) {
-	out := &claimsv1.GetFileResponse{File: f.file(r.GetFileId())}
-	if r.GetFileId() == partial && r.GetIncludeOutcomes() {
-		out.Outcomes = []*claimsv1.ClaimOutcome{{Ordinal: 3, Status: claimsv1.ClaimStatus_CLAIM_STATUS_REJECTED, Problems: []*problemv1.Problem{
+	return &claimsv1.GetFileResponse{File: f.file(r.GetFileId())}, nil
+}
+
+// ListFileOutcomes gives one outcome a page.
+func (f filesFake) ListFileOutcomes(_ context.Context, r *claimsv1.ListFileOutcomesRequest) (*claimsv1.ListFileOutcomesResponse, error) {
+	var all []*claimsv1.ClaimOutcome
+	switch file := f.file(r.GetFileId()); {
+	case r.GetFileId() == partial:
+		all = []*claimsv1.ClaimOutcome{{Ordinal: 3, Status: claimsv1.ClaimStatus_CLAIM_STATUS_REJECTED, Problems: []*problemv1.Problem{
 			{RuleId: "x12.npi.check-digit", FieldPath: "claim.billing_provider.npi", X12Path: "ST 0001 / 2010AA / NM109", Code: "A7",
 				Message: "the billing provider's NPI fails its check digit", Fix: "correct the NPI and resend the claim"},
 		}}}
+	case r.GetFileId() == fileID:
+		for i, c := range f.claims() {
+			all = append(all, &claimsv1.ClaimOutcome{Ordinal: uint32(i), ClaimId: c.GetClaimId(), Status: c.GetStatus()})
+		}
+		if file.GetState() == claimsv1.FileState_FILE_STATE_CANCELED {
+			all[2] = &claimsv1.ClaimOutcome{Ordinal: 2, Status: claimsv1.ClaimStatus_CLAIM_STATUS_NOT_PROCESSED}
+		}
+	}
+	page, _ := strconv.Atoi(r.GetPageToken())
+	out := &claimsv1.ListFileOutcomesResponse{}
+	if page < len(all) {
+		out.Outcomes = all[page : page+1]
+	}
+	if page+1 < len(all) {
+		out.NextPageToken = strconv.Itoa(page + 1)
 	}
 	return out, nil
+}
+
+func (f filesFake) CancelFile(ctx context.Context, r *claimsv1.CancelFileRequest) (*claimsv1.CancelFileResponse, error) {
+	if err := f.authorizer.Authorize(ctx, "CancelFile", identity.Resource{Type: identity.File, ID: r.GetFileId(), Org: "prov-lakeside"}); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	f.world.canceled, f.world.polls = true, 0
+	f.mu.Unlock()
+	return &claimsv1.CancelFileResponse{File: f.file(r.GetFileId())}, nil
 }
 
 func (f filesFake) ListFiles(context.Context, *claimsv1.ListFilesRequest) (*claimsv1.ListFilesResponse, error) {
@@ -281,7 +320,16 @@ func (w workflowsFake) GetFileProgress(context.Context, *workflowsv1.GetFileProg
 	defer w.mu.Unlock()
 	w.polls++
 	done := uint32(min(w.polls, 3))
-	return &workflowsv1.GetFileProgressResponse{ClaimCount: 3, Done: done, Complete: done == 3, Stage: "deciding"}, nil
+	p := &workflowsv1.GetFileProgressResponse{ClaimCount: 3, Done: done, Complete: done == 3, Stage: "deciding"}
+	switch {
+	case w.canceled && done == 3:
+		p.Stage, p.NotProcessed = "canceled", 1
+	case w.canceled:
+		p.Stage = "canceling"
+	case done == 3:
+		p.Stage = "complete"
+	}
+	return p, nil
 }
 
 func (w workflowsFake) ReviewClaim(ctx context.Context, r *workflowsv1.ReviewClaimRequest) (*workflowsv1.ReviewClaimResponse, error) {
@@ -541,6 +589,33 @@ func (f adjustmentsFake) ReprocessClaims(_ context.Context, r *claimsv1.Reproces
 	return out, nil
 }
 
-func (f adjustmentsFake) ListAffectedClaims(context.Context, *claimsv1.ListAffectedClaimsRequest) (*claimsv1.ListAffectedClaimsResponse, error) {
-	return &claimsv1.ListAffectedClaimsResponse{}, nil
+func (f adjustmentsFake) ListAffectedClaims(_ context.Context, r *claimsv1.ListAffectedClaimsRequest) (*claimsv1.ListAffectedClaimsResponse, error) {
+	out := &claimsv1.ListAffectedClaimsResponse{}
+	if r.GetVersion() == "plan_gold@3" && r.GetPageToken() == "" {
+		out.ClaimIds, out.NextPageToken = []string{paidID}, "more"
+	}
+	return out, nil
+}
+
+var proposedChange = &claimsv1.Change{
+	ChangeId: "chg_aaaaaaaaaaaaaaaaaaaaaaaaaa", PayerId: "ACME", Cause: "fee-schedule", Version: "fs_gold@2", State: claimsv1.ChangeState_CHANGE_STATE_PROPOSED,
+	Corrections: 1, Waiting: 1, PaidDifferenceCents: -4000, PatientDifferenceCents: 4000, WaitingClaimIds: []string{pendedID},
+}
+
+func (f adjustmentsFake) ListChanges(_ context.Context, r *claimsv1.ListChangesRequest) (*claimsv1.ListChangesResponse, error) {
+	out := &claimsv1.ListChangesResponse{}
+	if r.GetState() != claimsv1.ChangeState_CHANGE_STATE_REPROCESSED {
+		out.Changes = []*claimsv1.Change{proposedChange}
+	}
+	return out, nil
+}
+
+func (f adjustmentsFake) ReprocessChange(_ context.Context, r *claimsv1.ReprocessChangeRequest) (*claimsv1.ReprocessChangeResponse, error) {
+	c := proto.CloneOf(proposedChange)
+	if r.GetDryRun() {
+		return &claimsv1.ReprocessChangeResponse{Change: c, More: true, Corrections: []*claimsv1.Correction{{ClaimId: paidID,
+			StatusBefore: claimsv1.ClaimStatus_CLAIM_STATUS_PAID, StatusAfter: claimsv1.ClaimStatus_CLAIM_STATUS_PAID, PaidBeforeCents: 8000, PaidAfterCents: 4000}}}, nil
+	}
+	c.State = claimsv1.ChangeState_CHANGE_STATE_APPROVED
+	return &claimsv1.ReprocessChangeResponse{Change: c}, nil
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -14,8 +15,8 @@ import (
 )
 
 func (a *app) filesCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "files", Short: "List submitted files and get their acknowledgements", Args: cobra.NoArgs}
-	cmd.AddCommand(a.filesList(), a.filesGet(), a.filesDocument())
+	cmd := &cobra.Command{Use: "files", Short: "List, watch and cancel submitted files, and get their acknowledgements", Args: cobra.NoArgs}
+	cmd.AddCommand(a.filesList(), a.filesGet(), a.filesOutcomes(), a.filesWatch(), a.filesCancel(), a.filesDocument())
 	return cmd
 }
 
@@ -23,6 +24,8 @@ var fileStates = map[claimsv1.FileState]string{
 	claimsv1.FileState_FILE_STATE_PROCESSING: "being decided",
 	claimsv1.FileState_FILE_STATE_COMPLETE:   "complete",
 	claimsv1.FileState_FILE_STATE_REFUSED:    "refused",
+	claimsv1.FileState_FILE_STATE_CANCELING:  "being canceled",
+	claimsv1.FileState_FILE_STATE_CANCELED:   "canceled",
 }
 
 func (a *app) filesList() *cobra.Command {
@@ -64,7 +67,7 @@ func (a *app) filesGet() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			got, err := conn.files.GetFile(cmd.Context(), &claimsv1.GetFileRequest{FileId: args[0], IncludeOutcomes: true})
+			got, err := conn.getFile(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
@@ -73,6 +76,9 @@ func (a *app) filesGet() *cobra.Command {
 				fmt.Fprintf(w, "file       %s\nkind       %s, %d bytes, interchange %s\nstate      %s, %d of %d claims have an outcome\nreceived   %s\nproof      %s\n",
 					f.GetFileId(), f.GetKind(), f.GetSizeBytes(), f.GetInterchangeControlNumber(),
 					fileStates[f.GetState()], f.GetOutcomeCount(), f.GetClaimCount(), a.time(f.GetReceivedTime()), place(f.GetPosition()))
+				if f.GetNotProcessedCount() > 0 {
+					fmt.Fprintf(w, "left       %d claims were not processed\n", f.GetNotProcessedCount())
+				}
 				if len(f.GetRemittanceIds()) > 0 {
 					fmt.Fprintf(w, "remittance %s\n", strings.Join(f.GetRemittanceIds(), " "))
 				}
@@ -88,6 +94,19 @@ func (a *app) filesGet() *cobra.Command {
 	}
 }
 
+// getFile reads a file with the outcomes of all its claims.
+func (c *connection) getFile(ctx context.Context, id string) (*claimsv1.GetFileResponse, error) {
+	got, err := c.files.GetFile(ctx, &claimsv1.GetFileRequest{FileId: id})
+	if err != nil {
+		return nil, err
+	}
+	got.Outcomes = nil
+	return got, c.listOutcomes(ctx, id, func(o *claimsv1.ClaimOutcome) error {
+		got.Outcomes = append(got.Outcomes, o)
+		return nil
+	})
+}
+
 func (a *app) filesDocument() *cobra.Command {
 	var out string
 	cmd := &cobra.Command{
@@ -96,7 +115,8 @@ func (a *app) filesDocument() *cobra.Command {
 		Long: `Write a file's X12 acknowledgement.
 
 999 says whether the file's syntax was accepted; 277CA says of every claim
-whether it was accepted for decision. What was decided is in the 835: see
+whether it was accepted for decision, and so exists when every claim has an
+outcome; the 999 exists from receipt on. What was decided is in the 835: see
 probity remit.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -184,12 +184,13 @@ func place(p *ledgerv1.Position) string {
 // statusWords are claim statuses in the field's own order of things: the
 // class of X12's claim status categories and a word.
 var statusWords = map[claimsv1.ClaimStatus]string{
-	claimsv1.ClaimStatus_CLAIM_STATUS_RECEIVED: "A1 received",
-	claimsv1.ClaimStatus_CLAIM_STATUS_PENDED:   "P in review",
-	claimsv1.ClaimStatus_CLAIM_STATUS_PAID:     "F1 paid",
-	claimsv1.ClaimStatus_CLAIM_STATUS_DENIED:   "F2 denied",
-	claimsv1.ClaimStatus_CLAIM_STATUS_REJECTED: "A3 returned",
-	claimsv1.ClaimStatus_CLAIM_STATUS_REVERSED: "F3 revised",
+	claimsv1.ClaimStatus_CLAIM_STATUS_RECEIVED:      "A1 received",
+	claimsv1.ClaimStatus_CLAIM_STATUS_PENDED:        "P in review",
+	claimsv1.ClaimStatus_CLAIM_STATUS_PAID:          "F1 paid",
+	claimsv1.ClaimStatus_CLAIM_STATUS_DENIED:        "F2 denied",
+	claimsv1.ClaimStatus_CLAIM_STATUS_REJECTED:      "A3 returned",
+	claimsv1.ClaimStatus_CLAIM_STATUS_REVERSED:      "F3 revised",
+	claimsv1.ClaimStatus_CLAIM_STATUS_NOT_PROCESSED: "A3 not processed",
 }
 
 func (a *app) status(s claimsv1.ClaimStatus) string {

@@ -14,8 +14,6 @@ import (
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
 	gatewayv1 "github.com/probity-health/probity/proto/probity/gateway/v1"
 	problemv1 "github.com/probity-health/probity/proto/probity/problem/v1"
-	workflowsv1 "github.com/probity-health/probity/proto/probity/workflows/v1"
-	"github.com/probity-health/probity/services/problem"
 )
 
 // chunkBytes is the size of the pieces a file travels in; the schema allows twice as much.
@@ -171,76 +169,26 @@ func pump(in io.Reader, send func([]byte) error) error {
 	}
 }
 
-// await polls until every claim has an outcome, patiently when nothing moves.
+// await polls until every claim has an outcome.
 func (s *submission) await(ctx context.Context, timeout time.Duration) error {
-	until := s.Now().Add(timeout)
-	bar := s.progress("deciding "+s.name(), int64(s.file.GetClaimCount()))
-	defer bar.done()
-	for pause, last := firstPause, int64(-1); ; {
-		now, err := s.standing(ctx)
-		if err != nil {
-			return err
-		}
-		bar.set(int64(now.GetDone()))
-		if now.GetComplete() {
-			return nil
-		}
-		if !s.Now().Before(until) {
-			return problem.New(problem.Unavailable, problem.Problem{
-				RuleID:  "cli.submit.timeout",
-				Message: fmt.Sprintf("%d of %d claims have an outcome; the rest is still being decided", now.GetDone(), now.GetClaimCount()),
-				Fix:     "the file is recorded and goes on by itself; look again with: probity files get " + s.file.GetFileId(),
-			})
-		}
-		if int64(now.GetDone()) != last {
-			pause, last = firstPause, int64(now.GetDone())
-		} else {
-			pause = min(pause*3/2, maxPause)
-		}
-		if err := s.Sleep(ctx, pause); err != nil {
-			return err
-		}
-	}
-}
-
-const (
-	firstPause = 50 * time.Millisecond
-	maxPause   = 2 * time.Second
-)
-
-// standing asks the file's workflow, and the record of the file where there
-// is no workflow to ask: with workflows down, files still get decided.
-func (s *submission) standing(ctx context.Context) (*workflowsv1.GetFileProgressResponse, error) {
-	id := s.file.GetFileId()
-	progress, err := s.conn.workflows.GetFileProgress(ctx, &workflowsv1.GetFileProgressRequest{FileId: id})
-	if err == nil {
-		return progress, nil
-	}
-	if ctx.Err() != nil || problem.Is(err, problem.Unauthenticated) {
-		return nil, err
-	}
-	got, err := s.conn.files.GetFile(ctx, &claimsv1.GetFileRequest{FileId: id})
-	if err != nil {
-		return nil, err
-	}
-	f := got.GetFile()
-	return &workflowsv1.GetFileProgressResponse{
-		ClaimCount: f.GetClaimCount(), Done: f.GetOutcomeCount(),
-		Complete: f.GetState() != claimsv1.FileState_FILE_STATE_PROCESSING,
-	}, nil
+	_, err := s.awaitFile(ctx, s.conn, s.file.GetFileId(), "deciding "+s.name(), timeout)
+	return err
 }
 
 // collect reads the file's claims and the outcomes that never became a claim.
 func (s *submission) collect(ctx context.Context) error {
-	got, err := s.conn.files.GetFile(ctx, &claimsv1.GetFileRequest{FileId: s.file.GetFileId(), IncludeOutcomes: true})
+	got, err := s.conn.files.GetFile(ctx, &claimsv1.GetFileRequest{FileId: s.file.GetFileId()})
 	if err != nil {
 		return err
 	}
 	s.file = got.GetFile()
-	for _, o := range got.GetOutcomes() {
+	if err := s.conn.listOutcomes(ctx, s.file.GetFileId(), func(o *claimsv1.ClaimOutcome) error {
 		if o.GetStatus() == claimsv1.ClaimStatus_CLAIM_STATUS_REJECTED {
 			s.refused = append(s.refused, o)
 		}
+		return nil
+	}); err != nil {
+		return err
 	}
 	filter := &claimsv1.ListClaimsRequest{FileId: s.file.GetFileId(), MinToken: s.answer.GetToken()}
 	return s.conn.listClaims(ctx, filter, 0, func(c *claimsv1.ClaimSummary) error {
@@ -289,6 +237,9 @@ func (s *submission) report(waited bool) error {
 	}
 	if s.file.GetState() == claimsv1.FileState_FILE_STATE_REFUSED {
 		s.say("%s was refused whole: none of its claims is decided", s.name())
+	}
+	if n := s.file.GetNotProcessedCount(); n > 0 {
+		s.say("%s was canceled: %d of its claims are not processed; send those again in a new file, with an interchange control number of its own", s.name(), n)
 	}
 	printProblems(s.Err, s.paint(red, "refused"), s.problems())
 	for _, o := range s.refused {

@@ -17,7 +17,8 @@ import (
 // safe to repeat: request ids are the file's id and the ordinal, and outcomes
 // that are recorded already are left as they are. Where a claim could not be
 // decided for a passing reason, nothing of the chunk is recorded and the
-// answer is Unavailable.
+// answer is Unavailable. A canceled file's chunk is left alone, unless an
+// earlier call may have decided part of it.
 func (s *Service) AdjudicateChunk(ctx context.Context, req *gatewayv1.AdjudicateChunkRequest) (*gatewayv1.AdjudicateChunkResponse, error) {
 	id := req.GetFileId()
 	got, err := s.deps.Files.GetFile(ctx, &claimsv1.GetFileRequest{FileId: id})
@@ -31,6 +32,9 @@ func (s *Service) AdjudicateChunk(ctx context.Context, req *gatewayv1.Adjudicate
 		return nil, problem.Invalidf("gateway.chunk.refused", "file_id", "the file was refused whole; nothing of it is adjudicated")
 	case first >= int(file.GetClaimCount()):
 		return nil, problem.Invalidf("gateway.chunk.range", "first_ordinal", "the file has %d claims, counted from 0", file.GetClaimCount())
+	}
+	if s := file.GetState(); !req.GetFinish() && (s == claimsv1.FileState_FILE_STATE_CANCELING || s == claimsv1.FileState_FILE_STATE_CANCELED) {
+		return &gatewayv1.AdjudicateChunkResponse{OutcomeCount: file.GetOutcomeCount(), Canceled: true}, nil
 	}
 	at, done, err := s.open(ctx, id)
 	if err != nil {

@@ -85,7 +85,7 @@ func (s *Service) acknowledge(ctx context.Context, id string, w io.Writer) error
 func org(id string) string { return strings.ToUpper(id) }
 
 func (s *Service) acknowledgeClaims(ctx context.Context, id string, w io.Writer) error {
-	got, err := s.deps.Files.GetFile(ctx, &claimsv1.GetFileRequest{FileId: id, IncludeOutcomes: true})
+	got, err := s.deps.Files.GetFile(ctx, &claimsv1.GetFileRequest{FileId: id})
 	if err != nil {
 		return err
 	}
@@ -94,12 +94,16 @@ func (s *Service) acknowledgeClaims(ctx context.Context, id string, w io.Writer)
 		return problem.New(problem.Conflict, problem.Problem{RuleID: "gateway.document.refused", Message: "the file was refused whole: no claim of it was looked at",
 			Fix: "fetch its 999, which says why"})
 	}
-	outcomes := map[int]*claimsv1.ClaimOutcome{}
-	for _, o := range got.GetOutcomes() {
-		outcomes[int(o.GetOrdinal())] = o
+	unfinished := unavailable("gateway.document.unfinished", "claims of the file are still being decided", nil)
+	if file.GetOutcomeCount() < file.GetClaimCount() {
+		return unfinished
+	}
+	outcomes, err := s.outcomes(ctx, id)
+	if err != nil {
+		return err
 	}
 	if len(outcomes) < int(file.GetClaimCount()) {
-		return unavailable("gateway.document.unfinished", "claims of the file are still being decided", nil)
+		return unfinished
 	}
 	at, done, err := s.open(ctx, id)
 	if err != nil {
@@ -122,6 +126,8 @@ func (s *Service) acknowledgeClaims(ctx context.Context, id string, w io.Writer)
 	return x12.Write277CA(w, env, received, processed, claims, func(c *x12.Claim) x12.Acknowledged {
 		o := outcomes[c.Ordinal]
 		switch {
+		case o.GetStatus() == claimsv1.ClaimStatus_CLAIM_STATUS_NOT_PROCESSED:
+			return x12.Acknowledged{Statuses: []string{notProcessed}}
 		case o.GetStatus() != claimsv1.ClaimStatus_CLAIM_STATUS_REJECTED:
 			return x12.Acknowledged{ClaimID: o.GetClaimId()}
 		case len(c.Statuses) > 0: // rejected here; the outcome holds only the first reasons
@@ -129,6 +135,32 @@ func (s *Service) acknowledgeClaims(ctx context.Context, id string, w io.Writer)
 		}
 		return x12.Acknowledged{Statuses: statuses(problemsOf(o.GetProblems()))}
 	})
+}
+
+// notProcessed is the 277CA status of a canceled file's claim: returned as
+// unprocessable (category A3), and status 0, "cannot provide further status
+// electronically": X12's list has none for a sender who changed its mind.
+const notProcessed = "A3:0"
+
+// outcomesPage is how many outcomes are asked for at once: a file has no
+// upper bound, a message has.
+const outcomesPage = 5000
+
+// outcomes reads what became of a file's claims, by ordinal.
+func (s *Service) outcomes(ctx context.Context, id string) (map[int]*claimsv1.ClaimOutcome, error) {
+	all := map[int]*claimsv1.ClaimOutcome{}
+	for token := ""; ; {
+		page, err := s.deps.Files.ListFileOutcomes(ctx, &claimsv1.ListFileOutcomesRequest{FileId: id, PageSize: outcomesPage, PageToken: token})
+		if err != nil {
+			return nil, err
+		}
+		for _, o := range page.GetOutcomes() {
+			all[int(o.GetOrdinal())] = o
+		}
+		if token = page.GetNextPageToken(); token == "" {
+			return all, nil
+		}
+	}
 }
 
 // statuses takes the 277CA statuses out of a rejection's problems. A service

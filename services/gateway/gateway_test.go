@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -41,6 +42,8 @@ type claimsService struct {
 	retryable, refuse, pend map[uint32]bool
 	// readSlowly holds every ReadFile until it is closed.
 	readSlowly chan struct{}
+	// canceled: the file is closed after a cancel.
+	canceled bool
 
 	mu       sync.Mutex
 	header   *claimsv1.FileHeader
@@ -58,7 +61,11 @@ func (c *claimsService) file() *claimsv1.File {
 	if len(c.header.GetProblems()) > 0 {
 		state = claimsv1.FileState_FILE_STATE_REFUSED
 	}
-	return &claimsv1.File{FileId: fileID, SubmitterOrg: "prov-lakeside", Kind: c.header.GetKind(), ClaimCount: c.header.GetClaimCount(), OutcomeCount: uint32(len(c.outcomes)),
+	outcomes := uint32(len(c.outcomes))
+	if c.canceled {
+		state, outcomes = claimsv1.FileState_FILE_STATE_CANCELED, c.header.GetClaimCount()
+	}
+	return &claimsv1.File{FileId: fileID, SubmitterOrg: "prov-lakeside", Kind: c.header.GetKind(), ClaimCount: c.header.GetClaimCount(), OutcomeCount: outcomes,
 		State: state, Problems: c.header.GetProblems(), Sha256: c.header.GetSha256(), SizeBytes: c.header.GetSizeBytes(), ReceivedTime: timestamppb.New(received)}
 }
 
@@ -106,6 +113,28 @@ func (c *claimsService) GetFile(_ context.Context, req *claimsv1.GetFileRequest)
 	res := &claimsv1.GetFileResponse{File: c.file()}
 	if req.GetIncludeOutcomes() {
 		for _, o := range c.outcomes {
+			res.Outcomes = append(res.Outcomes, o)
+		}
+	}
+	return res, nil
+}
+
+func (c *claimsService) ListFileOutcomes(_ context.Context, req *claimsv1.ListFileOutcomesRequest) (*claimsv1.ListFileOutcomesResponse, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	res := &claimsv1.ListFileOutcomesResponse{}
+	from, _ := strconv.Atoi(req.GetPageToken())
+	// Pages of three, whatever was asked for: the list must be walked to its end.
+	for n := uint32(from); n < c.header.GetClaimCount(); n++ {
+		if len(res.Outcomes) == 3 {
+			res.NextPageToken = strconv.Itoa(int(n))
+			break
+		}
+		o := c.outcomes[n]
+		if o == nil && c.canceled {
+			o = &claimsv1.ClaimOutcome{Ordinal: n, Status: claimsv1.ClaimStatus_CLAIM_STATUS_NOT_PROCESSED}
+		}
+		if o != nil {
 			res.Outcomes = append(res.Outcomes, o)
 		}
 	}
@@ -295,6 +324,31 @@ func TestAFileIsTakenAdjudicatedAndAcknowledged(t *testing.T) {
 	}
 	if claims.reads != 1 {
 		t.Errorf("the file was fetched %d times", claims.reads)
+	}
+}
+
+// A chunk of a canceled file is left alone, but for one that was begun; the
+// provider reads in the 277CA which claims nobody looked at.
+func TestACanceledFilesChunksAreLeftAlone(t *testing.T) {
+	gw, claims := given(t, gateway.Config{})
+	if _, err := submit(t, gw, x12test.Professional(4, nil)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := gw.AdjudicateChunk(t.Context(), &gatewayv1.AdjudicateChunkRequest{FileId: fileID, Count: 1}); err != nil {
+		t.Fatal(err)
+	}
+	claims.canceled = true
+	left, err := gw.AdjudicateChunk(t.Context(), &gatewayv1.AdjudicateChunkRequest{FileId: fileID, FirstOrdinal: 1, Count: 2})
+	if err != nil || !left.GetCanceled() || len(claims.requests) != 1 {
+		t.Fatalf("%v %v, %d submitted", left, err, len(claims.requests))
+	}
+	done, err := gw.AdjudicateChunk(t.Context(), &gatewayv1.AdjudicateChunkRequest{FileId: fileID, FirstOrdinal: 1, Count: 2, Finish: true})
+	if err != nil || done.GetCanceled() || done.GetPaid() != 2 || len(claims.requests) != 3 {
+		t.Fatalf("%v %v, %d submitted", done, err, len(claims.requests))
+	}
+	ack, err := document(t, gw, "277CA", fileID)
+	if err != nil || strings.Count(ack, "STC*A3:0*") != 1 || strings.Count(ack, "REF*1K*clm_") != 3 {
+		t.Fatalf("%v %s", err, ack)
 	}
 }
 

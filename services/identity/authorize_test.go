@@ -53,9 +53,13 @@ GetFile                  S U!
 ListFiles                S+ U!
 RecordOutcomes
 CompleteFile
+CancelFile               S
+ListFileOutcomes         S U!
 VoidClaim                S
 ReprocessClaims          P
 ListAffectedClaims       P
+ListChanges              P
+ReprocessChange          P
 GetClaimHistory          S A U!
 CreateRemittances
 GetRemittance            S A
@@ -92,6 +96,8 @@ SimulatePlan             P
 GetFileProgress          S U!
 GetReview                S A U!
 ReviewClaim              A
+DecodePayloads           A
+EncodePayloads
 Append
 AppendBatch
 ReadStream               U!
@@ -282,7 +288,7 @@ func newAuthorizer(t testing.TB) *identity.Authorizer {
 // rpcs are the names of every RPC of every Probity service, sorted.
 func rpcs(t testing.TB) []string {
 	t.Helper()
-	var names []string
+	names := []string{"DecodePayloads", "EncodePayloads"} // the codec endpoint's, whose protocol is Temporal's
 	protoregistry.GlobalFiles.RangeFiles(func(f protoreflect.FileDescriptor) bool {
 		if strings.HasPrefix(string(f.Package()), "probity.") {
 			for i := range f.Services().Len() {

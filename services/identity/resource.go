@@ -16,6 +16,7 @@ const (
 	PriorAuthorization = "PriorAuthorization"
 	EditTable          = "EditTable"
 	Provider           = "Provider"
+	Workflow           = "Workflow" // one that is about no single claim
 	Ledger             = "Ledger"
 	SubjectKey         = "SubjectKey"
 )

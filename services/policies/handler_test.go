@@ -321,6 +321,39 @@ func TestALostAnswerIsFoundAgain(t *testing.T) {
 	refused(t, err, problem.Conflict, "request_id.reused")
 }
 
+// Nobody is covered through a person who isn't: by this RPC as by 834. A call
+// that broke off after the subscriber is completed by repeating it.
+func TestASubscribersTerminationEndsTheDependants(t *testing.T) {
+	h := open(t).stocked(t)
+	spouse, child := person("Bea"), person("Cal")
+	spouse.RelationshipCode, child.RelationshipCode = "01", "19"
+	child.Coverage.EndDate = "2026-03-31" // left before
+	got := h.enrol(t, "e", person("Ada"), spouse, child).GetResults()
+	end := &policiesv1.TerminateMemberRequest{RequestId: "t", Subject: got[0].GetSubject(), EndDate: "2026-06-30"}
+
+	h.store.Inject(0, eventstore.FaultRefused) // the first append is well
+	_, err := h.TerminateMember(h.ctx, end)
+	require.True(t, problem.Is(err, problem.Unavailable), "%v", err)
+	require.Len(t, h.stream(t, policies.MemberStream(got[1].GetSubject())), 1)
+	done, err := h.TerminateMember(h.ctx, end)
+	require.NoError(t, err)
+
+	require.NoError(t, h.book.WaitFor(h.ctx, done.GetToken()))
+	for i, wants := range []int{2, 2, 1} {
+		require.Len(t, h.stream(t, policies.MemberStream(got[i].GetSubject())), wants)
+	}
+	ended, _ := h.stream(t, policies.MemberStream(got[1].GetSubject()))[1].Event.(*eventsv1.MemberTerminated)
+	require.Equal(t, "2026-06-30", ended.GetEndDate())
+
+	t.Run("a dependant's own ends nobody else's", func(t *testing.T) {
+		h := open(t).stocked(t)
+		got := h.enrol(t, "e", person("Ada"), spouse).GetResults()
+		_, err := h.TerminateMember(h.ctx, &policiesv1.TerminateMemberRequest{RequestId: "t", Subject: got[1].GetSubject(), EndDate: "2026-06-30"})
+		require.NoError(t, err)
+		require.Len(t, h.stream(t, policies.MemberStream(got[0].GetSubject())), 1)
+	})
+}
+
 func TestTwoServicesEnrolTheSamePerson(t *testing.T) {
 	h := open(t).stocked(t)
 	// A second service whose book never moves: it takes everybody for new.

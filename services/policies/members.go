@@ -24,7 +24,9 @@ const (
 	AuthorizationField = "authorization"
 )
 
-// TerminateMember implements the RPC.
+// TerminateMember implements the RPC. A subscriber's dependants end with the
+// subscriber: nobody is covered through a person who isn't. A call that breaks
+// off has ended some and is completed by repeating it.
 func (h *Handler) TerminateMember(ctx context.Context, req *policiesv1.TerminateMemberRequest) (*policiesv1.TerminateMemberResponse, error) {
 	if ps := Validate(req); len(ps) > 0 {
 		return nil, invalid(ps)
@@ -33,25 +35,64 @@ func (h *Handler) TerminateMember(ctx context.Context, req *policiesv1.Terminate
 	if !f.date(req.GetEndDate(), "end_date") {
 		return nil, invalid(f.problems)
 	}
-	done, err := h.record(ctx, work{
-		requestID: req.GetRequestId(),
-		stream:    MemberStream(req.GetSubject()),
-		decide: func(ctx context.Context, events []eventstore.Recorded) ([]proto.Message, error) {
-			m := foldMember(events)
-			if err := h.authorizeTermination(ctx, m, req.GetSubject()); err != nil {
-				return nil, err
-			}
-			return decideTerminate(m, req.GetEndDate())
-		},
-		says: func(ctx context.Context, r eventstore.Recorded) (bool, error) {
-			e, ok := r.Event.(*eventsv1.MemberTerminated)
-			return ok && e.GetEndDate() == req.GetEndDate(), nil
-		},
+	var ended Member
+	done, err := h.terminate(ctx, req, req.GetSubject(), func(m Member) ([]proto.Message, error) {
+		ended = m
+		return decideTerminate(m, req.GetEndDate())
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &policiesv1.TerminateMemberResponse{Token: done.token}, nil
+	latest := map[uint32]eventstore.Position{}
+	note := func(token string) {
+		if p, ok, err := eventstore.ParseToken(token); err == nil && ok && p.Index >= latest[p.Shard].Index {
+			latest[p.Shard] = p
+		}
+	}
+	note(done.token)
+	if ended.Subject == "" { // answered from what was recorded
+		if ended, err = h.member(ctx, req.GetSubject()); err != nil {
+			return nil, err
+		}
+	}
+	if ended.Subscribes() {
+		if err := h.awaitOwnWrites(ctx); err != nil {
+			return nil, err
+		}
+		for _, m := range h.Directory.Family(ended.Subscriber) {
+			if m.Subject == ended.Subject || m.Subscribes() || !slices.ContainsFunc(m.Spans, func(s Span) bool { return s.Period.End == "" || s.Period.End > req.GetEndDate() }) {
+				continue
+			}
+			done, err := h.terminate(ctx, req, m.Subject, func(m Member) ([]proto.Message, error) {
+				got, err := decideEnd(m, amendment{enrol: enrol{coverage: Period{End: req.GetEndDate()}}})
+				return got.events, err
+			})
+			if err != nil {
+				return nil, err
+			}
+			note(done.token)
+		}
+	}
+	return &policiesv1.TerminateMemberResponse{Token: joinTokens(latest)}, nil
+}
+
+// terminate ends one person's coverage on the day that the request names.
+func (h *Handler) terminate(ctx context.Context, req *policiesv1.TerminateMemberRequest, subject string, decide func(Member) ([]proto.Message, error)) (recorded, error) {
+	return h.record(ctx, work{
+		requestID: req.GetRequestId(),
+		stream:    MemberStream(subject),
+		decide: func(ctx context.Context, events []eventstore.Recorded) ([]proto.Message, error) {
+			m := foldMember(events)
+			if err := h.authorizeTermination(ctx, m, subject); err != nil {
+				return nil, err
+			}
+			return decide(m)
+		},
+		says: func(_ context.Context, r eventstore.Recorded) (bool, error) {
+			e, ok := r.Event.(*eventsv1.MemberTerminated)
+			return ok && e.GetEndDate() == req.GetEndDate(), nil
+		},
+	})
 }
 
 // authorizeTermination asks with the payer that the stream names. A person

@@ -149,8 +149,8 @@ func TestAFileGoesOnWithAnotherWorkerWhereTheFirstStopped(t *testing.T) {
 	i.holdAt = 1_000
 	starter := follower.Temporal{Client: c, TaskQueue: worker.TaskQueue}
 	w := startWorker(t, c, i)
-	require.NoError(t, starter.StartFile(ctx, fileID))
-	require.NoError(t, starter.StartFile(ctx, fileID), "starting twice is starting once")
+	require.NoError(t, starter.Start(ctx, claimfile.Start(fileID)))
+	require.NoError(t, starter.Start(ctx, claimfile.Start(fileID)), "starting twice is starting once")
 	<-i.reached
 	svc := newService(t, c, i)
 	asBiller := identity.WithPrincipal(ctx, identity.Principal{Subject: "biller", Org: "prov", Roles: []identity.Role{identity.RoleSubmitter}})
@@ -175,7 +175,7 @@ func TestAFileGoesOnWithAnotherWorkerWhereTheFirstStopped(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, claimfile.StageComplete, p.GetStage())
 	require.EqualValues(t, 2_100, p.GetPaid())
-	require.NoError(t, follower.Temporal{Client: c2, TaskQueue: worker.TaskQueue}.StartFile(ctx, fileID))
+	require.NoError(t, follower.Temporal{Client: c2, TaskQueue: worker.TaskQueue}.Start(ctx, claimfile.Start(fileID)))
 	_, err = svc.GetFileProgress(identity.WithPrincipal(ctx, identity.Principal{Subject: "x", Org: "other", Roles: []identity.Role{identity.RoleSubmitter}}),
 		&workflowsv1.GetFileProgressRequest{FileId: fileID})
 	require.True(t, problem.Is(err, problem.Forbidden), "another organisation's file isn't shown: %v", err)
@@ -190,7 +190,7 @@ func TestAReviewerDecidesAPendedClaimOnce(t *testing.T) {
 	i := newInstallation(0)
 	startWorker(t, c, i)
 	starter := follower.Temporal{Client: c, TaskQueue: worker.TaskQueue}
-	require.NoError(t, starter.StartClaim(ctx, claimID, "2099-12-21"))
+	require.NoError(t, starter.Start(ctx, claim.Start(claimID, "2099-12-21")))
 	svc := newService(t, c, i)
 	reviewer := identity.WithPrincipal(ctx, identity.Principal{
 		Subject: "rev-7", Org: "payer-org", Roles: []identity.Role{identity.RoleAdjudicator}, Payers: []string{"payer"},
@@ -232,9 +232,9 @@ func TestAReviewerDecidesAPendedClaimOnce(t *testing.T) {
 	require.Equal(t, claim.StateDecided, decided.GetState())
 
 	// And the follower's late messages are no trouble.
-	require.NoError(t, starter.StartClaim(ctx, claimID, "2099-12-21"))
-	require.NoError(t, starter.ClaimDecided(ctx, claimID))
-	require.NoError(t, starter.ClaimDecided(ctx, "clm_unknown"))
+	require.NoError(t, starter.Start(ctx, claim.Start(claimID, "2099-12-21")))
+	require.NoError(t, starter.Tell(ctx, claim.Decided(claimID)))
+	require.NoError(t, starter.Tell(ctx, claim.Decided("clm_unknown")))
 	record(t, ctx, c, claim.WorkflowID(claimID), "claim.json")
 
 	// And nothing of the review is in clear on the server's disk.

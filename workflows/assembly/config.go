@@ -15,6 +15,7 @@ import (
 
 	"github.com/probity-health/probity/services/server"
 	"github.com/probity-health/probity/services/telemetry"
+	"github.com/probity-health/probity/workflows/codec"
 	"github.com/probity-health/probity/workflows/payment"
 	"github.com/probity-health/probity/workflows/worker"
 )
@@ -40,6 +41,9 @@ type Config struct {
 	CursorFile string `json:"cursorFile,omitempty"`
 	// Payments: how providers are paid; without a directory this worker pays nobody.
 	Payments PaymentsConfig `json:"payments,omitzero"`
+	// Codec is the endpoint by which Temporal's web UI shows payloads to who
+	// may see them; absent serves none.
+	Codec *codec.Config `json:"codec,omitempty"`
 }
 
 // PaymentsConfig of the payment cycles and the file drop that they pay through.
@@ -203,6 +207,11 @@ func parseConfig(raw []byte) (Config, error) {
 	} {
 		if u, err := url.Parse(base); err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
 			return Config{}, fmt.Errorf("services.%s is not a base URL like http://%s:8080", name, name)
+		}
+	}
+	if cfg.Codec != nil {
+		if err := cfg.Codec.Check(); err != nil {
+			return Config{}, err
 		}
 	}
 	if t := cfg.Temporal; !t.TLS && (t.CAFile != "" || t.CertFile != "" || t.KeyFile != "" || t.ServerName != "") {

@@ -15,7 +15,9 @@ import (
 	"github.com/probity-health/probity/services/identity"
 	"github.com/probity-health/probity/services/server"
 	"github.com/probity-health/probity/services/telemetry"
+	"github.com/probity-health/probity/workflows/codec"
 	"github.com/probity-health/probity/workflows/follower"
+	"github.com/probity-health/probity/workflows/hook"
 	"github.com/probity-health/probity/workflows/payment"
 	"github.com/probity-health/probity/workflows/service"
 	"github.com/probity-health/probity/workflows/worker"
@@ -27,7 +29,7 @@ type process struct {
 	server    *server.Server
 	temporal  client.Client
 	worker    *worker.Worker
-	follower  *follower.Follower
+	followers []*follower.Follower
 	schedules func(context.Context) // tells payment cycles theirs; nil without payments
 	failed    chan error            // the SDK's worker gave up
 }
@@ -111,15 +113,15 @@ func assemble(ctx context.Context, cfg Config) (*process, error) {
 			}
 		},
 	})
-	var cursor follower.Cursor = follower.FromStart{}
-	if cfg.CursorFile != "" {
-		cursor = follower.File{Path: cfg.CursorFile, Namespace: follower.NamespaceID(temporal, cfg.Temporal.Namespace)}
+	ledger := ledgerv1connect.NewLedgerServiceClient(own, at.Ledger, own.Options()...)
+	for _, log := range hook.Logs(worker.Catalog(worker.Deps{})) {
+		f := follower.New(follower.Deps{
+			Log: log, Ledger: ledger, Starter: follower.Temporal{Client: temporal, TaskQueue: queue},
+			Cursor: cfg.cursor(log, follower.NamespaceID(temporal, cfg.Temporal.Namespace)), Logger: tel.Log, Meter: tel.Meter,
+		})
+		p.followers = append(p.followers, f)
+		srv.AddCheck(followerCheck(log), func(context.Context) error { return f.Ready() })
 	}
-	p.follower = follower.New(follower.Deps{
-		Ledger:  ledgerv1connect.NewLedgerServiceClient(own, at.Ledger, own.Options()...),
-		Starter: follower.Temporal{Client: temporal, TaskQueue: queue},
-		Cursor:  cursor, Logger: tel.Log,
-	})
 	answers := service.New(service.Deps{
 		Temporal: temporal, TaskQueue: queue, Authorizer: authorizer, Logger: tel.Log, Payments: payments != nil,
 		Files:  claimsv1connect.NewFileServiceClient(asCaller, at.Claims, asCaller.Options()...),
@@ -127,6 +129,13 @@ func assemble(ctx context.Context, cfg Config) (*process, error) {
 	})
 	srv.Mount(workflowsv1connect.NewWorkflowServiceHandler(answers, srv.Options()...))
 	srv.Mount(workflowsv1connect.NewPaymentCycleServiceHandler(answers, srv.Options()...))
+	if cfg.Codec != nil {
+		srv.MountPublic(codec.Path, codec.New(codec.Deps{
+			Config: *cfg.Codec, Keys: connection.Keys, Namespace: cfg.Temporal.Namespace,
+			Claims: claimsv1connect.NewClaimsServiceClient(asCaller, at.Claims, asCaller.Options()...),
+			Ledger: ledger, Authorizer: authorizer,
+		}, srv))
+	}
 	srv.AddCheck("temporal", func(ctx context.Context) error {
 		if !p.worker.Polling() {
 			return errors.New("the worker has not reached Temporal yet")
@@ -134,8 +143,27 @@ func assemble(ctx context.Context, cfg Config) (*process, error) {
 		_, err := temporal.CheckHealth(ctx, &client.CheckHealthRequest{})
 		return err
 	})
-	srv.AddCheck("follower", func(context.Context) error { return p.follower.Ready() })
 	return p, nil
+}
+
+// followerCheck names a follower in readiness.
+func followerCheck(log string) string {
+	if log == follower.Log {
+		return "follower"
+	}
+	return "follower." + log
+}
+
+// cursor keeps how far a log has been followed: in the configured file that of
+// the claims log, beside it those of others.
+func (c Config) cursor(log string, namespace func(context.Context) (string, error)) follower.Cursor {
+	switch {
+	case c.CursorFile == "":
+		return follower.FromStart{}
+	case log == follower.Log:
+		return follower.File{Path: c.CursorFile, Namespace: namespace}
+	}
+	return follower.File{Path: c.CursorFile + "." + log, Namespace: namespace}
 }
 
 // flushTimeout bounds the last export of telemetry.
@@ -159,7 +187,9 @@ func (p *process) run(ctx context.Context) error {
 		})
 	}
 	part(func(ctx context.Context) error { return p.worker.Run(ctx, p.telemetry.Log) })
-	part(p.follower.Run)
+	for _, f := range p.followers {
+		part(f.Run)
+	}
 	if p.schedules != nil {
 		running.Go(func() error {
 			p.schedules(partsCtx)

@@ -42,6 +42,7 @@ func TestAWrongConfigurationIsRefusedByName(t *testing.T) {
 		"a cycle too often":      {"every: 24h", "every: 1s", "at least a minute"},
 		"a cycle past its end":   {"offset: 2h", "offset: 25h", "offset"},
 		"payments nowhere":       {"  dir: /var/lib/probity/payments # shared by all workers\n", "", "payments"},
+		"no origin":              {"https://temporal-ui.example]", "https://temporal-ui.example/]", "codec.origins"},
 		"an API key in clear":    {"  tls: true\n  caFile: /run/probity/ca.pem\n", "  apiKeyFile: x\n", "temporal.apiKeyFile"},
 	} {
 		t.Run(name, func(t *testing.T) {

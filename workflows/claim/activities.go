@@ -3,9 +3,7 @@ package claim
 import (
 	"context"
 
-	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/worker"
-	"go.temporal.io/sdk/workflow"
 
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
 	"github.com/probity-health/probity/services/problem"
@@ -37,12 +35,7 @@ type Activities struct {
 }
 
 // Register makes workflow and activities known to a worker.
-func Register(w worker.Registry, a *Activities) {
-	w.RegisterWorkflowWithOptions(Workflow, workflow.RegisterOptions{Name: WorkflowType})
-	w.RegisterActivityWithOptions(a.Resolve, activity.RegisterOptions{Name: activityResolve})
-	w.RegisterActivityWithOptions(a.Status, activity.RegisterOptions{Name: activityStatus})
-	w.RegisterActivityWithOptions(a.Remit, activity.RegisterOptions{Name: activityRemit})
-}
+func Register(w worker.Registry, a *Activities) { Hook(a).Register(w) }
 
 // Resolve hands a reviewer's answer to the claims service.
 func (a *Activities) Resolve(ctx context.Context, q *claimsv1.ResolveClaimRequest) (*claimsv1.ResolveClaimResponse, error) {
@@ -73,7 +66,9 @@ func (a *Activities) Remit(ctx context.Context, claimID string) error {
 	if err != nil {
 		return failure.FromRPC(err)
 	}
-	if f.GetFile().GetState() != claimsv1.FileState_FILE_STATE_COMPLETE {
+	switch f.GetFile().GetState() {
+	case claimsv1.FileState_FILE_STATE_COMPLETE, claimsv1.FileState_FILE_STATE_CANCELED:
+	default:
 		return failure.Refuse(problem.Unavailable, problem.Problem{
 			RuleID: "review.file-open", Message: "the claim's file is not complete yet", Fix: "nothing: it is tried again",
 		})

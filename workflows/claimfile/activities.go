@@ -8,7 +8,6 @@ import (
 
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/worker"
-	"go.temporal.io/sdk/workflow"
 
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
 	gatewayv1 "github.com/probity-health/probity/proto/probity/gateway/v1"
@@ -47,19 +46,13 @@ type Activities struct {
 }
 
 // Register makes workflow and activities known to a worker.
-func Register(w worker.Registry, a *Activities) {
-	w.RegisterWorkflowWithOptions(Workflow, workflow.RegisterOptions{Name: WorkflowType})
-	for name, f := range map[string]any{
-		activityLoad: a.Load, activityDecide: a.Decide, activityRemit: a.Remit, activityComplete: a.Complete,
-	} {
-		w.RegisterActivityWithOptions(f, activity.RegisterOptions{Name: name})
-	}
-}
+func Register(w worker.Registry, a *Activities) { Hook(a).Register(w) }
 
 // Loaded is what the workflow needs to know of a file.
 type Loaded struct {
 	Claims            uint32
 	Refused, Complete bool
+	Canceled          bool `json:",omitempty"`
 	Remittances       []string
 }
 
@@ -72,10 +65,12 @@ func (a *Activities) Load(ctx context.Context, fileID string) (Loaded, error) {
 		return Loaded{}, failure.FromRPC(err)
 	}
 	f := r.GetFile()
+	state := f.GetState()
 	return Loaded{
 		Claims:      f.GetClaimCount(),
-		Refused:     f.GetState() == claimsv1.FileState_FILE_STATE_REFUSED,
-		Complete:    f.GetState() == claimsv1.FileState_FILE_STATE_COMPLETE,
+		Refused:     state == claimsv1.FileState_FILE_STATE_REFUSED,
+		Complete:    state == claimsv1.FileState_FILE_STATE_COMPLETE || state == claimsv1.FileState_FILE_STATE_CANCELED,
+		Canceled:    state == claimsv1.FileState_FILE_STATE_CANCELING || state == claimsv1.FileState_FILE_STATE_CANCELED,
 		Remittances: f.GetRemittanceIds(),
 	}, nil
 }
@@ -90,8 +85,11 @@ type reached struct {
 // errStopping ends an attempt between chunks so that another worker goes on.
 var errStopping = errors.New("the worker is stopping")
 
-// Decide has a span decided chunk by chunk, continuing where an earlier attempt's heartbeat said it was.
-func (a *Activities) Decide(ctx context.Context, s Span) (Tally, error) {
+// Decide has a span decided chunk by chunk, continuing where an earlier
+// attempt's heartbeat said it was. In a canceled file it begins no chunk; but
+// where there was an earlier attempt, a chunk of its may be decided in part
+// without the file knowing, so then the span is brought to its end.
+func (a *Activities) Decide(ctx context.Context, s Span) (Decided, error) {
 	at := reached{Next: s.First}
 	if activity.HasHeartbeatDetails(ctx) {
 		var earlier reached
@@ -100,33 +98,37 @@ func (a *Activities) Decide(ctx context.Context, s Span) (Tally, error) {
 			at = earlier
 		}
 	}
+	finish := activity.GetInfo(ctx).Attempt > 1
 	pulse := startPulse(ctx, at)
 	defer pulse.stop()
 	for end := s.First + s.Count; at.Next < end; {
 		select {
 		case <-activity.GetWorkerStopChannel(ctx):
-			return Tally{}, errStopping
+			return Decided{}, errStopping
 		default:
 		}
 		count := min(chunkClaims, end-at.Next)
-		t, err := a.decideChunk(ctx, s.FileID, at.Next, count)
-		if err != nil {
-			return Tally{}, failure.FromRPC(err)
+		d, err := a.decideChunk(ctx, &gatewayv1.AdjudicateChunkRequest{FileId: s.FileID, FirstOrdinal: at.Next, Count: count, Finish: finish})
+		switch {
+		case err != nil:
+			return Decided{}, failure.FromRPC(err)
+		case d.Canceled:
+			return Decided{Tally: at.Tally, Canceled: true}, nil
 		}
-		at = reached{Next: at.Next + count, Tally: at.Tally.plus(t)}
+		at = reached{Next: at.Next + count, Tally: at.Tally.plus(d.Tally)}
 		pulse.beat(at)
 	}
-	return at.Tally, nil
+	return Decided{Tally: at.Tally}, nil
 }
 
-func (a *Activities) decideChunk(ctx context.Context, fileID string, first, count uint32) (Tally, error) {
+func (a *Activities) decideChunk(ctx context.Context, q *gatewayv1.AdjudicateChunkRequest) (Decided, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	r, err := a.Gateway.AdjudicateChunk(ctx, &gatewayv1.AdjudicateChunkRequest{FileId: fileID, FirstOrdinal: first, Count: count})
-	if err != nil {
-		return Tally{}, err
+	r, err := a.Gateway.AdjudicateChunk(ctx, q)
+	if err != nil || r.GetCanceled() {
+		return Decided{Canceled: r.GetCanceled()}, err
 	}
-	return Tally{Done: count, Paid: r.GetPaid(), Denied: r.GetDenied(), Pended: r.GetPended(), Rejected: r.GetRejected()}, nil
+	return Decided{Tally: Tally{Done: q.GetCount(), Paid: r.GetPaid(), Denied: r.GetDenied(), Pended: r.GetPended(), Rejected: r.GetRejected()}}, nil
 }
 
 // Remit has the file's remittances made. Its request id is the file's, so a

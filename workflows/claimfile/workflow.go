@@ -39,6 +39,8 @@ const (
 	StageComplete  = "complete"
 	StageRefused   = "refused"
 	StageStalled   = "stalled"
+	StageCanceling = "canceling"
+	StageCanceled  = "canceled"
 )
 
 const (
@@ -64,6 +66,8 @@ type Input struct {
 	Next    uint32 `json:",omitempty"` // every ordinal below has an outcome or is in Refused
 	Tally   Tally  `json:",omitzero"`
 	Refused []Span `json:",omitempty"`
+	// Canceled: the file's cancel was asked for, so nothing more is begun.
+	Canceled bool `json:",omitempty"`
 }
 
 // Tally counts outcomes.
@@ -73,6 +77,13 @@ type Tally struct {
 
 func (t Tally) plus(o Tally) Tally {
 	return Tally{t.Done + o.Done, t.Paid + o.Paid, t.Denied + o.Denied, t.Pended + o.Pended, t.Rejected + o.Rejected}
+}
+
+// Decided is what an activity has done of a span: all of it, or, where the
+// file was canceled meanwhile, what had been begun.
+type Decided struct {
+	Tally
+	Canceled bool `json:",omitempty"`
 }
 
 // Span is a run of ordinals [First, First+Count) that one activity has decided.
@@ -91,6 +102,12 @@ func spanClaims(claims uint32) uint32 {
 // Workflow brings a file to its end. It fails only when a service calls some
 // span invalid, which is a defect of ours: the rest is decided all the same,
 // nothing is remitted, and the follower's next start tries again.
+//
+// A canceled file ends here too. That it is canceled is a fact of the file and
+// not of this workflow: loading says so, and so does every chunk, so a cancel
+// needs no message to get here and is met though Temporal was away when it was
+// asked for. What was begun is brought to its end and remitted, and closing the
+// file lists the rest as not processed.
 func Workflow(ctx workflow.Context, in Input) error {
 	f := &file{in: in, stage: StageWaiting}
 	if err := workflow.SetQueryHandler(ctx, QueryProgress, f.progress); err != nil {
@@ -111,16 +128,21 @@ func Workflow(ctx workflow.Context, in Input) error {
 			f.remittances, f.stage = loaded.Remittances, StageComplete
 			return nil
 		}
-		f.in.Claims = loaded.Claims
+		f.in.Claims, f.in.Canceled = loaded.Claims, loaded.Canceled
 	}
 
-	f.stage = StageDeciding
-	more, err := f.decide(ctx)
-	if err != nil {
-		return err
+	if !f.in.Canceled {
+		f.stage = StageDeciding
+		more, err := f.decide(ctx)
+		if err != nil {
+			return err
+		}
+		if more {
+			return workflow.NewContinueAsNewError(ctx, WorkflowType, f.in)
+		}
 	}
-	if more {
-		return workflow.NewContinueAsNewError(ctx, WorkflowType, f.in)
+	if f.in.Canceled {
+		return f.close(ctx, StageCanceling, StageCanceled)
 	}
 	if len(f.in.Refused) > 0 {
 		f.stage = StageStalled
@@ -129,16 +151,22 @@ func Workflow(ctx workflow.Context, in Input) error {
 			fmt.Sprintf("%d spans from ordinal %d on were refused as invalid", len(f.in.Refused), f.in.Refused[0].First), "file.span-refused", nil)
 	}
 
-	f.stage = StageRemitting
-	if err := workflow.ExecuteActivity(withStep(ctx), activityRemit, in.FileID).Get(ctx, &f.remittances); err != nil {
+	return f.close(ctx, StageRemitting, StageComplete)
+}
+
+// close has remitted what is decided and the file marked complete, or, after
+// a cancel, closed.
+func (f *file) close(ctx workflow.Context, now, then string) error {
+	f.stage = now
+	if err := workflow.ExecuteActivity(withStep(ctx), activityRemit, f.in.FileID).Get(ctx, &f.remittances); err != nil {
 		f.stage = StageStalled
 		return err
 	}
-	if err := workflow.ExecuteActivity(withStep(ctx), activityComplete, in.FileID, f.remittances).Get(ctx, nil); err != nil {
+	if err := workflow.ExecuteActivity(withStep(ctx), activityComplete, f.in.FileID, f.remittances).Get(ctx, nil); err != nil {
 		f.stage = StageStalled
 		return err
 	}
-	f.stage = StageComplete
+	f.stage = then
 	return nil
 }
 
@@ -153,13 +181,14 @@ func (f *file) progress() (*workflowsv1.GetFileProgressResponse, error) {
 	t := f.in.Tally
 	return &workflowsv1.GetFileProgressResponse{
 		ClaimCount: f.in.Claims, Done: t.Done, Paid: t.Paid, Denied: t.Denied, Pended: t.Pended, Rejected: t.Rejected,
-		Complete: f.stage == StageComplete, RemittanceIds: f.remittances, Stage: f.stage,
+		Complete: f.stage == StageComplete || f.stage == StageCanceled, RemittanceIds: f.remittances, Stage: f.stage,
 	}, nil
 }
 
 // decide slides a window of spans over the file. When Temporal suggests a
 // fresh history it lets the window run empty, so that Next says it all, and
-// returns true. A span refused as invalid is noted; its neighbours go on.
+// returns true. A span refused as invalid is noted; its neighbours go on. A
+// span that finds the file canceled is the last: the window runs empty.
 func (f *file) decide(ctx workflow.Context) (more bool, err error) {
 	info, size := workflow.GetInfo(ctx), spanClaims(f.in.Claims)
 	ctx = withDecide(ctx)
@@ -169,10 +198,11 @@ func (f *file) decide(ctx workflow.Context) (more bool, err error) {
 		inFlight++
 		selector.AddFuture(workflow.ExecuteActivity(ctx, activityDecide, s), func(done workflow.Future) {
 			inFlight--
-			var t Tally
-			switch spanErr := done.Get(ctx, &t); {
+			var d Decided
+			switch spanErr := done.Get(ctx, &d); {
 			case spanErr == nil:
-				f.in.Tally = f.in.Tally.plus(t)
+				f.in.Tally = f.in.Tally.plus(d.Tally)
+				f.in.Canceled = f.in.Canceled || d.Canceled
 			case failure.IsKind(spanErr, problem.Invalid):
 				f.in.Refused = append(f.in.Refused, s)
 				workflow.GetLogger(ctx).Error("a span of a file was refused as invalid",
@@ -183,7 +213,7 @@ func (f *file) decide(ctx workflow.Context) (more bool, err error) {
 		})
 	}
 	for {
-		draining = draining || err != nil || info.GetContinueAsNewSuggested()
+		draining = draining || err != nil || f.in.Canceled || info.GetContinueAsNewSuggested()
 		for inFlight < window && next < f.in.Claims && !draining {
 			count := min(size, f.in.Claims-next)
 			launch(Span{FileID: f.in.FileID, First: next, Count: count})
@@ -191,7 +221,7 @@ func (f *file) decide(ctx workflow.Context) (more bool, err error) {
 		}
 		if inFlight == 0 {
 			f.in.Next = next
-			return next < f.in.Claims, err
+			return next < f.in.Claims && !f.in.Canceled, err
 		}
 		selector.Select(ctx)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 
@@ -32,16 +33,21 @@ type services struct {
 	calls     int
 	remitted  int
 	completed []string
+	recorded  map[uint32]bool // the file knows their outcome
+	canceled  bool
+	afterward int // chunks decided after the cancel
 
 	failChunk  func(first uint32, call int) error // before deciding
 	loseAnswer func(first uint32, call int) error // after deciding
 	failRemit  func(call int) error
+	dieHalfway func(call int) bool // after deciding, before the file knows
+	cancelAt   int                 // the call before which the file is canceled
 }
 
 func newServices(claims uint32) *services {
 	return &services{
-		decided: map[uint32]int{},
-		file:    &claimsv1.File{FileId: fileID, ClaimCount: claims, State: claimsv1.FileState_FILE_STATE_PROCESSING},
+		decided: map[uint32]int{}, recorded: map[uint32]bool{},
+		file: &claimsv1.File{FileId: fileID, ClaimCount: claims, State: claimsv1.FileState_FILE_STATE_PROCESSING},
 	}
 }
 
@@ -54,8 +60,23 @@ func (s *services) AdjudicateChunk(_ context.Context, q *gatewayv1.AdjudicateChu
 			return nil, err
 		}
 	}
+	if s.cancelAt != 0 && s.calls >= s.cancelAt {
+		s.canceled, s.file.State = true, claimsv1.FileState_FILE_STATE_CANCELING
+	}
+	if s.canceled && !q.GetFinish() {
+		return &gatewayv1.AdjudicateChunkResponse{Canceled: true}, nil
+	}
+	if s.canceled {
+		s.afterward++
+	}
 	for i := range q.GetCount() {
 		s.decided[q.GetFirstOrdinal()+i]++
+	}
+	if s.dieHalfway != nil && s.dieHalfway(s.calls) {
+		return nil, errors.New("the gateway died")
+	}
+	for i := range q.GetCount() {
+		s.recorded[q.GetFirstOrdinal()+i] = true
 	}
 	if s.loseAnswer != nil {
 		if err := s.loseAnswer(q.GetFirstOrdinal(), s.calls); err != nil {
@@ -130,6 +151,57 @@ func TestEveryClaimOfAFileIsDecidedThenRemittedThenComplete(t *testing.T) {
 	require.EqualValues(t, 998, p.GetPaid())
 	require.EqualValues(t, 5, p.GetDenied())
 	require.Equal(t, []string{"rem_1", "rem_2"}, p.GetRemittanceIds())
+}
+
+func TestACanceledFileBeginsNothingMoreAndIsClosed(t *testing.T) {
+	// Given a file of 5,000 claims that is canceled before its seventh chunk.
+	s := newServices(5_000)
+	s.cancelAt = 7
+	env := environment(s)
+	env.ExecuteWorkflow(claimfile.WorkflowType, claimfile.Input{FileID: fileID})
+
+	// Then the six are remitted, nothing else was begun, and the file is closed.
+	require.NoError(t, env.GetWorkflowError())
+	require.Len(t, s.recorded, 6*250)
+	require.Zero(t, s.afterward)
+	require.Equal(t, 1, s.remitted)
+	require.Equal(t, []string{"rem_1", "rem_2"}, s.completed)
+	p := progressOf(t, env)
+	require.Equal(t, claimfile.StageCanceled, p.GetStage())
+	require.True(t, p.GetComplete())
+	require.EqualValues(t, 1_500, p.GetDone())
+}
+
+func TestACancelClosesAFileWhoseWorkflowHadFailed(t *testing.T) {
+	s := newServices(1_000)
+	s.file.State = claimsv1.FileState_FILE_STATE_CANCELING
+	env := environment(s)
+	env.ExecuteWorkflow(claimfile.WorkflowType, claimfile.Input{FileID: fileID})
+	require.NoError(t, env.GetWorkflowError())
+	require.Zero(t, s.calls)
+	require.NotNil(t, s.completed)
+	require.Equal(t, claimfile.StageCanceled, progressOf(t, env).GetStage())
+}
+
+func TestWheneverAFileIsCanceledNoDecidedClaimIsLeftUnlisted(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		// Given any file, a gateway that dies between deciding and recording,
+		// and a cancel, at any calls.
+		s := newServices(rapid.Uint32Range(0, 3_000).Draw(t, "claims"))
+		s.cancelAt = rapid.IntRange(1, 14).Draw(t, "canceled at call")
+		deaths := rapid.SliceOfN(rapid.IntRange(1, 14), 0, 4).Draw(t, "deaths at calls")
+		s.dieHalfway = func(call int) bool { return slices.Contains(deaths, call) }
+		env := environment(s)
+		env.ExecuteWorkflow(claimfile.WorkflowType, claimfile.Input{FileID: fileID})
+		require.NoError(t, env.GetWorkflowError())
+
+		// Then the file knows the outcome of every claim that was decided, and is closed.
+		for ordinal := range s.decided {
+			require.True(t, s.recorded[ordinal], "ordinal %d is decided and would be listed as not processed", ordinal)
+		}
+		require.Equal(t, []string{"rem_1", "rem_2"}, s.completed)
+		require.EqualValues(t, len(s.recorded), progressOf(t, env).GetDone())
+	})
 }
 
 func TestAServiceThatIsAwayIsAskedUntilItIsBack(t *testing.T) {

@@ -1,8 +1,9 @@
 // Package follower starts what the ledger says is waiting.
 //
-// It follows the claims log: a file received gets its workflow, a claim that
-// pends gets its own, and a claim that becomes final by another way tells its
-// workflow so. Invariants: a workflow's id is made from the fact that asks for
+// It follows one log and does what the catalog's workflows make of its facts:
+// a file received gets its workflow, a claim that pends gets its own, and a
+// claim that becomes final by another way tells its workflow so; see package
+// hook. Invariants: a workflow's id is made from the fact that asks for
 // it, so starting twice is starting once; the cursor is stored only after
 // everything before it has been started; and when Temporal or the ledger is
 // away the follower waits and tries again, for ever. So nothing is lost and
@@ -11,28 +12,26 @@ package follower
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"connectrpc.com/connect"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/protobuf/proto"
 
-	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
-	eventsv1 "github.com/probity-health/probity/proto/probity/events/v1"
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/services/telemetry"
-	"github.com/probity-health/probity/workflows/claim"
+	"github.com/probity-health/probity/workflows/hook"
+	"github.com/probity-health/probity/workflows/worker"
 )
 
-// Log is the log that is followed.
+// Log is the log that is followed unless Deps name another.
 const Log = "claims"
 
 const (
@@ -57,9 +56,8 @@ type Ledger interface {
 
 // Starter starts and tells workflows; what exists already is success.
 type Starter interface {
-	StartFile(ctx context.Context, fileID string) error
-	StartClaim(ctx context.Context, claimID, dueDate string) error
-	ClaimDecided(ctx context.Context, claimID string) error
+	Start(ctx context.Context, s hook.Start) error
+	Tell(ctx context.Context, t hook.Tell) error
 }
 
 // Cursor keeps where to continue, a shard's index each.
@@ -74,9 +72,17 @@ type Deps struct {
 	Ledger  Ledger
 	Starter Starter
 	Cursor  Cursor
+	// Log to follow; empty is Log.
+	Log string
+	// Workflows whose facts count; nil is the worker's catalog.
+	Workflows []hook.Workflow
 	// Logger; nil discards.
 	Logger *slog.Logger
-	// Now tells the time; nil is time.Now. It paces saving only.
+	// Meter, nil for none, carries the gauge probity.follower.lag: for how many
+	// seconds the oldest fact has waited that is not acted on yet, 0 when none
+	// is known; see Lag.
+	Meter metric.MeterProvider
+	// Now tells the time; nil is time.Now. It paces saving and measures the lag.
 	Now func() time.Time
 	// Pause waits before an attempt is repeated, or until ctx ends; nil really waits.
 	Pause func(ctx context.Context, d time.Duration)
@@ -84,32 +90,34 @@ type Deps struct {
 
 // Follower follows while Run runs.
 type Follower struct {
-	deps Deps
+	deps  Deps
+	facts map[string]hook.Fact // by event type; never changed after New
+	types []string             // facts' keys, sorted
 
 	// Owned by Run's goroutine.
 	next  map[uint32]uint64
 	saved time.Time
-	// What catching up has seen asked for and not yet answered: most of an old
-	// log's files are complete and most of its pended claims are decided, and
-	// those cost a map entry instead of a workflow. nil once caught up.
-	deferred *backlog
+	// What catching up has seen asked for and not yet answered, by workflow id:
+	// most of an old log's files are complete and most of its pended claims are
+	// decided, and those cost a map entry instead of a workflow. nil once caught up.
+	deferred map[string]hook.Start
 	// What the batch in hand asks to start; emptied by flush.
 	starts []func(context.Context)
 
 	mu       sync.Mutex
-	caughtUp bool   // guarded by mu
-	trouble  string // guarded by mu; what is being waited for, empty when nothing
+	caughtUp bool      // guarded by mu
+	trouble  string    // guarded by mu; what is being waited for, empty when nothing
+	behind   time.Time // guarded by mu; age of the oldest fact not acted on, zero when there is none
 }
-
-type backlog struct {
-	files  map[string]struct{}
-	claims map[string]string // id -> due date
-}
-
-func (b *backlog) size() int { return len(b.files) + len(b.claims) }
 
 // New makes a follower.
 func New(d Deps) *Follower {
+	if d.Log == "" {
+		d.Log = Log
+	}
+	if d.Workflows == nil {
+		d.Workflows = worker.Catalog(worker.Deps{})
+	}
 	if d.Logger == nil {
 		d.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -119,7 +127,52 @@ func New(d Deps) *Follower {
 	if d.Pause == nil {
 		d.Pause = pause
 	}
-	return &Follower{deps: d}
+	f := &Follower{deps: d, facts: map[string]hook.Fact{}}
+	for _, fact := range hook.Of(d.Workflows, d.Log) {
+		f.facts[fact.Event] = merged(f.facts[fact.Event], fact)
+	}
+	f.types = slices.Sorted(maps.Keys(f.facts))
+	f.measure()
+	return f
+}
+
+// merged: an event type may concern several workflows; they are asked in the catalog's order.
+func merged(earlier, later hook.Fact) hook.Fact {
+	if earlier.Asks == nil {
+		return later
+	}
+	return hook.Fact{Event: later.Event, Asks: func(payload []byte, at hook.Place) ([]hook.Ask, error) {
+		asks, err := earlier.Asks(payload, at)
+		if err != nil {
+			return nil, err
+		}
+		more, err := later.Asks(payload, at)
+		return append(asks, more...), err
+	}}
+}
+
+func (f *Follower) measure() {
+	if f.deps.Meter == nil {
+		return
+	}
+	// A gauge that can't be made is missing from the metrics, which is seen there.
+	_, _ = f.deps.Meter.Meter("probity/workflows").Float64ObservableGauge("probity.follower.lag",
+		metric.WithUnit("s"), metric.WithDescription("How long the oldest fact has waited that no workflow was started or told for yet."),
+		metric.WithFloat64Callback(func(_ context.Context, o metric.Float64Observer) error {
+			o.Observe(f.Lag().Seconds(), metric.WithAttributes(attribute.String("log", f.deps.Log)))
+			return nil
+		}))
+}
+
+// Lag is how long the oldest fact has waited that the follower knows of and
+// has not acted on; while it is cut off from the log, how long that has lasted.
+func (f *Follower) Lag() time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.behind.IsZero() {
+		return 0
+	}
+	return max(0, f.deps.Now().Sub(f.behind))
 }
 
 func pause(ctx context.Context, d time.Duration) {
@@ -132,19 +185,21 @@ func pause(ctx context.Context, d time.Duration) {
 // Ready returns nil when everything the log held at the start has been
 // started and nothing is being waited for, else what it waits for.
 func (f *Follower) Ready() error {
+	lag := f.Lag().Round(time.Second)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
 	case f.trouble != "":
-		return errors.New("follower: " + f.trouble)
+		return fmt.Errorf("follower: %s; behind for %v", f.trouble, lag)
 	case !f.caughtUp:
-		return errors.New("follower: catching up with the claims log")
+		return fmt.Errorf("follower: catching up with the log %s; behind for %v", f.deps.Log, lag)
 	}
 	return nil
 }
 
 // Run follows until ctx ends and returns ctx's error.
 func (f *Follower) Run(ctx context.Context) error {
+	f.fallBehind(f.deps.Now())
 	f.insist(ctx, "the cursor can't be read", func() error {
 		next, err := f.deps.Cursor.Load(ctx)
 		f.next = maps.Clone(next)
@@ -153,7 +208,7 @@ func (f *Follower) Run(ctx context.Context) error {
 	if f.next == nil {
 		f.next = map[uint32]uint64{}
 	}
-	f.deferred = &backlog{files: map[string]struct{}{}, claims: map[string]string{}}
+	f.deferred = map[string]hook.Start{}
 	for wait := firstPause; ctx.Err() == nil; {
 		progressed, err := f.follow(ctx)
 		if ctx.Err() != nil {
@@ -162,25 +217,20 @@ func (f *Follower) Run(ctx context.Context) error {
 		if progressed {
 			wait = firstPause
 		}
-		f.note("the claims log can't be followed now")
-		f.deps.Logger.WarnContext(ctx, "following the claims log was interrupted; trying again", "error", err, "pause", wait)
+		f.note("the log " + f.deps.Log + " can't be followed now")
+		f.fallBehind(f.deps.Now())
+		f.deps.Logger.WarnContext(ctx, "following a log was interrupted; trying again", "log", f.deps.Log, "error", err, "pause", wait)
 		f.deps.Pause(ctx, wait)
 		wait = min(2*wait, longPause)
 	}
 	return ctx.Err()
 }
 
-var followed = []string{
-	name(&eventsv1.FileReceived{}), name(&eventsv1.FileCompleted{}), name(&eventsv1.ClaimDecided{}),
-}
-
-func name(m proto.Message) string { return string(proto.MessageName(m)) }
-
 // follow holds one subscription until it breaks.
 func (f *Follower) follow(ctx context.Context) (progressed bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	request := &ledgerv1.SubscribeRequest{Log: Log, Types: followed}
+	request := &ledgerv1.SubscribeRequest{Log: f.deps.Log, Types: f.types}
 	for _, shard := range slices.Sorted(maps.Keys(f.next)) {
 		request.From = append(request.From, &ledgerv1.ShardIndex{Shard: shard, Index: f.next[shard]})
 	}
@@ -205,6 +255,7 @@ func (f *Follower) follow(ctx context.Context) (progressed bool, err error) {
 // asks for is started or held back, so next may move.
 func (f *Follower) take(ctx context.Context, batch *ledgerv1.SubscribeResponse) error {
 	for _, e := range batch.GetEvents() {
+		f.fallBehind(e.GetRecordedTime().AsTime())
 		if err := f.event(ctx, e); err != nil {
 			f.starts = nil // the batch comes again
 			return err
@@ -214,7 +265,7 @@ func (f *Follower) take(ctx context.Context, batch *ledgerv1.SubscribeResponse) 
 	for _, n := range batch.GetNext() {
 		f.next[n.GetShard()] = n.GetIndex()
 	}
-	if f.deferred != nil && (batch.GetCaughtUp() || f.deferred.size() > maxDeferred) {
+	if f.deferred != nil && (batch.GetCaughtUp() || len(f.deferred) > maxDeferred) {
 		f.startDeferred()
 		f.flush(ctx)
 		if batch.GetCaughtUp() {
@@ -227,6 +278,11 @@ func (f *Follower) take(ctx context.Context, batch *ledgerv1.SubscribeResponse) 
 	f.mu.Lock()
 	f.trouble = ""
 	f.caughtUp = f.caughtUp || batch.GetCaughtUp()
+	if batch.GetCaughtUp() {
+		f.behind = time.Time{}
+	} else if n := len(batch.GetEvents()); n > 0 && f.deferred == nil {
+		f.behind = batch.GetEvents()[n-1].GetRecordedTime().AsTime()
+	}
 	f.mu.Unlock()
 	// While something is held back the stored cursor must stay before it.
 	if now := f.deps.Now(); f.deferred == nil && now.Sub(f.saved) >= saveEvery {
@@ -239,98 +295,77 @@ func (f *Follower) take(ctx context.Context, batch *ledgerv1.SubscribeResponse) 
 	return nil
 }
 
+// fallBehind notes that a fact of that time is not acted on yet.
+func (f *Follower) fallBehind(since time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.behind.IsZero() || since.Before(f.behind) {
+		f.behind = since
+	}
+}
+
+// event stops the follower at one it can't read: to skip it would be to lose
+// what it asks for. Ready says so until a build that can read it runs.
 func (f *Follower) event(ctx context.Context, e *ledgerv1.RecordedEvent) error {
-	switch e.GetEvent().GetType() {
-	case followed[0]:
-		var received eventsv1.FileReceived
-		if err := f.decode(e, &received); err != nil {
-			return err
-		}
-		// A file refused whole has nothing to decide.
-		if received.GetFile().GetState() != claimsv1.FileState_FILE_STATE_REFUSED {
-			f.fileReceived(received.GetFile().GetFileId(), e.GetTraceparent())
-		}
-	case followed[1]:
-		if f.deferred != nil {
-			delete(f.deferred.files, strings.TrimPrefix(e.GetStream(), "file-"))
-		}
-	case followed[2]:
-		var decided eventsv1.ClaimDecided
-		if err := f.decode(e, &decided); err != nil {
-			return err
-		}
-		f.claimDecided(ctx, &decided, e)
+	fact, known := f.facts[e.GetEvent().GetType()]
+	if !known {
+		return nil
 	}
-	return nil
-}
-
-// decode stops the follower at an event it can't read: to skip it would be to
-// lose what it asks for. Ready says so until a build that can read it runs.
-func (f *Follower) decode(e *ledgerv1.RecordedEvent, into proto.Message) error {
-	if err := proto.Unmarshal(e.GetEvent().GetPayload(), into); err != nil {
+	asks, err := fact.Asks(e.GetEvent().GetPayload(), hook.Place{Stream: e.GetStream(), Revision: e.GetRevision()})
+	if err != nil {
 		p := e.GetPosition()
-		return fmt.Errorf("event %s at %s/%d/%d can't be decoded", e.GetEvent().GetType(), p.GetLog(), p.GetShard(), p.GetIndex())
+		return fmt.Errorf("event at %s/%d/%d: %w", p.GetLog(), p.GetShard(), p.GetIndex(), err)
+	}
+	for _, ask := range asks {
+		switch ask := ask.(type) {
+		case hook.Start:
+			f.start(ask, e.GetTraceparent())
+		case hook.Tell:
+			f.tell(ctx, ask)
+		}
 	}
 	return nil
 }
 
-func (f *Follower) fileReceived(id, traceparent string) {
+// start queues a start, or holds it back while catching up. The workflow
+// continues the trace of the request that wrote the fact; what was held back
+// begins its own.
+func (f *Follower) start(s hook.Start, traceparent string) {
 	if f.deferred != nil {
-		f.deferred.files[id] = struct{}{}
+		f.deferred[s.ID] = s
 		return
 	}
-	f.startFile(id, traceparent)
+	f.starts = append(f.starts, func(ctx context.Context) {
+		ctx = telemetry.Continue(ctx, traceparent)
+		f.insist(ctx, "Temporal can't start a workflow of type "+s.Type, func() error { return f.deps.Starter.Start(ctx, s) })
+	})
 }
 
-func (f *Follower) claimDecided(ctx context.Context, d *eventsv1.ClaimDecided, e *ledgerv1.RecordedEvent) {
-	id, due := d.GetClaimId(), d.GetPromptPayDueDate()
-	switch {
-	case d.GetStatus() == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED && f.deferred != nil:
-		f.deferred.claims[id] = due
-	case d.GetStatus() == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED:
-		f.startClaim(id, due, e.GetTraceparent())
-	case !claim.Final(d.GetStatus()):
-	case f.deferred != nil && f.held(id):
-		delete(f.deferred.claims, id)
-	// A straight-through decision is its stream's revision 1, after the
-	// receipt: only a later one can end a wait.
-	case e.GetRevision() > 1:
-		f.flush(ctx) // its workflow may be among those about to start
-		f.insist(ctx, "Temporal can't be told of a decided claim", func() error { return f.deps.Starter.ClaimDecided(ctx, id) })
+// tell signals a workflow that may be there. One whose start is held back has
+// read nothing yet, and will read what it would be told.
+func (f *Follower) tell(ctx context.Context, t hook.Tell) {
+	if _, held := f.deferred[t.ID]; held {
+		if t.Ends {
+			delete(f.deferred, t.ID)
+		}
+		return
 	}
-}
-
-func (f *Follower) held(claimID string) bool {
-	_, held := f.deferred.claims[claimID]
-	return held
+	if t.Signal == "" {
+		return
+	}
+	f.flush(ctx) // its workflow may be among those about to start
+	f.insist(ctx, "Temporal can't signal a workflow", func() error { return f.deps.Starter.Tell(ctx, t) })
 }
 
 func (f *Follower) startDeferred() {
-	f.deps.Logger.Info("starting what the claims log left open", "files", len(f.deferred.files), "claims", len(f.deferred.claims))
-	for _, id := range slices.Sorted(maps.Keys(f.deferred.files)) {
-		f.startFile(id, "")
+	held := f.deferred
+	f.deps.Logger.Info("starting what the log left open", "log", f.deps.Log, "workflows", len(held))
+	f.deferred = nil
+	for _, id := range slices.Sorted(maps.Keys(held)) {
+		f.start(held[id], "")
 	}
-	for _, id := range slices.Sorted(maps.Keys(f.deferred.claims)) {
-		f.startClaim(id, f.deferred.claims[id], "")
-	}
-	clear(f.deferred.files)
-	clear(f.deferred.claims)
-}
-
-// startFile queues a start; the workflow continues the trace of the request
-// that brought the file. What is started after catching up begins its own.
-func (f *Follower) startFile(id, traceparent string) {
-	f.starts = append(f.starts, func(ctx context.Context) {
-		ctx = telemetry.Continue(ctx, traceparent)
-		f.insist(ctx, "Temporal can't start a file's workflow", func() error { return f.deps.Starter.StartFile(ctx, id) })
-	})
-}
-
-func (f *Follower) startClaim(id, due, traceparent string) {
-	f.starts = append(f.starts, func(ctx context.Context) {
-		ctx = telemetry.Continue(ctx, traceparent)
-		f.insist(ctx, "Temporal can't start a claim's workflow", func() error { return f.deps.Starter.StartClaim(ctx, id, due) })
-	})
+	clear(held)
+	f.deferred = held
 }
 
 // flush starts what was asked for and returns when all of it is started.

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http/httptest"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -15,13 +17,18 @@ import (
 	"connectrpc.com/connect"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 	"pgregory.net/rapid"
 
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
 	eventsv1 "github.com/probity-health/probity/proto/probity/events/v1"
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/proto/probity/ledger/v1/ledgerv1connect"
+	"github.com/probity-health/probity/services/telemetry"
+	"github.com/probity-health/probity/workflows/claim"
+	"github.com/probity-health/probity/workflows/claimfile"
 	"github.com/probity-health/probity/workflows/follower"
+	"github.com/probity-health/probity/workflows/hook"
 )
 
 // ledger serves one log of two shards and then waits live. It may break its
@@ -46,7 +53,7 @@ func (l *ledger) add(shard int, stream string, revision uint64, event proto.Mess
 	l.shards[shard] = append(l.shards[shard], &ledgerv1.RecordedEvent{
 		Stream: stream, Revision: revision,
 		Position: &ledgerv1.Position{Log: follower.Log, Shard: uint32(shard), Index: uint64(len(l.shards[shard]))},
-		Event:    &ledgerv1.Event{Type: string(proto.MessageName(event)), Payload: payload},
+		Event:    &ledgerv1.Event{Type: string(proto.MessageName(event)), Payload: payload}, RecordedTime: timestamppb.New(recorded),
 	})
 	if !l.quiet {
 		close(l.grew)
@@ -77,6 +84,9 @@ func (l *ledger) complete(id string) { l.add(0, "file-"+id, 2, &eventsv1.FileCom
 func (l *ledger) decided(id string, revision uint64, status claimsv1.ClaimStatus) {
 	l.add(1, "claim-"+id, revision, &eventsv1.ClaimDecided{ClaimId: id, Status: status, PromptPayDueDate: "2026-12-21"})
 }
+
+// recorded is when every event of the tests was written.
+var recorded = time.Date(2026, 11, 20, 23, 0, 0, 0, time.UTC)
 
 const (
 	pended = claimsv1.ClaimStatus_CLAIM_STATUS_PENDED
@@ -149,11 +159,15 @@ func (s *starter) call(what string) error {
 	return nil
 }
 
-func (s *starter) StartFile(_ context.Context, id string) error { return s.call("file " + id) }
-func (s *starter) StartClaim(_ context.Context, id, due string) error {
-	return s.call("claim " + id + " due " + due)
+func (s *starter) Start(_ context.Context, w hook.Start) error {
+	if in, ok := w.Input.(claim.Input); ok {
+		return s.call("claim " + in.ClaimID + " due " + in.DueDate)
+	}
+	return s.call("file " + w.Input.(claimfile.Input).FileID)
 }
-func (s *starter) ClaimDecided(_ context.Context, id string) error { return s.call("decided " + id) }
+func (s *starter) Tell(_ context.Context, t hook.Tell) error {
+	return s.call(t.Signal + " " + strings.TrimPrefix(t.ID, "claim:"))
+}
 
 func (s *starter) has(want ...string) bool {
 	s.mu.Lock()
@@ -291,7 +305,7 @@ func TestWhileTemporalIsAwayTheCursorStaysAndReadyTells(t *testing.T) {
 	s.fail = func(int) error { return errors.New("away") }
 	run(t, client(t, l), s, m, func(f *follower.Follower) bool {
 		err := f.Ready()
-		return err != nil && err.Error() == "follower: Temporal can't start a file's workflow"
+		return err != nil && strings.HasPrefix(err.Error(), "follower: Temporal can't start a workflow of type claimfile; behind for ")
 	})
 	require.Zero(t, m.saves)
 
@@ -320,6 +334,84 @@ func TestALiveFactIsNotPassedWhileItCantBeStarted(t *testing.T) {
 	})
 	// Then the cursor stands before what could not be started.
 	require.LessOrEqual(t, m.next[0], uint64(1))
+}
+
+func TestFollowingTheSameLogTwiceAsksForTheSameIdsOnly(t *testing.T) {
+	// Given a log that one follower has read whole, live and late.
+	l, s := newLedger(), newStarter()
+	c := client(t, l)
+	l.file("one")
+	step := false
+	run(t, c, s, follower.FromStart{}, func(f *follower.Follower) bool {
+		if !step && ready(f) {
+			step = true
+			l.decided("a", 1, pended)
+			l.file("two")
+			l.decided("b", 1, pended)
+			l.decided("b", 3, paid)
+		}
+		return s.has("decided b")
+	})
+	first := s.all()
+	require.Equal(t, []string{"claim a due 2026-12-21", "claim b due 2026-12-21", "decided b", "file one", "file two"}, first)
+
+	// When another reads it again from its beginning, then it asks for nothing
+	// new, and for nothing that has ended meanwhile.
+	again := newStarter()
+	run(t, c, again, follower.FromStart{}, ready)
+	require.Equal(t, []string{"claim a due 2026-12-21", "file one", "file two"}, again.all())
+}
+
+func TestTheLagIsTheAgeOfTheOldestFactThatWaits(t *testing.T) {
+	// Given a follower that has caught up, and Temporal that goes away.
+	l, s := newLedger(), newStarter()
+	var mu sync.Mutex
+	now := recorded
+	tel, err := telemetry.Setup(t.Context(), telemetry.Config{LogOutput: io.Discard})
+	require.NoError(t, err)
+	away := true
+	s.fail = func(int) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if away {
+			return errors.New("away")
+		}
+		return nil
+	}
+	f := follower.New(follower.Deps{
+		Ledger: client(t, l), Starter: s, Cursor: follower.FromStart{}, Meter: tel.Meter,
+		Now: func() time.Time { mu.Lock(); defer mu.Unlock(); return now },
+		Pause: func(ctx context.Context, _ time.Duration) {
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Millisecond):
+			}
+		},
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- f.Run(ctx) }()
+	require.Eventually(t, func() bool { return ready(f) }, 15*time.Second, time.Millisecond)
+	require.Zero(t, f.Lag())
+
+	// When a fact has waited for an hour, then metric and readiness say so.
+	l.file("one")
+	mu.Lock()
+	now = recorded.Add(time.Hour)
+	mu.Unlock()
+	require.Eventually(t, func() bool { return f.Lag() == time.Hour }, 15*time.Second, time.Millisecond)
+	require.EqualError(t, f.Ready(), "follower: Temporal can't start a workflow of type claimfile; behind for 1h0m0s")
+	scraped := httptest.NewRecorder()
+	tel.Metrics.ServeHTTP(scraped, httptest.NewRequest("GET", "/metrics", nil))
+	require.Regexp(t, `probity_follower_lag_seconds\{[^}]*log="claims"[^}]*\} 3600\n`, scraped.Body.String())
+
+	// And when Temporal is back it is started and the lag is gone.
+	mu.Lock()
+	away = false
+	mu.Unlock()
+	require.Eventually(t, func() bool { return s.has("file one") && f.Lag() == 0 && ready(f) }, 15*time.Second, time.Millisecond)
+	cancel()
+	require.ErrorIs(t, <-ended, context.Canceled)
 }
 
 func TestAnEventThatCantBeReadIsNotSkipped(t *testing.T) {

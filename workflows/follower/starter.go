@@ -9,8 +9,7 @@ import (
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/sdk/client"
 
-	"github.com/probity-health/probity/workflows/claim"
-	"github.com/probity-health/probity/workflows/claimfile"
+	"github.com/probity-health/probity/workflows/hook"
 )
 
 // startTimeout bounds one call to Temporal, so that a lost connection is noticed.
@@ -22,28 +21,21 @@ type Temporal struct {
 	TaskQueue string
 }
 
-// StartFile starts a file's workflow unless it runs or has ended well. One
-// that failed is begun anew: what it was refused for may have been repaired.
-func (t Temporal) StartFile(ctx context.Context, fileID string) error {
-	return t.start(ctx, claimfile.WorkflowID(fileID), enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE_FAILED_ONLY,
-		claimfile.WorkflowType, claimfile.Input{FileID: fileID})
-}
-
-// StartClaim starts a pended claim's workflow unless it runs or has ended.
-func (t Temporal) StartClaim(ctx context.Context, claimID, dueDate string) error {
-	return t.start(ctx, claim.WorkflowID(claimID), enumspb.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE,
-		claim.WorkflowType, claim.Input{ClaimID: claimID, DueDate: dueDate})
-}
-
-func (t Temporal) start(ctx context.Context, id string, reuse enumspb.WorkflowIdReusePolicy, workflowType string, input any) error {
+// Start starts a workflow unless it runs or has ended, or, with Again, has ended well.
+func (t Temporal) Start(ctx context.Context, s hook.Start) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
+	reuse := enumspb.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE
+	if s.Again {
+		reuse = enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE_FAILED_ONLY
+	}
 	_, err := t.Client.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
-		ID: id, TaskQueue: t.TaskQueue,
+		ID: s.ID, TaskQueue: t.TaskQueue,
 		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
 		WorkflowIDReusePolicy:    reuse,
+		TypedSearchAttributes:    s.Attributes,
 		EnableEagerStart:         true,
-	}, workflowType, input)
+	}, s.Type, s.Input)
 	var started *serviceerror.WorkflowExecutionAlreadyStarted
 	if errors.As(err, &started) {
 		return nil
@@ -51,12 +43,11 @@ func (t Temporal) start(ctx context.Context, id string, reuse enumspb.WorkflowId
 	return err
 }
 
-// ClaimDecided tells a claim's workflow that the claim is final. A workflow
-// that isn't there, or has ended, needs no telling.
-func (t Temporal) ClaimDecided(ctx context.Context, claimID string) error {
+// Tell signals a workflow. One that isn't there, or has ended, needs no telling.
+func (t Temporal) Tell(ctx context.Context, s hook.Tell) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	err := t.Client.SignalWorkflow(ctx, claim.WorkflowID(claimID), "", claim.SignalDecided, nil)
+	err := t.Client.SignalWorkflow(ctx, s.ID, "", s.Signal, nil)
 	var gone *serviceerror.NotFound
 	if errors.As(err, &gone) {
 		return nil

@@ -10,7 +10,6 @@ import (
 
 	"connectrpc.com/connect"
 	"go.temporal.io/sdk/activity"
-	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
 	"golang.org/x/sync/errgroup"
 
@@ -20,6 +19,7 @@ import (
 	"github.com/probity-health/probity/services/problem"
 	"github.com/probity-health/probity/services/server"
 	"github.com/probity-health/probity/workflows/failure"
+	"github.com/probity-health/probity/workflows/hook"
 )
 
 // Remittances makes a payer's remittances; a request id seen before answers as it did.
@@ -49,14 +49,16 @@ type Activities struct {
 	Port        Port
 }
 
-// Register makes workflow and activities known to a worker.
-func Register(w worker.Registry, a *Activities) {
-	w.RegisterWorkflowWithOptions(Workflow, workflow.RegisterOptions{Name: WorkflowType})
-	for name, f := range map[string]any{
-		activityRemit: a.Remit, activityIntend: a.Intend, activityPay: a.Pay, activityRepay: a.Repay, activityWithdraw: a.Withdraw,
-	} {
-		w.RegisterActivityWithOptions(f, activity.RegisterOptions{Name: name})
+// Hook is the workflow's row in the worker's catalog: schedules and people
+// start it, no fact does. Without activities it is known and can't work.
+func Hook(a *Activities) hook.Workflow {
+	w := hook.Workflow{Type: WorkflowType, Run: Workflow, Versioning: workflow.VersioningBehaviorAutoUpgrade}
+	if a != nil {
+		w.Activities = map[string]any{
+			activityRemit: a.Remit, activityIntend: a.Intend, activityPay: a.Pay, activityRepay: a.Repay, activityWithdraw: a.Withdraw,
+		}
 	}
+	return w
 }
 
 const (

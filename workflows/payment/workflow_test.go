@@ -238,7 +238,7 @@ func start(t *testing.T, b *books, p payment.Port) *run {
 	r.SetStartTime(begin)
 	r.SetTestTimeout(20 * time.Second)
 	r.SetWorkerOptions(worker.Options{})
-	payment.Register(r, &payment.Activities{Remittances: b, Payments: b, Port: p})
+	payment.Hook(&payment.Activities{Remittances: b, Payments: b, Port: p}).Register(r)
 	r.RegisterDelayedCallback(r.CancelWorkflow, 30*24*time.Hour)
 	return r
 }

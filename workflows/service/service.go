@@ -99,6 +99,11 @@ func (s *Service) GetFileProgress(ctx context.Context, q *workflowsv1.GetFilePro
 	switch file.GetState() {
 	case claimsv1.FileState_FILE_STATE_COMPLETE:
 		p.Stage, p.Complete, p.RemittanceIds = claimfile.StageComplete, true, file.GetRemittanceIds()
+	case claimsv1.FileState_FILE_STATE_CANCELING:
+		p.Stage = claimfile.StageCanceling
+	case claimsv1.FileState_FILE_STATE_CANCELED:
+		p.Stage, p.Complete, p.RemittanceIds = claimfile.StageCanceled, true, file.GetRemittanceIds()
+		p.NotProcessed = file.GetNotProcessedCount()
 	case claimsv1.FileState_FILE_STATE_REFUSED:
 		p.Stage = claimfile.StageRefused
 	}

@@ -23,6 +23,7 @@ const (
 
 	metadataEncoding = "encoding"
 	metadataKey      = "key"
+	metadataWorkflow = "workflow"
 	encodingSealed   = "binary/probity-aes256gcm"
 	nonceSize        = 12
 )
@@ -63,16 +64,38 @@ func keyID(key [KeySize]byte) string {
 	return fmt.Sprintf("%x", sum[:8])
 }
 
+// Codec returns the codec of one workflow's payloads, for who handles payloads
+// outside a workflow's client or worker: the codec endpoint.
+func Codec(keys Keys, workflowID string) converter.PayloadCodec {
+	c := newCodec(keys)
+	c.workflowID = workflowID
+	return c
+}
+
+// WorkflowOf returns the id of the workflow that a sealed payload says it
+// belongs to, and "" for one in clear or sealed before payloads said so. Only
+// opening the payload with that workflow's codec shows whether it is true.
+func WorkflowOf(p *commonpb.Payload) string {
+	if string(p.GetMetadata()[metadataEncoding]) != encodingSealed {
+		return ""
+	}
+	return string(p.GetMetadata()[metadataWorkflow])
+}
+
+func newCodec(keys Keys) *codec {
+	c := &codec{byID: map[string][KeySize]byte{}, current: keyID(keys.Current)}
+	for _, key := range append([][KeySize]byte{keys.Current}, keys.Previous...) {
+		c.byID[keyID(key)] = key
+	}
+	return c
+}
+
 // Converters returns the data and failure converters that every client and
 // worker of the installation must share. Payloads are sealed before they
 // leave the process, and error texts and stack traces with them, so the
 // Temporal server and its database hold only opaque bytes and ids.
 func Converters(keys Keys) (converter.DataConverter, converter.FailureConverter) {
-	c := &codec{byID: map[string][KeySize]byte{}, current: keyID(keys.Current)}
-	for _, key := range append([][KeySize]byte{keys.Current}, keys.Previous...) {
-		c.byID[keyID(key)] = key
-	}
-	data := converter.NewCodecDataConverter(converter.GetDefaultDataConverter(), c)
+	data := converter.NewCodecDataConverter(converter.GetDefaultDataConverter(), newCodec(keys))
 	return data, newFailures(data)
 }
 
@@ -134,8 +157,13 @@ func (c *codec) Encode(payloads []*commonpb.Payload) ([]*commonpb.Payload, error
 		box := make([]byte, nonceSize, nonceSize+len(plain)+gcm.Overhead())
 		_, _ = rand.Read(box) // never fails
 		out[i] = &commonpb.Payload{
-			Metadata: map[string][]byte{metadataEncoding: []byte(encodingSealed), metadataKey: []byte(c.current)},
-			Data:     gcm.Seal(box, box, plain, []byte(c.workflowID)),
+			Metadata: map[string][]byte{
+				metadataEncoding: []byte(encodingSealed), metadataKey: []byte(c.current),
+				// Temporal keeps the id in clear anyway. Its tools hand payloads to
+				// the codec endpoint without saying whose they are.
+				metadataWorkflow: []byte(c.workflowID),
+			},
+			Data: gcm.Seal(box, box, plain, []byte(c.workflowID)),
 		}
 	}
 	return out, nil
@@ -146,6 +174,9 @@ func (c *codec) Decode(payloads []*commonpb.Payload) ([]*commonpb.Payload, error
 	out := make([]*commonpb.Payload, len(payloads))
 	for i, p := range payloads {
 		if string(p.GetMetadata()[metadataEncoding]) != encodingSealed || len(p.GetData()) < nonceSize {
+			return nil, ErrPayload
+		}
+		if named := WorkflowOf(p); named != "" && named != c.workflowID {
 			return nil, ErrPayload
 		}
 		gcm, err := c.cipher(string(p.GetMetadata()[metadataKey]))

@@ -40,9 +40,9 @@ func TestRecordedHistoriesReplayWithTodaysWorkflows(t *testing.T) {
 	for name, id := range histories {
 		t.Run(strings.TrimSuffix(name, ".json"), func(t *testing.T) {
 			r := replayer(t, recordedKeys)
-			r.RegisterWorkflowWithOptions(claimfile.Workflow, workflow.RegisterOptions{Name: claimfile.WorkflowType})
-			r.RegisterWorkflowWithOptions(claim.Workflow, workflow.RegisterOptions{Name: claim.WorkflowType})
-			r.RegisterWorkflowWithOptions(payment.Workflow, workflow.RegisterOptions{Name: payment.WorkflowType})
+			for _, w := range worker.Catalog(worker.Deps{}) {
+				r.RegisterWorkflowWithOptions(w.Run, workflow.RegisterOptions{Name: w.Type})
+			}
 			require.NoError(t, r.ReplayWorkflowHistoryWithOptions(nil, read(t, name), execution(id)))
 		})
 	}

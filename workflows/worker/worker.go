@@ -169,10 +169,8 @@ func (w *Worker) Start() error {
 		options.BuildID = unversioned //nolint:staticcheck // no other option keeps it from doing so
 	}
 	inner := worker.New(d.Temporal, d.TaskQueue, options)
-	claimfile.Register(inner, &claimfile.Activities{Gateway: d.Gateway, Files: d.Files, Remittances: d.Remittances})
-	claim.Register(inner, &claim.Activities{Claims: d.Claims, Files: d.Files, Remittances: d.Remittances})
-	if d.Payments != nil {
-		payment.Register(inner, d.Payments)
+	for _, w := range Catalog(d) {
+		w.Register(inner)
 	}
 	if err := inner.Start(); err != nil {
 		return fmt.Errorf("worker: %w", err)

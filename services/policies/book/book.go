@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	eventsv1 "github.com/probity-health/probity/proto/probity/events/v1"
 	policiesv1 "github.com/probity-health/probity/proto/probity/policies/v1"
@@ -120,13 +121,16 @@ type Authorization struct {
 // shelf holds one document's versions.
 type shelf[D policies.Document] struct {
 	history policies.History[D]
+	// published is the day after each version was recorded (UTC, which may be
+	// a payer's day before): no service of a later day had been decided then.
+	published []string
 	// inForce are the versions that govern any day at all, by first day.
 	// Replaced whole, so that readers may keep it.
 	inForce []*Version[D]
 }
 
 // add puts a version on the shelf; one that is there already changes nothing.
-func (s *shelf[D]) add(id string, version uint32, doc D) error {
+func (s *shelf[D]) add(id string, version uint32, doc D, recorded time.Time) error {
 	switch have := uint32(len(s.history)); {
 	case version <= have && version > 0:
 		return nil
@@ -134,6 +138,7 @@ func (s *shelf[D]) add(id string, version uint32, doc D) error {
 		return fmt.Errorf("book: %s follows version %d", policies.Ref(id, version), have)
 	}
 	s.history = append(s.history, doc)
+	s.published = append(s.published, recorded.UTC().AddDate(0, 0, 1).Format(time.DateOnly))
 	inForce := make([]*Version[D], 0, len(s.history))
 	for i, d := range s.history {
 		v := uint32(i + 1)
@@ -203,9 +208,9 @@ func (b *Book) apply(r eventstore.Recorded) error {
 		if at, found := slices.BinarySearch(b.planIDs, d.GetPlanId()); !found {
 			b.planIDs = slices.Insert(b.planIDs, at, d.GetPlanId())
 		}
-		return stand(b.plans, d.GetPlanId(), e.GetVersion(), d)
+		return stand(b.plans, d.GetPlanId(), e.GetVersion(), d, r.RecordedTime)
 	case *eventsv1.FeeSchedulePublished:
-		return stand(b.schedules, e.GetFeeSchedule().GetFeeScheduleId(), e.GetVersion(), e.GetFeeSchedule())
+		return stand(b.schedules, e.GetFeeSchedule().GetFeeScheduleId(), e.GetVersion(), e.GetFeeSchedule(), r.RecordedTime)
 	case *eventsv1.ContractPublished:
 		d := e.GetContract()
 		for _, npi := range d.GetNpis() {
@@ -214,7 +219,7 @@ func (b *Book) apply(r eventstore.Recorded) error {
 				b.listed[key] = slices.Insert(slices.Clone(b.listed[key]), at, d.GetContractId())
 			}
 		}
-		return stand(b.contracts, d.GetContractId(), e.GetVersion(), d)
+		return stand(b.contracts, d.GetContractId(), e.GetVersion(), d, r.RecordedTime)
 	case *eventsv1.PolicyCreated:
 		b.policies[e.GetPolicy().GetPolicyId()] = e.GetPolicy()
 	case *eventsv1.MemberEnrolled:
@@ -242,13 +247,13 @@ func (b *Book) apply(r eventstore.Recorded) error {
 	return nil
 }
 
-func stand[D policies.Document](shelves map[string]*shelf[D], id string, version uint32, doc D) error {
+func stand[D policies.Document](shelves map[string]*shelf[D], id string, version uint32, doc D, recorded time.Time) error {
 	s := shelves[id]
 	if s == nil {
 		s = &shelf[D]{}
 		shelves[id] = s
 	}
-	return s.add(id, version, doc)
+	return s.add(id, version, doc, recorded)
 }
 
 func (b *Book) enrolled(e *eventsv1.MemberEnrolled, r eventstore.Recorded) {

@@ -281,115 +281,6 @@ func (x *ReprocessClaimsResponse) GetPatientDifferenceCents() int64 {
 	return 0
 }
 
-// A decision that took another's place.
-type Correction struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Claim id.
-	ClaimId string `protobuf:"bytes,1,opt,name=claim_id,json=claimId,proto3" json:"claim_id,omitempty"`
-	// Status before.
-	StatusBefore ClaimStatus `protobuf:"varint,2,opt,name=status_before,json=statusBefore,proto3,enum=probity.claims.v1.ClaimStatus" json:"status_before,omitempty"`
-	// Status after.
-	StatusAfter ClaimStatus `protobuf:"varint,3,opt,name=status_after,json=statusAfter,proto3,enum=probity.claims.v1.ClaimStatus" json:"status_after,omitempty"`
-	// US cents.
-	PaidBeforeCents int64 `protobuf:"varint,4,opt,name=paid_before_cents,json=paidBeforeCents,proto3" json:"paid_before_cents,omitempty"`
-	// US cents.
-	PaidAfterCents int64 `protobuf:"varint,5,opt,name=paid_after_cents,json=paidAfterCents,proto3" json:"paid_after_cents,omitempty"`
-	// US cents.
-	PatientBeforeCents int64 `protobuf:"varint,6,opt,name=patient_before_cents,json=patientBeforeCents,proto3" json:"patient_before_cents,omitempty"`
-	// US cents.
-	PatientAfterCents int64 `protobuf:"varint,7,opt,name=patient_after_cents,json=patientAfterCents,proto3" json:"patient_after_cents,omitempty"`
-	// True where the claim was not named: an earlier claim of its family moved its accumulators.
-	AccumulatorsMoved bool `protobuf:"varint,8,opt,name=accumulators_moved,json=accumulatorsMoved,proto3" json:"accumulators_moved,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
-}
-
-func (x *Correction) Reset() {
-	*x = Correction{}
-	mi := &file_probity_claims_v1_adjustment_service_proto_msgTypes[4]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Correction) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Correction) ProtoMessage() {}
-
-func (x *Correction) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_adjustment_service_proto_msgTypes[4]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Correction.ProtoReflect.Descriptor instead.
-func (*Correction) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_adjustment_service_proto_rawDescGZIP(), []int{4}
-}
-
-func (x *Correction) GetClaimId() string {
-	if x != nil {
-		return x.ClaimId
-	}
-	return ""
-}
-
-func (x *Correction) GetStatusBefore() ClaimStatus {
-	if x != nil {
-		return x.StatusBefore
-	}
-	return ClaimStatus_CLAIM_STATUS_UNSPECIFIED
-}
-
-func (x *Correction) GetStatusAfter() ClaimStatus {
-	if x != nil {
-		return x.StatusAfter
-	}
-	return ClaimStatus_CLAIM_STATUS_UNSPECIFIED
-}
-
-func (x *Correction) GetPaidBeforeCents() int64 {
-	if x != nil {
-		return x.PaidBeforeCents
-	}
-	return 0
-}
-
-func (x *Correction) GetPaidAfterCents() int64 {
-	if x != nil {
-		return x.PaidAfterCents
-	}
-	return 0
-}
-
-func (x *Correction) GetPatientBeforeCents() int64 {
-	if x != nil {
-		return x.PatientBeforeCents
-	}
-	return 0
-}
-
-func (x *Correction) GetPatientAfterCents() int64 {
-	if x != nil {
-		return x.PatientAfterCents
-	}
-	return 0
-}
-
-func (x *Correction) GetAccumulatorsMoved() bool {
-	if x != nil {
-		return x.AccumulatorsMoved
-	}
-	return false
-}
-
 // A claim that can't be decided again without a person.
 type WaitingCorrection struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -403,7 +294,7 @@ type WaitingCorrection struct {
 
 func (x *WaitingCorrection) Reset() {
 	*x = WaitingCorrection{}
-	mi := &file_probity_claims_v1_adjustment_service_proto_msgTypes[5]
+	mi := &file_probity_claims_v1_adjustment_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -415,7 +306,7 @@ func (x *WaitingCorrection) String() string {
 func (*WaitingCorrection) ProtoMessage() {}
 
 func (x *WaitingCorrection) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_adjustment_service_proto_msgTypes[5]
+	mi := &file_probity_claims_v1_adjustment_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -428,7 +319,7 @@ func (x *WaitingCorrection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitingCorrection.ProtoReflect.Descriptor instead.
 func (*WaitingCorrection) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_adjustment_service_proto_rawDescGZIP(), []int{5}
+	return file_probity_claims_v1_adjustment_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *WaitingCorrection) GetClaimId() string {
@@ -469,7 +360,7 @@ type ListAffectedClaimsRequest struct {
 
 func (x *ListAffectedClaimsRequest) Reset() {
 	*x = ListAffectedClaimsRequest{}
-	mi := &file_probity_claims_v1_adjustment_service_proto_msgTypes[6]
+	mi := &file_probity_claims_v1_adjustment_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -481,7 +372,7 @@ func (x *ListAffectedClaimsRequest) String() string {
 func (*ListAffectedClaimsRequest) ProtoMessage() {}
 
 func (x *ListAffectedClaimsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_adjustment_service_proto_msgTypes[6]
+	mi := &file_probity_claims_v1_adjustment_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -494,7 +385,7 @@ func (x *ListAffectedClaimsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAffectedClaimsRequest.ProtoReflect.Descriptor instead.
 func (*ListAffectedClaimsRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_adjustment_service_proto_rawDescGZIP(), []int{6}
+	return file_probity_claims_v1_adjustment_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListAffectedClaimsRequest) GetPayerId() string {
@@ -582,7 +473,7 @@ type ListAffectedClaimsResponse struct {
 
 func (x *ListAffectedClaimsResponse) Reset() {
 	*x = ListAffectedClaimsResponse{}
-	mi := &file_probity_claims_v1_adjustment_service_proto_msgTypes[7]
+	mi := &file_probity_claims_v1_adjustment_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -594,7 +485,7 @@ func (x *ListAffectedClaimsResponse) String() string {
 func (*ListAffectedClaimsResponse) ProtoMessage() {}
 
 func (x *ListAffectedClaimsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_adjustment_service_proto_msgTypes[7]
+	mi := &file_probity_claims_v1_adjustment_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -607,7 +498,7 @@ func (x *ListAffectedClaimsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAffectedClaimsResponse.ProtoReflect.Descriptor instead.
 func (*ListAffectedClaimsResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_adjustment_service_proto_rawDescGZIP(), []int{7}
+	return file_probity_claims_v1_adjustment_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListAffectedClaimsResponse) GetClaimIds() []string {
@@ -635,7 +526,7 @@ type GetClaimHistoryRequest struct {
 
 func (x *GetClaimHistoryRequest) Reset() {
 	*x = GetClaimHistoryRequest{}
-	mi := &file_probity_claims_v1_adjustment_service_proto_msgTypes[8]
+	mi := &file_probity_claims_v1_adjustment_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -647,7 +538,7 @@ func (x *GetClaimHistoryRequest) String() string {
 func (*GetClaimHistoryRequest) ProtoMessage() {}
 
 func (x *GetClaimHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_adjustment_service_proto_msgTypes[8]
+	mi := &file_probity_claims_v1_adjustment_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -660,7 +551,7 @@ func (x *GetClaimHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClaimHistoryRequest.ProtoReflect.Descriptor instead.
 func (*GetClaimHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_adjustment_service_proto_rawDescGZIP(), []int{8}
+	return file_probity_claims_v1_adjustment_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetClaimHistoryRequest) GetClaimId() string {
@@ -683,7 +574,7 @@ type GetClaimHistoryResponse struct {
 
 func (x *GetClaimHistoryResponse) Reset() {
 	*x = GetClaimHistoryResponse{}
-	mi := &file_probity_claims_v1_adjustment_service_proto_msgTypes[9]
+	mi := &file_probity_claims_v1_adjustment_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -695,7 +586,7 @@ func (x *GetClaimHistoryResponse) String() string {
 func (*GetClaimHistoryResponse) ProtoMessage() {}
 
 func (x *GetClaimHistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_adjustment_service_proto_msgTypes[9]
+	mi := &file_probity_claims_v1_adjustment_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -708,7 +599,7 @@ func (x *GetClaimHistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClaimHistoryResponse.ProtoReflect.Descriptor instead.
 func (*GetClaimHistoryResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_adjustment_service_proto_rawDescGZIP(), []int{9}
+	return file_probity_claims_v1_adjustment_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetClaimHistoryResponse) GetClaims() []*ClaimSummary {
@@ -740,7 +631,7 @@ type HistoryEntry struct {
 
 func (x *HistoryEntry) Reset() {
 	*x = HistoryEntry{}
-	mi := &file_probity_claims_v1_adjustment_service_proto_msgTypes[10]
+	mi := &file_probity_claims_v1_adjustment_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -752,7 +643,7 @@ func (x *HistoryEntry) String() string {
 func (*HistoryEntry) ProtoMessage() {}
 
 func (x *HistoryEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_adjustment_service_proto_msgTypes[10]
+	mi := &file_probity_claims_v1_adjustment_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -765,7 +656,7 @@ func (x *HistoryEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryEntry.ProtoReflect.Descriptor instead.
 func (*HistoryEntry) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_adjustment_service_proto_rawDescGZIP(), []int{10}
+	return file_probity_claims_v1_adjustment_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *HistoryEntry) GetClaimId() string {
@@ -793,36 +684,26 @@ var File_probity_claims_v1_adjustment_service_proto protoreflect.FileDescriptor
 
 const file_probity_claims_v1_adjustment_service_proto_rawDesc = "" +
 	"\n" +
-	"*probity/claims/v1/adjustment_service.proto\x12\x11probity.claims.v1\x1a\x1bbuf/validate/validate.proto\x1a&probity/claims/v1/claims_service.proto\x1a probity/claims/v1/decision.proto\"r\n" +
+	"*probity/claims/v1/adjustment_service.proto\x12\x11probity.claims.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fprobity/claims/v1/changes.proto\x1a&probity/claims/v1/claims_service.proto\x1a probity/claims/v1/decision.proto\"r\n" +
 	"\x10VoidClaimRequest\x124\n" +
 	"\bclaim_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^clm_[a-z2-7]{26}$R\aclaimId\x12(\n" +
 	"\n" +
 	"request_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18xR\trequestId\"`\n" +
 	"\x11VoidClaimResponse\x125\n" +
 	"\x05claim\x18\x01 \x01(\v2\x1f.probity.claims.v1.ClaimSummaryR\x05claim\x12\x14\n" +
-	"\x05token\x18\x02 \x01(\tR\x05token\"\xa6\x02\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\"\xb5\x02\n" +
 	"\x16ReprocessClaimsRequest\x12B\n" +
 	"\tclaim_ids\x18\x01 \x03(\tB%\xbaH\"\x92\x01\x1f\b\x01\x10\xf4\x03\x18\x01\"\x16r\x142\x12^clm_[a-z2-7]{26}$R\bclaimIds\x12(\n" +
 	"\n" +
-	"request_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18xR\trequestId\x12\x84\x01\n" +
-	"\x05cause\x18\x03 \x01(\tBn\xbaHkriR\vterminationR\n" +
-	"enrollmentR\x04planR\ffee-scheduleR\bcontractR\vother-payerR\x13prior-authorizationR\x05editsR\arequestR\x05cause\x12\x17\n" +
+	"request_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18xR\trequestId\x12\x93\x01\n" +
+	"\x05cause\x18\x03 \x01(\tB}\xbaHzrxR\vterminationR\n" +
+	"enrollmentR\rreinstatementR\x04planR\ffee-scheduleR\bcontractR\vother-payerR\x13prior-authorizationR\x05editsR\arequestR\x05cause\x12\x17\n" +
 	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"\x88\x02\n" +
 	"\x17ReprocessClaimsResponse\x12?\n" +
 	"\vcorrections\x18\x01 \x03(\v2\x1d.probity.claims.v1.CorrectionR\vcorrections\x12>\n" +
 	"\awaiting\x18\x02 \x03(\v2$.probity.claims.v1.WaitingCorrectionR\awaiting\x122\n" +
 	"\x15paid_difference_cents\x18\x03 \x01(\x03R\x13paidDifferenceCents\x128\n" +
-	"\x18patient_difference_cents\x18\x04 \x01(\x03R\x16patientDifferenceCents\"\x96\x03\n" +
-	"\n" +
-	"Correction\x12\x19\n" +
-	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\x12C\n" +
-	"\rstatus_before\x18\x02 \x01(\x0e2\x1e.probity.claims.v1.ClaimStatusR\fstatusBefore\x12A\n" +
-	"\fstatus_after\x18\x03 \x01(\x0e2\x1e.probity.claims.v1.ClaimStatusR\vstatusAfter\x12*\n" +
-	"\x11paid_before_cents\x18\x04 \x01(\x03R\x0fpaidBeforeCents\x12(\n" +
-	"\x10paid_after_cents\x18\x05 \x01(\x03R\x0epaidAfterCents\x120\n" +
-	"\x14patient_before_cents\x18\x06 \x01(\x03R\x12patientBeforeCents\x12.\n" +
-	"\x13patient_after_cents\x18\a \x01(\x03R\x11patientAfterCents\x12-\n" +
-	"\x12accumulators_moved\x18\b \x01(\bR\x11accumulatorsMoved\"p\n" +
+	"\x18patient_difference_cents\x18\x04 \x01(\x03R\x16patientDifferenceCents\"p\n" +
 	"\x11WaitingCorrection\x12\x19\n" +
 	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\x12@\n" +
 	"\fpend_reasons\x18\x02 \x03(\v2\x1d.probity.claims.v1.PendReasonR\vpendReasons\"\x8a\x02\n" +
@@ -849,11 +730,13 @@ const file_probity_claims_v1_adjustment_service_proto_rawDesc = "" +
 	"\fHistoryEntry\x12\x19\n" +
 	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\x126\n" +
 	"\x05entry\x18\x02 \x01(\v2 .probity.claims.v1.TimelineEntryR\x05entry\x12#\n" +
-	"\rremittance_id\x18\x03 \x01(\tR\fremittanceId2\xbc\x03\n" +
+	"\rremittance_id\x18\x03 \x01(\tR\fremittanceId2\x89\x05\n" +
 	"\x11AdjustmentService\x12V\n" +
 	"\tVoidClaim\x12#.probity.claims.v1.VoidClaimRequest\x1a$.probity.claims.v1.VoidClaimResponse\x12h\n" +
 	"\x0fReprocessClaims\x12).probity.claims.v1.ReprocessClaimsRequest\x1a*.probity.claims.v1.ReprocessClaimsResponse\x12v\n" +
-	"\x12ListAffectedClaims\x12,.probity.claims.v1.ListAffectedClaimsRequest\x1a-.probity.claims.v1.ListAffectedClaimsResponse\"\x03\x90\x02\x01\x12m\n" +
+	"\x12ListAffectedClaims\x12,.probity.claims.v1.ListAffectedClaimsRequest\x1a-.probity.claims.v1.ListAffectedClaimsResponse\"\x03\x90\x02\x01\x12a\n" +
+	"\vListChanges\x12%.probity.claims.v1.ListChangesRequest\x1a&.probity.claims.v1.ListChangesResponse\"\x03\x90\x02\x01\x12h\n" +
+	"\x0fReprocessChange\x12).probity.claims.v1.ReprocessChangeRequest\x1a*.probity.claims.v1.ReprocessChangeResponse\x12m\n" +
 	"\x0fGetClaimHistory\x12).probity.claims.v1.GetClaimHistoryRequest\x1a*.probity.claims.v1.GetClaimHistoryResponse\"\x03\x90\x02\x01BDZBgithub.com/probity-health/probity/proto/probity/claims/v1;claimsv1b\x06proto3"
 
 var (
@@ -868,47 +751,52 @@ func file_probity_claims_v1_adjustment_service_proto_rawDescGZIP() []byte {
 	return file_probity_claims_v1_adjustment_service_proto_rawDescData
 }
 
-var file_probity_claims_v1_adjustment_service_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_probity_claims_v1_adjustment_service_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_probity_claims_v1_adjustment_service_proto_goTypes = []any{
 	(*VoidClaimRequest)(nil),           // 0: probity.claims.v1.VoidClaimRequest
 	(*VoidClaimResponse)(nil),          // 1: probity.claims.v1.VoidClaimResponse
 	(*ReprocessClaimsRequest)(nil),     // 2: probity.claims.v1.ReprocessClaimsRequest
 	(*ReprocessClaimsResponse)(nil),    // 3: probity.claims.v1.ReprocessClaimsResponse
-	(*Correction)(nil),                 // 4: probity.claims.v1.Correction
-	(*WaitingCorrection)(nil),          // 5: probity.claims.v1.WaitingCorrection
-	(*ListAffectedClaimsRequest)(nil),  // 6: probity.claims.v1.ListAffectedClaimsRequest
-	(*ListAffectedClaimsResponse)(nil), // 7: probity.claims.v1.ListAffectedClaimsResponse
-	(*GetClaimHistoryRequest)(nil),     // 8: probity.claims.v1.GetClaimHistoryRequest
-	(*GetClaimHistoryResponse)(nil),    // 9: probity.claims.v1.GetClaimHistoryResponse
-	(*HistoryEntry)(nil),               // 10: probity.claims.v1.HistoryEntry
-	(*ClaimSummary)(nil),               // 11: probity.claims.v1.ClaimSummary
-	(ClaimStatus)(0),                   // 12: probity.claims.v1.ClaimStatus
-	(*PendReason)(nil),                 // 13: probity.claims.v1.PendReason
-	(*TimelineEntry)(nil),              // 14: probity.claims.v1.TimelineEntry
+	(*WaitingCorrection)(nil),          // 4: probity.claims.v1.WaitingCorrection
+	(*ListAffectedClaimsRequest)(nil),  // 5: probity.claims.v1.ListAffectedClaimsRequest
+	(*ListAffectedClaimsResponse)(nil), // 6: probity.claims.v1.ListAffectedClaimsResponse
+	(*GetClaimHistoryRequest)(nil),     // 7: probity.claims.v1.GetClaimHistoryRequest
+	(*GetClaimHistoryResponse)(nil),    // 8: probity.claims.v1.GetClaimHistoryResponse
+	(*HistoryEntry)(nil),               // 9: probity.claims.v1.HistoryEntry
+	(*ClaimSummary)(nil),               // 10: probity.claims.v1.ClaimSummary
+	(*Correction)(nil),                 // 11: probity.claims.v1.Correction
+	(*PendReason)(nil),                 // 12: probity.claims.v1.PendReason
+	(*TimelineEntry)(nil),              // 13: probity.claims.v1.TimelineEntry
+	(*ListChangesRequest)(nil),         // 14: probity.claims.v1.ListChangesRequest
+	(*ReprocessChangeRequest)(nil),     // 15: probity.claims.v1.ReprocessChangeRequest
+	(*ListChangesResponse)(nil),        // 16: probity.claims.v1.ListChangesResponse
+	(*ReprocessChangeResponse)(nil),    // 17: probity.claims.v1.ReprocessChangeResponse
 }
 var file_probity_claims_v1_adjustment_service_proto_depIdxs = []int32{
-	11, // 0: probity.claims.v1.VoidClaimResponse.claim:type_name -> probity.claims.v1.ClaimSummary
-	4,  // 1: probity.claims.v1.ReprocessClaimsResponse.corrections:type_name -> probity.claims.v1.Correction
-	5,  // 2: probity.claims.v1.ReprocessClaimsResponse.waiting:type_name -> probity.claims.v1.WaitingCorrection
-	12, // 3: probity.claims.v1.Correction.status_before:type_name -> probity.claims.v1.ClaimStatus
-	12, // 4: probity.claims.v1.Correction.status_after:type_name -> probity.claims.v1.ClaimStatus
-	13, // 5: probity.claims.v1.WaitingCorrection.pend_reasons:type_name -> probity.claims.v1.PendReason
-	11, // 6: probity.claims.v1.GetClaimHistoryResponse.claims:type_name -> probity.claims.v1.ClaimSummary
-	10, // 7: probity.claims.v1.GetClaimHistoryResponse.entries:type_name -> probity.claims.v1.HistoryEntry
-	14, // 8: probity.claims.v1.HistoryEntry.entry:type_name -> probity.claims.v1.TimelineEntry
-	0,  // 9: probity.claims.v1.AdjustmentService.VoidClaim:input_type -> probity.claims.v1.VoidClaimRequest
-	2,  // 10: probity.claims.v1.AdjustmentService.ReprocessClaims:input_type -> probity.claims.v1.ReprocessClaimsRequest
-	6,  // 11: probity.claims.v1.AdjustmentService.ListAffectedClaims:input_type -> probity.claims.v1.ListAffectedClaimsRequest
-	8,  // 12: probity.claims.v1.AdjustmentService.GetClaimHistory:input_type -> probity.claims.v1.GetClaimHistoryRequest
+	10, // 0: probity.claims.v1.VoidClaimResponse.claim:type_name -> probity.claims.v1.ClaimSummary
+	11, // 1: probity.claims.v1.ReprocessClaimsResponse.corrections:type_name -> probity.claims.v1.Correction
+	4,  // 2: probity.claims.v1.ReprocessClaimsResponse.waiting:type_name -> probity.claims.v1.WaitingCorrection
+	12, // 3: probity.claims.v1.WaitingCorrection.pend_reasons:type_name -> probity.claims.v1.PendReason
+	10, // 4: probity.claims.v1.GetClaimHistoryResponse.claims:type_name -> probity.claims.v1.ClaimSummary
+	9,  // 5: probity.claims.v1.GetClaimHistoryResponse.entries:type_name -> probity.claims.v1.HistoryEntry
+	13, // 6: probity.claims.v1.HistoryEntry.entry:type_name -> probity.claims.v1.TimelineEntry
+	0,  // 7: probity.claims.v1.AdjustmentService.VoidClaim:input_type -> probity.claims.v1.VoidClaimRequest
+	2,  // 8: probity.claims.v1.AdjustmentService.ReprocessClaims:input_type -> probity.claims.v1.ReprocessClaimsRequest
+	5,  // 9: probity.claims.v1.AdjustmentService.ListAffectedClaims:input_type -> probity.claims.v1.ListAffectedClaimsRequest
+	14, // 10: probity.claims.v1.AdjustmentService.ListChanges:input_type -> probity.claims.v1.ListChangesRequest
+	15, // 11: probity.claims.v1.AdjustmentService.ReprocessChange:input_type -> probity.claims.v1.ReprocessChangeRequest
+	7,  // 12: probity.claims.v1.AdjustmentService.GetClaimHistory:input_type -> probity.claims.v1.GetClaimHistoryRequest
 	1,  // 13: probity.claims.v1.AdjustmentService.VoidClaim:output_type -> probity.claims.v1.VoidClaimResponse
 	3,  // 14: probity.claims.v1.AdjustmentService.ReprocessClaims:output_type -> probity.claims.v1.ReprocessClaimsResponse
-	7,  // 15: probity.claims.v1.AdjustmentService.ListAffectedClaims:output_type -> probity.claims.v1.ListAffectedClaimsResponse
-	9,  // 16: probity.claims.v1.AdjustmentService.GetClaimHistory:output_type -> probity.claims.v1.GetClaimHistoryResponse
-	13, // [13:17] is the sub-list for method output_type
-	9,  // [9:13] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	6,  // 15: probity.claims.v1.AdjustmentService.ListAffectedClaims:output_type -> probity.claims.v1.ListAffectedClaimsResponse
+	16, // 16: probity.claims.v1.AdjustmentService.ListChanges:output_type -> probity.claims.v1.ListChangesResponse
+	17, // 17: probity.claims.v1.AdjustmentService.ReprocessChange:output_type -> probity.claims.v1.ReprocessChangeResponse
+	8,  // 18: probity.claims.v1.AdjustmentService.GetClaimHistory:output_type -> probity.claims.v1.GetClaimHistoryResponse
+	13, // [13:19] is the sub-list for method output_type
+	7,  // [7:13] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_probity_claims_v1_adjustment_service_proto_init() }
@@ -916,9 +804,10 @@ func file_probity_claims_v1_adjustment_service_proto_init() {
 	if File_probity_claims_v1_adjustment_service_proto != nil {
 		return
 	}
+	file_probity_claims_v1_changes_proto_init()
 	file_probity_claims_v1_claims_service_proto_init()
 	file_probity_claims_v1_decision_proto_init()
-	file_probity_claims_v1_adjustment_service_proto_msgTypes[6].OneofWrappers = []any{
+	file_probity_claims_v1_adjustment_service_proto_msgTypes[5].OneofWrappers = []any{
 		(*ListAffectedClaimsRequest_Version)(nil),
 		(*ListAffectedClaimsRequest_Subscriber)(nil),
 	}
@@ -928,7 +817,7 @@ func file_probity_claims_v1_adjustment_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probity_claims_v1_adjustment_service_proto_rawDesc), len(file_probity_claims_v1_adjustment_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -39,6 +39,10 @@ const (
 	FileState_FILE_STATE_COMPLETE FileState = 2
 	// Refused whole.
 	FileState_FILE_STATE_REFUSED FileState = 3
+	// Cancel was asked for; claims under way come to their end.
+	FileState_FILE_STATE_CANCELING FileState = 4
+	// Canceled: every claim has an outcome, some of them "not processed".
+	FileState_FILE_STATE_CANCELED FileState = 5
 )
 
 // Enum value maps for FileState.
@@ -48,12 +52,16 @@ var (
 		1: "FILE_STATE_PROCESSING",
 		2: "FILE_STATE_COMPLETE",
 		3: "FILE_STATE_REFUSED",
+		4: "FILE_STATE_CANCELING",
+		5: "FILE_STATE_CANCELED",
 	}
 	FileState_value = map[string]int32{
 		"FILE_STATE_UNSPECIFIED": 0,
 		"FILE_STATE_PROCESSING":  1,
 		"FILE_STATE_COMPLETE":    2,
 		"FILE_STATE_REFUSED":     3,
+		"FILE_STATE_CANCELING":   4,
+		"FILE_STATE_CANCELED":    5,
 	}
 )
 
@@ -1562,8 +1570,10 @@ type File struct {
 	InterchangeControlNumber string `protobuf:"bytes,13,opt,name=interchange_control_number,json=interchangeControlNumber,proto3" json:"interchange_control_number,omitempty"`
 	// Remittances made from it.
 	RemittanceIds []string `protobuf:"bytes,14,rep,name=remittance_ids,json=remittanceIds,proto3" json:"remittance_ids,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Of a canceled file: claims that were not processed, counted in outcome_count too.
+	NotProcessedCount uint32 `protobuf:"varint,15,opt,name=not_processed_count,json=notProcessedCount,proto3" json:"not_processed_count,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *File) Reset() {
@@ -1692,6 +1702,13 @@ func (x *File) GetRemittanceIds() []string {
 		return x.RemittanceIds
 	}
 	return nil
+}
+
+func (x *File) GetNotProcessedCount() uint32 {
+	if x != nil {
+		return x.NotProcessedCount
+	}
+	return 0
 }
 
 // What became of one claim of a file.
@@ -1969,6 +1986,217 @@ func (x *GetFileResponse) GetOutcomes() []*ClaimOutcome {
 	return nil
 }
 
+// CancelFile's request.
+type CancelFileRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// File id.
+	FileId        string `protobuf:"bytes,1,opt,name=file_id,json=fileId,proto3" json:"file_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelFileRequest) Reset() {
+	*x = CancelFileRequest{}
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelFileRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelFileRequest) ProtoMessage() {}
+
+func (x *CancelFileRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelFileRequest.ProtoReflect.Descriptor instead.
+func (*CancelFileRequest) Descriptor() ([]byte, []int) {
+	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *CancelFileRequest) GetFileId() string {
+	if x != nil {
+		return x.FileId
+	}
+	return ""
+}
+
+// CancelFile's answer.
+type CancelFileResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The file as it now stands.
+	File          *File `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelFileResponse) Reset() {
+	*x = CancelFileResponse{}
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelFileResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelFileResponse) ProtoMessage() {}
+
+func (x *CancelFileResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelFileResponse.ProtoReflect.Descriptor instead.
+func (*CancelFileResponse) Descriptor() ([]byte, []int) {
+	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *CancelFileResponse) GetFile() *File {
+	if x != nil {
+		return x.File
+	}
+	return nil
+}
+
+// ListFileOutcomes' request.
+type ListFileOutcomesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// File id.
+	FileId string `protobuf:"bytes,1,opt,name=file_id,json=fileId,proto3" json:"file_id,omitempty"`
+	// At most; 0 is 500.
+	PageSize uint32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// From the last answer.
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListFileOutcomesRequest) Reset() {
+	*x = ListFileOutcomesRequest{}
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListFileOutcomesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListFileOutcomesRequest) ProtoMessage() {}
+
+func (x *ListFileOutcomesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListFileOutcomesRequest.ProtoReflect.Descriptor instead.
+func (*ListFileOutcomesRequest) Descriptor() ([]byte, []int) {
+	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ListFileOutcomesRequest) GetFileId() string {
+	if x != nil {
+		return x.FileId
+	}
+	return ""
+}
+
+func (x *ListFileOutcomesRequest) GetPageSize() uint32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListFileOutcomesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListFileOutcomes' answer.
+type ListFileOutcomesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By ordinal; a claim not decided yet is left out.
+	Outcomes []*ClaimOutcome `protobuf:"bytes,1,rep,name=outcomes,proto3" json:"outcomes,omitempty"`
+	// Empty on the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListFileOutcomesResponse) Reset() {
+	*x = ListFileOutcomesResponse{}
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListFileOutcomesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListFileOutcomesResponse) ProtoMessage() {}
+
+func (x *ListFileOutcomesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListFileOutcomesResponse.ProtoReflect.Descriptor instead.
+func (*ListFileOutcomesResponse) Descriptor() ([]byte, []int) {
+	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ListFileOutcomesResponse) GetOutcomes() []*ClaimOutcome {
+	if x != nil {
+		return x.Outcomes
+	}
+	return nil
+}
+
+func (x *ListFileOutcomesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 // ListFiles' request.
 type ListFilesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1982,7 +2210,7 @@ type ListFilesRequest struct {
 
 func (x *ListFilesRequest) Reset() {
 	*x = ListFilesRequest{}
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[25]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1994,7 +2222,7 @@ func (x *ListFilesRequest) String() string {
 func (*ListFilesRequest) ProtoMessage() {}
 
 func (x *ListFilesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[25]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2007,7 +2235,7 @@ func (x *ListFilesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFilesRequest.ProtoReflect.Descriptor instead.
 func (*ListFilesRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{25}
+	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListFilesRequest) GetPageSize() uint32 {
@@ -2037,7 +2265,7 @@ type ListFilesResponse struct {
 
 func (x *ListFilesResponse) Reset() {
 	*x = ListFilesResponse{}
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[26]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2049,7 +2277,7 @@ func (x *ListFilesResponse) String() string {
 func (*ListFilesResponse) ProtoMessage() {}
 
 func (x *ListFilesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[26]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2062,7 +2290,7 @@ func (x *ListFilesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFilesResponse.ProtoReflect.Descriptor instead.
 func (*ListFilesResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{26}
+	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListFilesResponse) GetFiles() []*File {
@@ -2092,7 +2320,7 @@ type RecordOutcomesRequest struct {
 
 func (x *RecordOutcomesRequest) Reset() {
 	*x = RecordOutcomesRequest{}
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[27]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2104,7 +2332,7 @@ func (x *RecordOutcomesRequest) String() string {
 func (*RecordOutcomesRequest) ProtoMessage() {}
 
 func (x *RecordOutcomesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[27]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2117,7 +2345,7 @@ func (x *RecordOutcomesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordOutcomesRequest.ProtoReflect.Descriptor instead.
 func (*RecordOutcomesRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{27}
+	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RecordOutcomesRequest) GetFileId() string {
@@ -2145,7 +2373,7 @@ type RecordOutcomesResponse struct {
 
 func (x *RecordOutcomesResponse) Reset() {
 	*x = RecordOutcomesResponse{}
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[28]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2157,7 +2385,7 @@ func (x *RecordOutcomesResponse) String() string {
 func (*RecordOutcomesResponse) ProtoMessage() {}
 
 func (x *RecordOutcomesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[28]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2170,7 +2398,7 @@ func (x *RecordOutcomesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordOutcomesResponse.ProtoReflect.Descriptor instead.
 func (*RecordOutcomesResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{28}
+	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RecordOutcomesResponse) GetOutcomeCount() uint32 {
@@ -2193,7 +2421,7 @@ type CompleteFileRequest struct {
 
 func (x *CompleteFileRequest) Reset() {
 	*x = CompleteFileRequest{}
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[29]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2205,7 +2433,7 @@ func (x *CompleteFileRequest) String() string {
 func (*CompleteFileRequest) ProtoMessage() {}
 
 func (x *CompleteFileRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[29]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2218,7 +2446,7 @@ func (x *CompleteFileRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompleteFileRequest.ProtoReflect.Descriptor instead.
 func (*CompleteFileRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{29}
+	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *CompleteFileRequest) GetFileId() string {
@@ -2246,7 +2474,7 @@ type CompleteFileResponse struct {
 
 func (x *CompleteFileResponse) Reset() {
 	*x = CompleteFileResponse{}
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[30]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2258,7 +2486,7 @@ func (x *CompleteFileResponse) String() string {
 func (*CompleteFileResponse) ProtoMessage() {}
 
 func (x *CompleteFileResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[30]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2271,7 +2499,7 @@ func (x *CompleteFileResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompleteFileResponse.ProtoReflect.Descriptor instead.
 func (*CompleteFileResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{30}
+	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *CompleteFileResponse) GetFile() *File {
@@ -2298,7 +2526,7 @@ type CreateRemittancesRequest struct {
 
 func (x *CreateRemittancesRequest) Reset() {
 	*x = CreateRemittancesRequest{}
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[31]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2310,7 +2538,7 @@ func (x *CreateRemittancesRequest) String() string {
 func (*CreateRemittancesRequest) ProtoMessage() {}
 
 func (x *CreateRemittancesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[31]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2323,7 +2551,7 @@ func (x *CreateRemittancesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRemittancesRequest.ProtoReflect.Descriptor instead.
 func (*CreateRemittancesRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{31}
+	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *CreateRemittancesRequest) GetFileId() string {
@@ -2368,7 +2596,7 @@ type CreateRemittancesResponse struct {
 
 func (x *CreateRemittancesResponse) Reset() {
 	*x = CreateRemittancesResponse{}
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[32]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2380,7 +2608,7 @@ func (x *CreateRemittancesResponse) String() string {
 func (*CreateRemittancesResponse) ProtoMessage() {}
 
 func (x *CreateRemittancesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[32]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2393,7 +2621,7 @@ func (x *CreateRemittancesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRemittancesResponse.ProtoReflect.Descriptor instead.
 func (*CreateRemittancesResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{32}
+	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *CreateRemittancesResponse) GetRemittances() []*Remittance {
@@ -2450,7 +2678,7 @@ type Remittance struct {
 
 func (x *Remittance) Reset() {
 	*x = Remittance{}
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[33]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2462,7 +2690,7 @@ func (x *Remittance) String() string {
 func (*Remittance) ProtoMessage() {}
 
 func (x *Remittance) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[33]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2475,7 +2703,7 @@ func (x *Remittance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remittance.ProtoReflect.Descriptor instead.
 func (*Remittance) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{33}
+	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Remittance) GetRemittanceId() string {
@@ -2599,7 +2827,7 @@ type ProviderAdjustment struct {
 
 func (x *ProviderAdjustment) Reset() {
 	*x = ProviderAdjustment{}
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[34]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2611,7 +2839,7 @@ func (x *ProviderAdjustment) String() string {
 func (*ProviderAdjustment) ProtoMessage() {}
 
 func (x *ProviderAdjustment) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[34]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2624,7 +2852,7 @@ func (x *ProviderAdjustment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProviderAdjustment.ProtoReflect.Descriptor instead.
 func (*ProviderAdjustment) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{34}
+	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ProviderAdjustment) GetReasonCode() string {
@@ -2659,7 +2887,7 @@ type GetRemittanceRequest struct {
 
 func (x *GetRemittanceRequest) Reset() {
 	*x = GetRemittanceRequest{}
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[35]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2671,7 +2899,7 @@ func (x *GetRemittanceRequest) String() string {
 func (*GetRemittanceRequest) ProtoMessage() {}
 
 func (x *GetRemittanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[35]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2684,7 +2912,7 @@ func (x *GetRemittanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRemittanceRequest.ProtoReflect.Descriptor instead.
 func (*GetRemittanceRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{35}
+	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *GetRemittanceRequest) GetRemittanceId() string {
@@ -2708,7 +2936,7 @@ type GetRemittanceResponse struct {
 
 func (x *GetRemittanceResponse) Reset() {
 	*x = GetRemittanceResponse{}
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[36]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2720,7 +2948,7 @@ func (x *GetRemittanceResponse) String() string {
 func (*GetRemittanceResponse) ProtoMessage() {}
 
 func (x *GetRemittanceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[36]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2733,7 +2961,7 @@ func (x *GetRemittanceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRemittanceResponse.ProtoReflect.Descriptor instead.
 func (*GetRemittanceResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{36}
+	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *GetRemittanceResponse) GetRemittance() *Remittance {
@@ -2771,7 +2999,7 @@ type RemittedClaim struct {
 
 func (x *RemittedClaim) Reset() {
 	*x = RemittedClaim{}
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[37]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2783,7 +3011,7 @@ func (x *RemittedClaim) String() string {
 func (*RemittedClaim) ProtoMessage() {}
 
 func (x *RemittedClaim) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[37]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2796,7 +3024,7 @@ func (x *RemittedClaim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemittedClaim.ProtoReflect.Descriptor instead.
 func (*RemittedClaim) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{37}
+	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *RemittedClaim) GetClaimId() string {
@@ -2856,7 +3084,7 @@ type ListRemittancesRequest struct {
 
 func (x *ListRemittancesRequest) Reset() {
 	*x = ListRemittancesRequest{}
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[38]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2868,7 +3096,7 @@ func (x *ListRemittancesRequest) String() string {
 func (*ListRemittancesRequest) ProtoMessage() {}
 
 func (x *ListRemittancesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[38]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2881,7 +3109,7 @@ func (x *ListRemittancesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRemittancesRequest.ProtoReflect.Descriptor instead.
 func (*ListRemittancesRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{38}
+	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListRemittancesRequest) GetPageSize() uint32 {
@@ -2918,7 +3146,7 @@ type ListRemittancesResponse struct {
 
 func (x *ListRemittancesResponse) Reset() {
 	*x = ListRemittancesResponse{}
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[39]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2930,7 +3158,7 @@ func (x *ListRemittancesResponse) String() string {
 func (*ListRemittancesResponse) ProtoMessage() {}
 
 func (x *ListRemittancesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[39]
+	mi := &file_probity_claims_v1_claims_service_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2943,7 +3171,7 @@ func (x *ListRemittancesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRemittancesResponse.ProtoReflect.Descriptor instead.
 func (*ListRemittancesResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{39}
+	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ListRemittancesResponse) GetRemittances() []*Remittance {
@@ -3079,7 +3307,7 @@ const file_probity_claims_v1_claims_service_proto_rawDesc = "" +
 	"\x04file\x18\x01 \x01(\v2\x17.probity.claims.v1.FileR\x04file\x12\x1c\n" +
 	"\tduplicate\x18\x02 \x01(\bR\tduplicate\x12\x14\n" +
 	"\x05token\x18\x03 \x01(\tR\x05token\x12\x18\n" +
-	"\apromise\x18\x04 \x01(\fR\apromise\"\xe4\x04\n" +
+	"\apromise\x18\x04 \x01(\fR\apromise\"\x94\x05\n" +
 	"\x04File\x12\x17\n" +
 	"\afile_id\x18\x01 \x01(\tR\x06fileId\x12#\n" +
 	"\rsubmitter_org\x18\x02 \x01(\tR\fsubmitterOrg\x12\x12\n" +
@@ -3097,7 +3325,8 @@ const file_probity_claims_v1_claims_service_proto_rawDesc = "" +
 	"\bposition\x18\v \x01(\v2\x1b.probity.ledger.v1.PositionR\bposition\x127\n" +
 	"\bproblems\x18\f \x03(\v2\x1b.probity.problem.v1.ProblemR\bproblems\x12<\n" +
 	"\x1ainterchange_control_number\x18\r \x01(\tR\x18interchangeControlNumber\x12%\n" +
-	"\x0eremittance_ids\x18\x0e \x03(\tR\rremittanceIds\"\xb4\x01\n" +
+	"\x0eremittance_ids\x18\x0e \x03(\tR\rremittanceIds\x12.\n" +
+	"\x13not_processed_count\x18\x0f \x01(\rR\x11notProcessedCount\"\xb4\x01\n" +
 	"\fClaimOutcome\x12\x18\n" +
 	"\aordinal\x18\x01 \x01(\rR\aordinal\x12\x19\n" +
 	"\bclaim_id\x18\x02 \x01(\tR\aclaimId\x126\n" +
@@ -3112,7 +3341,19 @@ const file_probity_claims_v1_claims_service_proto_rawDesc = "" +
 	"\x10include_outcomes\x18\x02 \x01(\bR\x0fincludeOutcomes\"{\n" +
 	"\x0fGetFileResponse\x12+\n" +
 	"\x04file\x18\x01 \x01(\v2\x17.probity.claims.v1.FileR\x04file\x12;\n" +
-	"\boutcomes\x18\x02 \x03(\v2\x1f.probity.claims.v1.ClaimOutcomeR\boutcomes\"X\n" +
+	"\boutcomes\x18\x02 \x03(\v2\x1f.probity.claims.v1.ClaimOutcomeR\boutcomes\"G\n" +
+	"\x11CancelFileRequest\x122\n" +
+	"\afile_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^fil_[a-z2-7]{26}$R\x06fileId\"A\n" +
+	"\x12CancelFileResponse\x12+\n" +
+	"\x04file\x18\x01 \x01(\v2\x17.probity.claims.v1.FileR\x04file\"\x9c\x01\n" +
+	"\x17ListFileOutcomesRequest\x122\n" +
+	"\afile_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^fil_[a-z2-7]{26}$R\x06fileId\x12%\n" +
+	"\tpage_size\x18\x02 \x01(\rB\b\xbaH\x05*\x03\x18\x88'R\bpageSize\x12&\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tB\a\xbaH\x04r\x02\x18\x14R\tpageToken\"\x7f\n" +
+	"\x18ListFileOutcomesResponse\x12;\n" +
+	"\boutcomes\x18\x01 \x03(\v2\x1f.probity.claims.v1.ClaimOutcomeR\boutcomes\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"X\n" +
 	"\x10ListFilesRequest\x12%\n" +
 	"\tpage_size\x18\x01 \x01(\rB\b\xbaH\x05*\x03\x18\xe8\aR\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -3186,12 +3427,14 @@ const file_probity_claims_v1_claims_service_proto_rawDesc = "" +
 	"\afile_id\x18\x03 \x01(\tR\x06fileId\"\x82\x01\n" +
 	"\x17ListRemittancesResponse\x12?\n" +
 	"\vremittances\x18\x01 \x03(\v2\x1d.probity.claims.v1.RemittanceR\vremittances\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*s\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*\xa6\x01\n" +
 	"\tFileState\x12\x1a\n" +
 	"\x16FILE_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15FILE_STATE_PROCESSING\x10\x01\x12\x17\n" +
 	"\x13FILE_STATE_COMPLETE\x10\x02\x12\x16\n" +
-	"\x12FILE_STATE_REFUSED\x10\x032\xac\x05\n" +
+	"\x12FILE_STATE_REFUSED\x10\x03\x12\x18\n" +
+	"\x14FILE_STATE_CANCELING\x10\x04\x12\x17\n" +
+	"\x13FILE_STATE_CANCELED\x10\x052\xac\x05\n" +
 	"\rClaimsService\x12\\\n" +
 	"\vSubmitClaim\x12%.probity.claims.v1.SubmitClaimRequest\x1a&.probity.claims.v1.SubmitClaimResponse\x12_\n" +
 	"\fSubmitClaims\x12&.probity.claims.v1.SubmitClaimsRequest\x1a'.probity.claims.v1.SubmitClaimsResponse\x12X\n" +
@@ -3201,14 +3444,17 @@ const file_probity_claims_v1_claims_service_proto_rawDesc = "" +
 	"\fExplainClaim\x12&.probity.claims.v1.ExplainClaimRequest\x1a'.probity.claims.v1.ExplainClaimResponse\"\x03\x90\x02\x01\x12[\n" +
 	"\n" +
 	"WatchClaim\x12$.probity.claims.v1.WatchClaimRequest\x1a%.probity.claims.v1.WatchClaimResponse0\x01\x12_\n" +
-	"\fResolveClaim\x12&.probity.claims.v1.ResolveClaimRequest\x1a'.probity.claims.v1.ResolveClaimResponse2\xc3\x04\n" +
+	"\fResolveClaim\x12&.probity.claims.v1.ResolveClaimRequest\x1a'.probity.claims.v1.ResolveClaimResponse2\x90\x06\n" +
 	"\vFileService\x12a\n" +
 	"\fRegisterFile\x12&.probity.claims.v1.RegisterFileRequest\x1a'.probity.claims.v1.RegisterFileResponse(\x01\x12U\n" +
 	"\bReadFile\x12\".probity.claims.v1.ReadFileRequest\x1a#.probity.claims.v1.ReadFileResponse0\x01\x12U\n" +
 	"\aGetFile\x12!.probity.claims.v1.GetFileRequest\x1a\".probity.claims.v1.GetFileResponse\"\x03\x90\x02\x01\x12[\n" +
 	"\tListFiles\x12#.probity.claims.v1.ListFilesRequest\x1a$.probity.claims.v1.ListFilesResponse\"\x03\x90\x02\x01\x12e\n" +
 	"\x0eRecordOutcomes\x12(.probity.claims.v1.RecordOutcomesRequest\x1a).probity.claims.v1.RecordOutcomesResponse\x12_\n" +
-	"\fCompleteFile\x12&.probity.claims.v1.CompleteFileRequest\x1a'.probity.claims.v1.CompleteFileResponse2\xdb\x02\n" +
+	"\fCompleteFile\x12&.probity.claims.v1.CompleteFileRequest\x1a'.probity.claims.v1.CompleteFileResponse\x12Y\n" +
+	"\n" +
+	"CancelFile\x12$.probity.claims.v1.CancelFileRequest\x1a%.probity.claims.v1.CancelFileResponse\x12p\n" +
+	"\x10ListFileOutcomes\x12*.probity.claims.v1.ListFileOutcomesRequest\x1a+.probity.claims.v1.ListFileOutcomesResponse\"\x03\x90\x02\x012\xdb\x02\n" +
 	"\x11RemittanceService\x12n\n" +
 	"\x11CreateRemittances\x12+.probity.claims.v1.CreateRemittancesRequest\x1a,.probity.claims.v1.CreateRemittancesResponse\x12g\n" +
 	"\rGetRemittance\x12'.probity.claims.v1.GetRemittanceRequest\x1a(.probity.claims.v1.GetRemittanceResponse\"\x03\x90\x02\x01\x12m\n" +
@@ -3227,7 +3473,7 @@ func file_probity_claims_v1_claims_service_proto_rawDescGZIP() []byte {
 }
 
 var file_probity_claims_v1_claims_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_probity_claims_v1_claims_service_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_probity_claims_v1_claims_service_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_probity_claims_v1_claims_service_proto_goTypes = []any{
 	(FileState)(0),                    // 0: probity.claims.v1.FileState
 	(*SubmitClaimRequest)(nil),        // 1: probity.claims.v1.SubmitClaimRequest
@@ -3255,115 +3501,125 @@ var file_probity_claims_v1_claims_service_proto_goTypes = []any{
 	(*ReadFileResponse)(nil),          // 23: probity.claims.v1.ReadFileResponse
 	(*GetFileRequest)(nil),            // 24: probity.claims.v1.GetFileRequest
 	(*GetFileResponse)(nil),           // 25: probity.claims.v1.GetFileResponse
-	(*ListFilesRequest)(nil),          // 26: probity.claims.v1.ListFilesRequest
-	(*ListFilesResponse)(nil),         // 27: probity.claims.v1.ListFilesResponse
-	(*RecordOutcomesRequest)(nil),     // 28: probity.claims.v1.RecordOutcomesRequest
-	(*RecordOutcomesResponse)(nil),    // 29: probity.claims.v1.RecordOutcomesResponse
-	(*CompleteFileRequest)(nil),       // 30: probity.claims.v1.CompleteFileRequest
-	(*CompleteFileResponse)(nil),      // 31: probity.claims.v1.CompleteFileResponse
-	(*CreateRemittancesRequest)(nil),  // 32: probity.claims.v1.CreateRemittancesRequest
-	(*CreateRemittancesResponse)(nil), // 33: probity.claims.v1.CreateRemittancesResponse
-	(*Remittance)(nil),                // 34: probity.claims.v1.Remittance
-	(*ProviderAdjustment)(nil),        // 35: probity.claims.v1.ProviderAdjustment
-	(*GetRemittanceRequest)(nil),      // 36: probity.claims.v1.GetRemittanceRequest
-	(*GetRemittanceResponse)(nil),     // 37: probity.claims.v1.GetRemittanceResponse
-	(*RemittedClaim)(nil),             // 38: probity.claims.v1.RemittedClaim
-	(*ListRemittancesRequest)(nil),    // 39: probity.claims.v1.ListRemittancesRequest
-	(*ListRemittancesResponse)(nil),   // 40: probity.claims.v1.ListRemittancesResponse
-	(*Claim)(nil),                     // 41: probity.claims.v1.Claim
-	(*timestamppb.Timestamp)(nil),     // 42: google.protobuf.Timestamp
-	(*Decision)(nil),                  // 43: probity.claims.v1.Decision
-	(*v1.Problem)(nil),                // 44: probity.problem.v1.Problem
-	(ClaimStatus)(0),                  // 45: probity.claims.v1.ClaimStatus
-	(*v11.Position)(nil),              // 46: probity.ledger.v1.Position
-	(*PendReason)(nil),                // 47: probity.claims.v1.PendReason
+	(*CancelFileRequest)(nil),         // 26: probity.claims.v1.CancelFileRequest
+	(*CancelFileResponse)(nil),        // 27: probity.claims.v1.CancelFileResponse
+	(*ListFileOutcomesRequest)(nil),   // 28: probity.claims.v1.ListFileOutcomesRequest
+	(*ListFileOutcomesResponse)(nil),  // 29: probity.claims.v1.ListFileOutcomesResponse
+	(*ListFilesRequest)(nil),          // 30: probity.claims.v1.ListFilesRequest
+	(*ListFilesResponse)(nil),         // 31: probity.claims.v1.ListFilesResponse
+	(*RecordOutcomesRequest)(nil),     // 32: probity.claims.v1.RecordOutcomesRequest
+	(*RecordOutcomesResponse)(nil),    // 33: probity.claims.v1.RecordOutcomesResponse
+	(*CompleteFileRequest)(nil),       // 34: probity.claims.v1.CompleteFileRequest
+	(*CompleteFileResponse)(nil),      // 35: probity.claims.v1.CompleteFileResponse
+	(*CreateRemittancesRequest)(nil),  // 36: probity.claims.v1.CreateRemittancesRequest
+	(*CreateRemittancesResponse)(nil), // 37: probity.claims.v1.CreateRemittancesResponse
+	(*Remittance)(nil),                // 38: probity.claims.v1.Remittance
+	(*ProviderAdjustment)(nil),        // 39: probity.claims.v1.ProviderAdjustment
+	(*GetRemittanceRequest)(nil),      // 40: probity.claims.v1.GetRemittanceRequest
+	(*GetRemittanceResponse)(nil),     // 41: probity.claims.v1.GetRemittanceResponse
+	(*RemittedClaim)(nil),             // 42: probity.claims.v1.RemittedClaim
+	(*ListRemittancesRequest)(nil),    // 43: probity.claims.v1.ListRemittancesRequest
+	(*ListRemittancesResponse)(nil),   // 44: probity.claims.v1.ListRemittancesResponse
+	(*Claim)(nil),                     // 45: probity.claims.v1.Claim
+	(*timestamppb.Timestamp)(nil),     // 46: google.protobuf.Timestamp
+	(*Decision)(nil),                  // 47: probity.claims.v1.Decision
+	(*v1.Problem)(nil),                // 48: probity.problem.v1.Problem
+	(ClaimStatus)(0),                  // 49: probity.claims.v1.ClaimStatus
+	(*v11.Position)(nil),              // 50: probity.ledger.v1.Position
+	(*PendReason)(nil),                // 51: probity.claims.v1.PendReason
 }
 var file_probity_claims_v1_claims_service_proto_depIdxs = []int32{
-	41, // 0: probity.claims.v1.SubmitClaimRequest.claim:type_name -> probity.claims.v1.Claim
-	42, // 1: probity.claims.v1.SubmitClaimRequest.received_time:type_name -> google.protobuf.Timestamp
+	45, // 0: probity.claims.v1.SubmitClaimRequest.claim:type_name -> probity.claims.v1.Claim
+	46, // 1: probity.claims.v1.SubmitClaimRequest.received_time:type_name -> google.protobuf.Timestamp
 	5,  // 2: probity.claims.v1.SubmitClaimResponse.claim:type_name -> probity.claims.v1.ClaimSummary
-	43, // 3: probity.claims.v1.SubmitClaimResponse.decision:type_name -> probity.claims.v1.Decision
-	44, // 4: probity.claims.v1.SubmitClaimResponse.problems:type_name -> probity.problem.v1.Problem
+	47, // 3: probity.claims.v1.SubmitClaimResponse.decision:type_name -> probity.claims.v1.Decision
+	48, // 4: probity.claims.v1.SubmitClaimResponse.problems:type_name -> probity.problem.v1.Problem
 	1,  // 5: probity.claims.v1.SubmitClaimsRequest.claims:type_name -> probity.claims.v1.SubmitClaimRequest
 	2,  // 6: probity.claims.v1.SubmitClaimsResponse.results:type_name -> probity.claims.v1.SubmitClaimResponse
-	45, // 7: probity.claims.v1.ClaimSummary.status:type_name -> probity.claims.v1.ClaimStatus
-	42, // 8: probity.claims.v1.ClaimSummary.received_time:type_name -> google.protobuf.Timestamp
-	42, // 9: probity.claims.v1.ClaimSummary.decided_time:type_name -> google.protobuf.Timestamp
-	46, // 10: probity.claims.v1.ClaimSummary.position:type_name -> probity.ledger.v1.Position
-	47, // 11: probity.claims.v1.ClaimSummary.pend_reasons:type_name -> probity.claims.v1.PendReason
+	49, // 7: probity.claims.v1.ClaimSummary.status:type_name -> probity.claims.v1.ClaimStatus
+	46, // 8: probity.claims.v1.ClaimSummary.received_time:type_name -> google.protobuf.Timestamp
+	46, // 9: probity.claims.v1.ClaimSummary.decided_time:type_name -> google.protobuf.Timestamp
+	50, // 10: probity.claims.v1.ClaimSummary.position:type_name -> probity.ledger.v1.Position
+	51, // 11: probity.claims.v1.ClaimSummary.pend_reasons:type_name -> probity.claims.v1.PendReason
 	5,  // 12: probity.claims.v1.GetClaimResponse.claim:type_name -> probity.claims.v1.ClaimSummary
 	8,  // 13: probity.claims.v1.GetClaimResponse.timeline:type_name -> probity.claims.v1.TimelineEntry
-	42, // 14: probity.claims.v1.TimelineEntry.time:type_name -> google.protobuf.Timestamp
-	46, // 15: probity.claims.v1.TimelineEntry.position:type_name -> probity.ledger.v1.Position
-	45, // 16: probity.claims.v1.ListClaimsRequest.status:type_name -> probity.claims.v1.ClaimStatus
+	46, // 14: probity.claims.v1.TimelineEntry.time:type_name -> google.protobuf.Timestamp
+	50, // 15: probity.claims.v1.TimelineEntry.position:type_name -> probity.ledger.v1.Position
+	49, // 16: probity.claims.v1.ListClaimsRequest.status:type_name -> probity.claims.v1.ClaimStatus
 	5,  // 17: probity.claims.v1.ListClaimsResponse.claims:type_name -> probity.claims.v1.ClaimSummary
 	5,  // 18: probity.claims.v1.ExplainClaimResponse.claim:type_name -> probity.claims.v1.ClaimSummary
-	43, // 19: probity.claims.v1.ExplainClaimResponse.decision:type_name -> probity.claims.v1.Decision
-	41, // 20: probity.claims.v1.ExplainClaimResponse.submitted:type_name -> probity.claims.v1.Claim
+	47, // 19: probity.claims.v1.ExplainClaimResponse.decision:type_name -> probity.claims.v1.Decision
+	45, // 20: probity.claims.v1.ExplainClaimResponse.submitted:type_name -> probity.claims.v1.Claim
 	5,  // 21: probity.claims.v1.WatchClaimResponse.claim:type_name -> probity.claims.v1.ClaimSummary
 	5,  // 22: probity.claims.v1.ResolveClaimResponse.claim:type_name -> probity.claims.v1.ClaimSummary
 	18, // 23: probity.claims.v1.RegisterFileRequest.header:type_name -> probity.claims.v1.FileHeader
-	44, // 24: probity.claims.v1.FileHeader.problems:type_name -> probity.problem.v1.Problem
+	48, // 24: probity.claims.v1.FileHeader.problems:type_name -> probity.problem.v1.Problem
 	20, // 25: probity.claims.v1.RegisterFileResponse.file:type_name -> probity.claims.v1.File
 	0,  // 26: probity.claims.v1.File.state:type_name -> probity.claims.v1.FileState
-	42, // 27: probity.claims.v1.File.received_time:type_name -> google.protobuf.Timestamp
-	42, // 28: probity.claims.v1.File.completed_time:type_name -> google.protobuf.Timestamp
-	46, // 29: probity.claims.v1.File.position:type_name -> probity.ledger.v1.Position
-	44, // 30: probity.claims.v1.File.problems:type_name -> probity.problem.v1.Problem
-	45, // 31: probity.claims.v1.ClaimOutcome.status:type_name -> probity.claims.v1.ClaimStatus
-	44, // 32: probity.claims.v1.ClaimOutcome.problems:type_name -> probity.problem.v1.Problem
+	46, // 27: probity.claims.v1.File.received_time:type_name -> google.protobuf.Timestamp
+	46, // 28: probity.claims.v1.File.completed_time:type_name -> google.protobuf.Timestamp
+	50, // 29: probity.claims.v1.File.position:type_name -> probity.ledger.v1.Position
+	48, // 30: probity.claims.v1.File.problems:type_name -> probity.problem.v1.Problem
+	49, // 31: probity.claims.v1.ClaimOutcome.status:type_name -> probity.claims.v1.ClaimStatus
+	48, // 32: probity.claims.v1.ClaimOutcome.problems:type_name -> probity.problem.v1.Problem
 	20, // 33: probity.claims.v1.GetFileResponse.file:type_name -> probity.claims.v1.File
 	21, // 34: probity.claims.v1.GetFileResponse.outcomes:type_name -> probity.claims.v1.ClaimOutcome
-	20, // 35: probity.claims.v1.ListFilesResponse.files:type_name -> probity.claims.v1.File
-	21, // 36: probity.claims.v1.RecordOutcomesRequest.outcomes:type_name -> probity.claims.v1.ClaimOutcome
-	20, // 37: probity.claims.v1.CompleteFileResponse.file:type_name -> probity.claims.v1.File
-	42, // 38: probity.claims.v1.CreateRemittancesRequest.cutoff_time:type_name -> google.protobuf.Timestamp
-	34, // 39: probity.claims.v1.CreateRemittancesResponse.remittances:type_name -> probity.claims.v1.Remittance
-	46, // 40: probity.claims.v1.Remittance.position:type_name -> probity.ledger.v1.Position
-	35, // 41: probity.claims.v1.Remittance.adjustments:type_name -> probity.claims.v1.ProviderAdjustment
-	34, // 42: probity.claims.v1.GetRemittanceResponse.remittance:type_name -> probity.claims.v1.Remittance
-	38, // 43: probity.claims.v1.GetRemittanceResponse.claims:type_name -> probity.claims.v1.RemittedClaim
-	41, // 44: probity.claims.v1.RemittedClaim.submitted:type_name -> probity.claims.v1.Claim
-	43, // 45: probity.claims.v1.RemittedClaim.decision:type_name -> probity.claims.v1.Decision
-	42, // 46: probity.claims.v1.RemittedClaim.received_time:type_name -> google.protobuf.Timestamp
-	34, // 47: probity.claims.v1.ListRemittancesResponse.remittances:type_name -> probity.claims.v1.Remittance
-	1,  // 48: probity.claims.v1.ClaimsService.SubmitClaim:input_type -> probity.claims.v1.SubmitClaimRequest
-	3,  // 49: probity.claims.v1.ClaimsService.SubmitClaims:input_type -> probity.claims.v1.SubmitClaimsRequest
-	6,  // 50: probity.claims.v1.ClaimsService.GetClaim:input_type -> probity.claims.v1.GetClaimRequest
-	9,  // 51: probity.claims.v1.ClaimsService.ListClaims:input_type -> probity.claims.v1.ListClaimsRequest
-	11, // 52: probity.claims.v1.ClaimsService.ExplainClaim:input_type -> probity.claims.v1.ExplainClaimRequest
-	13, // 53: probity.claims.v1.ClaimsService.WatchClaim:input_type -> probity.claims.v1.WatchClaimRequest
-	15, // 54: probity.claims.v1.ClaimsService.ResolveClaim:input_type -> probity.claims.v1.ResolveClaimRequest
-	17, // 55: probity.claims.v1.FileService.RegisterFile:input_type -> probity.claims.v1.RegisterFileRequest
-	22, // 56: probity.claims.v1.FileService.ReadFile:input_type -> probity.claims.v1.ReadFileRequest
-	24, // 57: probity.claims.v1.FileService.GetFile:input_type -> probity.claims.v1.GetFileRequest
-	26, // 58: probity.claims.v1.FileService.ListFiles:input_type -> probity.claims.v1.ListFilesRequest
-	28, // 59: probity.claims.v1.FileService.RecordOutcomes:input_type -> probity.claims.v1.RecordOutcomesRequest
-	30, // 60: probity.claims.v1.FileService.CompleteFile:input_type -> probity.claims.v1.CompleteFileRequest
-	32, // 61: probity.claims.v1.RemittanceService.CreateRemittances:input_type -> probity.claims.v1.CreateRemittancesRequest
-	36, // 62: probity.claims.v1.RemittanceService.GetRemittance:input_type -> probity.claims.v1.GetRemittanceRequest
-	39, // 63: probity.claims.v1.RemittanceService.ListRemittances:input_type -> probity.claims.v1.ListRemittancesRequest
-	2,  // 64: probity.claims.v1.ClaimsService.SubmitClaim:output_type -> probity.claims.v1.SubmitClaimResponse
-	4,  // 65: probity.claims.v1.ClaimsService.SubmitClaims:output_type -> probity.claims.v1.SubmitClaimsResponse
-	7,  // 66: probity.claims.v1.ClaimsService.GetClaim:output_type -> probity.claims.v1.GetClaimResponse
-	10, // 67: probity.claims.v1.ClaimsService.ListClaims:output_type -> probity.claims.v1.ListClaimsResponse
-	12, // 68: probity.claims.v1.ClaimsService.ExplainClaim:output_type -> probity.claims.v1.ExplainClaimResponse
-	14, // 69: probity.claims.v1.ClaimsService.WatchClaim:output_type -> probity.claims.v1.WatchClaimResponse
-	16, // 70: probity.claims.v1.ClaimsService.ResolveClaim:output_type -> probity.claims.v1.ResolveClaimResponse
-	19, // 71: probity.claims.v1.FileService.RegisterFile:output_type -> probity.claims.v1.RegisterFileResponse
-	23, // 72: probity.claims.v1.FileService.ReadFile:output_type -> probity.claims.v1.ReadFileResponse
-	25, // 73: probity.claims.v1.FileService.GetFile:output_type -> probity.claims.v1.GetFileResponse
-	27, // 74: probity.claims.v1.FileService.ListFiles:output_type -> probity.claims.v1.ListFilesResponse
-	29, // 75: probity.claims.v1.FileService.RecordOutcomes:output_type -> probity.claims.v1.RecordOutcomesResponse
-	31, // 76: probity.claims.v1.FileService.CompleteFile:output_type -> probity.claims.v1.CompleteFileResponse
-	33, // 77: probity.claims.v1.RemittanceService.CreateRemittances:output_type -> probity.claims.v1.CreateRemittancesResponse
-	37, // 78: probity.claims.v1.RemittanceService.GetRemittance:output_type -> probity.claims.v1.GetRemittanceResponse
-	40, // 79: probity.claims.v1.RemittanceService.ListRemittances:output_type -> probity.claims.v1.ListRemittancesResponse
-	64, // [64:80] is the sub-list for method output_type
-	48, // [48:64] is the sub-list for method input_type
-	48, // [48:48] is the sub-list for extension type_name
-	48, // [48:48] is the sub-list for extension extendee
-	0,  // [0:48] is the sub-list for field type_name
+	20, // 35: probity.claims.v1.CancelFileResponse.file:type_name -> probity.claims.v1.File
+	21, // 36: probity.claims.v1.ListFileOutcomesResponse.outcomes:type_name -> probity.claims.v1.ClaimOutcome
+	20, // 37: probity.claims.v1.ListFilesResponse.files:type_name -> probity.claims.v1.File
+	21, // 38: probity.claims.v1.RecordOutcomesRequest.outcomes:type_name -> probity.claims.v1.ClaimOutcome
+	20, // 39: probity.claims.v1.CompleteFileResponse.file:type_name -> probity.claims.v1.File
+	46, // 40: probity.claims.v1.CreateRemittancesRequest.cutoff_time:type_name -> google.protobuf.Timestamp
+	38, // 41: probity.claims.v1.CreateRemittancesResponse.remittances:type_name -> probity.claims.v1.Remittance
+	50, // 42: probity.claims.v1.Remittance.position:type_name -> probity.ledger.v1.Position
+	39, // 43: probity.claims.v1.Remittance.adjustments:type_name -> probity.claims.v1.ProviderAdjustment
+	38, // 44: probity.claims.v1.GetRemittanceResponse.remittance:type_name -> probity.claims.v1.Remittance
+	42, // 45: probity.claims.v1.GetRemittanceResponse.claims:type_name -> probity.claims.v1.RemittedClaim
+	45, // 46: probity.claims.v1.RemittedClaim.submitted:type_name -> probity.claims.v1.Claim
+	47, // 47: probity.claims.v1.RemittedClaim.decision:type_name -> probity.claims.v1.Decision
+	46, // 48: probity.claims.v1.RemittedClaim.received_time:type_name -> google.protobuf.Timestamp
+	38, // 49: probity.claims.v1.ListRemittancesResponse.remittances:type_name -> probity.claims.v1.Remittance
+	1,  // 50: probity.claims.v1.ClaimsService.SubmitClaim:input_type -> probity.claims.v1.SubmitClaimRequest
+	3,  // 51: probity.claims.v1.ClaimsService.SubmitClaims:input_type -> probity.claims.v1.SubmitClaimsRequest
+	6,  // 52: probity.claims.v1.ClaimsService.GetClaim:input_type -> probity.claims.v1.GetClaimRequest
+	9,  // 53: probity.claims.v1.ClaimsService.ListClaims:input_type -> probity.claims.v1.ListClaimsRequest
+	11, // 54: probity.claims.v1.ClaimsService.ExplainClaim:input_type -> probity.claims.v1.ExplainClaimRequest
+	13, // 55: probity.claims.v1.ClaimsService.WatchClaim:input_type -> probity.claims.v1.WatchClaimRequest
+	15, // 56: probity.claims.v1.ClaimsService.ResolveClaim:input_type -> probity.claims.v1.ResolveClaimRequest
+	17, // 57: probity.claims.v1.FileService.RegisterFile:input_type -> probity.claims.v1.RegisterFileRequest
+	22, // 58: probity.claims.v1.FileService.ReadFile:input_type -> probity.claims.v1.ReadFileRequest
+	24, // 59: probity.claims.v1.FileService.GetFile:input_type -> probity.claims.v1.GetFileRequest
+	30, // 60: probity.claims.v1.FileService.ListFiles:input_type -> probity.claims.v1.ListFilesRequest
+	32, // 61: probity.claims.v1.FileService.RecordOutcomes:input_type -> probity.claims.v1.RecordOutcomesRequest
+	34, // 62: probity.claims.v1.FileService.CompleteFile:input_type -> probity.claims.v1.CompleteFileRequest
+	26, // 63: probity.claims.v1.FileService.CancelFile:input_type -> probity.claims.v1.CancelFileRequest
+	28, // 64: probity.claims.v1.FileService.ListFileOutcomes:input_type -> probity.claims.v1.ListFileOutcomesRequest
+	36, // 65: probity.claims.v1.RemittanceService.CreateRemittances:input_type -> probity.claims.v1.CreateRemittancesRequest
+	40, // 66: probity.claims.v1.RemittanceService.GetRemittance:input_type -> probity.claims.v1.GetRemittanceRequest
+	43, // 67: probity.claims.v1.RemittanceService.ListRemittances:input_type -> probity.claims.v1.ListRemittancesRequest
+	2,  // 68: probity.claims.v1.ClaimsService.SubmitClaim:output_type -> probity.claims.v1.SubmitClaimResponse
+	4,  // 69: probity.claims.v1.ClaimsService.SubmitClaims:output_type -> probity.claims.v1.SubmitClaimsResponse
+	7,  // 70: probity.claims.v1.ClaimsService.GetClaim:output_type -> probity.claims.v1.GetClaimResponse
+	10, // 71: probity.claims.v1.ClaimsService.ListClaims:output_type -> probity.claims.v1.ListClaimsResponse
+	12, // 72: probity.claims.v1.ClaimsService.ExplainClaim:output_type -> probity.claims.v1.ExplainClaimResponse
+	14, // 73: probity.claims.v1.ClaimsService.WatchClaim:output_type -> probity.claims.v1.WatchClaimResponse
+	16, // 74: probity.claims.v1.ClaimsService.ResolveClaim:output_type -> probity.claims.v1.ResolveClaimResponse
+	19, // 75: probity.claims.v1.FileService.RegisterFile:output_type -> probity.claims.v1.RegisterFileResponse
+	23, // 76: probity.claims.v1.FileService.ReadFile:output_type -> probity.claims.v1.ReadFileResponse
+	25, // 77: probity.claims.v1.FileService.GetFile:output_type -> probity.claims.v1.GetFileResponse
+	31, // 78: probity.claims.v1.FileService.ListFiles:output_type -> probity.claims.v1.ListFilesResponse
+	33, // 79: probity.claims.v1.FileService.RecordOutcomes:output_type -> probity.claims.v1.RecordOutcomesResponse
+	35, // 80: probity.claims.v1.FileService.CompleteFile:output_type -> probity.claims.v1.CompleteFileResponse
+	27, // 81: probity.claims.v1.FileService.CancelFile:output_type -> probity.claims.v1.CancelFileResponse
+	29, // 82: probity.claims.v1.FileService.ListFileOutcomes:output_type -> probity.claims.v1.ListFileOutcomesResponse
+	37, // 83: probity.claims.v1.RemittanceService.CreateRemittances:output_type -> probity.claims.v1.CreateRemittancesResponse
+	41, // 84: probity.claims.v1.RemittanceService.GetRemittance:output_type -> probity.claims.v1.GetRemittanceResponse
+	44, // 85: probity.claims.v1.RemittanceService.ListRemittances:output_type -> probity.claims.v1.ListRemittancesResponse
+	68, // [68:86] is the sub-list for method output_type
+	50, // [50:68] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_probity_claims_v1_claims_service_proto_init() }
@@ -3383,7 +3639,7 @@ func file_probity_claims_v1_claims_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probity_claims_v1_claims_service_proto_rawDesc), len(file_probity_claims_v1_claims_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   40,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

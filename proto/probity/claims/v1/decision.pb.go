@@ -42,6 +42,8 @@ const (
 	// Reversed by a void or replacement. A void has this status itself once its
 	// original is reversed: it pays nothing and is in no remittance of its own.
 	ClaimStatus_CLAIM_STATUS_REVERSED ClaimStatus = 6
+	// An outcome of a canceled file only: the claim was not looked at and is not recorded.
+	ClaimStatus_CLAIM_STATUS_NOT_PROCESSED ClaimStatus = 7
 )
 
 // Enum value maps for ClaimStatus.
@@ -54,15 +56,17 @@ var (
 		4: "CLAIM_STATUS_DENIED",
 		5: "CLAIM_STATUS_REJECTED",
 		6: "CLAIM_STATUS_REVERSED",
+		7: "CLAIM_STATUS_NOT_PROCESSED",
 	}
 	ClaimStatus_value = map[string]int32{
-		"CLAIM_STATUS_UNSPECIFIED": 0,
-		"CLAIM_STATUS_RECEIVED":    1,
-		"CLAIM_STATUS_PENDED":      2,
-		"CLAIM_STATUS_PAID":        3,
-		"CLAIM_STATUS_DENIED":      4,
-		"CLAIM_STATUS_REJECTED":    5,
-		"CLAIM_STATUS_REVERSED":    6,
+		"CLAIM_STATUS_UNSPECIFIED":   0,
+		"CLAIM_STATUS_RECEIVED":      1,
+		"CLAIM_STATUS_PENDED":        2,
+		"CLAIM_STATUS_PAID":          3,
+		"CLAIM_STATUS_DENIED":        4,
+		"CLAIM_STATUS_REJECTED":      5,
+		"CLAIM_STATUS_REVERSED":      6,
+		"CLAIM_STATUS_NOT_PROCESSED": 7,
 	}
 )
 
@@ -564,6 +568,9 @@ type Versions struct {
 	OriginalClaimId string `protobuf:"bytes,41,opt,name=original_claim_id,json=originalClaimId,proto3" json:"original_claim_id,omitempty"`
 	// Reference edits, "edits_2026q1@1"; empty when none governs the dates of service.
 	Edits string `protobuf:"bytes,8,opt,name=edits,proto3" json:"edits,omitempty"`
+	// A replacement that came too late (CO-29): the original named above was
+	// left as it stands.
+	OriginalStands bool `protobuf:"varint,42,opt,name=original_stands,json=originalStands,proto3" json:"original_stands,omitempty"`
 	// How much of the policies log it had seen, the next index of every shard
 	// that is not empty: "0:412,3:97". What it looked up, it looked up in the
 	// fold of exactly these commits.
@@ -670,6 +677,13 @@ func (x *Versions) GetEdits() string {
 		return x.Edits
 	}
 	return ""
+}
+
+func (x *Versions) GetOriginalStands() bool {
+	if x != nil {
+		return x.OriginalStands
+	}
+	return false
 }
 
 func (x *Versions) GetReference() string {
@@ -825,7 +839,7 @@ const file_probity_claims_v1_decision_proto_rawDesc = "" +
 	"\n" +
 	"FactsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x99\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc2\x03\n" +
 	"\bVersions\x12\x16\n" +
 	"\x06engine\x18\x01 \x01(\tR\x06engine\x12\x12\n" +
 	"\x04plan\x18\x02 \x01(\tR\x04plan\x12\x1a\n" +
@@ -836,7 +850,8 @@ const file_probity_claims_v1_decision_proto_rawDesc = "" +
 	"\rreceived_date\x18\a \x01(\tR\freceivedDate\x124\n" +
 	"\x13accumulators_before\x18( \x01(\x03H\x00R\x12accumulatorsBefore\x88\x01\x01\x12*\n" +
 	"\x11original_claim_id\x18) \x01(\tR\x0foriginalClaimId\x12\x14\n" +
-	"\x05edits\x18\b \x01(\tR\x05edits\x12\x1c\n" +
+	"\x05edits\x18\b \x01(\tR\x05edits\x12'\n" +
+	"\x0foriginal_stands\x18* \x01(\bR\x0eoriginalStands\x12\x1c\n" +
 	"\treference\x18\x0f \x01(\tR\treferenceB\x16\n" +
 	"\x14_accumulators_before\"\xa7\x01\n" +
 	"\x12AccumulatorPosting\x12\x14\n" +
@@ -845,7 +860,7 @@ const file_probity_claims_v1_decision_proto_rawDesc = "" +
 	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x18\n" +
 	"\anetwork\x18\x04 \x01(\tR\anetwork\x12\x1b\n" +
 	"\tplan_year\x18\x05 \x01(\tR\bplanYear\x12\x16\n" +
-	"\x06amount\x18\x06 \x01(\x03R\x06amount*\xc5\x01\n" +
+	"\x06amount\x18\x06 \x01(\x03R\x06amount*\xe5\x01\n" +
 	"\vClaimStatus\x12\x1c\n" +
 	"\x18CLAIM_STATUS_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15CLAIM_STATUS_RECEIVED\x10\x01\x12\x17\n" +
@@ -853,7 +868,8 @@ const file_probity_claims_v1_decision_proto_rawDesc = "" +
 	"\x11CLAIM_STATUS_PAID\x10\x03\x12\x17\n" +
 	"\x13CLAIM_STATUS_DENIED\x10\x04\x12\x19\n" +
 	"\x15CLAIM_STATUS_REJECTED\x10\x05\x12\x19\n" +
-	"\x15CLAIM_STATUS_REVERSED\x10\x06BDZBgithub.com/probity-health/probity/proto/probity/claims/v1;claimsv1b\x06proto3"
+	"\x15CLAIM_STATUS_REVERSED\x10\x06\x12\x1e\n" +
+	"\x1aCLAIM_STATUS_NOT_PROCESSED\x10\aBDZBgithub.com/probity-health/probity/proto/probity/claims/v1;claimsv1b\x06proto3"
 
 var (
 	file_probity_claims_v1_decision_proto_rawDescOnce sync.Once

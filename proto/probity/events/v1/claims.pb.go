@@ -264,9 +264,12 @@ type ClaimDecided struct {
 	// State of the billing provider's address, whose prompt-pay law governs.
 	PromptPayState string `protobuf:"bytes,41,opt,name=prompt_pay_state,json=promptPayState,proto3" json:"prompt_pay_state,omitempty"`
 	// What it adds to its providers' days; only where minutes are known.
-	ProviderDays  []*ProviderDay `protobuf:"bytes,60,rep,name=provider_days,json=providerDays,proto3" json:"provider_days,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	ProviderDays []*ProviderDay `protobuf:"bytes,60,rep,name=provider_days,json=providerDays,proto3" json:"provider_days,omitempty"`
+	// NPIs that no contract was found by, so that one published later finds the
+	// claim; only where no line has a contract.
+	UncontractedNpis []string `protobuf:"bytes,61,rep,name=uncontracted_npis,json=uncontractedNpis,proto3" json:"uncontracted_npis,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ClaimDecided) Reset() {
@@ -435,6 +438,13 @@ func (x *ClaimDecided) GetPromptPayState() string {
 func (x *ClaimDecided) GetProviderDays() []*ProviderDay {
 	if x != nil {
 		return x.ProviderDays
+	}
+	return nil
+}
+
+func (x *ClaimDecided) GetUncontractedNpis() []string {
+	if x != nil {
+		return x.UncontractedNpis
 	}
 	return nil
 }
@@ -1501,7 +1511,7 @@ const file_probity_events_v1_claims_proto_rawDesc = "" +
 	"\rreceived_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\freceivedTime\x12!\n" +
 	"\fcharge_cents\x18\f \x01(\x03R\vchargeCents\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\r \x01(\tR\trequestIdJ\x04\b\b\x10\tR\vfingerprint\"\xfd\x06\n" +
+	"request_id\x18\r \x01(\tR\trequestIdJ\x04\b\b\x10\tR\vfingerprint\"\xaa\a\n" +
 	"\fClaimDecided\x12\x19\n" +
 	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\x126\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x1e.probity.claims.v1.ClaimStatusR\x06status\x12!\n" +
@@ -1526,7 +1536,8 @@ const file_probity_events_v1_claims_proto_rawDesc = "" +
 	"subscriber\x18( \x01(\tR\n" +
 	"subscriber\x12(\n" +
 	"\x10prompt_pay_state\x18) \x01(\tR\x0epromptPayState\x12C\n" +
-	"\rprovider_days\x18< \x03(\v2\x1e.probity.events.v1.ProviderDayR\fproviderDays\"\xd8\x01\n" +
+	"\rprovider_days\x18< \x03(\v2\x1e.probity.events.v1.ProviderDayR\fproviderDays\x12+\n" +
+	"\x11uncontracted_npis\x18= \x03(\tR\x10uncontractedNpis\"\xd8\x01\n" +
 	"\rClaimReviewed\x12\x19\n" +
 	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\x12\x1e\n" +
 	"\n" +

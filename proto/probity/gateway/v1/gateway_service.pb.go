@@ -359,7 +359,10 @@ type AdjudicateChunkRequest struct {
 	// First ordinal, from 0.
 	FirstOrdinal uint32 `protobuf:"varint,2,opt,name=first_ordinal,json=firstOrdinal,proto3" json:"first_ordinal,omitempty"`
 	// How many.
-	Count         uint32 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
+	Count uint32 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
+	// Decide the chunk though the file's cancel was asked for, because an
+	// earlier call may have decided part of it.
+	Finish        bool `protobuf:"varint,4,opt,name=finish,proto3" json:"finish,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -415,6 +418,13 @@ func (x *AdjudicateChunkRequest) GetCount() uint32 {
 	return 0
 }
 
+func (x *AdjudicateChunkRequest) GetFinish() bool {
+	if x != nil {
+		return x.Finish
+	}
+	return false
+}
+
 // AdjudicateChunk's answer.
 type AdjudicateChunkResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -427,7 +437,10 @@ type AdjudicateChunkResponse struct {
 	// Pended.
 	Pended uint32 `protobuf:"varint,4,opt,name=pended,proto3" json:"pended,omitempty"`
 	// Rejected before adjudication.
-	Rejected      uint32 `protobuf:"varint,5,opt,name=rejected,proto3" json:"rejected,omitempty"`
+	Rejected uint32 `protobuf:"varint,5,opt,name=rejected,proto3" json:"rejected,omitempty"`
+	// True when the file's cancel was asked for: nothing of the chunk was
+	// decided by this call.
+	Canceled      bool `protobuf:"varint,6,opt,name=canceled,proto3" json:"canceled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -495,6 +508,13 @@ func (x *AdjudicateChunkResponse) GetRejected() uint32 {
 		return x.Rejected
 	}
 	return 0
+}
+
+func (x *AdjudicateChunkResponse) GetCanceled() bool {
+	if x != nil {
+		return x.Canceled
+	}
+	return false
 }
 
 // GetDocument's request.
@@ -622,18 +642,20 @@ const file_probity_gateway_v1_gateway_service_proto_rawDesc = "" +
 	"\x14ValidateFileResponse\x127\n" +
 	"\bproblems\x18\x01 \x03(\v2\x1b.probity.problem.v1.ProblemR\bproblems\x12\x1f\n" +
 	"\vclaim_count\x18\x02 \x01(\rR\n" +
-	"claimCount\"\x93\x01\n" +
+	"claimCount\"\xab\x01\n" +
 	"\x16AdjudicateChunkRequest\x122\n" +
 	"\afile_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^fil_[a-z2-7]{26}$R\x06fileId\x12#\n" +
 	"\rfirst_ordinal\x18\x02 \x01(\rR\ffirstOrdinal\x12 \n" +
 	"\x05count\x18\x03 \x01(\rB\n" +
-	"\xbaH\a*\x05\x18\xf4\x03(\x01R\x05count\"\x9e\x01\n" +
+	"\xbaH\a*\x05\x18\xf4\x03(\x01R\x05count\x12\x16\n" +
+	"\x06finish\x18\x04 \x01(\bR\x06finish\"\xba\x01\n" +
 	"\x17AdjudicateChunkResponse\x12#\n" +
 	"\routcome_count\x18\x01 \x01(\rR\foutcomeCount\x12\x12\n" +
 	"\x04paid\x18\x02 \x01(\rR\x04paid\x12\x16\n" +
 	"\x06denied\x18\x03 \x01(\rR\x06denied\x12\x16\n" +
 	"\x06pended\x18\x04 \x01(\rR\x06pended\x12\x1a\n" +
-	"\brejected\x18\x05 \x01(\rR\brejected\"q\n" +
+	"\brejected\x18\x05 \x01(\rR\brejected\x12\x1a\n" +
+	"\bcanceled\x18\x06 \x01(\bR\bcanceled\"q\n" +
 	"\x12GetDocumentRequest\x12*\n" +
 	"\x04kind\x18\x01 \x01(\tB\x16\xbaH\x13r\x11R\x03999R\x05277CAR\x03835R\x04kind\x12/\n" +
 	"\x02id\x18\x02 \x01(\tB\x1f\xbaH\x1cr\x1a2\x18^(fil|rem)_[a-z2-7]{26}$R\x02id\")\n" +

@@ -91,8 +91,11 @@ type GetFileProgressResponse struct {
 	Complete bool `protobuf:"varint,7,opt,name=complete,proto3" json:"complete,omitempty"`
 	// Remittances made.
 	RemittanceIds []string `protobuf:"bytes,8,rep,name=remittance_ids,json=remittanceIds,proto3" json:"remittance_ids,omitempty"`
-	// What it does now: "waiting", "deciding", "remitting", "complete", "refused", "stalled" (an operator must act).
-	Stage         string `protobuf:"bytes,9,opt,name=stage,proto3" json:"stage,omitempty"`
+	// What it does now: "waiting", "deciding", "remitting", "complete", "refused",
+	// "canceling", "canceled", "stalled" (an operator must act).
+	Stage string `protobuf:"bytes,9,opt,name=stage,proto3" json:"stage,omitempty"`
+	// Not processed, because the file was canceled; counted in done too.
+	NotProcessed  uint32 `protobuf:"varint,10,opt,name=not_processed,json=notProcessed,proto3" json:"not_processed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -188,6 +191,13 @@ func (x *GetFileProgressResponse) GetStage() string {
 		return x.Stage
 	}
 	return ""
+}
+
+func (x *GetFileProgressResponse) GetNotProcessed() uint32 {
+	if x != nil {
+		return x.NotProcessed
+	}
+	return 0
 }
 
 // GetReview's request.
@@ -434,7 +444,7 @@ const file_probity_workflows_v1_workflow_service_proto_rawDesc = "" +
 	"\n" +
 	"+probity/workflows/v1/workflow_service.proto\x12\x14probity.workflows.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&probity/claims/v1/claims_service.proto\"L\n" +
 	"\x16GetFileProgressRequest\x122\n" +
-	"\afile_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^fil_[a-z2-7]{26}$R\x06fileId\"\x87\x02\n" +
+	"\afile_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^fil_[a-z2-7]{26}$R\x06fileId\"\xac\x02\n" +
 	"\x17GetFileProgressResponse\x12\x1f\n" +
 	"\vclaim_count\x18\x01 \x01(\rR\n" +
 	"claimCount\x12\x12\n" +
@@ -445,7 +455,9 @@ const file_probity_workflows_v1_workflow_service_proto_rawDesc = "" +
 	"\brejected\x18\x06 \x01(\rR\brejected\x12\x1a\n" +
 	"\bcomplete\x18\a \x01(\bR\bcomplete\x12%\n" +
 	"\x0eremittance_ids\x18\b \x03(\tR\rremittanceIds\x12\x14\n" +
-	"\x05stage\x18\t \x01(\tR\x05stage\"H\n" +
+	"\x05stage\x18\t \x01(\tR\x05stage\x12#\n" +
+	"\rnot_processed\x18\n" +
+	" \x01(\rR\fnotProcessed\"H\n" +
 	"\x10GetReviewRequest\x124\n" +
 	"\bclaim_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^clm_[a-z2-7]{26}$R\aclaimId\"{\n" +
 	"\x11GetReviewResponse\x12\x19\n" +

@@ -44,6 +44,12 @@ const (
 	// AdjustmentServiceListAffectedClaimsProcedure is the fully-qualified name of the
 	// AdjustmentService's ListAffectedClaims RPC.
 	AdjustmentServiceListAffectedClaimsProcedure = "/probity.claims.v1.AdjustmentService/ListAffectedClaims"
+	// AdjustmentServiceListChangesProcedure is the fully-qualified name of the AdjustmentService's
+	// ListChanges RPC.
+	AdjustmentServiceListChangesProcedure = "/probity.claims.v1.AdjustmentService/ListChanges"
+	// AdjustmentServiceReprocessChangeProcedure is the fully-qualified name of the AdjustmentService's
+	// ReprocessChange RPC.
+	AdjustmentServiceReprocessChangeProcedure = "/probity.claims.v1.AdjustmentService/ReprocessChange"
 	// AdjustmentServiceGetClaimHistoryProcedure is the fully-qualified name of the AdjustmentService's
 	// GetClaimHistory RPC.
 	AdjustmentServiceGetClaimHistoryProcedure = "/probity.claims.v1.AdjustmentService/GetClaimHistory"
@@ -60,6 +66,11 @@ type AdjustmentServiceClient interface {
 	ReprocessClaims(context.Context, *v1.ReprocessClaimsRequest) (*v1.ReprocessClaimsResponse, error)
 	// Lists the claims whose decisions may be touched by a change, for ReprocessClaims.
 	ListAffectedClaims(context.Context, *v1.ListAffectedClaimsRequest) (*v1.ListAffectedClaimsResponse, error)
+	// Lists a payer's retroactive changes that moved decided claims, or would.
+	ListChanges(context.Context, *v1.ListChangesRequest) (*v1.ListChangesResponse, error)
+	// Shows what a proposed change would move, or approves it: its claims are
+	// then decided again without waiting for them. Repeated, it changes nothing.
+	ReprocessChange(context.Context, *v1.ReprocessChangeRequest) (*v1.ReprocessChangeResponse, error)
 	// Returns what happened to a claim and to the claims that replaced it or that it replaced, oldest first.
 	GetClaimHistory(context.Context, *v1.GetClaimHistoryRequest) (*v1.GetClaimHistoryResponse, error)
 }
@@ -94,6 +105,19 @@ func NewAdjustmentServiceClient(httpClient connect.HTTPClient, baseURL string, o
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		listChanges: connect.NewClient[v1.ListChangesRequest, v1.ListChangesResponse](
+			httpClient,
+			baseURL+AdjustmentServiceListChangesProcedure,
+			connect.WithSchema(adjustmentServiceMethods.ByName("ListChanges")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		reprocessChange: connect.NewClient[v1.ReprocessChangeRequest, v1.ReprocessChangeResponse](
+			httpClient,
+			baseURL+AdjustmentServiceReprocessChangeProcedure,
+			connect.WithSchema(adjustmentServiceMethods.ByName("ReprocessChange")),
+			connect.WithClientOptions(opts...),
+		),
 		getClaimHistory: connect.NewClient[v1.GetClaimHistoryRequest, v1.GetClaimHistoryResponse](
 			httpClient,
 			baseURL+AdjustmentServiceGetClaimHistoryProcedure,
@@ -109,6 +133,8 @@ type adjustmentServiceClient struct {
 	voidClaim          *connect.Client[v1.VoidClaimRequest, v1.VoidClaimResponse]
 	reprocessClaims    *connect.Client[v1.ReprocessClaimsRequest, v1.ReprocessClaimsResponse]
 	listAffectedClaims *connect.Client[v1.ListAffectedClaimsRequest, v1.ListAffectedClaimsResponse]
+	listChanges        *connect.Client[v1.ListChangesRequest, v1.ListChangesResponse]
+	reprocessChange    *connect.Client[v1.ReprocessChangeRequest, v1.ReprocessChangeResponse]
 	getClaimHistory    *connect.Client[v1.GetClaimHistoryRequest, v1.GetClaimHistoryResponse]
 }
 
@@ -139,6 +165,24 @@ func (c *adjustmentServiceClient) ListAffectedClaims(ctx context.Context, req *v
 	return nil, err
 }
 
+// ListChanges calls probity.claims.v1.AdjustmentService.ListChanges.
+func (c *adjustmentServiceClient) ListChanges(ctx context.Context, req *v1.ListChangesRequest) (*v1.ListChangesResponse, error) {
+	response, err := c.listChanges.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// ReprocessChange calls probity.claims.v1.AdjustmentService.ReprocessChange.
+func (c *adjustmentServiceClient) ReprocessChange(ctx context.Context, req *v1.ReprocessChangeRequest) (*v1.ReprocessChangeResponse, error) {
+	response, err := c.reprocessChange.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // GetClaimHistory calls probity.claims.v1.AdjustmentService.GetClaimHistory.
 func (c *adjustmentServiceClient) GetClaimHistory(ctx context.Context, req *v1.GetClaimHistoryRequest) (*v1.GetClaimHistoryResponse, error) {
 	response, err := c.getClaimHistory.CallUnary(ctx, connect.NewRequest(req))
@@ -159,6 +203,11 @@ type AdjustmentServiceHandler interface {
 	ReprocessClaims(context.Context, *v1.ReprocessClaimsRequest) (*v1.ReprocessClaimsResponse, error)
 	// Lists the claims whose decisions may be touched by a change, for ReprocessClaims.
 	ListAffectedClaims(context.Context, *v1.ListAffectedClaimsRequest) (*v1.ListAffectedClaimsResponse, error)
+	// Lists a payer's retroactive changes that moved decided claims, or would.
+	ListChanges(context.Context, *v1.ListChangesRequest) (*v1.ListChangesResponse, error)
+	// Shows what a proposed change would move, or approves it: its claims are
+	// then decided again without waiting for them. Repeated, it changes nothing.
+	ReprocessChange(context.Context, *v1.ReprocessChangeRequest) (*v1.ReprocessChangeResponse, error)
 	// Returns what happened to a claim and to the claims that replaced it or that it replaced, oldest first.
 	GetClaimHistory(context.Context, *v1.GetClaimHistoryRequest) (*v1.GetClaimHistoryResponse, error)
 }
@@ -189,6 +238,19 @@ func NewAdjustmentServiceHandler(svc AdjustmentServiceHandler, opts ...connect.H
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	adjustmentServiceListChangesHandler := connect.NewUnaryHandlerSimple(
+		AdjustmentServiceListChangesProcedure,
+		svc.ListChanges,
+		connect.WithSchema(adjustmentServiceMethods.ByName("ListChanges")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	adjustmentServiceReprocessChangeHandler := connect.NewUnaryHandlerSimple(
+		AdjustmentServiceReprocessChangeProcedure,
+		svc.ReprocessChange,
+		connect.WithSchema(adjustmentServiceMethods.ByName("ReprocessChange")),
+		connect.WithHandlerOptions(opts...),
+	)
 	adjustmentServiceGetClaimHistoryHandler := connect.NewUnaryHandlerSimple(
 		AdjustmentServiceGetClaimHistoryProcedure,
 		svc.GetClaimHistory,
@@ -204,6 +266,10 @@ func NewAdjustmentServiceHandler(svc AdjustmentServiceHandler, opts ...connect.H
 			adjustmentServiceReprocessClaimsHandler.ServeHTTP(w, r)
 		case AdjustmentServiceListAffectedClaimsProcedure:
 			adjustmentServiceListAffectedClaimsHandler.ServeHTTP(w, r)
+		case AdjustmentServiceListChangesProcedure:
+			adjustmentServiceListChangesHandler.ServeHTTP(w, r)
+		case AdjustmentServiceReprocessChangeProcedure:
+			adjustmentServiceReprocessChangeHandler.ServeHTTP(w, r)
 		case AdjustmentServiceGetClaimHistoryProcedure:
 			adjustmentServiceGetClaimHistoryHandler.ServeHTTP(w, r)
 		default:
@@ -225,6 +291,14 @@ func (UnimplementedAdjustmentServiceHandler) ReprocessClaims(context.Context, *v
 
 func (UnimplementedAdjustmentServiceHandler) ListAffectedClaims(context.Context, *v1.ListAffectedClaimsRequest) (*v1.ListAffectedClaimsResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("probity.claims.v1.AdjustmentService.ListAffectedClaims is not implemented"))
+}
+
+func (UnimplementedAdjustmentServiceHandler) ListChanges(context.Context, *v1.ListChangesRequest) (*v1.ListChangesResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("probity.claims.v1.AdjustmentService.ListChanges is not implemented"))
+}
+
+func (UnimplementedAdjustmentServiceHandler) ReprocessChange(context.Context, *v1.ReprocessChangeRequest) (*v1.ReprocessChangeResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("probity.claims.v1.AdjustmentService.ReprocessChange is not implemented"))
 }
 
 func (UnimplementedAdjustmentServiceHandler) GetClaimHistory(context.Context, *v1.GetClaimHistoryRequest) (*v1.GetClaimHistoryResponse, error) {

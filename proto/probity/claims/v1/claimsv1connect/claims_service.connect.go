@@ -74,6 +74,11 @@ const (
 	// FileServiceCompleteFileProcedure is the fully-qualified name of the FileService's CompleteFile
 	// RPC.
 	FileServiceCompleteFileProcedure = "/probity.claims.v1.FileService/CompleteFile"
+	// FileServiceCancelFileProcedure is the fully-qualified name of the FileService's CancelFile RPC.
+	FileServiceCancelFileProcedure = "/probity.claims.v1.FileService/CancelFile"
+	// FileServiceListFileOutcomesProcedure is the fully-qualified name of the FileService's
+	// ListFileOutcomes RPC.
+	FileServiceListFileOutcomesProcedure = "/probity.claims.v1.FileService/ListFileOutcomes"
 	// RemittanceServiceCreateRemittancesProcedure is the fully-qualified name of the
 	// RemittanceService's CreateRemittances RPC.
 	RemittanceServiceCreateRemittancesProcedure = "/probity.claims.v1.RemittanceService/CreateRemittances"
@@ -367,8 +372,14 @@ type FileServiceClient interface {
 	ListFiles(context.Context, *v1.ListFilesRequest) (*v1.ListFilesResponse, error)
 	// Records outcomes of a chunk of claims; ordinals recorded before are ignored.
 	RecordOutcomes(context.Context, *v1.RecordOutcomesRequest) (*v1.RecordOutcomesResponse, error)
-	// Marks a file complete.
+	// Marks a file complete; one whose cancel was asked for is closed, and its
+	// claims without an outcome are not processed.
 	CompleteFile(context.Context, *v1.CompleteFileRequest) (*v1.CompleteFileResponse, error)
+	// Stops a file: what is decided stands, what is under way is brought to its
+	// end, the rest is not processed. Asking again changes nothing.
+	CancelFile(context.Context, *v1.CancelFileRequest) (*v1.CancelFileResponse, error)
+	// Lists what became of a file's claims so far, by ordinal.
+	ListFileOutcomes(context.Context, *v1.ListFileOutcomesRequest) (*v1.ListFileOutcomesResponse, error)
 }
 
 // NewFileServiceClient constructs a client for the probity.claims.v1.FileService service. By
@@ -420,17 +431,32 @@ func NewFileServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(fileServiceMethods.ByName("CompleteFile")),
 			connect.WithClientOptions(opts...),
 		),
+		cancelFile: connect.NewClient[v1.CancelFileRequest, v1.CancelFileResponse](
+			httpClient,
+			baseURL+FileServiceCancelFileProcedure,
+			connect.WithSchema(fileServiceMethods.ByName("CancelFile")),
+			connect.WithClientOptions(opts...),
+		),
+		listFileOutcomes: connect.NewClient[v1.ListFileOutcomesRequest, v1.ListFileOutcomesResponse](
+			httpClient,
+			baseURL+FileServiceListFileOutcomesProcedure,
+			connect.WithSchema(fileServiceMethods.ByName("ListFileOutcomes")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // fileServiceClient implements FileServiceClient.
 type fileServiceClient struct {
-	registerFile   *connect.Client[v1.RegisterFileRequest, v1.RegisterFileResponse]
-	readFile       *connect.Client[v1.ReadFileRequest, v1.ReadFileResponse]
-	getFile        *connect.Client[v1.GetFileRequest, v1.GetFileResponse]
-	listFiles      *connect.Client[v1.ListFilesRequest, v1.ListFilesResponse]
-	recordOutcomes *connect.Client[v1.RecordOutcomesRequest, v1.RecordOutcomesResponse]
-	completeFile   *connect.Client[v1.CompleteFileRequest, v1.CompleteFileResponse]
+	registerFile     *connect.Client[v1.RegisterFileRequest, v1.RegisterFileResponse]
+	readFile         *connect.Client[v1.ReadFileRequest, v1.ReadFileResponse]
+	getFile          *connect.Client[v1.GetFileRequest, v1.GetFileResponse]
+	listFiles        *connect.Client[v1.ListFilesRequest, v1.ListFilesResponse]
+	recordOutcomes   *connect.Client[v1.RecordOutcomesRequest, v1.RecordOutcomesResponse]
+	completeFile     *connect.Client[v1.CompleteFileRequest, v1.CompleteFileResponse]
+	cancelFile       *connect.Client[v1.CancelFileRequest, v1.CancelFileResponse]
+	listFileOutcomes *connect.Client[v1.ListFileOutcomesRequest, v1.ListFileOutcomesResponse]
 }
 
 // RegisterFile calls probity.claims.v1.FileService.RegisterFile.
@@ -479,6 +505,24 @@ func (c *fileServiceClient) CompleteFile(ctx context.Context, req *v1.CompleteFi
 	return nil, err
 }
 
+// CancelFile calls probity.claims.v1.FileService.CancelFile.
+func (c *fileServiceClient) CancelFile(ctx context.Context, req *v1.CancelFileRequest) (*v1.CancelFileResponse, error) {
+	response, err := c.cancelFile.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// ListFileOutcomes calls probity.claims.v1.FileService.ListFileOutcomes.
+func (c *fileServiceClient) ListFileOutcomes(ctx context.Context, req *v1.ListFileOutcomesRequest) (*v1.ListFileOutcomesResponse, error) {
+	response, err := c.listFileOutcomes.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // FileServiceHandler is an implementation of the probity.claims.v1.FileService service.
 type FileServiceHandler interface {
 	// Records a received file; the raw content travels in the stream, sealed per file at rest.
@@ -491,8 +535,14 @@ type FileServiceHandler interface {
 	ListFiles(context.Context, *v1.ListFilesRequest) (*v1.ListFilesResponse, error)
 	// Records outcomes of a chunk of claims; ordinals recorded before are ignored.
 	RecordOutcomes(context.Context, *v1.RecordOutcomesRequest) (*v1.RecordOutcomesResponse, error)
-	// Marks a file complete.
+	// Marks a file complete; one whose cancel was asked for is closed, and its
+	// claims without an outcome are not processed.
 	CompleteFile(context.Context, *v1.CompleteFileRequest) (*v1.CompleteFileResponse, error)
+	// Stops a file: what is decided stands, what is under way is brought to its
+	// end, the rest is not processed. Asking again changes nothing.
+	CancelFile(context.Context, *v1.CancelFileRequest) (*v1.CancelFileResponse, error)
+	// Lists what became of a file's claims so far, by ordinal.
+	ListFileOutcomes(context.Context, *v1.ListFileOutcomesRequest) (*v1.ListFileOutcomesResponse, error)
 }
 
 // NewFileServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -540,6 +590,19 @@ func NewFileServiceHandler(svc FileServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(fileServiceMethods.ByName("CompleteFile")),
 		connect.WithHandlerOptions(opts...),
 	)
+	fileServiceCancelFileHandler := connect.NewUnaryHandlerSimple(
+		FileServiceCancelFileProcedure,
+		svc.CancelFile,
+		connect.WithSchema(fileServiceMethods.ByName("CancelFile")),
+		connect.WithHandlerOptions(opts...),
+	)
+	fileServiceListFileOutcomesHandler := connect.NewUnaryHandlerSimple(
+		FileServiceListFileOutcomesProcedure,
+		svc.ListFileOutcomes,
+		connect.WithSchema(fileServiceMethods.ByName("ListFileOutcomes")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/probity.claims.v1.FileService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case FileServiceRegisterFileProcedure:
@@ -554,6 +617,10 @@ func NewFileServiceHandler(svc FileServiceHandler, opts ...connect.HandlerOption
 			fileServiceRecordOutcomesHandler.ServeHTTP(w, r)
 		case FileServiceCompleteFileProcedure:
 			fileServiceCompleteFileHandler.ServeHTTP(w, r)
+		case FileServiceCancelFileProcedure:
+			fileServiceCancelFileHandler.ServeHTTP(w, r)
+		case FileServiceListFileOutcomesProcedure:
+			fileServiceListFileOutcomesHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -585,6 +652,14 @@ func (UnimplementedFileServiceHandler) RecordOutcomes(context.Context, *v1.Recor
 
 func (UnimplementedFileServiceHandler) CompleteFile(context.Context, *v1.CompleteFileRequest) (*v1.CompleteFileResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("probity.claims.v1.FileService.CompleteFile is not implemented"))
+}
+
+func (UnimplementedFileServiceHandler) CancelFile(context.Context, *v1.CancelFileRequest) (*v1.CancelFileResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("probity.claims.v1.FileService.CancelFile is not implemented"))
+}
+
+func (UnimplementedFileServiceHandler) ListFileOutcomes(context.Context, *v1.ListFileOutcomesRequest) (*v1.ListFileOutcomesResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("probity.claims.v1.FileService.ListFileOutcomes is not implemented"))
 }
 
 // RemittanceServiceClient is a client for the probity.claims.v1.RemittanceService service.

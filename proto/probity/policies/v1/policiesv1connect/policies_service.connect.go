@@ -102,7 +102,7 @@ type PoliciesServiceClient interface {
 	CreatePolicy(context.Context, *v1.CreatePolicyRequest) (*v1.CreatePolicyResponse, error)
 	// Enrols members; each succeeds or fails by itself.
 	EnrollMembers(context.Context, *v1.EnrollMembersRequest) (*v1.EnrollMembersResponse, error)
-	// Ends a member's coverage.
+	// Ends a member's coverage, and with a subscriber's that of the dependants.
 	TerminateMember(context.Context, *v1.TerminateMemberRequest) (*v1.TerminateMemberResponse, error)
 	// Finds a member by card and birth date; answers without names.
 	LookupMember(context.Context, *v1.LookupMemberRequest) (*v1.LookupMemberResponse, error)
@@ -417,7 +417,7 @@ type PoliciesServiceHandler interface {
 	CreatePolicy(context.Context, *v1.CreatePolicyRequest) (*v1.CreatePolicyResponse, error)
 	// Enrols members; each succeeds or fails by itself.
 	EnrollMembers(context.Context, *v1.EnrollMembersRequest) (*v1.EnrollMembersResponse, error)
-	// Ends a member's coverage.
+	// Ends a member's coverage, and with a subscriber's that of the dependants.
 	TerminateMember(context.Context, *v1.TerminateMemberRequest) (*v1.TerminateMemberResponse, error)
 	// Finds a member by card and birth date; answers without names.
 	LookupMember(context.Context, *v1.LookupMemberRequest) (*v1.LookupMemberResponse, error)
