@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -77,11 +78,35 @@ func (b *bench) workflows(ctx context.Context, round int) (err error) {
 		return err
 	}
 	b.say(round, "workflows: %d claims that wait and as many empty workflows, in turns", workflowBatch*workflowBatches)
-	if err := w.waiting(ctx); err != nil {
+	stopProfile, err := b.profileCPU(fmt.Sprintf("workflows-%d.pprof", round+1))
+	if err != nil {
+		return err
+	}
+	err = w.waiting(ctx)
+	stopProfile()
+	if err != nil {
 		return err
 	}
 	b.say(round, "workflows: a file of %d claims", b.FileClaims)
 	return w.file(ctx)
+}
+
+// profileCPU profiles this process, which holds the stack, where asked to.
+func (b *bench) profileCPU(name string) (stop func(), err error) {
+	if b.Profile == "" {
+		return func() {}, nil
+	}
+	f, err := os.Create(filepath.Join(b.Profile, name))
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		_ = f.Close()
+	}, nil
 }
 
 type workflowBench struct {
@@ -243,8 +268,10 @@ func (w *workflowBench) submit(ctx context.Context, claims []*claimsv1.SubmitCla
 	return g.Wait()
 }
 
-// waiting takes turns between claims that wait and empty workflows. Both are
-// at their end when the server has taken as many finished workflow tasks.
+// waiting takes turns between claims that wait and empty workflows. Each turn
+// is at its end when the server has taken as many finished workflow tasks and
+// its lists show every workflow of the turn: what it still writes to them
+// would otherwise fall on the other kind's turn.
 func (w *workflowBench) waiting(ctx context.Context) error {
 	var claimTook, emptyTook time.Duration
 	for batch := range workflowBatches {
@@ -256,13 +283,21 @@ func (w *workflowBench) waiting(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		listed, err := w.listed(ctx, "WorkflowType = 'claim'")
+		if err != nil {
+			return err
+		}
 		began := time.Now()
 		if err := w.submit(ctx, claims, func(*claimsv1.ClaimSummary) {}); err != nil {
 			return err
 		}
 		if err := until(ctx, "claims come to wait", func() (bool, error) {
 			now, err := w.tasksDone(ctx)
-			return now-done >= workflowBatch, err
+			if err != nil || now-done < workflowBatch {
+				return false, err
+			}
+			shown, err := w.listed(ctx, "WorkflowType = 'claim'")
+			return shown-listed >= workflowBatch, err
 		}); err != nil {
 			return err
 		}
@@ -284,7 +319,13 @@ func (w *workflowBench) waiting(ctx context.Context) error {
 		if err := g.Wait(); err != nil {
 			return err
 		}
-		if err := until(ctx, "empty workflows end", func() (bool, error) { return w.counted.done.Load()-before >= workflowBatch, nil }); err != nil {
+		if err := until(ctx, "empty workflows end", func() (bool, error) {
+			if w.counted.done.Load()-before < workflowBatch {
+				return false, nil
+			}
+			shown, err := w.listed(ctx, "WorkflowType = 'bench-empty' AND ExecutionStatus = 'Completed'")
+			return shown >= int64((batch+1)*workflowBatch), err
+		}); err != nil {
 			return err
 		}
 		emptyTook += time.Since(began)
@@ -294,6 +335,12 @@ func (w *workflowBench) waiting(ctx context.Context) error {
 	w.report.Add("claim_workflow.empty_rate", n/emptyTook.Seconds(), "workflows/s", Higher)
 	w.report.Add("claim_workflow.vs_empty", emptyTook.Seconds()/claimTook.Seconds(), "share", Higher)
 	return nil
+}
+
+// listed is how many workflows the server's lists show for a query.
+func (w *workflowBench) listed(ctx context.Context, query string) (int64, error) {
+	n, err := w.temporal.CountWorkflow(ctx, &workflowservice.CountWorkflowExecutionsRequest{Query: query})
+	return n.GetCount(), err
 }
 
 // tasksDone is how many workflow tasks the stack's worker has finished, from
@@ -314,7 +361,7 @@ func (w *workflowBench) tasksDone(ctx context.Context) (int64, error) {
 	}
 	var total float64
 	for line := range strings.Lines(string(raw)) {
-		if strings.HasPrefix(line, "temporal_request_total{") && strings.Contains(line, `operation="RespondWorkflowTaskCompleted"`) {
+		if strings.HasPrefix(line, "temporal_request{") && strings.Contains(line, `operation="RespondWorkflowTaskCompleted"`) {
 			n, err := strconv.ParseFloat(strings.TrimSpace(line[strings.LastIndexByte(line, ' ')+1:]), 64)
 			if err != nil {
 				return 0, fmt.Errorf("bench: metrics: %w", err)
@@ -403,7 +450,7 @@ func until(ctx context.Context, what string, yes func() (bool, error)) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("bench: waited in vain: %s", what)
-		case <-time.After(5 * time.Millisecond):
+		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }
