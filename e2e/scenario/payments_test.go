@@ -3,6 +3,7 @@ package scenario
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -442,8 +443,8 @@ func (c *crowd) requirePaid(t *testing.T) {
 }
 
 // lookThrough requires that none of the words lies in clear in any file of the
-// stack, but those below the given folders, nor in its logs, nor in what the
-// ledger reads out.
+// stack, but those below the given folders, nor in its logs, its view store and
+// what the ledger reads out.
 func (s *stack) lookThrough(t *testing.T, words []string, outputs ...string) {
 	t.Helper()
 	require.Greater(t, len(words), 30)
@@ -494,8 +495,16 @@ func (s *stack) lookThrough(t *testing.T, words []string, outputs ...string) {
 		look(path, content)
 		return nil
 	}))
-	for _, store := range []string{"temporal", "kafka", "ledger", "payments"} {
+	for _, store := range []string{"temporal", "kafka", "ledger"} {
 		require.True(t, seen[store], "%s was looked through", store)
+	}
+	held, keys := s.views(t)
+	look("the view store", held)
+	// Rows are encoded: what they hold is looked through decoded, too.
+	for _, word := range strings.FieldsFunc(string(held), func(r rune) bool { return strings.ContainsRune(" :[]\n", r) }) {
+		if plain, err := base64.RawStdEncoding.DecodeString(word); err == nil {
+			look("a row of the view store", plain)
+		}
 	}
 	// Stores compress: what the ledger holds is looked through as it reads it.
 	events := 0
@@ -506,5 +515,5 @@ func (s *stack) lookThrough(t *testing.T, words []string, outputs ...string) {
 			look(log+" meta", []byte(e.GetStream()+" "+e.GetRequestId()+" "+e.GetCausation()+" "+e.GetActor()))
 		}
 	}
-	t.Logf("%d files, %.1f MiB and %d events looked through for %d words", files, float64(size)/(1<<20), events, len(words))
+	t.Logf("%d files, %.1f MiB, %d keys of views and %d events looked through for %d words", files, float64(size)/(1<<20), keys, events, len(words))
 }
