@@ -16,6 +16,7 @@ import (
 	"github.com/probity-health/probity/standalone/embedded"
 	"github.com/probity-health/probity/workflows/codec"
 	"github.com/probity-health/probity/workflows/follower"
+	"github.com/probity-health/probity/workflows/payment"
 	"github.com/probity-health/probity/workflows/service"
 	"github.com/probity-health/probity/workflows/worker"
 )
@@ -86,6 +87,10 @@ func addWorker(p *assembly.Process, url, dir string, keys secrets, s stores) err
 	if err != nil {
 		return err
 	}
+	drop, err := payment.NewFileDrop(filepath.Join(dir, "payments"), payment.FileDropOptions{Advices: true})
+	if err != nil {
+		return err
+	}
 	w := worker.New(worker.Deps{
 		Temporal:    temporal,
 		Gateway:     gatewayv1connect.NewGatewayServiceClient(own, url, own.Options()...),
@@ -93,6 +98,12 @@ func addWorker(p *assembly.Process, url, dir string, keys secrets, s stores) err
 		Remittances: claimsv1connect.NewRemittanceServiceClient(own, url, own.Options()...),
 		Claims:      claimsv1connect.NewClaimsServiceClient(own, url, own.Options()...),
 		Cases:       claimsv1connect.NewCaseServiceClient(own, url, own.Options()...),
+		Payments: &payment.Activities{
+			Remittances: claimsv1connect.NewRemittanceServiceClient(own, url, own.Options()...),
+			Payments:    claimsv1connect.NewPaymentServiceClient(own, url, own.Options()...),
+			Documents:   gatewayv1connect.NewGatewayServiceClient(own, url, own.Options()...),
+			Port:        drop,
+		},
 	})
 	p.Add(assembly.Part{Name: "worker", Run: func(ctx context.Context) error { return w.Run(ctx, p.Telemetry.Log) }})
 	f := follower.New(follower.Deps{
@@ -107,11 +118,13 @@ func addWorker(p *assembly.Process, url, dir string, keys secrets, s stores) err
 		Claims: claimsv1connect.NewClaimsServiceClient(onBehalf, url, onBehalf.Options()...),
 		Ledger: ledgerv1connect.NewLedgerServiceClient(own, url, own.Options()...), Authorizer: p.Authorizer,
 	}, p.Server))
-	p.Server.Mount(workflowsv1connect.NewWorkflowServiceHandler(service.New(service.Deps{
-		Temporal: temporal, TaskQueue: worker.TaskQueue,
+	answers := service.New(service.Deps{
+		Temporal: temporal, TaskQueue: worker.TaskQueue, Payments: true,
 		Files:      claimsv1connect.NewFileServiceClient(onBehalf, url, onBehalf.Options()...),
 		Claims:     claimsv1connect.NewClaimsServiceClient(onBehalf, url, onBehalf.Options()...),
 		Authorizer: p.Authorizer, Logger: p.Telemetry.Log,
-	}), p.Server.Options()...))
+	})
+	p.Server.Mount(workflowsv1connect.NewWorkflowServiceHandler(answers, p.Server.Options()...))
+	p.Server.Mount(workflowsv1connect.NewPaymentCycleServiceHandler(answers, p.Server.Options()...))
 	return nil
 }

@@ -18,6 +18,8 @@ type Clients struct {
 	Claims      claimsv1connect.ClaimsServiceClient
 	Files       claimsv1connect.FileServiceClient
 	Remittances claimsv1connect.RemittanceServiceClient
+	Payments    claimsv1connect.PaymentServiceClient
+	Cycles      workflowsv1connect.PaymentCycleServiceClient
 	Replays     claimsv1connect.ReplayServiceClient
 	Adjustments claimsv1connect.AdjustmentServiceClient
 	Cases       claimsv1connect.CaseServiceClient
@@ -49,6 +51,8 @@ func NewClients(url string, tokens identity.TokenSource) (Clients, error) {
 		Claims:      claimsv1connect.NewClaimsServiceClient(client, url, options...),
 		Files:       claimsv1connect.NewFileServiceClient(client, url, options...),
 		Remittances: claimsv1connect.NewRemittanceServiceClient(client, url, options...),
+		Payments:    claimsv1connect.NewPaymentServiceClient(client, url, options...),
+		Cycles:      workflowsv1connect.NewPaymentCycleServiceClient(client, url, options...),
 		Replays:     claimsv1connect.NewReplayServiceClient(client, url, options...),
 		Adjustments: claimsv1connect.NewAdjustmentServiceClient(client, url, options...),
 		Cases:       claimsv1connect.NewCaseServiceClient(client, url, options...),

@@ -61,6 +61,8 @@ type Stack struct {
 	URL string
 	// DataDir in use.
 	DataDir string
+	// Temporal is the frontend's address on loopback.
+	Temporal string
 
 	issuer *issuer.Issuer
 	done   chan struct{}
@@ -148,7 +150,7 @@ func Start(ctx context.Context, cfg Config) (_ *Stack, err error) {
 	}
 
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
-	s := &Stack{URL: at.String(), DataDir: dir, issuer: issuing, done: make(chan struct{}), stop: stop}
+	s := &Stack{URL: at.String(), DataDir: dir, Temporal: stores.temporal.HostPort(), issuer: issuing, done: make(chan struct{}), stop: stop}
 	context.AfterFunc(ctx, stop)
 	go func() {
 		defer close(s.done)

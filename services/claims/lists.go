@@ -141,6 +141,8 @@ func rowKind(kind string) string {
 		return kindClaims
 	case kindTasks, kindAppeals:
 		return kindWork
+	case kindPaying:
+		return kindPayments
 	}
 	return kind
 }

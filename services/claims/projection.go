@@ -2,6 +2,7 @@ package claims
 
 import (
 	"encoding/base64"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,12 +26,15 @@ const projectionVersion = 6
 //
 //	row:claims                    r received, d decided, v voided or replaced, w whom it waits for, m remitted: ClaimSummary parts
 //	row:files                     f received: File; n outcomes; t time of the last; x not processed; c completed: File
-//	row:remittances               i issued: Remittance without its claims
+//	row:remittances               i issued: Remittance without its claims; v voided
+//	row:payments                  i intended: Payment; s, c, x, v: parts of what came after
 //	row:changes                   p proposed, a approved, d done: Change; in the index changes:payer:<p>
-//	<kind>:all|org:<o>|payer:<p>  ids by recorded time; kind is claims, pended, files, remittances
+//	<kind>:all|org:<o>|payer:<p>  ids by recorded time; kind is claims, pended, files, remittances, payments
 //	claims:file:<f>               claim ids by ordinal
 //	remittances:file:<f>          remittance ids by recorded time
 //	unremitted:payer:<p>          ids of claims with something to tell the provider, by recorded time
+//	unpaid:payer:<p>              ids of issued remittances that pay and have no payment, by recorded time
+//	paying:payer:<p>              ids of payments intended, or failed and not voided, by recorded time
 //	read:<ref>                    ids of claims whose decision, final or pended, read a version, by recorded time
 //	uncontracted:<p>:<npi>        ids of claims for which no contract listed the NPI
 //	wanting:<p>                   ids of claims that wait for a version of a plan or fee schedule
@@ -42,6 +46,9 @@ const (
 	kindFiles       = "files"
 	kindRemittances = "remittances"
 	kindUnremitted  = "unremitted"
+	kindPayments    = "payments"
+	kindUnpaid      = "unpaid"
+	kindPaying      = "paying"
 	kindChanges     = "changes"
 )
 
@@ -75,6 +82,8 @@ func Projection(changed func(claimID string)) views.Projection {
 		&eventsv1.TaskClaimed{}, &eventsv1.TaskReleased{}, &eventsv1.TaskEscalated{}, &eventsv1.ReviewProposed{},
 		&eventsv1.InformationRequested{}, &eventsv1.InformationReceived{}, &eventsv1.InformationExpired{},
 		&eventsv1.AppealFiled{}, &eventsv1.AppealDecided{}, &eventsv1.AppealOverdue{},
+		&eventsv1.ClaimRemittanceVoided{}, &eventsv1.RemittanceVoided{},
+		&eventsv1.PaymentIntended{}, &eventsv1.PaymentSent{}, &eventsv1.PaymentConfirmed{}, &eventsv1.PaymentFailed{}, &eventsv1.PaymentVoided{},
 	)
 	return views.Projection{
 		Name: "claims", Version: projectionVersion, Log: logName, Types: types,
@@ -137,8 +146,15 @@ func apply(r eventstore.Recorded) (ops []views.Op, claim string, err error) {
 		return ops, e.GetClaimId(), err
 	case *eventsv1.ClaimRemitted:
 		ops, err = row(kindClaims, e.GetClaimId(), "m", summaryOfRemitted(e, r.Revision))
-		ops = append(ops, views.ZRem(payerIndex(kindUnremitted, e.GetPayerId()), e.GetClaimId()))
+		if !e.GetMore() {
+			ops = append(ops, views.ZRem(payerIndex(kindUnremitted, e.GetPayerId()), e.GetClaimId()))
+		}
 		return ops, e.GetClaimId(), err
+	case *eventsv1.ClaimRemittanceVoided:
+		if !e.GetSuperseded() {
+			ops, err = row(kindClaims, e.GetClaimId(), "m", summaryOfRemitted(nil, r.Revision))
+		}
+		return append(ops, views.ZAdd(payerIndex(kindUnremitted, e.GetPayerId()), at, e.GetClaimId())), e.GetClaimId(), err
 	case *eventsv1.FileReceived:
 		f := fileOfReceived(e, r)
 		f.Problems = nil // may be long; they stand in the file's stream
@@ -170,12 +186,19 @@ func apply(r eventstore.Recorded) (ops []views.Op, claim string, err error) {
 		if m.GetFileId() != "" {
 			ops = append(ops, views.ZAdd(fileIndex(kindRemittances, m.GetFileId()), at, m.GetRemittanceId()))
 		}
+		if m.GetPaidCents() > 0 {
+			ops = append(ops, views.ZAdd(payerIndex(kindUnpaid, m.GetPayerId()), at, m.GetRemittanceId()))
+		}
+	case *eventsv1.RemittanceVoided:
+		ops, err = row(kindRemittances, e.GetRemittanceId(), "v", &claimsv1.Remittance{Voided: true})
 	case *eventsv1.ChangeProposed:
 		ops, err = changeOps("p", e.GetChange(), r)
 	case *eventsv1.ChangeApproved:
 		ops, err = row(kindChanges, e.GetChangeId(), "a", &claimsv1.Change{State: claimsv1.ChangeState_CHANGE_STATE_APPROVED})
 	case *eventsv1.ChangeReprocessed:
 		ops, err = changeOps("d", e.GetChange(), r)
+	default:
+		ops, err = paymentOps(r, at)
 	}
 	return ops, "", err
 }
@@ -298,9 +321,10 @@ func unindex(kind, org, payer, id string) []views.Op {
 var rowParts = map[string][]string{
 	kindClaims:      {"r", "d", "v", "w", "m"},
 	kindFiles:       {"f", "c", "n", "t", "x"},
-	kindRemittances: {"i"},
+	kindRemittances: {"i", "v"},
 	kindWork:        {"r", "d", "v", "w", "m", "a", "h", "e", "o", "n", "u", "p", "l"},
 	kindChanges:     {"p", "a", "d"},
+	kindPayments:    {"i", "s", "c", "x", "v"},
 }
 
 // claimRow joins a claim's row.
@@ -339,7 +363,7 @@ func fileRow(fields map[string]string) (*claimsv1.File, error) {
 
 func remittanceRow(fields map[string]string) (*claimsv1.Remittance, error) {
 	out := &claimsv1.Remittance{}
-	return out, part(fields, "i", out)
+	return out, errors.Join(part(fields, "i", out), part(fields, "v", out))
 }
 
 // fileOfStream is the id in a file stream's name.

@@ -64,6 +64,14 @@ GetClaimHistory          S A U!
 CreateRemittances
 GetRemittance            S A
 ListRemittances          S+ A+ U!
+IntendPayments
+RecordPayment
+ConfirmPayment           P
+FailPayment              P
+GetPayment               S A P U!
+ListPayments             S+ A+ P+ U!
+RunPayments              P
+GetPaymentCycle          A P U!
 ReplayDecisions          S A U!
 GetCase                  S A U!
 ListTasks                A+ U!

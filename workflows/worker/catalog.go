@@ -4,6 +4,7 @@ import (
 	"github.com/probity-health/probity/workflows/claim"
 	"github.com/probity-health/probity/workflows/claimfile"
 	"github.com/probity-health/probity/workflows/hook"
+	"github.com/probity-health/probity/workflows/payment"
 )
 
 // Catalog is every workflow of this build: the one table that the worker
@@ -15,5 +16,6 @@ func Catalog(d Deps) []hook.Workflow {
 		claimfile.Hook(&claimfile.Activities{Gateway: d.Gateway, Files: d.Files, Remittances: d.Remittances}),
 		claim.Hook(cases),
 		claim.AppealHook(cases),
+		payment.Hook(d.Payments),
 	}
 }

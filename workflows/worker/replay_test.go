@@ -15,6 +15,7 @@ import (
 	"github.com/probity-health/probity/workflows/claim"
 	"github.com/probity-health/probity/workflows/claimfile"
 	"github.com/probity-health/probity/workflows/hook"
+	"github.com/probity-health/probity/workflows/payment"
 	"github.com/probity-health/probity/workflows/worker"
 )
 
@@ -29,6 +30,7 @@ var histories = map[string]string{
 	// From when the case says what is waited for.
 	"claim-case.json": claim.WorkflowID("clm_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
 	"appeal.json":     claim.AppealWorkflowID("apl_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
+	"payments.json":   payment.WorkflowID("KEYSTONE"),
 }
 
 func replayer(t *testing.T, keys worker.Keys) sdk.WorkflowReplayer {

@@ -2678,7 +2678,9 @@ type Remittance struct {
 	Adjustments []*ProviderAdjustment `protobuf:"bytes,41,rep,name=adjustments,proto3" json:"adjustments,omitempty"`
 	// What the payee owes the payer once this is paid, US cents; it is taken from
 	// the payments that follow.
-	BalanceCents  int64 `protobuf:"varint,42,opt,name=balance_cents,json=balanceCents,proto3" json:"balance_cents,omitempty"`
+	BalanceCents int64 `protobuf:"varint,42,opt,name=balance_cents,json=balanceCents,proto3" json:"balance_cents,omitempty"`
+	// True where its payment failed: it counts for nothing, and its claims are in another.
+	Voided        bool `protobuf:"varint,70,opt,name=voided,proto3" json:"voided,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2809,6 +2811,13 @@ func (x *Remittance) GetBalanceCents() int64 {
 		return x.BalanceCents
 	}
 	return 0
+}
+
+func (x *Remittance) GetVoided() bool {
+	if x != nil {
+		return x.Voided
+	}
+	return false
 }
 
 // An adjustment of a payment that is no claim's (PLB).
@@ -3381,7 +3390,7 @@ const file_probity_claims_v1_claims_service_proto_rawDesc = "" +
 	"cutoffTime\"p\n" +
 	"\x19CreateRemittancesResponse\x12?\n" +
 	"\vremittances\x18\x01 \x03(\v2\x1d.probity.claims.v1.RemittanceR\vremittances\x12\x12\n" +
-	"\x04more\x18( \x01(\bR\x04more\"\x94\x04\n" +
+	"\x04more\x18( \x01(\bR\x04more\"\xac\x04\n" +
 	"\n" +
 	"Remittance\x12#\n" +
 	"\rremittance_id\x18\x01 \x01(\tR\fremittanceId\x12\x19\n" +
@@ -3400,7 +3409,8 @@ const file_probity_claims_v1_claims_service_proto_rawDesc = "" +
 	"claimCount\x12!\n" +
 	"\fclaims_cents\x18( \x01(\x03R\vclaimsCents\x12G\n" +
 	"\vadjustments\x18) \x03(\v2%.probity.claims.v1.ProviderAdjustmentR\vadjustments\x12#\n" +
-	"\rbalance_cents\x18* \x01(\x03R\fbalanceCents\"v\n" +
+	"\rbalance_cents\x18* \x01(\x03R\fbalanceCents\x12\x16\n" +
+	"\x06voided\x18F \x01(\bR\x06voided\"v\n" +
 	"\x12ProviderAdjustment\x12\x1f\n" +
 	"\vreason_code\x18\x01 \x01(\tR\n" +
 	"reasonCode\x12\x1c\n" +

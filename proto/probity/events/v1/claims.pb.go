@@ -573,7 +573,12 @@ type ClaimRemitted struct {
 	// Submitting organisation, as in ClaimReceived.
 	SubmitterOrg string `protobuf:"bytes,44,opt,name=submitter_org,json=submitterOrg,proto3" json:"submitter_org,omitempty"`
 	// Date of the payment order, ISO 8601: interest is reckoned to it.
-	PaymentDate   string `protobuf:"bytes,45,opt,name=payment_date,json=paymentDate,proto3" json:"payment_date,omitempty"`
+	PaymentDate string `protobuf:"bytes,45,opt,name=payment_date,json=paymentDate,proto3" json:"payment_date,omitempty"`
+	// Not empty: this tells again what the named remittance told, which is void,
+	// because what was told since builds on it.
+	RetellsRemittanceId string `protobuf:"bytes,70,opt,name=retells_remittance_id,json=retellsRemittanceId,proto3" json:"retells_remittance_id,omitempty"`
+	// True where more is to be told of the claim after this.
+	More          bool `protobuf:"varint,71,opt,name=more,proto3" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -669,6 +674,20 @@ func (x *ClaimRemitted) GetPaymentDate() string {
 		return x.PaymentDate
 	}
 	return ""
+}
+
+func (x *ClaimRemitted) GetRetellsRemittanceId() string {
+	if x != nil {
+		return x.RetellsRemittanceId
+	}
+	return ""
+}
+
+func (x *ClaimRemitted) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
 }
 
 // Accumulators moved. Stream accumulators-<subscriber>, in the decision's
@@ -1546,7 +1565,7 @@ const file_probity_events_v1_claims_proto_rawDesc = "" +
 	"resolution\x12\x1a\n" +
 	"\breviewer\x18\x03 \x01(\tR\breviewer\x12/\n" +
 	"\x06reason\x18\x04 \x01(\v2\x17.probity.type.v1.SealedR\x06reason\x12?\n" +
-	"\rreviewed_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\freviewedTime\"\xd2\x02\n" +
+	"\rreviewed_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\freviewedTime\"\x9a\x03\n" +
 	"\rClaimRemitted\x12\x19\n" +
 	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\x12#\n" +
 	"\rremittance_id\x18\x02 \x01(\tR\fremittanceId\x12\x1d\n" +
@@ -1557,7 +1576,9 @@ const file_probity_events_v1_claims_proto_rawDesc = "" +
 	"\x0einterest_cents\x18* \x01(\x03R\rinterestCents\x12\x19\n" +
 	"\bpayer_id\x18+ \x01(\tR\apayerId\x12#\n" +
 	"\rsubmitter_org\x18, \x01(\tR\fsubmitterOrg\x12!\n" +
-	"\fpayment_date\x18- \x01(\tR\vpaymentDate\"\x82\x02\n" +
+	"\fpayment_date\x18- \x01(\tR\vpaymentDate\x122\n" +
+	"\x15retells_remittance_id\x18F \x01(\tR\x13retellsRemittanceId\x12\x12\n" +
+	"\x04more\x18G \x01(\bR\x04more\"\x82\x02\n" +
 	"\x12AccumulatorsPosted\x12\x19\n" +
 	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\x12A\n" +
 	"\bpostings\x18\x02 \x03(\v2%.probity.claims.v1.AccumulatorPostingR\bpostings\x121\n" +
