@@ -3,6 +3,7 @@ package core
 import (
 	"bytes"
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -118,12 +119,11 @@ func Judge(head Head, view View, value []byte) (Judged, error) {
 		return Judged{}, violated("ledger.commit.request-id", "index %d repeats the request id of an earlier commit", c.Index)
 	}
 	revisions := make([]uint64, len(c.Writes))
-	written := make(map[string]bool, len(c.Writes))
 	for i, w := range c.Writes {
-		if !ValidStream(w.Stream) || written[w.Stream] || len(w.Events) == 0 || len(w.Events) > MaxEvents {
+		twice := slices.ContainsFunc(c.Writes[:i], func(before *ledgerv1.CommittedWrite) bool { return before.Stream == w.Stream })
+		if !ValidStream(w.Stream) || twice || len(w.Events) == 0 || len(w.Events) > MaxEvents {
 			return Judged{}, violated("ledger.commit.stream", "index %d has a malformed write %d", c.Index, i)
 		}
-		written[w.Stream] = true
 		last, err := view.LastRevision(w.Stream)
 		if err != nil {
 			return Judged{}, err

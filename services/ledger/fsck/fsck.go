@@ -243,7 +243,7 @@ func (c *checker) memory() {
 		c.notice("there is no last-signed in %s: right for a node that cosigns nothing; one that does may sign a second head of a size", c.opts.SignedDir)
 		return
 	}
-	l, err := replica.ParseLastSigned(raw)
+	l, _, err := replica.ParseLastSigned(raw)
 	if err != nil {
 		c.fault("last-signed", "last-signed", "%v", err)
 		return

@@ -571,7 +571,7 @@ func (s *Shard) apply(got Fetched) error {
 	if err := s.known.load(s.index.rows); err != nil {
 		return err
 	}
-	view := core.NewOverlay(s)
+	view := core.NewOverlayOf(s, len(got.Records))
 	accepted, values := make([]stored, 0, len(got.Records)), make([][]byte, 0, len(got.Records))
 	leaves := make([]receipt.Hash, 0, len(got.Records)) // of the index rows
 	var broken error

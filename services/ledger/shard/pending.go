@@ -124,6 +124,11 @@ func paths(leaves []receipt.Hash) (receipt.Hash, [][]receipt.Hash) {
 	if len(leaves) == 0 {
 		return receipt.EmptyRoot(), out
 	}
+	depth := bits.Len(uint(len(leaves) - 1))
+	room := make([]receipt.Hash, depth*len(leaves))
+	for i := range out {
+		out[i] = room[i*depth : i*depth : (i+1)*depth]
+	}
 	var root func(from, to int) receipt.Hash
 	root = func(from, to int) receipt.Hash {
 		if to-from == 1 {

@@ -224,7 +224,7 @@ func (n *node) remembers() {
 		return
 	}
 	raw, err := tiles.Disk{FS: n.disk}.ReadFile("/last-signed")
-	cp, err2 := replica.ParseLastSigned(raw)
+	cp, _, err2 := replica.ParseLastSigned(raw)
 	if err = errors.Join(err, err2); err != nil || cp.Size < signed {
 		n.w.failf("%s forgot that it signed size %d: it remembers %d (%v)", n, signed, cp.Size, err)
 		return
