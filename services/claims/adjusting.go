@@ -203,6 +203,10 @@ func (s *Service) ruleOnOriginal(ctx context.Context, sub *submission, original 
 			// Until the replacement is decided, its original stands.
 			return s.seal(ctx, sub, without, d, first, revision)
 		}
+		if first.GetVersions().GetOriginalStands() && !sub.request.GetValidateOnly() {
+			// Too late: it is denied beside its original, and posts after it.
+			return s.seal(ctx, sub, read, d, first, revision)
+		}
 	}
 	if sub.request.GetValidateOnly() {
 		return ruling{decision: first, read: without}, nil
@@ -277,6 +281,9 @@ func (s *Service) originalOf(ctx context.Context, sub *submission, moved revisio
 			fix = "replace or void its replacement, " + original.Reversed.GetByClaimId() + ", instead"
 		}
 		return State{}, refusedOriginal("claims.original.reversed", "the claim to be replaced or voided was replaced or voided before", fix), nil
+	case original.Decided.GetVersions().GetOriginalStands():
+		return State{}, refusedOriginal("claims.original.late", "the claim to be replaced or voided came too late to replace another, which stands",
+			"replace or void "+original.Decided.GetVersions().GetOriginalClaimId()+" instead, within its plan's filing limit"), nil
 	case original.Status() == claimsv1.ClaimStatus_CLAIM_STATUS_REVERSED:
 		return State{}, refusedOriginal("claims.original.void", "the claim to be replaced or voided is itself a void", "name the claim that is meant"), nil
 	}
@@ -407,6 +414,10 @@ func (s *Service) redecide(ctx context.Context, am *amendment, id string, why ca
 	}
 	_, now := decide(sub, view, state.Review)
 	switch {
+	case was.GetVersions().GetOriginalStands() != now.GetVersions().GetOriginalStands():
+		// Whether its original stands can't be undone with it: a person must void and send anew.
+		am.waiting = append(am.waiting, amended{state: state, decision: now})
+		return false, nil
 	case sameOutcome(was, now):
 		if state.decidedFinally() && !sameDocuments(state.read(), now.GetVersions()) {
 			am.reaffirm(state, why, now.GetVersions(), uncontracted(sub, now.GetVersions()))

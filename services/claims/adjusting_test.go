@@ -125,6 +125,54 @@ func (w *world) stream(id string) []eventstore.Recorded {
 	return events
 }
 
+// A correction that comes after the filing limit is denied and takes nothing
+// back: what was decided in time stands, to be corrected by nobody.
+func TestALateReplacementLeavesItsOriginalAsItStands(t *testing.T) {
+	w := newWorld(t, 1)
+	w.submit(lakeside(), "r0", visit(0, "2026-02-01")) // meets the deductible
+	first := w.submit(lakeside(), "r1", visit(0, "2026-02-10")).Claim.ClaimId
+	w.mu.Lock()
+	w.now = noon.AddDate(0, 0, 90)
+	w.mu.Unlock()
+
+	res := w.submit(lakeside(), "r2", visit(0, "2026-02-10", charged(9000), replaces(first)))
+
+	require.Equal(t, "denied", statusOf(res))
+	require.Equal(t, []string{"CO-29"}, res.Claim.Codes)
+	require.True(t, res.Decision.Versions.OriginalStands)
+	require.Equal(t, paid, w.claim(first).Status())
+	require.EqualValues(t, 8000, w.claim(first).Decided.GetPaidCents())
+	_, outOfPocket := w.used(0)
+	require.EqualValues(t, 12000, outOfPocket, "the deductible and 20 %, as before")
+	require.Contains(t, Timeline(w.stream(res.Claim.ClaimId))[1].Text, "too late to replace "+first)
+	inOrder(t, w, 0)
+	replayed(t, w)
+
+	t.Run("the next claim is decided on the family as it was", func(t *testing.T) {
+		again := w.submit(lakeside(), "r3", visit(0, "2026-02-10"))
+		require.Equal(t, []string{"CO-29"}, again.Claim.Codes)
+		next := w.submit(lakeside(), "r4", visit(0, "2026-05-20"))
+		require.EqualValues(t, 8000, next.Claim.PaidCents)
+		inOrder(t, w, 0)
+	})
+	t.Run("and its own number replaces nothing", func(t *testing.T) {
+		refused := w.submit(lakeside(), "r5", visit(0, "2026-02-10", replaces(res.Claim.ClaimId)))
+		require.Equal(t, "claims.original.late", refused.Problems[0].RuleId)
+		require.Contains(t, refused.Problems[0].Fix, first)
+	})
+	t.Run("a longer limit afterwards asks a person", func(t *testing.T) {
+		longer := dearerPlan(10000)
+		longer.TimelyFilingDays = 365
+		w.publishVersion(2, longer)
+		w.caughtUp(w.Service)
+		got, err := w.ReprocessClaims(planAdmin(), reprocess("p1", res.Claim.ClaimId))
+		require.NoError(t, err)
+		require.Empty(t, got.GetCorrections())
+		require.Len(t, got.GetWaiting(), 1)
+		require.Equal(t, paid, w.claim(first).Status())
+	})
+}
+
 // Whatever can't be adjusted is refused, says why, and changes nothing but the
 // trace of the refusal.
 func TestWhatCannotBeAdjustedIsRefused(t *testing.T) {

@@ -173,6 +173,7 @@ func decisionProto(d adjudication.Decision) *claimsv1.Decision {
 			AccumulatorsRevision: d.Versions.AccumulatorsRevision,
 			ReceivedDate:         d.Versions.ReceivedDate,
 			Reference:            d.Versions.Reference,
+			OriginalStands:       d.OriginalStands,
 		},
 		Network:     d.Network,
 		Duplicate:   d.Duplicate,

@@ -553,6 +553,9 @@ func decidedText(e *eventsv1.ClaimDecided) string {
 		fmt.Fprintf(&b, "Paid %s of %s; the patient owes %s", dollars(e.GetPaidCents()), dollars(e.GetChargeCents()), dollars(e.GetPatientCents()))
 	case claimsv1.ClaimStatus_CLAIM_STATUS_DENIED:
 		b.WriteString("Denied")
+		if e.GetVersions().GetOriginalStands() {
+			b.WriteString(": too late to replace " + e.GetVersions().GetOriginalClaimId() + ", which stands")
+		}
 	case claimsv1.ClaimStatus_CLAIM_STATUS_REVERSED:
 		b.WriteString("Voided claim " + e.GetVersions().GetOriginalClaimId())
 	case claimsv1.ClaimStatus_CLAIM_STATUS_PENDED:

@@ -345,4 +345,9 @@ func (s *Service) GetClaimHistory(ctx context.Context, req *claimsv1.GetClaimHis
 }
 
 // original is the claim that this one took the place of; empty for none.
-func (s State) original() string { return s.Decided.GetVersions().GetOriginalClaimId() }
+func (s State) original() string {
+	if s.Decided.GetVersions().GetOriginalStands() {
+		return ""
+	}
+	return s.Decided.GetVersions().GetOriginalClaimId()
+}

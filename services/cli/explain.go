@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -11,10 +13,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
 
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
+	eventsv1 "github.com/probity-health/probity/proto/probity/events/v1"
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/services/codes"
 	"github.com/probity-health/probity/services/ledger/receipt"
@@ -24,6 +29,7 @@ import (
 func (a *app) claimsExplain() *cobra.Command {
 	var line uint32
 	var unproven bool
+	var policyFile string
 	cmd := &cobra.Command{
 		Use:   "explain CLAIM_ID",
 		Short: "Say why every cent was or was not paid, and prove it",
@@ -31,9 +37,16 @@ func (a *app) claimsExplain() *cobra.Command {
 
 The decision is made anew from the ledger while you wait and compared bit for
 bit with what was recorded; the ledger is asked for the receipt. Both are part
-of the answer, and a replay that differs ends with exit code 6.`,
+of the answer, and a replay that differs ends with exit code 6.
+
+With --policy the receipt is verified too, here and under the keys of that
+file: that it is of this claim's decision, that a quorum cosigned it, and that
+the decision shown is the one it proves. Where it isn't, the exit code is 7.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if unproven && policyFile != "" {
+				return usagef("--no-proof and --policy contradict each other")
+			}
 			conn, err := a.connect()
 			if err != nil {
 				return err
@@ -53,9 +66,17 @@ of the answer, and a replay that differs ends with exit code 6.`,
 					return err
 				}
 			}
+			if policyFile != "" {
+				if proof.Receipt, err = a.verifyDecision(cmd.Context(), conn, got, policyFile); err != nil {
+					return err
+				}
+			}
 			e := explain(got, line, proof)
 			if err := a.emit(e, nil, func(w io.Writer) error { a.printExplanation(w, e); return nil }); err != nil {
 				return err
+			}
+			if proof.Receipt != nil && proof.Receipt.State == "refuted" {
+				return outcome(ExitProofFailed)
 			}
 			if proof.Replay != nil && proof.Replay.Verdict == "different" {
 				return outcome(ExitDiffers)
@@ -65,6 +86,7 @@ of the answer, and a replay that differs ends with exit code 6.`,
 	}
 	cmd.Flags().Uint32Var(&line, "line", 0, "only this line")
 	cmd.Flags().BoolVar(&unproven, "no-proof", false, "neither replay the decision nor ask for its receipt")
+	cmd.Flags().StringVar(&policyFile, "policy", "", "verify the receipt under this policy file (probity keys)")
 	return cmd
 }
 
@@ -126,8 +148,79 @@ type proof struct {
 }
 
 type receiptTold struct {
-	State string `json:"state"` // "sealed", or "pending" until the block is signed
-	Block uint64 `json:"block,omitempty"`
+	// State is "sealed", or "pending" until the block is signed; where a policy
+	// was given "verified" or "refuted".
+	State   string   `json:"state"`
+	Block   uint64   `json:"block,omitempty"`
+	Policy  string   `json:"policy,omitempty"` // the file
+	Signers []string `json:"signers,omitempty"`
+	Reason  string   `json:"reason,omitempty"` // what is not proved
+}
+
+// maxReceiptWait is how long a verified explanation waits for the quorum.
+const maxReceiptWait = 30 * time.Second
+
+// verifyDecision verifies offline what the ledger hands out of a decision: that
+// the receipt is of its commit and final under the policy, and that the commit
+// recorded for this claim the decision that is shown.
+func (a *app) verifyDecision(ctx context.Context, conn *connection, got *claimsv1.ExplainClaimResponse, policyFile string) (*receiptTold, error) {
+	policy, err := readPolicy(policyFile)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := a.sealed(ctx, conn, got.GetClaim().GetPosition(), true, maxReceiptWait)
+	if err != nil {
+		return nil, err
+	}
+	out := &receiptTold{State: "refuted", Policy: policyFile}
+	proved, err := receipt.Verify(answer.GetReceipt(), policy)
+	if err == nil {
+		out.Block, out.Signers = proved.Height, proved.Signers
+		err = receipt.VerifyCommit(proved, answer.GetCommit())
+	}
+	if at := fmt.Sprintf("%s/%d/%d", proved.Log, proved.Shard, proved.Index); err == nil && at != place(got.GetClaim().GetPosition()) {
+		err = fmt.Errorf("the receipt is of %s", at)
+	}
+	if err == nil {
+		err = decides(answer.GetCommit(), got)
+	}
+	if err != nil {
+		out.Reason = err.Error()
+		return out, nil
+	}
+	out.State = "verified"
+	return out, nil
+}
+
+// decides holds a commit against a claim's decision: the last decision of the
+// claim in it has the hash of the one that is shown.
+func decides(commit []byte, got *claimsv1.ExplainClaimResponse) error {
+	var record ledgerv1.Commit
+	if err := proto.Unmarshal(commit, &record); err != nil {
+		return errors.New("the commit that was proved can't be read")
+	}
+	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(got.GetDecision())
+	if err != nil {
+		return err
+	}
+	hash := sha256.Sum256(encoded)
+	var decided eventsv1.ClaimDecided
+	for _, w := range record.GetWrites() {
+		for _, e := range w.GetEvents() {
+			var one eventsv1.ClaimDecided
+			if e.GetType() == string(one.ProtoReflect().Descriptor().FullName()) && proto.Unmarshal(e.GetPayload(), &one) == nil && one.GetClaimId() == got.GetClaim().GetClaimId() {
+				proto.Reset(&decided)
+				proto.Merge(&decided, &one)
+			}
+		}
+	}
+	switch {
+	case decided.GetClaimId() == "":
+		return errors.New("the commit that was proved decides another claim")
+	case !bytes.Equal(hash[:], decided.GetDecisionSha256()):
+		return errors.New("the decision shown is not the one that was proved")
+	}
+	return nil
 }
 
 type replayedTold struct {
@@ -276,6 +369,8 @@ func nextStep(rule string) string {
 		return "ask the payer for an authorisation, then send it again with its number"
 	case "network.no_referral":
 		return "send it again with the referral's number"
+	case "timely.late_correction":
+		return "nothing: the claim it was to replace stands as it was decided"
 	case "timely.late":
 		return "show the receipt of an earlier submission: probity receipt CLAIM_ID"
 	}
@@ -367,6 +462,10 @@ func (a *app) proofWords(p proof) string {
 	case p.Receipt == nil:
 	case p.Receipt.State == "sealed":
 		parts = append(parts, fmt.Sprintf("receipt sealed in block %d", p.Receipt.Block))
+	case p.Receipt.State == "verified":
+		parts = append(parts, fmt.Sprintf("%s under %s: final in block %d, signed by %s", a.paint(green, "receipt verified"), p.Receipt.Policy, p.Receipt.Block, strings.Join(p.Receipt.Signers, ", ")))
+	case p.Receipt.State == "refuted":
+		parts = append(parts, fmt.Sprintf("%s under %s: %s", a.paint(red, "NOT PROVED"), p.Receipt.Policy, p.Receipt.Reason))
 	default:
 		parts = append(parts, "receipt pending")
 	}

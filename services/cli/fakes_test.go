@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"strconv"
 	"strings"
@@ -18,6 +19,7 @@ import (
 
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
 	"github.com/probity-health/probity/proto/probity/claims/v1/claimsv1connect"
+	eventsv1 "github.com/probity-health/probity/proto/probity/events/v1"
 	gatewayv1 "github.com/probity-health/probity/proto/probity/gateway/v1"
 	"github.com/probity-health/probity/proto/probity/gateway/v1/gatewayv1connect"
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
@@ -207,21 +209,25 @@ func (c claimsFake) ExplainClaim(_ context.Context, r *claimsv1.ExplainClaimRequ
 		Claim: claim,
 		Submitted: &claimsv1.Claim{Form: claimsv1.ClaimForm_CLAIM_FORM_PROFESSIONAL,
 			Lines: []*claimsv1.ServiceLine{{Number: 1, Procedure: "99213", Modifiers: []string{"25"}}, {Number: 2, Procedure: "G0283"}}},
-		Decision: &claimsv1.Decision{
-			Status: claim.GetStatus(), PaidCents: 8500, PatientCents: 5200,
-			Versions: &claimsv1.Versions{Plan: "plan_gold@3", Engine: "2026.11", ReceivedDate: "2026-11-20"},
-			Lines: []*claimsv1.LineDecision{
-				{Number: 1, ChargeCents: 12000, AllowedCents: 11000, PaidCents: 8500, PatientCents: 2500, Benefit: "office_visit", Adjustments: []*claimsv1.Adjustment{
-					{GroupCode: "CO", Carc: "45", AmountCents: 1000, RuleId: "pricing.contract"},
-					{GroupCode: "PR", Carc: "3", AmountCents: 2500, RuleId: "cost.copay", Clause: "benefits.office_visit.copay"},
-				}},
-				{Number: 2, ChargeCents: 2700, AllowedCents: 2700, PatientCents: 2700, Adjustments: []*claimsv1.Adjustment{
-					{GroupCode: "PR", Carc: "1", Rarcs: []string{"N130"}, AmountCents: 2700, RuleId: "cost.deductible",
-						Facts: map[string]string{"deductible_remaining_cents": "12000", "visits_used": "20"}},
-				}},
-			},
-		},
+		Decision: explained(claim.GetStatus()),
 	}, nil
+}
+
+func explained(status claimsv1.ClaimStatus) *claimsv1.Decision {
+	return &claimsv1.Decision{
+		Status: status, PaidCents: 8500, PatientCents: 5200,
+		Versions: &claimsv1.Versions{Plan: "plan_gold@3", Engine: "2026.11", ReceivedDate: "2026-11-20"},
+		Lines: []*claimsv1.LineDecision{
+			{Number: 1, ChargeCents: 12000, AllowedCents: 11000, PaidCents: 8500, PatientCents: 2500, Benefit: "office_visit", Adjustments: []*claimsv1.Adjustment{
+				{GroupCode: "CO", Carc: "45", AmountCents: 1000, RuleId: "pricing.contract"},
+				{GroupCode: "PR", Carc: "3", AmountCents: 2500, RuleId: "cost.copay", Clause: "benefits.office_visit.copay"},
+			}},
+			{Number: 2, ChargeCents: 2700, AllowedCents: 2700, PatientCents: 2700, Adjustments: []*claimsv1.Adjustment{
+				{GroupCode: "PR", Carc: "1", Rarcs: []string{"N130"}, AmountCents: 2700, RuleId: "cost.deductible",
+					Facts: map[string]string{"deductible_remaining_cents": "12000", "visits_used": "20"}},
+			}},
+		},
+	}
 }
 
 func (c claimsFake) WatchClaim(_ context.Context, r *claimsv1.WatchClaimRequest, s *connect.ServerStream[claimsv1.WatchClaimResponse]) error {
@@ -374,7 +380,21 @@ func newLedgerFake() (*ledgerFake, error) {
 	if err != nil {
 		return nil, err
 	}
-	commit := []byte("a sealed commit record")
+	decision, err := proto.MarshalOptions{Deterministic: true}.Marshal(explained(claimsv1.ClaimStatus_CLAIM_STATUS_PAID))
+	if err != nil {
+		return nil, err
+	}
+	hash := sha256.Sum256(decision)
+	decided, err := proto.Marshal(&eventsv1.ClaimDecided{ClaimId: paidID, DecisionSha256: hash[:]})
+	if err != nil {
+		return nil, err
+	}
+	commit, err := proto.Marshal(&ledgerv1.Commit{Log: "claims", Shard: 3, Writes: []*ledgerv1.CommittedWrite{
+		{Stream: "claim-" + paidID, Events: []*ledgerv1.Event{{Type: "probity.events.v1.ClaimDecided", Payload: decided}}},
+	}})
+	if err != nil {
+		return nil, err
+	}
 	entry := receipt.Entry(commit)
 	block := receipt.Block{Origin: origin, Height: 1, Time: noon, Policy: policy.Last().Ref(), Heads: []receipt.Head{
 		{Log: "claims", Shard: 3, Size: 1, Root: receipt.LeafHash(entry)},

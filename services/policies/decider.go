@@ -282,6 +282,17 @@ type authorize struct {
 	cancelled   bool
 	// corrected: the sealed details differ from those recorded.
 	corrected bool
+	// narrowed: they name fewer procedures, or somebody else.
+	narrowed bool
+}
+
+// extends tells whether an authorisation covers all that the recorded one does.
+func (c authorize) extends(existing *eventsv1.PriorAuthorizationRecorded) bool {
+	was := PeriodOf(existing.GetEffective())
+	return c.subject == existing.GetSubject() && !c.narrowed &&
+		(c.units == 0 || existing.GetUnits() != 0 && c.units >= existing.GetUnits()) &&
+		c.effective.Start <= was.Start && !c.effective.endsBefore(was) &&
+		(len(c.npis) == 0 || len(existing.GetNpis()) > 0 && !slices.ContainsFunc(existing.GetNpis(), func(npi string) bool { return !slices.Contains(c.npis, npi) }))
 }
 
 // decideAuthorization decides a prior authorisation; its event still lacks
@@ -300,7 +311,16 @@ func decideAuthorization(existing *eventsv1.PriorAuthorizationRecorded, c author
 	case same && !c.corrected && existing.GetCancelled() == c.cancelled:
 		return nil, nil
 	case same && c.cancelled && !existing.GetCancelled():
-		return []proto.Message{recorded}, nil // what it had covered stays paid: decisions name what they read
+		return []proto.Message{recorded}, nil
+	case !c.cancelled && !existing.GetCancelled() && c.extends(existing):
+		return []proto.Message{recorded}, nil
+	case existing.GetCancelled():
+		return nil, problem.New(problem.Conflict, problem.Problem{RuleID: "authorization.cancelled", FieldPath: "authorization.number",
+			Message: "this authorisation was cancelled", Fix: "give what is approved now a number of its own"})
+	case c.subject == existing.GetSubject():
+		return nil, problem.New(problem.Conflict, problem.Problem{RuleID: "authorization.narrowed", FieldPath: "authorization",
+			Message: "an authorisation can be extended, and this would cover less than what was approved under the number",
+			Fix:     "keep its procedures, days, units and providers and add to them; to take it back, cancel it and give what remains a number of its own"})
 	}
 	return nil, problem.New(problem.Conflict, problem.Problem{RuleID: "authorization.exists", FieldPath: "authorization.number",
 		Message: "another authorisation has this number", Fix: "give each authorisation a number of its own"})

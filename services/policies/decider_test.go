@@ -250,16 +250,40 @@ func TestAnAuthorizationNumberIsGivenOnce(t *testing.T) {
 	require.Empty(t, got)
 
 	for name, change := range map[string]func(*authorize){
-		"another person": func(c *authorize) { c.subject = "sub_y" }, "other units": func(c *authorize) { c.units = 4 },
-		"other dates": func(c *authorize) { c.effective.End = "" }, "other sealed details": func(c *authorize) { c.corrected = true },
+		"more units": func(c *authorize) { c.units = 4 }, "units without limit": func(c *authorize) { c.units = 0 },
+		"more days": func(c *authorize) { c.effective.End = "" }, "more procedures": func(c *authorize) { c.corrected = true },
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run("extended by "+name, func(t *testing.T) {
 			changed := c
 			change(&changed)
-			_, err := decideAuthorization(recorded, changed)
-			refusedWith(t, err, problem.Conflict, "authorization.exists")
+			got, err := decideAuthorization(recorded, changed)
+			require.NoError(t, err)
+			require.Len(t, got, 1)
 		})
 	}
+	for name, c2 := range map[string]struct {
+		rule   string
+		change func(*authorize)
+	}{
+		"another person":   {"authorization.exists", func(c *authorize) { c.subject = "sub_y" }},
+		"fewer units":      {"authorization.narrowed", func(c *authorize) { c.units = 2 }},
+		"fewer days":       {"authorization.narrowed", func(c *authorize) { c.effective.Start = "2026-01-02" }},
+		"fewer procedures": {"authorization.narrowed", func(c *authorize) { c.corrected, c.narrowed = true, true }},
+		"some providers":   {"authorization.narrowed", func(c *authorize) { c.npis = []string{"1234567893"} }},
+	} {
+		t.Run("refused: "+name, func(t *testing.T) {
+			changed := c
+			c2.change(&changed)
+			_, err := decideAuthorization(recorded, changed)
+			refusedWith(t, err, problem.Conflict, c2.rule)
+		})
+	}
+	t.Run("a cancelled one isn't revived", func(t *testing.T) {
+		gone := proto.CloneOf(recorded)
+		gone.Cancelled = true
+		_, err := decideAuthorization(gone, c)
+		refusedWith(t, err, problem.Conflict, "authorization.cancelled")
+	})
 }
 
 // day draws a date of a short time, so that periods often meet.

@@ -404,7 +404,11 @@ func TestPriorAuthorizations(t *testing.T) {
 	require.NoError(t, record("a"), "repeated")
 	require.NoError(t, record("b"), "told twice")
 	want.Procedures = []string{"97110"}
-	refused(t, record("c"), problem.Conflict, "authorization.exists")
+	refused(t, record("c"), problem.Conflict, "authorization.narrowed")
+	want.Procedures, want.Units = []string{"97110-97140", "97530"}, 20
+	require.NoError(t, record("x"), "it is extended")
+	require.NoError(t, record("x"), "repeated")
+	want.Procedures, want.Units = []string{"97110"}, 12
 	refused(t, record("a"), problem.Conflict, "request_id.reused")
 	want.Procedures = []string{"97140-97110"}
 	refused(t, record("d"), problem.Invalid, "authorization.procedure.range")

@@ -187,11 +187,11 @@ func (h *Handler) RecordPriorAuthorization(ctx context.Context, req *policiesv1.
 			existing, place := authorizationOf(events), place
 			if existing != nil {
 				place.Revision = uint64(len(events) - 1)
-				same, err := h.sealedSame(ctx, place, existing.GetAuthorization(), plaintext)
+				was, err := h.openedAuthorization(ctx, place, existing.GetAuthorization())
 				if err != nil {
 					return nil, err
 				}
-				c.corrected = !same
+				c.corrected, c.narrowed = !proto.Equal(was, want), narrowsAuthorization(was, want)
 			}
 			decided, err := decideAuthorization(existing, c)
 			if err != nil || len(decided) == 0 {
@@ -224,6 +224,37 @@ func (h *Handler) RecordPriorAuthorization(ctx context.Context, req *policiesv1.
 // authorizationStream is also the routing key; the number itself is health data.
 func authorizationStream(numberIndex []byte) string {
 	return "authorization-" + hex.EncodeToString(numberIndex)
+}
+
+// openedAuthorization opens a recorded authorisation.
+func (h *Handler) openedAuthorization(ctx context.Context, at keys.Place, box *typev1.Sealed) (*policiesv1.PriorAuthorization, error) {
+	opened, err := h.Sealer.Open(ctx, at, box)
+	if err != nil {
+		return nil, sealing(err)
+	}
+	out := &policiesv1.PriorAuthorization{}
+	if err := proto.Unmarshal(opened, out); err != nil {
+		return nil, problem.As(err)
+	}
+	return out, nil
+}
+
+// narrowsAuthorization tells whether the sealed part of an authorisation would
+// cover less: another person's details, or fewer procedures.
+func narrowsAuthorization(was, now *policiesv1.PriorAuthorization) bool {
+	if was.GetMemberId() != now.GetMemberId() || was.GetBirthDate() != now.GetBirthDate() {
+		return true
+	}
+	ranges := func(a *policiesv1.PriorAuthorization) []codeRange {
+		var out []codeRange
+		for _, s := range a.GetProcedures() {
+			if r, ok := parseRange(s); ok {
+				out = append(out, r)
+			}
+		}
+		return out
+	}
+	return !union(ranges(now)).holdsAll(ranges(was))
 }
 
 func authorizationOf(events []eventstore.Recorded) *eventsv1.PriorAuthorizationRecorded {

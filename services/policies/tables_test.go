@@ -196,5 +196,5 @@ func TestAuthorizationsAreGivenToProvidersAndCancelled(t *testing.T) {
 		p.Units = 99
 		return p
 	}()})
-	refused(t, err, problem.Conflict, "authorization.exists")
+	refused(t, err, problem.Conflict, "authorization.cancelled")
 }

@@ -15,6 +15,7 @@
 //  4. Eligibility, per line: was a plan in force on the date (eligibility.go:
 //     PR-26, PR-27)?
 //  5. Timely filing: did it arrive within the plan's days (timely.go: CO-29)?
+//     A replacement is judged as a whole, and one too late leaves its original.
 //  6. Duplicates: was the very service allowed before (duplicates.go: OA-18)?
 //     Nearly so pends.
 //  7. Completeness: are codes, units and diagnoses there, and valid on the
@@ -66,7 +67,7 @@ import (
 
 // EngineVersion names this set of rules. A change of any outcome changes it,
 // so that a replay knows which rules decided.
-const EngineVersion = "probity-rules/2"
+const EngineVersion = "probity-rules/3"
 
 // run is one adjudication under way.
 type run struct {
@@ -139,6 +140,7 @@ var stages = [...]stage{
 	{line: dated},
 	{claim: institutional},
 	{line: eligible},
+	{claim: correctedInTime},
 	{line: filedInTime},
 	{claim: repeats},
 	{line: complete},

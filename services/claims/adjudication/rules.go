@@ -32,6 +32,7 @@ const (
 	eligibilityNoPlan
 
 	timelyLate
+	timelyLateCorrection
 
 	duplicateExact
 	duplicateInClaim
@@ -148,7 +149,8 @@ var rules = [ruleCount]Rule{
 	eligibilityGap:        {"eligibility.gap", "PR", "27", "N30", ""},
 	eligibilityNoPlan:     {"eligibility.no_plan", "PR", "204", "N130", "The member is covered but no plan version governs the date of service; publish one."},
 
-	timelyLate: {"timely.late", "CO", "29", "", ""},
+	timelyLate:           {"timely.late", "CO", "29", "", ""},
+	timelyLateCorrection: {"timely.late_correction", "CO", "29", "", ""},
 
 	duplicateExact:     {"duplicate.exact", "OA", "18", "N522", ""},
 	duplicateInClaim:   {"duplicate.in_claim", "OA", "18", "N522", ""},

@@ -97,6 +97,15 @@ func TestTimelyFiling(t *testing.T) {
 		{"a stay is timed from its last day", func(in *Input) {
 			in.Claim.Lines[0].ServiceEndDate, in.Claim.ReceivedDate = on("2026-03-11"), on("2026-06-09")
 		}, cleanVisit},
+		{"a replacement in time", func(in *Input) {
+			in.Claim.FrequencyCode, in.OriginalReversed, in.Claim.ReceivedDate = "7", true, on("2026-06-08")
+		}, cleanVisit},
+		{"a replacement of which one line is late is late", func(in *Input) {
+			in.Claim.FrequencyCode, in.OriginalReversed, in.Claim.ReceivedDate = "7", true, on("2026-06-09")
+			second := in.Claim.Lines[0]
+			second.Number, second.ServiceDate = 2, on("2026-04-10")
+			in.Claim.Lines, in.Claim.Charge = append(in.Claim.Lines, second), 2*in.Claim.Charge
+		}, "denied\n1 denied, CO-29 180.00 timely.late_correction\n2 denied, CO-29 180.00 timely.late_correction"},
 	})
 }
 

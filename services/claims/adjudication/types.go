@@ -305,6 +305,9 @@ type Decision struct {
 	ProviderDays []ProviderDay
 	Duplicate    bool
 	DuplicateOf  string // earlier claim's id; empty when the claim repeats itself
+	// OriginalStands: a replacement came too late to take its original's place.
+	// It is denied, and what was decided of the original must be left as it is.
+	OriginalStands bool
 }
 
 // LineDecision is one line's outcome.

@@ -106,7 +106,7 @@ type PoliciesServiceClient interface {
 	TerminateMember(context.Context, *v1.TerminateMemberRequest) (*v1.TerminateMemberResponse, error)
 	// Finds a member by card and birth date; answers without names.
 	LookupMember(context.Context, *v1.LookupMemberRequest) (*v1.LookupMemberResponse, error)
-	// Records an approved prior authorisation, or a new state of one.
+	// Records an approved prior authorisation, or a new state of one: extended, or cancelled.
 	RecordPriorAuthorization(context.Context, *v1.RecordPriorAuthorizationRequest) (*v1.RecordPriorAuthorizationResponse, error)
 	// Says what a new plan document changes, and for how many.
 	DiffPlans(context.Context, *v1.DiffPlansRequest) (*v1.DiffPlansResponse, error)
@@ -421,7 +421,7 @@ type PoliciesServiceHandler interface {
 	TerminateMember(context.Context, *v1.TerminateMemberRequest) (*v1.TerminateMemberResponse, error)
 	// Finds a member by card and birth date; answers without names.
 	LookupMember(context.Context, *v1.LookupMemberRequest) (*v1.LookupMemberResponse, error)
-	// Records an approved prior authorisation, or a new state of one.
+	// Records an approved prior authorisation, or a new state of one: extended, or cancelled.
 	RecordPriorAuthorization(context.Context, *v1.RecordPriorAuthorizationRequest) (*v1.RecordPriorAuthorizationResponse, error)
 	// Says what a new plan document changes, and for how many.
 	DiffPlans(context.Context, *v1.DiffPlansRequest) (*v1.DiffPlansResponse, error)
