@@ -543,7 +543,8 @@ func (l *Log) Commit(index uint64) (out []byte, err error) {
 // another, in order; value is only valid during the call. It fails with
 // ErrDamaged where one does not match its checksum or there are too few.
 func (l *Log) Each(from, to uint64, visit func(index uint64, value []byte) (more bool, err error)) error {
-	var buf []byte
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
 	for from < to {
 		p, err := l.part(from)
 		if err != nil {
@@ -552,7 +553,7 @@ func (l *Log) Each(from, to uint64, visit func(index uint64, value []byte) (more
 		end := min(to, p.first+uint64(len(p.offsets)))
 		more := true
 		for more && err == nil && from < end {
-			from, more, err = p.visit(&buf, from, end, visit)
+			from, more, err = p.visit(buf, from, end, visit)
 		}
 		if err = errors.Join(err, p.file.Close()); err != nil || !more {
 			return err
@@ -560,6 +561,9 @@ func (l *Log) Each(from, to uint64, visit func(index uint64, value []byte) (more
 	}
 	return nil
 }
+
+// buffers are what Each reads into.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
 // part is a file being read.
 type part struct {
@@ -678,7 +682,7 @@ func (p part) visit(buf *[]byte, from, end uint64, visit func(uint64, []byte) (b
 		return from, false, damaged("the offsets of %s do not rise", name(p.first))
 	}
 	if int64(cap(*buf)) < size {
-		*buf = make([]byte, max(size, min(readBytes, p.end-start)))
+		*buf = make([]byte, max(size, readBytes))
 	}
 	raw := (*buf)[:size]
 	if n, err := p.file.ReadAt(raw, start); n < len(raw) {
