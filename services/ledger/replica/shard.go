@@ -43,7 +43,7 @@ type ShardConfig struct {
 	Signals []*Signal
 	// Grace is how long an offset may be out of range; 0 is 10 s.
 	Grace time.Duration
-	// FlushAt is how many commits' index stays in memory only; 0 is 32,768.
+	// FlushAt is how many commits' index stays in memory only; 0 is 8,192.
 	FlushAt int
 }
 
