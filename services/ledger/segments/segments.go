@@ -76,7 +76,6 @@ type Log struct {
 	disk  tiles.Disk
 	dir   string
 	limit int64
-	buf   []byte // of Append
 
 	// syncing is held while files are synced or changed, and taken before mu.
 	syncing sync.Mutex
@@ -363,16 +362,16 @@ func (l *Log) Append(commits [][]byte, latest []byte) error {
 			return err
 		}
 	}
-	b, at := l.buf[:0], make([]uint32, len(commits))
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	b, at := (*buf)[:0], make([]uint32, len(commits))
 	for i, c := range commits {
 		at[i] = uint32(t.size) + uint32(len(b))
 		b = appendRecord(b, commit, c)
 	}
 	marked := uint32(t.size) + uint32(len(b))
 	b = appendRecord(b, mark, latest)
-	if cap(b) <= 8<<20 {
-		l.buf = b
-	}
+	*buf = b
 	if err := writeAt(t.file, b, t.size); err != nil {
 		l.mu.Lock()
 		t.torn = true
@@ -562,7 +561,8 @@ func (l *Log) Each(from, to uint64, visit func(index uint64, value []byte) (more
 	return nil
 }
 
-// buffers are what Each reads into.
+// buffers are what Append gathers in and Each reads into: a shard that rests
+// holds none.
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
 // part is a file being read.
