@@ -106,6 +106,7 @@ type Deps struct {
 	Files       claimfile.Files
 	Remittances claimfile.Remittances
 	Claims      claim.Claims
+	Cases       claim.Cases
 	// TaskQueue; empty is TaskQueue.
 	TaskQueue string
 	// MaxActivities at once in this process; 0 is 32. Each is one RPC in flight.
