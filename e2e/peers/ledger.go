@@ -28,8 +28,8 @@ import (
 const (
 	origin   = "bench.probity.test/ledger"
 	benchLog = "claims"
-	// blockInterval of the measured ledgers is short, for what is waited for
-	// here is that a block is final.
+	// blockInterval of the four parties is short, for what is waited for there
+	// is that a block is final.
 	blockInterval = 5 * time.Millisecond
 )
 
@@ -113,8 +113,8 @@ type node struct {
 	last   atomic.Pointer[ledgerv1.Position]
 }
 
-func openNode(ctx context.Context, cfg ledger.Config) (*node, error) {
-	cfg.Origin, cfg.Logs, cfg.Logger, cfg.BlockInterval = origin, map[string]int{benchLog: 1}, slog.New(slog.DiscardHandler), blockInterval
+func openNode(ctx context.Context, blocks time.Duration, cfg ledger.Config) (*node, error) {
+	cfg.Origin, cfg.Logs, cfg.Logger, cfg.BlockInterval = origin, map[string]int{benchLog: 1}, slog.New(slog.DiscardHandler), blocks
 	n, err := ledger.Open(ctx, cfg)
 	if err != nil {
 		return nil, err
@@ -252,7 +252,7 @@ func openConsortium(ctx context.Context, b *kfake.Cluster, dir string) (*consort
 				peers[name] = l
 			}
 		}
-		n, err := openNode(ctx, ledger.Config{
+		n, err := openNode(ctx, blockInterval, ledger.Config{
 			Brokers: b.ListenAddrs(), TopicPrefix: "four", NodeName: parties[i], PolicyFile: file, Peers: peers,
 			DataDir: filepath.Join(dir, parties[i]), SigningKeyFile: filepath.Join(dir, parties[i]+".key"),
 		})

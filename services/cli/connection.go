@@ -26,6 +26,7 @@ type connection struct {
 	remittances claimsv1connect.RemittanceServiceClient
 	replays     claimsv1connect.ReplayServiceClient
 	adjustments claimsv1connect.AdjustmentServiceClient
+	cases       claimsv1connect.CaseServiceClient
 	policies    policiesv1connect.PoliciesServiceClient
 	edits       policiesv1connect.EditsServiceClient
 	enrollments gatewayv1connect.EnrollmentFileServiceClient
@@ -43,6 +44,7 @@ func newConnection(c *server.Client, url string) *connection {
 		remittances: claimsv1connect.NewRemittanceServiceClient(c, url, c.Options()...),
 		replays:     claimsv1connect.NewReplayServiceClient(c, url, c.Options()...),
 		adjustments: claimsv1connect.NewAdjustmentServiceClient(c, url, c.Options()...),
+		cases:       claimsv1connect.NewCaseServiceClient(c, url, c.Options()...),
 		policies:    policiesv1connect.NewPoliciesServiceClient(c, url, c.Options()...),
 		edits:       policiesv1connect.NewEditsServiceClient(c, url, c.Options()...),
 		enrollments: gatewayv1connect.NewEnrollmentFileServiceClient(c, url, c.Options()...),

@@ -7,6 +7,7 @@ import (
 
 	"connectrpc.com/connect"
 	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -76,7 +77,7 @@ func (h handler) submit(ctx context.Context, r *ledgerv1.AppendRequest, forwarde
 	if caller, ok := identity.FromContext(ctx); ok && s.provenance.Actor == "" {
 		s.provenance.Actor = caller.Subject
 	}
-	if s.provenance.Traceparent == "" {
+	if s.provenance.Traceparent == "" && trace.SpanContextFromContext(ctx).IsValid() {
 		carrier := propagation.MapCarrier{}
 		propagation.TraceContext{}.Inject(ctx, carrier)
 		s.provenance.Traceparent = carrier.Get("traceparent")

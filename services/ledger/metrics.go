@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -27,13 +28,18 @@ type metrics struct {
 	receipts  metric.Int64Histogram
 	forwards  metric.Int64Counter
 	gauges    metric.Registration
+
+	mu   sync.RWMutex // guards sets
+	sets map[labelled]metric.MeasurementOption
 }
+
+type labelled struct{ log, outcome string }
 
 func newMetrics(p metric.MeterProvider) (*metrics, error) {
 	if p == nil {
 		p = noop.NewMeterProvider()
 	}
-	m := &metrics{meter: p.Meter("github.com/probity-health/probity/services/ledger")}
+	m := &metrics{meter: p.Meter("github.com/probity-health/probity/services/ledger"), sets: map[labelled]metric.MeasurementOption{}}
 	var errs [7]error
 	m.appends, errs[0] = m.meter.Int64Counter("probity.ledger.appends",
 		metric.WithDescription("Appends answered, by log and outcome."))
@@ -85,10 +91,30 @@ func (m *metrics) appended(ctx context.Context, log string, took time.Duration, 
 	case replayed:
 		outcome = "replayed"
 	}
-	m.appends.Add(ctx, 1, metric.WithAttributes(attribute.String("log", log), attribute.String("outcome", outcome)))
+	m.appends.Add(ctx, 1, m.labels(log, outcome))
 	if err == nil {
-		m.latency.Record(ctx, took.Seconds(), metric.WithAttributes(attribute.String("log", log)))
+		m.latency.Record(ctx, took.Seconds(), m.labels(log, ""))
 	}
+}
+
+// labels returns the attributes of a log and an outcome, if there is one. They
+// are few, and making them anew costs more than counting.
+func (m *metrics) labels(log, outcome string) metric.MeasurementOption {
+	m.mu.RLock()
+	held, ok := m.sets[labelled{log, outcome}]
+	m.mu.RUnlock()
+	if ok {
+		return held
+	}
+	attrs := []attribute.KeyValue{attribute.String("log", log)}
+	if outcome != "" {
+		attrs = append(attrs, attribute.String("outcome", outcome))
+	}
+	held = metric.WithAttributeSet(attribute.NewSet(attrs...))
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.sets[labelled{log, outcome}] = held
+	return held
 }
 
 func (m *metrics) receipt(ctx context.Context, size int) { m.receipts.Record(ctx, int64(size)) }

@@ -17,12 +17,15 @@
 package core
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -147,23 +150,21 @@ func CheckRequest(r *ledgerv1.AppendRequest) error {
 	case len(r.Writes) == 0 || len(r.Writes) > MaxWrites:
 		return problem.Invalidf("ledger.append.writes", "writes", "a commit writes 1 to %d streams", MaxWrites)
 	}
-	seen := make(map[string]bool, len(r.Writes))
 	for i, w := range r.Writes {
-		at := fmt.Sprintf("writes[%d]", i)
+		at := func(field string) string { return fmt.Sprintf("writes[%d].%s", i, field) }
 		switch {
 		case w == nil || !ValidStream(w.Stream):
-			return problem.Invalidf("ledger.append.stream", at+".stream", "a stream's name is a category, a hyphen and an opaque id")
-		case seen[w.Stream]:
-			return problem.Invalidf("ledger.append.stream-twice", at+".stream", "a commit writes each stream at most once")
+			return problem.Invalidf("ledger.append.stream", at("stream"), "a stream's name is a category, a hyphen and an opaque id")
+		case slices.ContainsFunc(r.Writes[:i], func(before *ledgerv1.StreamWrite) bool { return before.Stream == w.Stream }):
+			return problem.Invalidf("ledger.append.stream-twice", at("stream"), "a commit writes each stream at most once")
 		case w.ExpectedRevision < Any:
-			return problem.Invalidf("ledger.append.expected", at+".expected_revision", "an expected revision is at least %d", Any)
+			return problem.Invalidf("ledger.append.expected", at("expected_revision"), "an expected revision is at least %d", Any)
 		case len(w.Events) == 0 || len(w.Events) > MaxEvents:
-			return problem.Invalidf("ledger.append.events", at+".events", "a stream is written 1 to %d events", MaxEvents)
+			return problem.Invalidf("ledger.append.events", at("events"), "a stream is written 1 to %d events", MaxEvents)
 		}
-		seen[w.Stream] = true
 		for j, e := range w.Events {
 			if e == nil || e.Type == "" || len(e.Type) > MaxIdentifier {
-				return problem.Invalidf("ledger.append.type", fmt.Sprintf("%s.events[%d].type", at, j),
+				return problem.Invalidf("ledger.append.type", at(fmt.Sprintf("events[%d].type", j)),
 					"an event's type has 1 to %d bytes", MaxIdentifier)
 			}
 		}
@@ -175,23 +176,31 @@ func CheckRequest(r *ledgerv1.AppendRequest) error {
 // payloads, length-prefixed, in order. Expected revisions, actor and trace
 // are left out, for they may differ between two sendings of one intention.
 func Digest(writes []*ledgerv1.CommittedWrite) [sha256.Size]byte {
-	h := sha256.New()
-	var n [8]byte
-	put := func(b []byte) {
-		binary.BigEndian.PutUint64(n[:], uint64(len(b)))
-		h.Write(n[:])
-		h.Write(b)
-	}
+	// Hashing many small pieces costs more than copying them together.
+	var room [4 << 10]byte
+	size := 0
 	for _, w := range writes {
-		put([]byte(w.Stream))
-		binary.BigEndian.PutUint64(n[:], uint64(len(w.Events)))
-		h.Write(n[:])
+		size += 16 + len(w.Stream)
 		for _, e := range w.Events {
-			put([]byte(e.Type))
-			put(e.Payload)
+			size += 16 + len(e.Type) + len(e.Payload)
 		}
 	}
-	return [sha256.Size]byte(h.Sum(nil))
+	b := room[:0]
+	if size > len(room) {
+		b = make([]byte, 0, size)
+	}
+	for _, w := range writes {
+		b = binary.BigEndian.AppendUint64(b, uint64(len(w.Stream)))
+		b = append(b, w.Stream...)
+		b = binary.BigEndian.AppendUint64(b, uint64(len(w.Events)))
+		for _, e := range w.Events {
+			b = binary.BigEndian.AppendUint64(b, uint64(len(e.Type)))
+			b = append(b, e.Type...)
+			b = binary.BigEndian.AppendUint64(b, uint64(len(e.Payload)))
+			b = append(b, e.Payload...)
+		}
+	}
+	return sha256.Sum256(b)
 }
 
 // Decided is the outcome of Decide: a commit to write, or the commit its
@@ -258,10 +267,31 @@ func Decide(head Head, view View, r *ledgerv1.AppendRequest, p Provenance) (Deci
 }
 
 // Barrier returns the record by which a session takes a term: higher than
-// any before it to take the shard over, its own to show that it lives.
+// any before it to take the shard over, its own to show that it lives. It ends
+// with a digest of itself.
 func Barrier(log string, shard uint32, term, next uint64, owner string, at time.Time) ([]byte, error) {
-	return proto.Marshal(&ledgerv1.Commit{
+	value, err := proto.Marshal(&ledgerv1.Commit{
 		Format: Format, Log: log, Shard: shard, Term: term, Index: next, RequestId: owner,
 		RecordedTime: timestamppb.New(at), Barrier: true,
 	})
+	if err != nil {
+		return nil, err
+	}
+	return append(value, barrierDigest(value)...), nil
+}
+
+// barrierDigestField is Commit.barrier_digest's number.
+const barrierDigestField = 13
+
+// barrierDigest returns the field that ends a barrier which begins so.
+func barrierDigest(value []byte) []byte {
+	sum := sha256.Sum256(value)
+	field := protowire.AppendTag(nil, barrierDigestField, protowire.BytesType)
+	return protowire.AppendBytes(field, sum[:])
+}
+
+// barrierHolds tells whether a barrier's record is what its owner wrote.
+func barrierHolds(value []byte) bool {
+	at := len(value) - len(barrierDigest(nil))
+	return at >= 0 && bytes.Equal(value[at:], barrierDigest(value[:at]))
 }

@@ -24,8 +24,13 @@ type layer struct {
 }
 
 // NewOverlay returns an empty overlay of base.
-func NewOverlay(base View) *Overlay {
-	return &Overlay{base: base, streams: map[string]pending{}, requests: map[string]Seen{}}
+func NewOverlay(base View) *Overlay { return NewOverlayOf(base, 0) }
+
+// NewOverlayOf returns an empty overlay with room for about so many commits.
+func NewOverlayOf(base View, commits int) *Overlay {
+	return &Overlay{
+		base: base, streams: make(map[string]pending, commits), requests: make(map[string]Seen, commits), order: make([]layer, 0, commits),
+	}
 }
 
 // LastRevision implements View.

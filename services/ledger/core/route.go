@@ -3,7 +3,6 @@ package core
 import (
 	"crypto/sha256"
 	"encoding/binary"
-	"fmt"
 	"strconv"
 	"strings"
 
@@ -21,14 +20,15 @@ func Route(key string, shards uint32) uint32 {
 // RecordKey is the Kafka record key of a routing key: a hash bound to the
 // ledger's origin, so that a topic reveals no key and two ledgers share none.
 func RecordKey(origin, routingKey string) []byte {
-	h := sha256.New()
-	h.Write([]byte("probity record key v1\x00" + origin + "\x00" + routingKey))
-	return h.Sum(nil)[:16]
+	sum := sha256.Sum256([]byte("probity record key v1\x00" + origin + "\x00" + routingKey))
+	return append([]byte(nil), sum[:16]...)
 }
 
 // Token is the consistency token of a position: "v1:<log>/<shard>/<index>".
 func Token(log string, shard uint32, index uint64) string {
-	return fmt.Sprintf("v1:%s/%d/%d", log, shard, index)
+	b := append(append(make([]byte, 0, 64), "v1:"...), log...)
+	b = strconv.AppendUint(append(b, '/'), uint64(shard), 10)
+	return string(strconv.AppendUint(append(b, '/'), index, 10))
 }
 
 // ParseToken reads a token.

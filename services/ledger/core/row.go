@@ -43,26 +43,29 @@ func RowOf(c *ledgerv1.Commit, seen Seen) Row {
 // Append adds the row's one encoding to b: version, entry, digest, then
 // counts and lengths as unsigned varints before what they count.
 func (r *Row) Append(b []byte) []byte {
-	text := func(s string) {
-		b = binary.AppendUvarint(b, uint64(len(s)))
-		b = append(b, s...)
-	}
 	b = append(b, rowVersion)
 	b = append(b, r.Entry...)
 	b = append(b, r.Digest[:]...)
-	text(r.RequestID)
+	b = appendText(b, r.RequestID)
 	b = binary.AppendUvarint(b, r.Term)
 	b = binary.AppendUvarint(b, uint64(len(r.Writes)))
 	for _, w := range r.Writes {
-		text(w.Stream)
+		b = appendText(b, w.Stream)
 		b = binary.AppendUvarint(b, w.First)
 		b = binary.AppendUvarint(b, w.Count)
 	}
 	return b
 }
 
+func appendText(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
 // Leaf is the row's leaf hash in the tree whose root is the head's State.
-func (r *Row) Leaf() receipt.Hash { return receipt.LeafHash(r.Append(make([]byte, 0, 256))) }
+func (r *Row) Leaf() receipt.Hash {
+	var room [512]byte
+	return receipt.LeafHash(r.Append(room[:0]))
+}
 
 var errRow = errors.New("core: not an index row")
 

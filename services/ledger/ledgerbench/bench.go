@@ -22,6 +22,7 @@ import (
 
 	"github.com/segmentio/kafka-go"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"google.golang.org/protobuf/proto"
 
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/services/ledger"
@@ -158,22 +159,94 @@ func (b *bench) run(ctx context.Context, vkey string) ([]Figure, error) {
 }
 
 // replay measures a fresh replica that reads the topic of what was appended,
-// on one core, re-checking every commit, and the disk it then takes.
+// on one core, re-checking every commit: once with the records in memory, so
+// that the core is the replica's alone, and once with the broker and the
+// client on it too. Then the disk it takes.
 func (b *bench) replay(ctx context.Context) ([]Figure, error) {
+	last := b.last.Load()
+	topic := &replica.KafkaSource{Client: b.client, Topic: "bench." + last.Log, Partition: int(last.Shard)}
+	held, err := hold(ctx, topic, last.Index)
+	if err != nil {
+		return nil, err
+	}
+	own, _, err := b.replayFrom(ctx, held)
+	if err != nil {
+		return nil, err
+	}
+	shared, size, err := b.replayFrom(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	own.Name, own.Note = "replay", fmt.Sprintf("%d events of %d bytes, one a commit, one core, the records in memory", held.commits, b.o.Payload)
+	shared.Name, shared.Note = "replay with the broker", "the same, the broker and its client on the core too"
+	disk := Figure{Name: "disk", Rate: size, Note: "bytes an event on a replica, with the write-ahead log it still keeps"}
+	return []Figure{own, shared, disk}, nil
+}
+
+// held is a Source of records in memory, in the portions they came in.
+type held struct {
+	portions []replica.Fetched
+	commits  uint64
+}
+
+// hold reads a topic until it holds the commit at an index.
+func hold(ctx context.Context, from replica.Source, index uint64) (*held, error) {
+	h := &held{}
+	var next int64
+	for {
+		got, err := from.Fetch(ctx, next)
+		if err != nil {
+			return nil, err
+		}
+		if len(got.Records) == 0 {
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		h.portions = append(h.portions, got)
+		last := got.Records[len(got.Records)-1]
+		next = last.Offset + 1
+		c := &ledgerv1.Commit{}
+		if err := proto.Unmarshal(last.Value, c); err != nil {
+			return nil, err
+		}
+		if h.commits = c.Index; !c.Barrier {
+			h.commits++
+		}
+		if h.commits > index {
+			return h, nil
+		}
+	}
+}
+
+// Fetch implements replica.Source.
+func (h *held) Fetch(_ context.Context, offset int64) (replica.Fetched, error) {
+	for i, p := range h.portions {
+		if p.Records[0].Offset == offset {
+			h.portions = h.portions[i:]
+			return p, nil
+		}
+	}
+	return replica.Fetched{}, replica.ErrOutOfRange
+}
+
+// replayFrom replays a source and returns the rate and the bytes an event takes.
+func (b *bench) replayFrom(ctx context.Context, source replica.Source) (Figure, float64, error) {
 	last := b.last.Load()
 	dir := filepath.Join(b.o.Dir, "replay")
 	defer os.RemoveAll(dir)
 	logger := slog.New(slog.DiscardHandler)
 	store, err := replica.OpenStore(filepath.Join(dir, "store"), logger)
 	if err != nil {
-		return nil, err
+		return Figure{}, 0, err
 	}
 	shard, err := replica.OpenShard(replica.ShardConfig{
 		Log: last.Log, Shard: last.Shard, Store: store, Dir: filepath.Join(dir, "tiles"), Logger: logger,
-		Source: &replica.KafkaSource{Client: b.client, Topic: "bench." + last.Log, Partition: int(last.Shard)},
+		Source: source,
 	})
 	if err != nil {
-		return nil, errors.Join(err, store.Close())
+		return Figure{}, 0, errors.Join(err, store.Close())
 	}
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	start := time.Now()
@@ -185,15 +258,10 @@ func (b *bench) replay(ctx context.Context) ([]Figure, error) {
 	took := time.Since(start)
 	commits := shard.Head().Next
 	if err = errors.Join(err, shard.Tree().Publish(commits), store.Close()); err != nil {
-		return nil, err
+		return Figure{}, 0, err
 	}
 	size, err := diskOf(dir)
-	if err != nil {
-		return nil, err
-	}
-	rate := Figure{Name: "replay", Rate: float64(commits) / took.Seconds(), Note: fmt.Sprintf("%d events of %d bytes, one a commit, one core, the broker on it too", commits, b.o.Payload)}
-	disk := Figure{Name: "disk", Rate: float64(size) / float64(commits), Note: "bytes an event on a replica, with the write-ahead log it still keeps"}
-	return []Figure{rate, disk}, nil
+	return Figure{Rate: float64(commits) / took.Seconds()}, float64(size) / float64(commits), err
 }
 
 // diskOf adds up the files below dir.

@@ -12,7 +12,7 @@ import (
 func TestTheBenchMeasuresEveryFigure(t *testing.T) {
 	figures, err := ledgerbench.Run(t.Context(), ledgerbench.Options{Rounds: 1, Round: 100 * time.Millisecond, Callers: []int{1, 16}})
 	require.NoError(t, err)
-	require.Len(t, figures, 8)
+	require.Len(t, figures, 9)
 	for _, f := range figures {
 		require.Positive(t, f.Rate, f.Name)
 		t.Log(f)

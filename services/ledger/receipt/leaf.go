@@ -37,12 +37,21 @@ const EntrySize = 1 + HashSize
 // version byte, then the value's SHA-256. The tree therefore holds no
 // payload, and a commit may be withheld while its place stays provable.
 func Entry(commit []byte) []byte {
-	sum := sha256.Sum256(commit)
-	return append([]byte{EntryVersion}, sum[:]...)
+	sum, entry := sha256.Sum256(commit), make([]byte, EntrySize)
+	entry[0] = EntryVersion
+	copy(entry[1:], sum[:])
+	return entry
 }
 
 // LeafHash is RFC 6962 section 2.1's leaf hash: SHA-256(0x00 || entry).
-func LeafHash(entry []byte) Hash { return Hash(rfc6962.DefaultHasher.HashLeaf(entry)) }
+func LeafHash(entry []byte) Hash {
+	var buf [512]byte // what is hashed here is short, and often
+	if len(entry) >= len(buf) {
+		return Hash(rfc6962.DefaultHasher.HashLeaf(entry))
+	}
+	buf[0] = rfc6962.RFC6962LeafHashPrefix
+	return sha256.Sum256(buf[:1+copy(buf[1:], entry)])
+}
 
 // EmptyRoot is the root of a tree without leaves: SHA-256 of nothing.
 func EmptyRoot() Hash { return Hash(rfc6962.DefaultHasher.EmptyRoot()) }

@@ -2,8 +2,10 @@ package receipt
 
 import (
 	"bytes"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"golang.org/x/mod/sumdb/note"
@@ -76,10 +78,13 @@ func parseGroup(text string) (Group, error) {
 
 // Marshal returns the document.
 func (p *Promise) Marshal() []byte {
-	var w writer
+	// An append answers with one of these: it is built in one piece.
+	w := writer{make([]byte, 0, 256+len(p.Log)+len(p.Proof)*46+len(p.Note))}
 	w.line(promiseMagic)
-	w.line(fmt.Sprintf("position %s %d %d", p.Log, p.Shard, p.Index))
-	w.line("entry " + encode(p.Entry))
+	w.buf = append(append(append(w.buf, "position "...), p.Log...), ' ')
+	w.buf = append(strconv.AppendUint(w.buf, uint64(p.Shard), 10), ' ')
+	w.number(p.Index)
+	w.buf = append(base64.StdEncoding.AppendEncode(append(w.buf, "entry "...), p.Entry), '\n')
 	w.proof(p.Proof)
 	w.line("note")
 	w.buf = append(w.buf, p.Note...)

@@ -17,8 +17,10 @@ func encode(b []byte) string { return base64.StdEncoding.EncodeToString(b) }
 type writer struct{ buf []byte }
 
 func (w *writer) line(s string)   { w.buf = append(append(w.buf, s...), '\n') }
-func (w *writer) number(n uint64) { w.line(strconv.FormatUint(n, 10)) }
-func (w *writer) hash(h Hash)     { w.line(encode(h[:])) }
+func (w *writer) number(n uint64) { w.buf = append(strconv.AppendUint(w.buf, n, 10), '\n') }
+func (w *writer) hash(h Hash) {
+	w.buf = append(base64.StdEncoding.AppendEncode(w.buf, h[:]), '\n')
+}
 
 func (w *writer) proof(hashes []Hash) {
 	w.line("proof " + strconv.Itoa(len(hashes)))

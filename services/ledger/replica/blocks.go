@@ -160,19 +160,17 @@ func OpenBlocks(cfg BlocksConfig) (*Blocks, error) {
 	if err := b.loadStates(rows); err != nil {
 		return nil, err
 	}
-	if cur.Height == 0 {
-		return b, nil
-	}
-	if b.last, err = b.block(cur.Height); err != nil {
+	if err := b.loadLast(cur.Height); err != nil {
 		return nil, err
 	}
-	for _, h := range b.last.Heads {
-		if b.shard(h.Log, h.Shard) == nil {
-			return nil, fmt.Errorf("replica: the ledger has log %s with shard %d, which this node is not configured to follow", h.Log, h.Shard)
+	// What a crash took of the rows, the block log's commits still say.
+	for moved := true; moved; {
+		if moved, err = b.follow(); err != nil {
+			break // Step meets it again, and knows what to do
 		}
-		if err := b.matches(h); err != nil {
-			return nil, fmt.Errorf("%w: %w", errDamaged, err)
-		}
+	}
+	if b.last == nil {
+		return b, nil
 	}
 	if err := b.loadChecked(); err != nil {
 		return nil, err
@@ -182,6 +180,26 @@ func OpenBlocks(cfg BlocksConfig) (*Blocks, error) {
 		return nil, err
 	}
 	return b, b.seal()
+}
+
+// loadLast takes up the newest stored block and compares its heads with the
+// shards' trees.
+func (b *Blocks) loadLast(height uint64) (err error) {
+	if height == 0 {
+		return nil
+	}
+	if b.last, err = b.block(height); err != nil {
+		return err
+	}
+	for _, h := range b.last.Heads {
+		if b.shard(h.Log, h.Shard) == nil {
+			return fmt.Errorf("replica: the ledger has log %s with shard %d, which this node is not configured to follow", h.Log, h.Shard)
+		}
+		if err := b.matches(h); err != nil {
+			return fmt.Errorf("%w: %w", errDamaged, err)
+		}
+	}
+	return nil
 }
 
 // loadChecked takes what the last signature covers as read back: Scrub reads it
@@ -348,7 +366,7 @@ func (b *Blocks) Run(ctx context.Context) error {
 		sweep = time.After(b.cfg.ScrubInterval)
 	}
 	for ctx.Err() == nil {
-		changed, wake := b.cfg.Log.Changed.Wait(), b.wake.Wait()
+		changed, wake, damaged := b.cfg.Log.Changed.Wait(), b.wake.Wait(), b.cfg.Store.damage.found.Wait()
 		moved, err := b.Step(ctx)
 		var wait *waitingFor
 		switch {
@@ -373,6 +391,7 @@ func (b *Blocks) Run(ctx context.Context) error {
 		select {
 		case <-changed:
 		case <-wake:
+		case <-damaged:
 		case <-sweep:
 			began := time.Now()
 			if _, err := b.Scrub(); err != nil {
@@ -396,6 +415,9 @@ func (b *Blocks) Run(ctx context.Context) error {
 func (b *Blocks) Step(ctx context.Context) (moved bool, err error) {
 	if err := b.Halted(); err != nil {
 		return false, err
+	}
+	if err := b.cfg.Store.Damaged(); err != nil {
+		return false, b.halt(err)
 	}
 	moved, err = b.follow()
 	if moved || b.Withheld() != "" {
@@ -509,8 +531,9 @@ func (b *Blocks) follow() (moved bool, err error) {
 	return true, wait
 }
 
-// store makes what was taken in durable and returns the new blocks' leaf
-// entries.
+// store makes durable what the block log says and its blocks seal, stores
+// what was taken in of it, and returns the new blocks' leaf entries. The rows
+// themselves are not synced: OpenBlocks takes them from the commits again.
 func (b *Blocks) store(before, at progress, next uint64) (headers [][]byte, err error) {
 	batch := b.cfg.Store.db.NewBatch()
 	defer batch.Close()
@@ -554,11 +577,11 @@ func (b *Blocks) store(before, at progress, next uint64) (headers [][]byte, err 
 	if err := batch.Set(blockCursor, raw, nil); err != nil {
 		return nil, err
 	}
-	// A block must not outlive the commits it seals.
+	// No row may outlive the commits it derives from.
 	if err := b.cfg.Store.syncCommits(); err != nil {
 		return nil, err
 	}
-	return headers, batch.Commit(pebble.Sync)
+	return headers, batch.Commit(pebble.NoSync)
 }
 
 // putStates stores the compact ranges over the index rows at the sizes a

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"slices"
 
@@ -10,7 +11,17 @@ import (
 	"github.com/probity-health/probity/services/ledger/receipt"
 )
 
-var ranges = compact.RangeFactory{Hash: rfc6962.DefaultHasher.HashChildren}
+var ranges = compact.RangeFactory{Hash: hashChildren}
+
+// hashChildren is RFC 6962's node hash, without the garbage of a hasher's.
+func hashChildren(left, right []byte) []byte {
+	var buf [1 + 2*receipt.HashSize]byte
+	buf[0] = rfc6962.RFC6962NodeHashPrefix
+	copy(buf[1:], left)
+	copy(buf[1+receipt.HashSize:], right)
+	sum := sha256.Sum256(buf[:])
+	return sum[:]
+}
 
 // stateTree is the right edge of the tree over a shard's index rows, whose
 // root a block seals as the head's State. It keeps the leaves since the last

@@ -46,13 +46,18 @@ type disk struct {
 
 // inode is a file or a folder.
 type inode struct {
-	dir     bool
-	data    []byte
-	synced  int // bytes
+	dir    bool
+	data   []byte
+	synced int // bytes
+	// under is what was synced of a file that was written over since.
+	under   []byte
 	entries map[string]*inode
 	durable map[string]*inode
 	journal []change // of a folder, since it was synced
 }
+
+// sector is what a disk writes whole or not at all.
+const sector = 512
 
 // change is one step of a folder: name goes, name comes, or both at once.
 type change struct {
@@ -119,6 +124,16 @@ func (d *disk) crash() *disk {
 // survive returns what a crash leaves of a file or folder; syncing is the log
 // that is being synced right now.
 func (n *inode) survive(p string, d *disk, syncing string) *inode {
+	if !n.dir && n.under != nil {
+		// A sector at a time, in any order.
+		left := slices.Clone(n.under)
+		for at := 0; at < len(left); at += sector {
+			if end := min(at+sector, len(left), len(n.data)); at < end && d.dice.IntN(2) == 0 {
+				copy(left[at:end], n.data[at:end])
+			}
+		}
+		return &inode{data: left, synced: len(left)}
+	}
 	if !n.dir {
 		keep := n.synced
 		if more := len(n.data) - keep; more > 0 && (!d.isQuiet(p) || p == syncing) {
@@ -142,6 +157,9 @@ func (n *inode) survive(p string, d *disk, syncing string) *inode {
 
 // clone copies what is durable, as a backup does.
 func (n *inode) clone() *inode {
+	if !n.dir && n.under != nil {
+		return &inode{data: slices.Clone(n.under), synced: len(n.under)}
+	}
 	if !n.dir {
 		return &inode{data: slices.Clone(n.data[:n.synced]), synced: n.synced}
 	}
@@ -171,7 +189,7 @@ func (n *inode) sync() {
 	if n.dir {
 		n.durable, n.journal = maps.Clone(n.entries), nil
 	} else {
-		n.synced = len(n.data)
+		n.synced, n.under = len(n.data), nil
 	}
 }
 
@@ -427,6 +445,9 @@ func (h *handle) WriteAt(p []byte, off int64) (int, error) {
 		return 0, errors.ErrUnsupported
 	}
 	h.d.op(h.path, false)
+	if off < int64(h.n.synced) && h.n.under == nil {
+		h.n.under = slices.Clone(h.n.data[:h.n.synced])
+	}
 	h.n.data = append(h.n.data[:off], append(slices.Clone(p), h.n.data[min(off+int64(len(p)), int64(len(h.n.data))):]...)...)
 	return len(p), nil
 }

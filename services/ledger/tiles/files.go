@@ -90,6 +90,23 @@ func (d Disk) WriteFile(dir, name string, data []byte) error {
 	return d.writeAll(dir, []file{{name, data}})
 }
 
+// Overwrite writes over bytes that a file has, and makes them durable. A crash
+// leaves each sector as it was or as it is written.
+func (d Disk) Overwrite(path string, data []byte, at int64) error {
+	f, err := d.fs().OpenReadWrite(path, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return err
+	}
+	n, err := f.WriteAt(data, at)
+	if err == nil && n < len(data) {
+		err = io.ErrShortWrite
+	}
+	if err == nil {
+		err = f.SyncData()
+	}
+	return errors.Join(err, f.Close())
+}
+
 // WriteFile is Disk.WriteFile on the operating system's file system.
 func WriteFile(dir, name string, data []byte) error { return Disk{}.WriteFile(dir, name, data) }
 
