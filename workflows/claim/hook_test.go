@@ -27,6 +27,8 @@ func TestFactsAskForTheirWorkflows(t *testing.T) {
 		}
 		return out
 	}
+	dated := claim.Start(claimID, "2026-12-21")
+	dated.Attributes = hook.Attributes("KEYSTONE", "2026-12-21")
 	pended, paid := claimsv1.ClaimStatus_CLAIM_STATUS_PENDED, claimsv1.ClaimStatus_CLAIM_STATUS_PAID
 	byPerson, byItself := &claimsv1.InformationRequest{RequestedBy: "adj-1"}, &claimsv1.InformationRequest{}
 	for name, c := range map[string]struct {
@@ -34,7 +36,7 @@ func TestFactsAskForTheirWorkflows(t *testing.T) {
 		event    proto.Message
 		asks     []hook.Ask
 	}{
-		"a claim pends":                         {1, &eventsv1.ClaimDecided{ClaimId: claimID, Status: pended, PromptPayDueDate: "2026-12-21"}, []hook.Ask{claim.Start(claimID, "2026-12-21")}},
+		"a claim pends":                         {1, &eventsv1.ClaimDecided{ClaimId: claimID, Status: pended, PayerId: "KEYSTONE", PromptPayDueDate: "2026-12-21"}, []hook.Ask{dated}},
 		"a clean claim is paid":                 {1, &eventsv1.ClaimDecided{ClaimId: claimID, Status: paid}, nil},
 		"a pended claim is paid":                {3, &eventsv1.ClaimDecided{ClaimId: claimID, Status: paid}, []hook.Ask{claim.Decided(claimID)}},
 		"a task is taken":                       {2, &eventsv1.TaskClaimed{ClaimId: claimID}, []hook.Ask{claim.Changed(claimID)}},
