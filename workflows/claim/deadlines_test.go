@@ -193,3 +193,35 @@ func TestAnAppealDecidedOneSecondBeforeIsNotOverdue(t *testing.T) {
 		})
 	}
 }
+
+// The workflow is lost with Temporal's store and started again from the log,
+// ten days later: it waits for the same deadline, because the case has it.
+func TestAWorkflowStartedAgainWaitsForTheSame(t *testing.T) {
+	lost, done := waitingFor(t, "information-due", 45*24*time.Hour)
+	lost.RegisterDelayedCallback(lost.CancelWorkflow, 10*24*time.Hour)
+	require.Error(t, lost.run())
+	require.Empty(t, *done)
+
+	again := given(t)
+	again.SetStartTime(lost.began.Add(20 * 24 * time.Hour))
+	again.claims.deadlines = lost.claims.deadlines
+	shown := again.state(time.Hour)
+	again.review(26*24*time.Hour, request(nil))
+	require.NoError(t, again.run())
+	require.Equal(t, []time.Time{lost.began.Add(45 * 24 * time.Hour)}, *done)
+	require.Equal(t, lost.began.Add(45*24*time.Hour), shown.GetDeadlines()[0].GetTime().AsTime())
+}
+
+// Another decision, or the next level, makes an overdue appeal moot without
+// naming it: its workflow finds out by itself and ends.
+func TestAnOverdueAppealThatBecameMootIsFoundOut(t *testing.T) {
+	s := given(t)
+	s.claims.deadlines = []deadline{{"appeal-due", s.began.Add(72 * time.Hour), func(c *claims) { c.appeal = claimsv1.AppealState_APPEAL_STATE_OVERDUE }}}
+	s.RegisterDelayedCallback(func() {
+		s.claims.mu.Lock()
+		defer s.claims.mu.Unlock()
+		s.claims.appeal = claimsv1.AppealState_APPEAL_STATE_MOOT
+	}, 96*time.Hour)
+	require.NoError(t, s.runAppeal())
+	require.Equal(t, s.began.Add(72*time.Hour+7*24*time.Hour), s.Now().UTC())
+}

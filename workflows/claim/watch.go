@@ -16,6 +16,10 @@ const (
 	soonest = time.Second
 	// again after the service refused to look: an operator must act.
 	again = time.Hour
+	// idle is the time between two looks where no deadline is left. What ends
+	// such a wait is told; but an overdue appeal is made moot by events that
+	// don't name it, and nothing may wait for ever because it wasn't told.
+	idle = 7 * 24 * time.Hour
 )
 
 // watch wakes the claims service at every deadline of a case.
@@ -54,23 +58,18 @@ func (w *watch) keep(ctx workflow.Context, take func(*claimsv1.Case) (done bool)
 			wait = untilNext(&told)
 		}
 		woken := func() bool { return w.changed }
-		if wait < 0 {
-			err = workflow.Await(ctx, woken)
-		} else {
-			_, err = workflow.AwaitWithTimeout(ctx, max(wait, soonest), woken)
-		}
-		if err != nil {
+		if _, err := workflow.AwaitWithTimeout(ctx, max(wait, soonest), woken); err != nil {
 			return // cancelled
 		}
 	}
 }
 
 // untilNext is how long it is to the earliest deadline, by the service's own
-// clock; negative where nothing is waited for but a person.
+// clock.
 func untilNext(told *claimsv1.AdvanceCaseResponse) time.Duration {
 	deadlines := told.GetCase().GetDeadlines()
 	if len(deadlines) == 0 {
-		return -1
+		return idle
 	}
 	return max(0, deadlines[0].GetTime().AsTime().Sub(told.GetNow().AsTime()))
 }
