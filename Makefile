@@ -88,6 +88,10 @@ bench: build ## Measure and write bench/latest.json
 bench-claims: build ## Decide 100,000 generated claims, hold every cent against the naive model, write bench/claims.json
 	@PROBITY_PYX12="$$(e2e/conformance/install.sh)" go run ./e2e/cmd/bench -parts claims -rounds 1 -claims 100000 -o bench/claims.json
 
+.PHONY: bench-workflows
+bench-workflows: build ## Measure what workflows cost and write bench/workflows.json
+	@go run ./e2e/cmd/bench -parts workflows -claims 100000 -o bench/workflows.json
+
 .PHONY: bench-ledger
 bench-ledger: ## Measure the ledger beside its peers and write bench/ledger.json (PostgreSQL from Debian)
 	@cd e2e/peers && GOWORK=off go run ./cmd/bench-ledger -o $(CURDIR)/bench/ledger.json

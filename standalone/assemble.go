@@ -10,11 +10,13 @@ import (
 	"github.com/probity-health/probity/proto/probity/ledger/v1/ledgerv1connect"
 	"github.com/probity-health/probity/proto/probity/workflows/v1/workflowsv1connect"
 	"github.com/probity-health/probity/services/assembly"
+	"github.com/probity-health/probity/services/claims"
 	"github.com/probity-health/probity/services/gateway"
 	"github.com/probity-health/probity/services/gateway/x12"
 	"github.com/probity-health/probity/standalone/embedded"
 	"github.com/probity-health/probity/workflows/codec"
 	"github.com/probity-health/probity/workflows/follower"
+	"github.com/probity-health/probity/workflows/payment"
 	"github.com/probity-health/probity/workflows/service"
 	"github.com/probity-health/probity/workflows/worker"
 )
@@ -22,7 +24,7 @@ import (
 // assemble adds every service and the worker to the process. They call each
 // other by RPC at the process's own address, as they would across machines;
 // the calls run through the same chain but need no connection.
-func assemble(ctx context.Context, p *assembly.Process, url, dir string, keys secrets, s stores) error {
+func assemble(ctx context.Context, p *assembly.Process, url, dir string, keys secrets, s stores, bounds claims.Config) error {
 	err := assembly.Ledger(ctx, p, assembly.LedgerConfig{
 		Origin: Origin, Kafka: assembly.KafkaConfig{Brokers: []string{s.kafka.Address()}},
 		DataDir: filepath.Join(dir, "ledger"), SigningKeyFile: keys.ledgerKey, NodeName: "standalone",
@@ -42,7 +44,8 @@ func assemble(ctx context.Context, p *assembly.Process, url, dir string, keys se
 	}
 	err = assembly.Claims(p, assembly.ClaimsConfig{
 		Ledger: url, Consent: url, IndexKeyFile: keys.indexKey,
-		Redis: assembly.RedisConfig{Address: s.redis.Address()},
+		Redis:  assembly.RedisConfig{Address: s.redis.Address()},
+		Claims: bounds,
 	})
 	if err != nil {
 		return fmt.Errorf("standalone: claims: %w", err)
@@ -84,12 +87,23 @@ func addWorker(p *assembly.Process, url, dir string, keys secrets, s stores) err
 	if err != nil {
 		return err
 	}
+	drop, err := payment.NewFileDrop(filepath.Join(dir, "payments"), payment.FileDropOptions{Advices: true})
+	if err != nil {
+		return err
+	}
 	w := worker.New(worker.Deps{
 		Temporal:    temporal,
 		Gateway:     gatewayv1connect.NewGatewayServiceClient(own, url, own.Options()...),
 		Files:       claimsv1connect.NewFileServiceClient(own, url, own.Options()...),
 		Remittances: claimsv1connect.NewRemittanceServiceClient(own, url, own.Options()...),
 		Claims:      claimsv1connect.NewClaimsServiceClient(own, url, own.Options()...),
+		Cases:       claimsv1connect.NewCaseServiceClient(own, url, own.Options()...),
+		Payments: &payment.Activities{
+			Remittances: claimsv1connect.NewRemittanceServiceClient(own, url, own.Options()...),
+			Payments:    claimsv1connect.NewPaymentServiceClient(own, url, own.Options()...),
+			Documents:   gatewayv1connect.NewGatewayServiceClient(own, url, own.Options()...),
+			Port:        drop,
+		},
 	})
 	p.Add(assembly.Part{Name: "worker", Run: func(ctx context.Context) error { return w.Run(ctx, p.Telemetry.Log) }})
 	f := follower.New(follower.Deps{
@@ -104,11 +118,13 @@ func addWorker(p *assembly.Process, url, dir string, keys secrets, s stores) err
 		Claims: claimsv1connect.NewClaimsServiceClient(onBehalf, url, onBehalf.Options()...),
 		Ledger: ledgerv1connect.NewLedgerServiceClient(own, url, own.Options()...), Authorizer: p.Authorizer,
 	}, p.Server))
-	p.Server.Mount(workflowsv1connect.NewWorkflowServiceHandler(service.New(service.Deps{
-		Temporal: temporal, TaskQueue: worker.TaskQueue,
+	answers := service.New(service.Deps{
+		Temporal: temporal, TaskQueue: worker.TaskQueue, Payments: true,
 		Files:      claimsv1connect.NewFileServiceClient(onBehalf, url, onBehalf.Options()...),
 		Claims:     claimsv1connect.NewClaimsServiceClient(onBehalf, url, onBehalf.Options()...),
 		Authorizer: p.Authorizer, Logger: p.Telemetry.Log,
-	}), p.Server.Options()...))
+	})
+	p.Server.Mount(workflowsv1connect.NewWorkflowServiceHandler(answers, p.Server.Options()...))
+	p.Server.Mount(workflowsv1connect.NewPaymentCycleServiceHandler(answers, p.Server.Options()...))
 	return nil
 }

@@ -18,8 +18,11 @@ type Clients struct {
 	Claims      claimsv1connect.ClaimsServiceClient
 	Files       claimsv1connect.FileServiceClient
 	Remittances claimsv1connect.RemittanceServiceClient
+	Payments    claimsv1connect.PaymentServiceClient
+	Cycles      workflowsv1connect.PaymentCycleServiceClient
 	Replays     claimsv1connect.ReplayServiceClient
 	Adjustments claimsv1connect.AdjustmentServiceClient
+	Cases       claimsv1connect.CaseServiceClient
 	Gateway     gatewayv1connect.GatewayServiceClient
 	Ledger      ledgerv1connect.LedgerServiceClient
 	Workflows   workflowsv1connect.WorkflowServiceClient
@@ -48,8 +51,11 @@ func NewClients(url string, tokens identity.TokenSource) (Clients, error) {
 		Claims:      claimsv1connect.NewClaimsServiceClient(client, url, options...),
 		Files:       claimsv1connect.NewFileServiceClient(client, url, options...),
 		Remittances: claimsv1connect.NewRemittanceServiceClient(client, url, options...),
+		Payments:    claimsv1connect.NewPaymentServiceClient(client, url, options...),
+		Cycles:      workflowsv1connect.NewPaymentCycleServiceClient(client, url, options...),
 		Replays:     claimsv1connect.NewReplayServiceClient(client, url, options...),
 		Adjustments: claimsv1connect.NewAdjustmentServiceClient(client, url, options...),
+		Cases:       claimsv1connect.NewCaseServiceClient(client, url, options...),
 		Gateway:     gatewayv1connect.NewGatewayServiceClient(client, url, options...),
 		Ledger:      ledgerv1connect.NewLedgerServiceClient(client, url, options...),
 		Workflows:   workflowsv1connect.NewWorkflowServiceClient(client, url, options...),

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/probity-health/probity/services/assembly"
+	"github.com/probity-health/probity/services/claims"
 	"github.com/probity-health/probity/services/identity"
 	"github.com/probity-health/probity/services/identity/issuer"
 	"github.com/probity-health/probity/services/server"
@@ -50,6 +51,8 @@ type Config struct {
 	LogOutput io.Writer
 	// OTLPEndpoint receives traces; empty records none.
 	OTLPEndpoint string
+	// Claims are the claims service's bounds; zero is its defaults.
+	Claims claims.Config
 }
 
 // Stack is a running stack.
@@ -58,6 +61,8 @@ type Stack struct {
 	URL string
 	// DataDir in use.
 	DataDir string
+	// Temporal is the frontend's address on loopback.
+	Temporal string
 
 	issuer *issuer.Issuer
 	done   chan struct{}
@@ -140,12 +145,12 @@ func Start(ctx context.Context, cfg Config) (_ *Stack, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := assemble(ctx, process, at.String(), dir, keys, stores); err != nil {
+	if err := assemble(ctx, process, at.String(), dir, keys, stores, cfg.Claims); err != nil {
 		return nil, err
 	}
 
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
-	s := &Stack{URL: at.String(), DataDir: dir, issuer: issuing, done: make(chan struct{}), stop: stop}
+	s := &Stack{URL: at.String(), DataDir: dir, Temporal: stores.temporal.HostPort(), issuer: issuing, done: make(chan struct{}), stop: stop}
 	context.AfterFunc(ctx, stop)
 	go func() {
 		defer close(s.done)

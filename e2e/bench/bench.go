@@ -33,8 +33,8 @@ type Options struct {
 	Each time.Duration
 	// Rate of the steady load, claims a second; 0 is 100.
 	Rate int
-	// Parts measured: "engine", "ledger", "stack", or "claims" by itself; empty
-	// is the first three.
+	// Parts measured: "engine", "ledger", "stack", or "claims" or "workflows" by
+	// itself; empty is the first three.
 	Parts []string
 	// Profile is a folder for the stack's CPU profiles; empty takes none.
 	Profile string
@@ -57,7 +57,7 @@ func (o Options) withDefaults() Options {
 // Run measures. The calling command must begin with process.Become(Programs()).
 func Run(ctx context.Context, o Options) (*Report, error) {
 	b := &bench{Options: o.withDefaults(), report: &Report{}}
-	parts := map[string]func(context.Context, int) error{"engine": b.engine, "ledger": b.ledger, "stack": b.stack, "claims": b.claims}
+	parts := map[string]func(context.Context, int) error{"engine": b.engine, "ledger": b.ledger, "stack": b.stack, "claims": b.claims, "workflows": b.workflows}
 	for _, name := range b.Parts {
 		if parts[name] == nil {
 			return nil, fmt.Errorf("bench: no part %q", name)

@@ -72,6 +72,7 @@ type claimLine struct {
 	Revenue   string   `json:"revenue"`
 	Charge    int64    `json:"charge_cents"`
 	Quantity  int64    `json:"quantity_milli"`
+	Unit      string   `json:"unit"`
 	Pointers  []int    `json:"pointers"`
 	Emergency bool     `json:"emergency"`
 	Date      string   `json:"date"`
@@ -358,6 +359,12 @@ func (m *Model) covered(c *claim, f *family, who *enrolment, w *work) {
 			return
 		}
 	}
+	for _, r := range w.plan.Rules {
+		if slices.Contains(r.Benefits, w.benefit.Name) && clauses[r.ID](c, who, w) {
+			w.deny(r.Group, r.CARC)
+			return
+		}
+	}
 	m.price(w)
 }
 
@@ -400,7 +407,18 @@ func (m *Model) price(w *work) {
 			quantity, charge = most, charge-over
 		}
 		w.price = min(charge, round(int64(price.Amount), quantity*bps, 1000*10000))
+		if price.Base > 0 {
+			w.price = min(charge, anesthesia(price, w, bps))
+		}
 		w.surgical = price.Surgical
+	}
+	if price != nil && price.Base > 0 {
+		less := min(w.price, directed(price, w, bps))
+		w.take(group, "45", charge-w.price)
+		w.take("CO", "59", w.price-less)
+		w.price = less
+		w.out.Allowed, w.payable = less, quantity
+		return
 	}
 	w.take(group, "45", charge-w.price)
 	w.out.Allowed, w.payable = w.price, quantity

@@ -54,6 +54,16 @@ type plan struct {
 		Method string `json:"method"`
 	} `json:"coordination"`
 	Authorize []string `json:"prior_authorization_procedures"`
+	Rules     []rule   `json:"rules"`
+}
+
+// rule is a plan's own. The model doesn't read its condition: it knows what
+// its clause says, by its id (rules.go).
+type rule struct {
+	ID       string   `json:"id"`
+	Benefits []string `json:"benefits"`
+	Group    string   `json:"group_code"`
+	CARC     string   `json:"carc"`
 }
 
 type share struct {
@@ -102,6 +112,7 @@ type fee struct {
 	Amount    number `json:"amount_cents"`
 	Surgical  bool   `json:"surgical"`
 	MaxUnits  number `json:"max_units"`
+	Base      number `json:"base_units"`
 }
 
 type contract struct {

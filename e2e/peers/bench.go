@@ -44,6 +44,9 @@ const (
 	jetStreamName = "JetStream"
 	postgresName  = "PostgreSQL"
 	etcdName      = "etcd"
+
+	replayNamed = "replay by a fresh replica on one core"
+	diskNamed   = "disk an event on a replica"
 )
 
 type entrant struct {
@@ -190,7 +193,9 @@ func Run(ctx context.Context, o Options) (_ Report, err error) {
 	if err := proofs(ctx, &report, one, four, vkey, policy, o); err != nil {
 		return nil, err
 	}
-	return report, replay(ctx, &report, o)
+	err = replay(ctx, &report, o)
+	report.short(o.Callers)
+	return report, err
 }
 
 func calledBy(n int) string {
@@ -251,11 +256,11 @@ func replay(ctx context.Context, report *Report, o Options) error {
 		for _, f := range figures {
 			switch f.Name {
 			case "replay":
-				report.add("replay by a fresh replica on one core", f.Rate, "events/s", "higher")
+				report.add(replayNamed, f.Rate, "events/s", "higher")
 			case "replay with the broker":
 				report.add("replay by a fresh replica, broker and client on the same core", f.Rate, "events/s", "higher")
 			case "disk":
-				report.add("disk an event on a replica", f.Rate, "bytes", "lower")
+				report.add(diskNamed, f.Rate, "bytes", "lower")
 			}
 		}
 	}

@@ -28,6 +28,14 @@ func TestTheBenchMeasuresEverySystem(t *testing.T) {
 			t.Errorf("%s did not take part", name)
 		}
 	}
+	for _, name := range []string{
+		"append.c4.p50_vs_raw", "append.c4.vs_raw", "append.c4.vs_tessera", "append_rpc.c4.vs_jetstream", "append_rpc.c4.vs_etcd",
+		"final.c4.vs_tessera_published", "final.c4.p99_ms", "replay.events_per_s", "receipt.bytes", "receipt.verify_us", "disk.bytes_per_event",
+	} {
+		if !names[name] {
+			t.Errorf("%s is missing", name)
+		}
+	}
 	ratios := 0
 	for name := range names {
 		if strings.Contains(name, " / ") {

@@ -16,7 +16,8 @@ type Figure struct {
 	Name   string    `json:"name"`
 	Value  float64   `json:"value"` // median of the rounds
 	Unit   string    `json:"unit"`
-	Better string    `json:"direction"` // "higher" or "lower"
+	Better string    `json:"better"`    // "higher" or "lower"
+	Also   string    `json:"direction"` // the same, as bench/latest.json calls it
 	Spread float64   `json:"spread"`    // largest round less the smallest
 	Rounds []float64 `json:"rounds"`
 }
@@ -28,7 +29,7 @@ func (r *Report) add(name string, value float64, unit, better string) {
 	i := slices.IndexFunc(*r, func(f *Figure) bool { return f.Name == name })
 	if i < 0 {
 		i = len(*r)
-		*r = append(*r, &Figure{Name: name, Unit: unit, Better: better})
+		*r = append(*r, &Figure{Name: name, Unit: unit, Better: better, Also: better})
 	}
 	f := (*r)[i]
 	f.Rounds = append(f.Rounds, value)
@@ -37,12 +38,34 @@ func (r *Report) add(name string, value float64, unit, better string) {
 	f.Spread = sorted[len(sorted)-1] - sorted[0]
 }
 
-func (r Report) value(name string) (float64, bool) {
-	i := slices.IndexFunc(r, func(f *Figure) bool { return f.Name == name })
-	if i < 0 {
-		return 0, false
+// short adds the figures that others track by a name without spaces: those
+// that were measured, once more, in the unit that the name says.
+func (r *Report) short(callers []int) {
+	again := func(name, of, unit string, times float64) {
+		i := slices.IndexFunc(*r, func(f *Figure) bool { return f.Name == of })
+		if i < 0 {
+			return
+		}
+		f := (*r)[i]
+		for _, v := range f.Rounds {
+			r.add(name, v*times, unit, f.Better)
+		}
 	}
-	return r[i].Value, true
+	for _, n := range callers {
+		c, at := fmt.Sprintf("c%d", n), ", "+calledBy(n)
+		again("append."+c+".p50_vs_raw", inProcess+" / "+rawBatches+", p50"+at, "×", 1)
+		again("append."+c+".vs_raw", inProcess+" / "+rawBatches+at, "×", 1)
+		again("append."+c+".vs_tessera", inProcess+" / "+tesseraNamed+at, "×", 1)
+		again("append_rpc."+c+".vs_jetstream", overLoopback+" / "+jetStreamName+at, "×", 1)
+		again("append_rpc."+c+".vs_postgres", overLoopback+" / "+postgresName+at, "×", 1)
+		again("append_rpc."+c+".vs_etcd", overLoopback+" / "+etcdName+at, "×", 1)
+		again("final."+c+".vs_tessera_published", fourFinal+" / "+tesseraPublic+at, "×", 1)
+		again("final."+c+".p99_ms", fourFinal+at+", p99", "ms", 1)
+	}
+	again("replay.events_per_s", replayNamed, "events/s", 1)
+	again("receipt.bytes", "receipt, four parties", "bytes", 1)
+	again("receipt.verify_us", "receipt, four parties, verified", "µs", 1000)
+	again("disk.bytes_per_event", diskNamed, "bytes", 1)
 }
 
 // Print writes the figures as a table for people.

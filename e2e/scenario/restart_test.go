@@ -1,11 +1,7 @@
 package scenario
 
 import (
-	"bytes"
-	"io/fs"
-	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -91,56 +87,7 @@ func theDisk(t *testing.T, s *stack) {
 	words = append(words, "KVORTHSHIRE", "medically necessary", "BAD-zero-charge")
 	// The test's own copy of the file shows that looking finds.
 	require.Contains(t, string(readFile(t, filepath.Join(s.home, "scratch", "claims.edi"))), words[0])
-	look := func(where string, content []byte) {
-		t.Helper()
-		content = bytes.ToUpper(content)
-		for _, word := range words {
-			if at := bytes.Index(content, []byte(strings.ToUpper(word))); at >= 0 {
-				t.Errorf("%s holds %q at byte %d: …%q…", where, word, at, content[max(0, at-40):min(len(content), at+60)])
-			}
-		}
-	}
-	look("the log", []byte(s.output()))
-	files, bytesRead := 0, 0
-	err := filepath.WalkDir(s.home, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if entry.IsDir() {
-			// For the user, or of the test: not the stack's own.
-			for _, own := range []string{"data/secrets", "data/remittances", "data/receipts", "scratch"} {
-				if path == filepath.Join(s.home, own) {
-					return fs.SkipDir
-				}
-			}
-			return nil
-		}
-		look(path, []byte(filepath.Base(path)))
-		if entry.Type()&fs.ModeType != 0 {
-			return nil
-		}
-		content, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		files++
-		bytesRead += len(content)
-		look(path, content)
-		return nil
-	})
-	require.NoError(t, err)
-	t.Logf("%d files, %.1f MiB, looked through for %d words", files, float64(bytesRead)/(1<<20), len(words))
-
-	// Stores compress: what the ledger holds is looked through as it reads it.
-	events := 0
-	for _, log := range []string{"claims", "policies", "consent"} {
-		for _, e := range s.events(t, log) {
-			events++
-			look(log+" "+e.GetStream(), e.GetEvent().GetPayload())
-			look(log+" meta", []byte(e.GetStream()+" "+e.GetRequestId()+" "+e.GetCausation()+" "+e.GetActor()))
-		}
-	}
-	t.Logf("%d events looked through", events)
+	s.lookThrough(t, words, filepath.Join(s.dir, "remittances"), filepath.Join(s.dir, "receipts"))
 }
 
 // sensitive are the words of a claims file that identify a person or tell of

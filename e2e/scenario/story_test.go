@@ -19,6 +19,8 @@ func TestAStackFromItsFirstFileToItsRestart(t *testing.T) {
 		{"the same file again pays nothing", theSameFileAgain},
 		{"the same claims in another file are duplicates", theSameClaimsInAnotherFile},
 		{"a person approves what waits", theReview},
+		{"a replacement and a void travel as reversals and corrections", theCorrection},
+		{"coverage ended back in time takes back what was paid, by itself", theLateTermination},
 		{"published examples are decided or refused with a reason", theExamples},
 		{"broken examples are refused at their place", theBrokenExamples},
 		{"bad files change nothing but the list of refusals", badFiles},

@@ -31,8 +31,10 @@ type GatewayConfig struct {
 // Appending to the ledger, registering files and keys are not among them.
 func (c GatewayConfig) routes() edge.Routes {
 	routes := edge.Routes{
+		"/probity.claims.v1.CaseService/":                 c.Claims,
 		"/probity.claims.v1.ClaimsService/":               c.Claims,
 		"/probity.claims.v1.RemittanceService/":           c.Claims,
+		"/probity.claims.v1.PaymentService/":              c.Claims,
 		"/probity.claims.v1.ReplayService/":               c.Claims,
 		"/probity.claims.v1.AdjustmentService/":           c.Claims,
 		"/probity.claims.v1.FileService/GetFile":          c.Claims,
@@ -41,6 +43,7 @@ func (c GatewayConfig) routes() edge.Routes {
 		"/probity.claims.v1.FileService/ListFileOutcomes": c.Claims,
 		"/probity.policies.v1.PoliciesService/":           c.Policies,
 		"/probity.policies.v1.EditsService/":              c.Policies,
+		"/probity.workflows.v1.PaymentCycleService/":      c.Workflows,
 		"/probity.workflows.v1.WorkflowService/":          c.Workflows,
 		"/probity.ledger.v1.LedgerService/GetReceipt":     c.Ledger,
 		"/probity.ledger.v1.LedgerService/GetCheckpoint":  c.Ledger,

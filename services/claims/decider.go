@@ -16,6 +16,7 @@ import (
 	eventsv1 "github.com/probity-health/probity/proto/probity/events/v1"
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/services/claims/adjudication"
+	"github.com/probity-health/probity/services/claims/casework"
 	"github.com/probity-health/probity/services/claims/interest"
 	"github.com/probity-health/probity/services/eventstore"
 	"github.com/probity-health/probity/services/money"
@@ -29,15 +30,16 @@ import (
 //	      └──── Decided(pended) ── Reviewed+Decided ──┘
 //	Decided ── Reversed+Decided: the decision was made again
 //	Decided ── Reversed: another claim voided or replaced it; an end
+//	Remitted ── RemittanceVoided: its payment failed, and it is told again
 //
 // Every decision is told to the provider at most once, and so is the reversal
 // of every decision that was told: Told is where the provider's books stand,
-// standing is where they should.
+// standing is where they should. What a voided remittance told counts as not told.
 type State struct {
 	Received *eventsv1.ClaimReceived
 	Decided  *eventsv1.ClaimDecided  // the last decision
 	Reversed *eventsv1.ClaimReversed // by a void or replacement; nil when it stands
-	Remitted *eventsv1.ClaimRemitted // the last
+	Remitted *eventsv1.ClaimRemitted // the last; nil where that is void
 
 	Revision         int64  // of the last event; -1 when there is none
 	DecidedRevision  uint64 // where Decided stands: its place when it was sealed
@@ -55,7 +57,27 @@ type State struct {
 	Corrections []*eventsv1.ClaimReversed // taken back for another decision of the claim
 	Reaffirmed  *eventsv1.ClaimReaffirmed // decided again under other documents, with the same outcome; nil when it wasn't
 
-	marks map[string]*eventsv1.ClaimRemitted // by remittance
+	Case    casework.State  // the work that is done on it
+	Answers []sealedAnswer  // what it lacked and has come since, in order
+	Handled map[string]bool // commits' request ids, or keys, of the work
+	// Righted: a decision was overturned on appeal; what it then paid more had
+	// been owed all along. RightedTold is the first remittance that told so.
+	Righted     bool
+	RightedTold *eventsv1.ClaimRemitted
+
+	marks    map[string]*eventsv1.ClaimRemitted // by remittance, void ones too
+	voided   map[string]bool                    // remittances of marks
+	tellings []telling                          // in order; the last is never void
+}
+
+// telling is a step from what the provider was told before to what it was told then.
+type telling struct {
+	mark *eventsv1.ClaimRemitted // that told it, or told it again
+	told *eventsv1.ClaimDecided  // the provider's books afterwards, as in State.Told
+	at   uint64
+	void bool // and later tellings build on it: it must be told again
+	// righted: what it told came after a decision was overturned.
+	righted bool
 }
 
 // withoutSealed is the state without the sealed claim and decisions, which are
@@ -63,8 +85,12 @@ type State struct {
 // is shared with s.
 func (s State) withoutSealed() State {
 	s.Received = without(s.Received, fieldClaim)
-	s.Decided, s.Told = without(s.Decided, fieldDecision), without(s.Told, fieldDecision)
-	return s
+	s.Decided = without(s.Decided, fieldDecision)
+	s.tellings = slices.Clone(s.tellings)
+	for i := range s.tellings {
+		s.tellings[i].told = without(s.tellings[i].told, fieldDecision)
+	}
+	return s.booked()
 }
 
 // without is a message's copy less one field; the copy shares what it holds.
@@ -117,11 +143,15 @@ type Remit struct {
 	Rates        interest.Rates
 }
 
-func (Receive) isCommand()  {}
-func (Review) isCommand()   {}
-func (Reverse) isCommand()  {}
-func (Redecide) isCommand() {}
-func (Remit) isCommand()    {}
+// VoidTelling takes back what a remittance told of a claim: its payment failed.
+type VoidTelling struct{ RemittanceID string }
+
+func (Receive) isCommand()     {}
+func (Review) isCommand()      {}
+func (Reverse) isCommand()     {}
+func (Redecide) isCommand()    {}
+func (Remit) isCommand()       {}
+func (VoidTelling) isCommand() {}
 
 // NewState is the claim that doesn't exist yet.
 func NewState() State { return State{Revision: eventstore.NoStream} }
@@ -198,6 +228,8 @@ func Decide(s State, c Command) ([]proto.Message, error) {
 		return s.redecide(c)
 	case Remit:
 		return s.remit(c)
+	case VoidTelling:
+		return s.voidTelling(c.RemittanceID)
 	}
 	return nil, defect("claims.command", "unknown command")
 }
@@ -249,6 +281,13 @@ func (s State) remit(c Remit) ([]proto.Message, error) {
 		PayerId: s.Received.GetPayerId(), SubmitterOrg: s.Received.GetSubmitterOrg(), PaymentDate: c.PaymentDate,
 	}
 	stands := s.decidedFinally()
+	settled := (stands && s.Told != nil && s.ToldAt == s.DecidedRevision) || (!stands && s.Told == nil)
+	if again := s.toTellAgain(); len(again) > 0 {
+		m := again[0].mark
+		e.ReversedRevision, e.DecisionRevision, e.PaidCents, e.InterestCents = m.GetReversedRevision(), m.GetDecisionRevision(), m.GetPaidCents(), m.GetInterestCents()
+		e.RetellsRemittanceId, e.More = m.GetRemittanceId(), len(again) > 1 || !settled
+		return []proto.Message{e}, nil
+	}
 	switch {
 	case stands && s.Told != nil && s.ToldAt == s.DecidedRevision:
 		return nil, conflict("claims.remit.twice", "the claim is in a remittance already")
@@ -267,19 +306,57 @@ func (s State) remit(c Remit) ([]proto.Message, error) {
 	return []proto.Message{e}, nil
 }
 
+// toTellAgain are the tellings that are void and that later ones build on.
+func (s State) toTellAgain() []telling {
+	var out []telling
+	for _, t := range s.tellings {
+		if t.void {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+func (s State) voidTelling(remittance string) ([]proto.Message, error) {
+	switch {
+	case !s.Exists():
+		return nil, notFound("claim")
+	case s.marks[remittance] == nil:
+		return nil, defect("claims.void-telling.unmarked", "the remittance told nothing of this claim")
+	case s.voided[remittance]:
+		return nil, conflict("claims.void-telling.twice", "what the remittance told of the claim was taken back before")
+	}
+	return []proto.Message{&eventsv1.ClaimRemittanceVoided{
+		ClaimId: s.Received.GetClaimId(), RemittanceId: remittance, PayerId: s.Received.GetPayerId(),
+		Superseded: s.Remitted.GetRemittanceId() != remittance,
+	}}, nil
+}
+
 // interestOwed is the interest that belongs to what stands of the claim. It
 // is owed on what the first remittance paid, as late as that was; what a
-// correction adds was never late, and of what it takes away the interest goes
-// with it.
+// correction adds was never late, unless it was denied wrongly, which an
+// appeal has shown; and of what a correction takes away the interest goes with
+// it.
 func (s State) interestOwed(c Remit, stands bool) int64 {
 	if !stands || s.Unclean {
 		return 0
 	}
-	paid, on := s.Decided.GetPaidCents(), c.PaymentDate
-	if s.FirstTold != nil {
-		paid, on = min(paid, s.FirstTold.GetPaidCents()), s.FirstTold.GetPaymentDate()
+	owed := func(paid int64, on string) int64 {
+		return int64(c.Rates.Owed(s.Decided.GetPromptPayState(), money.Cents(paid), interest.DaysLate(s.Decided.GetPromptPayDueDate(), on)))
 	}
-	return int64(c.Rates.Owed(s.Decided.GetPromptPayState(), money.Cents(paid), interest.DaysLate(s.Decided.GetPromptPayDueDate(), on)))
+	paid, on := s.Decided.GetPaidCents(), c.PaymentDate
+	if s.FirstTold == nil {
+		return owed(paid, on)
+	}
+	first := min(paid, s.FirstTold.GetPaidCents())
+	out := owed(first, s.FirstTold.GetPaymentDate())
+	if s.Righted {
+		if s.RightedTold != nil {
+			on = s.RightedTold.GetPaymentDate()
+		}
+		out += owed(paid-first, on)
+	}
+	return out
 }
 
 // soundDecision checks what must hold of every decision whatever the engine
@@ -307,6 +384,7 @@ func soundDecision(claim string, charge int64, d *eventsv1.ClaimDecided) error {
 
 // Evolve applies one recorded event. Events that are not a claim's are ignored.
 func Evolve(s State, r eventstore.Recorded) State {
+	s = s.worked(r)
 	switch e := r.Event.(type) {
 	case *eventsv1.ClaimReceived:
 		s.Received = e
@@ -327,31 +405,80 @@ func Evolve(s State, r eventstore.Recorded) State {
 		if e.GetResolution() == "deny" {
 			s.Review.Resolution = adjudication.Refused
 		}
-		reviews := make(map[string]bool, len(s.Reviews)+1)
-		for k := range s.Reviews {
-			reviews[k] = true
-		}
-		reviews[r.RequestID] = true
-		s.Reviews = reviews
+		s.Reviews = marked(s.Reviews, r.RequestID)
 	case *eventsv1.ClaimRemitted:
-		s.Remitted, s.RemittedRevision = e, r.Revision
-		marks := maps.Clone(s.marks)
-		if marks == nil {
-			marks = map[string]*eventsv1.ClaimRemitted{}
-		}
-		marks[e.GetRemittanceId()] = e
-		s.marks = marks
-		s.Interest += e.GetInterestCents()
-		if s.FirstTold == nil {
-			s.FirstTold = e
-		}
-		s.Told, s.ToldAt = nil, 0
-		// An event from before reversals were told names no revision at all.
-		if e.GetDecisionRevision() != 0 || e.GetReversedRevision() == 0 {
-			s.Told, s.ToldAt = s.Decided, s.DecidedRevision
-		}
+		s = s.tell(e, r.Revision)
+	case *eventsv1.ClaimRemittanceVoided:
+		s = s.untell(e, r.Revision)
 	}
 	s.Revision = int64(r.Revision)
+	return s
+}
+
+// tell applies a mark. A State's slices and maps are never changed in place:
+// States of one claim share them.
+func (s State) tell(e *eventsv1.ClaimRemitted, revision uint64) State {
+	s.Remitted, s.RemittedRevision = e, revision
+	marks := maps.Clone(s.marks)
+	if marks == nil {
+		marks = map[string]*eventsv1.ClaimRemitted{}
+	}
+	marks[e.GetRemittanceId()] = e
+	s.marks, s.tellings = marks, slices.Clone(s.tellings)
+	if i := slices.IndexFunc(s.tellings, func(t telling) bool {
+		return t.void && e.GetRetellsRemittanceId() != "" && t.mark.GetRemittanceId() == e.GetRetellsRemittanceId()
+	}); i >= 0 {
+		s.tellings[i].mark, s.tellings[i].void = e, false
+		return s.booked()
+	}
+	t := telling{mark: e, righted: s.Righted}
+	// An event from before reversals were told names no revision at all.
+	if e.GetDecisionRevision() != 0 || e.GetReversedRevision() == 0 {
+		t.told, t.at = s.Decided, s.DecidedRevision
+	}
+	s.tellings = append(s.tellings, t)
+	return s.booked()
+}
+
+// untell applies that a remittance is void. What it told last is as if never
+// told; what others build on stays in its place until it is told again.
+func (s State) untell(e *eventsv1.ClaimRemittanceVoided, revision uint64) State {
+	voided := maps.Clone(s.voided)
+	if voided == nil {
+		voided = map[string]bool{}
+	}
+	voided[e.GetRemittanceId()] = true
+	s.voided, s.tellings = voided, slices.Clone(s.tellings)
+	for i := range s.tellings {
+		if s.tellings[i].mark.GetRemittanceId() == e.GetRemittanceId() {
+			s.tellings[i].void = true
+		}
+	}
+	for n := len(s.tellings); n > 0 && s.tellings[n-1].void; n-- {
+		s.tellings = s.tellings[:n-1]
+	}
+	if !e.GetSuperseded() {
+		s.Remitted, s.RemittedRevision = nil, revision
+	}
+	return s.booked()
+}
+
+// booked draws the provider's books from the tellings.
+func (s State) booked() State {
+	s.Told, s.ToldAt, s.Interest, s.FirstTold, s.RightedTold = nil, 0, 0, nil, nil
+	for _, t := range s.tellings {
+		s.Told, s.ToldAt = t.told, t.at
+		if t.void {
+			continue
+		}
+		s.Interest += t.mark.GetInterestCents()
+		if s.FirstTold == nil {
+			s.FirstTold = t.mark
+		}
+		if t.righted && s.RightedTold == nil {
+			s.RightedTold = t.mark
+		}
+	}
 	return s
 }
 
@@ -376,8 +503,11 @@ func (s State) Summary() *claimsv1.ClaimSummary {
 	if s.Reversed != nil {
 		parts = append(parts, summaryOfReversed(s.ReversedRevision))
 	}
+	if next := s.Case.NextActor(); next != "" {
+		parts = append(parts, &claimsv1.ClaimSummary{NextActor: next})
+	}
 	// A remittance from before the last reversal told something else.
-	if s.Remitted != nil && s.RemittedRevision > s.ReversedRevision {
+	if s.RemittedRevision > s.ReversedRevision {
 		parts = append(parts, summaryOfRemitted(s.Remitted, s.RemittedRevision))
 	}
 	return joinSummary(parts...)
@@ -456,6 +586,9 @@ func nextActor(c *claimsv1.ClaimSummary) string {
 	case claimsv1.ClaimStatus_CLAIM_STATUS_RECEIVED:
 		return "payer"
 	case claimsv1.ClaimStatus_CLAIM_STATUS_PENDED:
+		if told := c.GetNextActor(); told != "" {
+			return told
+		}
 		if waitsForProvider(c.GetPendReasons()) {
 			return "provider"
 		}
@@ -500,12 +633,16 @@ func Timeline(events []eventstore.Recorded) []*claimsv1.TimelineEntry {
 			}
 		case *eventsv1.ClaimRemitted:
 			text = remittedText(e)
+		case *eventsv1.ClaimRemittanceVoided:
+			text = fmt.Sprintf("Remittance %s is void: its payment failed", e.GetRemittanceId())
 		case *eventsv1.ClaimReversed:
 			text, when = reversedText(e), timeOf(e.GetReversedTime(), when)
 		case *eventsv1.ClaimReaffirmed:
 			text = "Decided again under other documents with the same outcome"
 		default:
-			continue
+			if text, who = workText(e, who); text == "" {
+				continue
+			}
 		}
 		name := string(r.Event.ProtoReflect().Descriptor().Name())
 		out = append(out, &claimsv1.TimelineEntry{
@@ -517,6 +654,8 @@ func Timeline(events []eventstore.Recorded) []*claimsv1.TimelineEntry {
 
 func remittedText(e *eventsv1.ClaimRemitted) string {
 	switch {
+	case e.GetRetellsRemittanceId() != "":
+		return fmt.Sprintf("Put into remittance %s with %s, in place of the void %s", e.GetRemittanceId(), dollars(e.GetPaidCents()), e.GetRetellsRemittanceId())
 	case e.GetDecisionRevision() == 0:
 		return fmt.Sprintf("Reversal of %s put into remittance %s", dollars(-e.GetPaidCents()), e.GetRemittanceId())
 	case e.GetReversedRevision() != 0:

@@ -2,6 +2,9 @@ package claims
 
 import (
 	"encoding/base64"
+	"fmt"
+	"maps"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -134,7 +137,8 @@ func TestNoOrderOfCommandsPaysTwice(t *testing.T) {
 				Redecide{reversal(eventsv1.ReversalReason_REVERSAL_REASON_REPROCESSED), decidedAs(status, amount)},
 				Redecide{nil, decidedAs(status, amount)},
 				Reverse{reversal(eventsv1.ReversalReason_REVERSAL_REASON_VOIDED)},
-				Remit{RemittanceID: rapid.SampledFrom([]string{"rem_1", "rem_2"}).Draw(t, "remittance")},
+				Remit{RemittanceID: fmt.Sprint("rem_", revision)},
+				VoidTelling{RemittanceID: rapid.SampledFrom(append(slices.Sorted(maps.Keys(state.marks)), "rem_none")).Draw(t, "void")},
 			}).Draw(t, "command")
 			before := state
 			events, err := Decide(state, command)
@@ -150,22 +154,41 @@ func TestNoOrderOfCommandsPaysTwice(t *testing.T) {
 					require.True(t, reversed || !Final(before.Status()), "decided again without a reversal")
 				case *eventsv1.ClaimRemitted:
 					paidOut += e.GetPaidCents()
+				case *eventsv1.ClaimRemittanceVoided:
+					paidOut -= state.marks[e.GetRemittanceId()].GetPaidCents()
 				}
-				if _, tells := e.(*eventsv1.ClaimRemitted); !tells {
+				settles := false
+				switch e.(type) {
+				case *eventsv1.ClaimRemitted, *eventsv1.ClaimRemittanceVoided:
+					settles = true
+				default:
 					require.Nil(t, before.Reversed, "%T after the end", e)
 				}
 				state = Evolve(state, eventstore.Recorded{Event: e, Revision: revision})
 				revision++
-				if _, tells := e.(*eventsv1.ClaimRemitted); tells {
-					require.Equal(t, state.Told.GetPaidCents(), paidOut)
+				if settles {
+					again := int64(0)
+					for _, telling := range state.toTellAgain() {
+						again += telling.mark.GetPaidCents()
+					}
+					require.Equal(t, state.Told.GetPaidCents(), paidOut+again, "what was told and holds, and what is to be told again")
 				}
 			}
 		}
 		require.LessOrEqual(t, received, 1)
 		// when what is left to tell is told, all payments are what stands
-		if events, err := Decide(state, Remit{RemittanceID: "rem_3"}); err == nil {
-			paidOut += events[0].(*eventsv1.ClaimRemitted).GetPaidCents()
+		for more := true; more; revision++ {
+			events, err := Decide(state, Remit{RemittanceID: fmt.Sprint("rem_", revision)})
+			if err != nil {
+				break
+			}
+			e := events[0].(*eventsv1.ClaimRemitted)
+			paidOut += e.GetPaidCents()
+			more = e.GetMore()
+			state = Evolve(state, eventstore.Recorded{Event: e, Revision: revision})
 		}
+		_, err := Decide(state, Remit{RemittanceID: "rem_end"})
+		require.Error(t, err, "nothing is left to tell")
 		standing := int64(0)
 		if state.decidedFinally() {
 			standing = state.Decided.GetPaidCents()
@@ -195,8 +218,10 @@ func TestTheRowOfTheListsIsTheClaimOfTheStream(t *testing.T) {
 		&eventsv1.ClaimRemitted{ClaimId: aClaim, RemittanceId: "rem_2", PaidCents: -1000, ReversedRevision: 3, DecisionRevision: 6},
 		&eventsv1.ClaimReversed{ClaimId: aClaim, Reason: eventsv1.ReversalReason_REVERSAL_REASON_VOIDED, DecisionRevision: 6, Remitted: true},
 		&eventsv1.ClaimRemitted{ClaimId: aClaim, RemittanceId: "rem_3", PaidCents: -7000, ReversedRevision: 6},
+		&eventsv1.ClaimRemittanceVoided{ClaimId: aClaim, RemittanceId: "rem_1", Superseded: true},
+		&eventsv1.ClaimRemittanceVoided{ClaimId: aClaim, RemittanceId: "rem_3"},
 	}
-	actors := []string{"payer", "provider", "provider", "payer", "none", "payer", "payer", "none", "none", "none"}
+	actors := []string{"payer", "provider", "provider", "payer", "none", "payer", "payer", "none", "none", "none", "none", "none"}
 	fields := map[string]string{}
 	for n, e := range events {
 		at := eventstore.Recorded{Event: e, Revision: uint64(n), Position: eventstore.Position{Log: logName, Index: uint64(n)}}
@@ -209,6 +234,11 @@ func TestTheRowOfTheListsIsTheClaimOfTheStream(t *testing.T) {
 			field, message = "d", summaryOfDecided(e, at.Position, at.Revision)
 		case *eventsv1.ClaimRemitted:
 			field, message = "m", summaryOfRemitted(e, at.Revision)
+		case *eventsv1.ClaimRemittanceVoided:
+			if e.GetSuperseded() {
+				continue
+			}
+			field, message = "m", summaryOfRemitted(nil, at.Revision)
 		case *eventsv1.ClaimReversed:
 			ops, _, err := apply(at)
 			require.NoError(t, err)

@@ -62,7 +62,17 @@ func agree(t *testing.T, seed uint64, claims int) {
 			}
 		}
 	}
-	statuses := map[string]int{}
+	statuses, reasons := map[string]int{}, map[string]int{}
+	for _, o := range expected {
+		for _, l := range o.Lines {
+			for _, a := range l.Adjustments {
+				reasons[a.Group+"-"+a.CARC]++
+			}
+		}
+	}
+	for _, r := range []string{"CO-59", "CO-197", "OA-23"} {
+		require.Positive(t, reasons[r], "%s is never given: the two would agree on nothing", r)
+	}
 	differ := 0
 	for k := range files {
 		require.NoError(t, writers[k].Close())
@@ -94,7 +104,7 @@ func agree(t *testing.T, seed uint64, claims int) {
 		}
 	}
 	require.Zero(t, differ, "of %d claims so many differ", claims)
-	t.Log(statuses)
+	t.Log(statuses, reasons)
 	require.GreaterOrEqual(t, claims-statuses["pended"], claims*95/100, "at least 95 % are decided without a person")
 
 	_, end := replayAll(auditor(), t, w.Service, &claimsv1.ReplayDecisionsRequest{})

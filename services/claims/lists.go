@@ -136,8 +136,13 @@ func rowsOf(ctx context.Context, r *views.Reading, kind string, members []views.
 
 // rowKind is the kind of row that an index of a kind lists.
 func rowKind(kind string) string {
-	if kind == kindPended {
+	switch kind {
+	case kindPended:
 		return kindClaims
+	case kindTasks, kindAppeals:
+		return kindWork
+	case kindPaying:
+		return kindPayments
 	}
 	return kind
 }

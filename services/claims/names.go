@@ -85,6 +85,12 @@ func remittanceID(ix *keys.Index, scope, run, payer, npi, org string, part int) 
 // cycleStream is where a payer's payment cycles are planned, one after the other.
 func cycleStream(ix *keys.Index, payer string) string { return "paymentcycle-" + ix.ID("pcy", payer) }
 
+// A payment is named by its remittance and lives under its routing key, so
+// that what voids both is one commit.
+func paymentID(remittance string) string  { return "pay_" + strings.TrimPrefix(remittance, "rem_") }
+func remittanceOf(payment string) string  { return "rem_" + strings.TrimPrefix(payment, "pay_") }
+func paymentStream(payment string) string { return "payment-" + payment }
+
 // changeStream is what is recorded of a retroactive change.
 func changeStream(id string) string { return "change-" + id }
 

@@ -2,6 +2,7 @@ package claims
 
 import (
 	"encoding/base64"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,7 +16,7 @@ import (
 )
 
 // projectionVersion rises with every change of what apply yields.
-const projectionVersion = 5
+const projectionVersion = 6
 
 // The view's keys. A row's parts are what events told of it, encoded messages
 // that are joined when read. They are fields <id>.<part> of one hash a kind and
@@ -23,14 +24,17 @@ const projectionVersion = 5
 // index is a sorted set of row ids. All of it is opaque ids, codes, dates and
 // amounts.
 //
-//	row:claims                    r received, d decided, v voided or replaced, m remitted: ClaimSummary parts
+//	row:claims                    r received, d decided, v voided or replaced, w whom it waits for, m remitted: ClaimSummary parts
 //	row:files                     f received: File; n outcomes; t time of the last; x not processed; c completed: File
-//	row:remittances               i issued: Remittance without its claims
+//	row:remittances               i issued: Remittance without its claims; v voided
+//	row:payments                  i intended: Payment; s, c, x, v: parts of what came after
 //	row:changes                   p proposed, a approved, d done: Change; in the index changes:payer:<p>
-//	<kind>:all|org:<o>|payer:<p>  ids by recorded time; kind is claims, pended, files, remittances
+//	<kind>:all|org:<o>|payer:<p>  ids by recorded time; kind is claims, pended, files, remittances, payments
 //	claims:file:<f>               claim ids by ordinal
 //	remittances:file:<f>          remittance ids by recorded time
 //	unremitted:payer:<p>          ids of claims with something to tell the provider, by recorded time
+//	unpaid:payer:<p>              ids of issued remittances that pay and have no payment, by recorded time
+//	paying:payer:<p>              ids of payments intended, or failed and not voided, by recorded time
 //	read:<ref>                    ids of claims whose decision, final or pended, read a version, by recorded time
 //	uncontracted:<p>:<npi>        ids of claims for which no contract listed the NPI
 //	wanting:<p>                   ids of claims that wait for a version of a plan or fee schedule
@@ -42,10 +46,18 @@ const (
 	kindFiles       = "files"
 	kindRemittances = "remittances"
 	kindUnremitted  = "unremitted"
+	kindPayments    = "payments"
+	kindUnpaid      = "unpaid"
+	kindPaying      = "paying"
 	kindChanges     = "changes"
 )
 
-func rowsKey(kind string) string       { return "row:" + kind }
+func rowsKey(kind string) string {
+	if kind == kindWork { // more parts of the same rows
+		kind = kindClaims
+	}
+	return "row:" + kind
+}
 func rowField(id, part string) string  { return id + "." + part }
 func allIndex(kind string) string      { return kind + ":all" }
 func orgIndex(kind, org string) string { return kind + ":org:" + org }
@@ -67,11 +79,22 @@ func Projection(changed func(claimID string)) views.Projection {
 		&eventsv1.ClaimReceived{}, &eventsv1.ClaimDecided{}, &eventsv1.ClaimReversed{}, &eventsv1.ClaimReaffirmed{}, &eventsv1.ClaimRemitted{},
 		&eventsv1.FileReceived{}, &eventsv1.FileOutcomesRecorded{}, &eventsv1.FileCompleted{}, &eventsv1.FileCancelRequested{}, &eventsv1.FileCanceled{}, &eventsv1.RemittanceIssued{},
 		&eventsv1.ChangeProposed{}, &eventsv1.ChangeApproved{}, &eventsv1.ChangeReprocessed{},
+		&eventsv1.TaskClaimed{}, &eventsv1.TaskReleased{}, &eventsv1.TaskEscalated{}, &eventsv1.ReviewProposed{},
+		&eventsv1.InformationRequested{}, &eventsv1.InformationReceived{}, &eventsv1.InformationExpired{},
+		&eventsv1.AppealFiled{}, &eventsv1.AppealDecided{}, &eventsv1.AppealOverdue{},
+		&eventsv1.ClaimRemittanceVoided{}, &eventsv1.RemittanceVoided{},
+		&eventsv1.PaymentIntended{}, &eventsv1.PaymentSent{}, &eventsv1.PaymentConfirmed{}, &eventsv1.PaymentFailed{}, &eventsv1.PaymentVoided{},
 	)
 	return views.Projection{
 		Name: "claims", Version: projectionVersion, Log: logName, Types: types,
 		Apply: func(r eventstore.Recorded) ([]views.Op, error) {
 			ops, claim, err := apply(r)
+			if err == nil {
+				work, of, failed := workOps(r)
+				if ops, err = append(ops, work...), failed; claim == "" {
+					claim = of
+				}
+			}
 			if claim != "" && changed != nil {
 				changed(claim)
 			}
@@ -123,8 +146,15 @@ func apply(r eventstore.Recorded) (ops []views.Op, claim string, err error) {
 		return ops, e.GetClaimId(), err
 	case *eventsv1.ClaimRemitted:
 		ops, err = row(kindClaims, e.GetClaimId(), "m", summaryOfRemitted(e, r.Revision))
-		ops = append(ops, views.ZRem(payerIndex(kindUnremitted, e.GetPayerId()), e.GetClaimId()))
+		if !e.GetMore() {
+			ops = append(ops, views.ZRem(payerIndex(kindUnremitted, e.GetPayerId()), e.GetClaimId()))
+		}
 		return ops, e.GetClaimId(), err
+	case *eventsv1.ClaimRemittanceVoided:
+		if !e.GetSuperseded() {
+			ops, err = row(kindClaims, e.GetClaimId(), "m", summaryOfRemitted(nil, r.Revision))
+		}
+		return append(ops, views.ZAdd(payerIndex(kindUnremitted, e.GetPayerId()), at, e.GetClaimId())), e.GetClaimId(), err
 	case *eventsv1.FileReceived:
 		f := fileOfReceived(e, r)
 		f.Problems = nil // may be long; they stand in the file's stream
@@ -156,12 +186,19 @@ func apply(r eventstore.Recorded) (ops []views.Op, claim string, err error) {
 		if m.GetFileId() != "" {
 			ops = append(ops, views.ZAdd(fileIndex(kindRemittances, m.GetFileId()), at, m.GetRemittanceId()))
 		}
+		if m.GetPaidCents() > 0 {
+			ops = append(ops, views.ZAdd(payerIndex(kindUnpaid, m.GetPayerId()), at, m.GetRemittanceId()))
+		}
+	case *eventsv1.RemittanceVoided:
+		ops, err = row(kindRemittances, e.GetRemittanceId(), "v", &claimsv1.Remittance{Voided: true})
 	case *eventsv1.ChangeProposed:
 		ops, err = changeOps("p", e.GetChange(), r)
 	case *eventsv1.ChangeApproved:
 		ops, err = row(kindChanges, e.GetChangeId(), "a", &claimsv1.Change{State: claimsv1.ChangeState_CHANGE_STATE_APPROVED})
 	case *eventsv1.ChangeReprocessed:
 		ops, err = changeOps("d", e.GetChange(), r)
+	default:
+		ops, err = paymentOps(r, at)
 	}
 	return ops, "", err
 }
@@ -282,10 +319,12 @@ func unindex(kind, org, payer, id string) []views.Op {
 
 // rowParts are the parts of a kind's rows.
 var rowParts = map[string][]string{
-	kindClaims:      {"r", "d", "v", "m"},
+	kindClaims:      {"r", "d", "v", "w", "m"},
 	kindFiles:       {"f", "c", "n", "t", "x"},
-	kindRemittances: {"i"},
+	kindRemittances: {"i", "v"},
+	kindWork:        {"r", "d", "v", "w", "m", "a", "h", "e", "o", "n", "u", "p", "l"},
 	kindChanges:     {"p", "a", "d"},
+	kindPayments:    {"i", "s", "c", "x", "v"},
 }
 
 // claimRow joins a claim's row.
@@ -324,7 +363,7 @@ func fileRow(fields map[string]string) (*claimsv1.File, error) {
 
 func remittanceRow(fields map[string]string) (*claimsv1.Remittance, error) {
 	out := &claimsv1.Remittance{}
-	return out, part(fields, "i", out)
+	return out, errors.Join(part(fields, "i", out), part(fields, "v", out))
 }
 
 // fileOfStream is the id in a file stream's name.

@@ -34,7 +34,7 @@ import (
 type RemittanceRecord struct {
 	Planned  *claimsv1.Remittance
 	Claims   []*eventsv1.PlannedClaim
-	Issued   *claimsv1.Remittance
+	Issued   *claimsv1.Remittance // says when it is void
 	Revision int64
 }
 
@@ -48,6 +48,8 @@ func FoldRemittance(events []eventstore.Recorded) RemittanceRecord {
 		case *eventsv1.RemittanceIssued:
 			out.Issued = proto.CloneOf(e.GetRemittance())
 			out.Issued.Position = positionProto(r.Position)
+		case *eventsv1.RemittanceVoided:
+			out.Issued.Voided = true
 		}
 		out.Revision = int64(r.Revision)
 	}
@@ -189,8 +191,8 @@ func issueRemittance(r RemittanceRecord, marks []*eventsv1.ClaimRemitted, accoun
 			out.Adjustments = append(out.Adjustments, &claimsv1.ProviderAdjustment{ReasonCode: "L6", Reference: m.GetClaimId(), AmountCents: -m.GetInterestCents()})
 		}
 	}
-	if c := account.GetRecoveredCents(); c > 0 {
-		out.Adjustments = append(out.Adjustments, &claimsv1.ProviderAdjustment{ReasonCode: "FB", Reference: account.GetRecoveredTraceNumber(), AmountCents: c})
+	for _, b := range recoveredBalances(account) {
+		out.Adjustments = append(out.Adjustments, &claimsv1.ProviderAdjustment{ReasonCode: "FB", Reference: b.GetTraceNumber(), AmountCents: b.GetAmountCents()})
 	}
 	if c := account.GetCarriedCents(); c > 0 {
 		out.Adjustments = append(out.Adjustments, &claimsv1.ProviderAdjustment{ReasonCode: "FB", Reference: out.GetTraceNumber(), AmountCents: -c})
@@ -208,25 +210,57 @@ func issueRemittance(r RemittanceRecord, marks []*eventsv1.ClaimRemitted, accoun
 // PayeeAccount is what a payee owes a payer, as the account's stream tells it.
 type PayeeAccount struct {
 	Revision int64
-	Balance  int64  // US cents, never negative
-	Trace    string // of the last remittance that left a balance
+	// Open are the balances that no remittance has recovered: at most one,
+	// unless a remittance that had recovered one is void.
+	Open     []*eventsv1.OpenBalance
 	posted   map[string]*eventsv1.PayeeAccountPosted
+	restored map[string]*eventsv1.PayeeAccountRestored
+}
+
+// Balance is what is owed in all, US cents, never negative.
+func (a PayeeAccount) Balance() int64 {
+	sum := int64(0)
+	for _, b := range a.Open {
+		sum += b.GetAmountCents()
+	}
+	return sum
 }
 
 // foldAccount reads an account's stream.
 func foldAccount(events []eventstore.Recorded) PayeeAccount {
-	a := PayeeAccount{Revision: eventstore.NoStream, posted: map[string]*eventsv1.PayeeAccountPosted{}}
+	a := PayeeAccount{
+		Revision: eventstore.NoStream,
+		posted:   map[string]*eventsv1.PayeeAccountPosted{}, restored: map[string]*eventsv1.PayeeAccountRestored{},
+	}
 	for _, r := range events {
-		if e, ok := r.Event.(*eventsv1.PayeeAccountPosted); ok {
-			a.Balance = e.GetBalanceCents()
-			if e.GetCarriedCents() > 0 {
-				a.Trace = e.GetTraceNumber()
+		switch e := r.Event.(type) {
+		case *eventsv1.PayeeAccountPosted:
+			// One whose claims come to nothing moves no balance about.
+			if e.GetNetCents() != 0 {
+				a.Open = nil
+			}
+			if c := e.GetCarriedCents(); c > 0 {
+				a.Open = append(a.Open, &eventsv1.OpenBalance{TraceNumber: e.GetTraceNumber(), AmountCents: c})
 			}
 			a.posted[e.GetRemittanceId()] = e
+		case *eventsv1.PayeeAccountRestored:
+			a.Open = append(a.Open, e.GetBalances()...)
+			a.restored[e.GetRemittanceId()] = e
 		}
 		a.Revision = int64(r.Revision)
 	}
 	return a
+}
+
+// recoveredBalances are the balances that a posting brings in.
+func recoveredBalances(e *eventsv1.PayeeAccountPosted) []*eventsv1.OpenBalance {
+	switch {
+	case len(e.GetRecoveredBalances()) > 0:
+		return e.GetRecoveredBalances()
+	case e.GetRecoveredCents() > 0:
+		return []*eventsv1.OpenBalance{{TraceNumber: e.GetRecoveredTraceNumber(), AmountCents: e.GetRecoveredCents()}}
+	}
+	return nil
 }
 
 // post decides what a remittance does to the account, as the 835's guide has
@@ -236,14 +270,35 @@ func foldAccount(events []eventstore.Recorded) PayeeAccount {
 // remittance that carried it, and carries what it can't pay of it under its
 // own. So one balance is under way at a time, and a payment is never negative.
 func (a PayeeAccount) post(m *claimsv1.Remittance, net int64) *eventsv1.PayeeAccountPosted {
-	e := &eventsv1.PayeeAccountPosted{RemittanceId: m.GetRemittanceId(), TraceNumber: m.GetTraceNumber(), NetCents: net, BalanceCents: a.Balance}
+	e := &eventsv1.PayeeAccountPosted{RemittanceId: m.GetRemittanceId(), TraceNumber: m.GetTraceNumber(), NetCents: net, BalanceCents: a.Balance()}
 	if net == 0 {
 		return e
 	}
-	if a.Balance > 0 {
-		e.RecoveredCents, e.RecoveredTraceNumber = a.Balance, a.Trace
+	if owed := a.Balance(); owed > 0 {
+		e.RecoveredCents, e.RecoveredTraceNumber = owed, a.Open[0].GetTraceNumber()
 	}
-	e.CarriedCents = max(0, a.Balance-net)
+	if len(a.Open) > 1 {
+		e.RecoveredBalances = a.Open
+	}
+	e.CarriedCents = max(0, a.Balance()-net)
 	e.BalanceCents = e.GetCarriedCents()
 	return e
+}
+
+// restore decides what voiding a remittance gives back to the account. A
+// remittance that pays carries nothing, so there is nothing else to undo.
+func (a PayeeAccount) restore(remittance string) (*eventsv1.PayeeAccountRestored, error) {
+	posted := a.posted[remittance]
+	switch {
+	case posted == nil:
+		return nil, defect("payments.void.unposted", "a remittance that was paid is not in its payee's account")
+	case posted.GetCarriedCents() > 0:
+		return nil, defect("payments.void.carries", "a remittance that pays carries a balance")
+	}
+	back := recoveredBalances(posted)
+	e := &eventsv1.PayeeAccountRestored{RemittanceId: remittance, Balances: back, BalanceCents: a.Balance()}
+	for _, b := range back {
+		e.BalanceCents += b.GetAmountCents()
+	}
+	return e, nil
 }

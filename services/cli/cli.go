@@ -117,7 +117,8 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 sign-in or permission,
 	flags.StringVar(&a.flags.tokenFile, "token-file", "", "file with a bearer token, over the context's client")
 	root.AddCommand(
 		a.loginCommand(), a.submitCommand(), a.validateCommand(),
-		a.claimsCommand(), a.filesCommand(), a.remitCommand(), a.reviewCommand(),
+		a.claimsCommand(), a.filesCommand(), a.remitCommand(), a.paymentsCommand(), a.reviewCommand(),
+		a.tasksCommand(), a.appealsCommand(),
 		a.plansCommand(), a.policiesCommand(), a.membersCommand(), a.editsCommand(), a.generateCommand(),
 		a.receiptCommand(), a.keysCommand(), a.verifyCommand(), a.ledgerCommand(), a.fsckCommand(),
 		a.versionCommand(), docsCommand(),

@@ -24,8 +24,11 @@ type connection struct {
 	claims      claimsv1connect.ClaimsServiceClient
 	files       claimsv1connect.FileServiceClient
 	remittances claimsv1connect.RemittanceServiceClient
+	payments    claimsv1connect.PaymentServiceClient
+	cycles      workflowsv1connect.PaymentCycleServiceClient
 	replays     claimsv1connect.ReplayServiceClient
 	adjustments claimsv1connect.AdjustmentServiceClient
+	cases       claimsv1connect.CaseServiceClient
 	policies    policiesv1connect.PoliciesServiceClient
 	edits       policiesv1connect.EditsServiceClient
 	enrollments gatewayv1connect.EnrollmentFileServiceClient
@@ -41,8 +44,11 @@ func newConnection(c *server.Client, url string) *connection {
 		claims:      claimsv1connect.NewClaimsServiceClient(c, url, c.Options()...),
 		files:       claimsv1connect.NewFileServiceClient(c, url, c.Options()...),
 		remittances: claimsv1connect.NewRemittanceServiceClient(c, url, c.Options()...),
+		payments:    claimsv1connect.NewPaymentServiceClient(c, url, c.Options()...),
+		cycles:      workflowsv1connect.NewPaymentCycleServiceClient(c, url, c.Options()...),
 		replays:     claimsv1connect.NewReplayServiceClient(c, url, c.Options()...),
 		adjustments: claimsv1connect.NewAdjustmentServiceClient(c, url, c.Options()...),
+		cases:       claimsv1connect.NewCaseServiceClient(c, url, c.Options()...),
 		policies:    policiesv1connect.NewPoliciesServiceClient(c, url, c.Options()...),
 		edits:       policiesv1connect.NewEditsServiceClient(c, url, c.Options()...),
 		enrollments: gatewayv1connect.NewEnrollmentFileServiceClient(c, url, c.Options()...),

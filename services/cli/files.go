@@ -176,9 +176,13 @@ func (a *app) remitCommand() *cobra.Command {
 			}
 			list := raws(got.GetRemittances())
 			return a.emit(list, list, func(w io.Writer) error {
-				rows := right(grid("REMITTANCE", "PAYER", "PAYEE", "CLAIMS", "PAID", "DATE", "TRACE"), "CLAIMS", "PAID")
+				rows := right(grid("REMITTANCE", "PAYER", "PAYEE", "CLAIMS", "PAID", "DATE", "TRACE", ""), "CLAIMS", "PAID")
 				for _, r := range got.GetRemittances() {
-					rows.AppendRow([]any{r.GetRemittanceId(), r.GetPayerId(), r.GetPayeeNpi(), max(int(r.GetClaimCount()), len(r.GetClaimIds())), dollars(r.GetPaidCents()), r.GetPaymentDate(), r.GetTraceNumber()})
+					void := ""
+					if r.GetVoided() {
+						void = "void"
+					}
+					rows.AppendRow([]any{r.GetRemittanceId(), r.GetPayerId(), r.GetPayeeNpi(), max(int(r.GetClaimCount()), len(r.GetClaimIds())), dollars(r.GetPaidCents()), r.GetPaymentDate(), r.GetTraceNumber(), void})
 				}
 				return render(w, rows)
 			})

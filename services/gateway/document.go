@@ -198,6 +198,10 @@ func (s *Service) advise(ctx context.Context, id string, w io.Writer) error {
 		return err
 	}
 	rem := got.GetRemittance()
+	if rem.GetVoided() {
+		return problem.New(problem.Conflict, problem.Problem{RuleID: "gateway.document.void", FieldPath: "id", Message: "the remittance is void: its payment failed",
+			Fix: "list the remittances; another one tells of these claims, or will after the next payment cycle"})
+	}
 	profile, known := s.cfg.Payers[rem.GetPayerId()]
 	if !known {
 		profile = s.cfg.DefaultPayer

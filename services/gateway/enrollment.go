@@ -49,7 +49,7 @@ func (s *Service) ImportEnrollmentFile(ctx context.Context, stream *connect.Clie
 		return nil, err
 	}
 	if sp.size == 0 {
-		return nil, problem.Invalidf("gateway.submit.empty", "data", "the file is empty")
+		return nil, emptyFile()
 	}
 	return s.importEnrollment(ctx, sp, options)
 }

@@ -128,7 +128,7 @@ func (s *Service) SubmitFile(ctx context.Context, stream *connect.ClientStream[g
 		return nil, err
 	}
 	if sp.size == 0 {
-		return nil, problem.Invalidf("gateway.submit.empty", "data", "the file is empty")
+		return nil, emptyFile()
 	}
 	parsed, err := x12.ParseFile(sp.reader(), s.limits())
 	if err != nil {
@@ -257,4 +257,9 @@ func problemsOf(list []*problemv1.Problem) []problem.Problem {
 		out[i] = problem.Problem{RuleID: p.GetRuleId(), FieldPath: p.GetFieldPath(), X12Path: p.GetX12Path(), Code: p.GetCode(), Message: p.GetMessage(), Fix: p.GetFix()}
 	}
 	return out
+}
+
+func emptyFile() error {
+	return problem.New(problem.Invalid, problem.Problem{RuleID: "gateway.submit.empty", FieldPath: "data",
+		Message: "the file is empty", Fix: "send a complete X12 interchange, from ISA to IEA; look whether the export that made the file went wrong"})
 }

@@ -25,10 +25,11 @@ type service struct {
 	surgical bool
 	auth     bool
 	listed   bool // needs an authorisation by the saver plan's list, not by its benefit
+	base     int  // base units of an anaesthesia procedure, billed in minutes; 0 is none
 }
 
 var specialties = []specialty{
-	{name: "FAMILY MEDICINE", taxonomy: "207Q00000X", share: 260, place: "11",
+	{name: "FAMILY MEDICINE", taxonomy: "207Q00000X", share: 230, place: "11",
 		visits:    []service{{code: "99213", charge: 145_00}, {code: "99214", charge: 210_00}, {code: "99203", charge: 225_00}, {code: "99396", charge: 240_00}},
 		extras:    []service{{code: "36415", charge: 18_00}, {code: "85025", charge: 32_00}, {code: "80053", charge: 41_00}, {code: "83036", charge: 38_00}, {code: "90471", charge: 35_00}, {code: "93000", charge: 76_00}},
 		diagnoses: []string{"I10", "E119", "J069", "Z0000", "R05", "K219"}},
@@ -73,6 +74,9 @@ var specialties = []specialty{
 		visits:    []service{{code: "99283", charge: 480_00}, {code: "99284", charge: 790_00}, {code: "99285", charge: 1210_00}},
 		extras:    []service{{code: "12001", charge: 390_00, surgical: true}, {code: "71046", charge: 105_00}},
 		diagnoses: []string{"S0181XA", "R079", "R1030", "J189"}},
+	{name: "ANESTHESIA", taxonomy: "207L00000X", share: 30, place: "22",
+		visits:    []service{{code: "00840", charge: 420_00, base: 6}, {code: "01400", charge: 310_00, base: 4}, {code: "00520", charge: 390_00, base: 6}},
+		diagnoses: []string{"K8020", "M1711", "S83206A"}},
 	{name: "GENERAL HOSPITAL", taxonomy: "282N00000X", hospital: true,
 		visits: []service{{code: "99284", charge: 2150_00, revenue: "0450"}, {code: "47562", charge: 9800_00, revenue: "0360", surgical: true},
 			{code: "45378", charge: 3100_00, revenue: "0750", surgical: true}},

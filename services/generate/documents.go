@@ -20,6 +20,12 @@ const (
 	feesStandard, feesPrimary, feesFacility = "fs_h_standard", "fs_h_primary", "fs_h_facility"
 )
 
+// Ids of the plans' own rules.
+const (
+	RuleWaiting = "equipment_waiting"
+	RuleSpinal  = "spinal_only"
+)
+
 // filingDays of the plans, which the stories of late claims know.
 var filingDays = map[string]int{planPPO: 365, planHDHP: 180, planHMO: 120, planSenior: 365}
 
@@ -114,6 +120,13 @@ func plans(from *typev1.Period) []*policiesv1.PlanDocument {
 		OutOfNetwork: share(24000, 0, "embedded", 3000, 0, 0), OutOfNetworkAllowedBps: 10000,
 		FeeScheduleId: feesStandard, MultipleProcedureBps: 5000, SequestrationBps: 200, Benefits: benefits(0, 0, 0),
 	}
+	ppo.Rules = []*policiesv1.PlanRule{{
+		Id: RuleWaiting, Clause: "Equipment is covered from the 600th day of coverage on.", When: "coverage.days < 600", Benefits: []string{"equipment"}, GroupCode: "PR", Carc: "179",
+	}}
+	hdhp.Rules = []*policiesv1.PlanRule{{
+		Id: RuleSpinal, Clause: "Chiropractic care is covered for segmental dysfunction (M99) only.",
+		When: "!line.diagnoses.exists(d, d.startsWith('M99'))", Benefits: []string{"chiropractic"}, GroupCode: "PR", Carc: "167",
+	}}
 	all := []*policiesv1.PlanDocument{ppo, hdhp, hmo, senior}
 	for _, p := range all {
 		p.PayerId, p.Effective, p.TimelyFilingDays = PayerID, from, uint32(filingDays[p.GetPlanId()])
@@ -146,6 +159,12 @@ func (w *World) feeSchedules(from *typev1.Period) []*policiesv1.FeeSchedule {
 			have[v.code] = true
 			// Shares of the charge that make odd cents.
 			amount := v.charge * int64(52+7*(i%5)) / 97
+			if v.base > 0 {
+				// The conversion factor of a unit; a plan of the poor has another.
+				standard.Fees = append(standard.Fees, &policiesv1.Fee{Procedure: v.code, AmountCents: 61_37, BaseUnits: uint32(v.base)})
+				primary.Fees = append(primary.Fees, &policiesv1.Fee{Procedure: v.code, AmountCents: 48_11, BaseUnits: uint32(v.base)})
+				continue
+			}
 			fee := &policiesv1.Fee{Procedure: v.code, AmountCents: amount, Surgical: v.surgical, MaxUnits: uint32(v.maxUnits)}
 			switch {
 			case s.hospital:

@@ -160,6 +160,11 @@ func (w *World) lines(rng *rand.Rand, c *Claim, kind *specialty, date string) {
 		}
 		l := Line{Procedure: v.code, Revenue: v.revenue, Unit: "UN", Quantity: units * 1000, Date: date,
 			Charge: v.charge*units + int64(rng.IntN(97))}
+		if v.base > 0 {
+			minutes := int64(15 + rng.IntN(200))
+			l.Unit, l.Quantity, l.Charge = "MJ", minutes*1000, v.charge+minutes*int64(250+rng.IntN(400))
+			l.Modifiers = []string{pick(rng, []string{"AA", "AA", "QZ", "QK", "QX", "QY", "AD"})}
+		}
 		if c.Form == "P" {
 			l.Pointers = []int{1 + rng.IntN(len(c.Diagnoses))}
 		}

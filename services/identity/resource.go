@@ -6,6 +6,7 @@ const (
 	Claim              = "Claim"
 	File               = "File"
 	Remittance         = "Remittance"
+	Payment            = "Payment"
 	Document           = "Document" // an X12 document made from a file or remittance
 	Plan               = "Plan"
 	FeeSchedule        = "FeeSchedule"

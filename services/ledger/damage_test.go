@@ -13,12 +13,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/segmentio/kafka-go"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/services/ledger"
 	"github.com/probity-health/probity/services/ledger/fsck"
 	"github.com/probity-health/probity/services/ledger/ledgertest"
+	"github.com/probity-health/probity/services/ledger/replica"
 )
 
 // filesOf returns the files with a byte to flip below a node's data directory
@@ -216,4 +219,53 @@ func TestABitFlippedUnderAStoppedNode(t *testing.T) {
 		}
 	}
 	t.Log(outcomes)
+}
+
+// Given a cluster, when the node that proposes the blocks finds a flipped bit
+// in its files, then another one proposes, and what is appended becomes final.
+func TestAProposerThatIsDamagedHandsOver(t *testing.T) {
+	w, nodes := newCluster(t, 3)
+	proposer := func() *clustered {
+		t.Helper()
+		source := &replica.KafkaSource{Client: &kafka.Client{Addr: kafka.TCP(w.Config.Brokers...)}, Topic: "test.blocks"}
+		var owner string
+		for offset := int64(0); ; {
+			got, err := source.Fetch(within(t), offset)
+			require.NoError(t, err)
+			for _, r := range got.Records {
+				c := &ledgerv1.Commit{}
+				require.NoError(t, proto.Unmarshal(r.Value, c))
+				if c.Barrier {
+					owner = c.RequestId
+				}
+				offset = r.Offset + 1
+			}
+			if offset == got.End {
+				break
+			}
+		}
+		i := slices.IndexFunc(nodes, func(n *clustered) bool { return strings.HasPrefix(owner, n.cfg.NodeName+"-") })
+		require.GreaterOrEqual(t, i, 0, owner)
+		return nodes[i]
+	}
+	res, err := nodes[0].Handler().Append(within(t), routed(1, -1))
+	require.NoError(t, err)
+	_, err = nodes[0].Handler().GetReceipt(within(t), &ledgerv1.GetReceiptRequest{Position: res.Position})
+	require.NoError(t, err)
+
+	victim := proposer()
+	options, err := filepath.Glob(filepath.Join(victim.cfg.DataDir, "store", "OPTIONS-*"))
+	require.NoError(t, err)
+	flip(t, options[len(options)-1], 40, 3)
+	require.Eventually(t, func() bool {
+		return strings.Contains(causes(victim.Ready(t.Context())), "ledger.seal.halted")
+	}, patience, 5*time.Millisecond)
+	others := slices.DeleteFunc(slices.Clone(nodes), func(n *clustered) bool { return n == victim })
+	res, err = persist(within(t), others, 0, routed(2, -1))
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		_, err := others[0].Handler().GetReceipt(within(t), &ledgerv1.GetReceiptRequest{Position: res.Position})
+		return err == nil
+	}, patience, 5*time.Millisecond)
+	require.NotEqual(t, victim, proposer())
 }

@@ -218,7 +218,10 @@ func (n *Node) join(client *kafka.Client) {
 		ClientID: n.cfg.clientID(), Client: client, Session: n.session, URL: n.cfg.Cluster.URL,
 		SessionTimeout: n.cfg.Cluster.SessionTimeout, Logger: n.logger, Places: slices.Collect(maps.Keys(places)),
 		Holds: which(func(m *member) bool { return m.writer.State() == shard.Owning }),
-		Unfit: which(func(m *member) bool { return m.replica.Halted() != nil }),
+		// Who signs no more must not propose: nothing would become final.
+		Unfit: which(func(m *member) bool {
+			return m.replica.Halted() != nil || m == n.block && n.blocks.Halted() != nil
+		}),
 		Assigned: func(mine map[shard.Place]bool) {
 			for p, m := range places {
 				if m.assigned.Store(mine[p]); mine[p] {
@@ -283,7 +286,13 @@ func (n *Node) start() {
 		n.leave = leave
 		run(func() { n.group.Run(ctx) })
 	}
-	run(func() { _ = n.blocks.Run(ctx) })
+	run(func() {
+		// A halt is logged by Blocks and shows in Ready.
+		_ = n.blocks.Run(ctx)
+		if n.group != nil {
+			n.group.Rejoin() // others are fit to propose
+		}
+	})
 	run(func() { n.store.Patrol(ctx, n.cfg.ScrubInterval) })
 	run(func() { n.propose(ctx) })
 	for name, peer := range n.cfg.Peers {

@@ -61,9 +61,30 @@ func (p proofs) SubmitEvidence(_ context.Context, r *ledgerv1.SubmitEvidenceRequ
 	return out, err
 }
 
-// GetLedgerPolicy implements the RPC.
-func (p proofs) GetLedgerPolicy(context.Context, *ledgerv1.GetLedgerPolicyRequest) (*ledgerv1.GetLedgerPolicyResponse, error) {
+// GetLedgerPolicy implements the RPC. On a ledger that is new it waits a
+// bounded time until its first policy is recorded.
+func (p proofs) GetLedgerPolicy(ctx context.Context, _ *ledgerv1.GetLedgerPolicyRequest) (*ledgerv1.GetLedgerPolicyResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, receiptTimeout)
+	defer cancel()
+	changed := p.n.blocks.Changed.Wait()
 	policy := p.n.blocks.Policy()
+	for policy.Last() == nil {
+		if err := p.n.blocks.Halted(); err != nil {
+			return nil, err
+		}
+		select {
+		case <-changed:
+		case <-p.n.closing:
+			return nil, closed()
+		case <-ctx.Done():
+			return nil, problem.New(problem.Unavailable, problem.Problem{
+				RuleID: "ledger.policy.none", Message: "the ledger has no policy yet",
+				Fix: "ask again once a node writes the block log: it records the first",
+			})
+		}
+		changed = p.n.blocks.Changed.Wait()
+		policy = p.n.blocks.Policy()
+	}
 	next := uint64(1)
 	if last, _ := p.n.blocks.Last(); last != nil {
 		next = last.Height + 1

@@ -9,12 +9,14 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"time"
 
 	"sigs.k8s.io/yaml"
 
 	"github.com/probity-health/probity/services/server"
 	"github.com/probity-health/probity/services/telemetry"
 	"github.com/probity-health/probity/workflows/codec"
+	"github.com/probity-health/probity/workflows/payment"
 	"github.com/probity-health/probity/workflows/worker"
 )
 
@@ -37,9 +39,68 @@ type Config struct {
 	// restart needn't read it from the beginning; empty keeps nothing, which
 	// is correct and slower.
 	CursorFile string `json:"cursorFile,omitempty"`
+	// Payments: how providers are paid; without a directory this worker pays nobody.
+	Payments PaymentsConfig `json:"payments,omitzero"`
 	// Codec is the endpoint by which Temporal's web UI shows payloads to who
 	// may see them; absent serves none.
 	Codec *codec.Config `json:"codec,omitempty"`
+}
+
+// PaymentsConfig of the payment cycles and the file drop that they pay through.
+type PaymentsConfig struct {
+	// Dir is where a file a payment is left, in outbox/. All workers share it,
+	// and it must know hard links. See docs/how-to/pay-providers.md.
+	Dir string `json:"dir,omitempty"`
+	// AwaitConfirmation leaves payments "sent" until somebody confirms them;
+	// otherwise the drop counts as payment.
+	AwaitConfirmation bool `json:"awaitConfirmation,omitempty"`
+	// Advices leaves each payment's 835 beside it, in advice/. They name patients.
+	Advices bool `json:"advices,omitempty"`
+	// Cycles are the payers whose cycle runs by itself.
+	Cycles []CycleConfig `json:"cycles,omitempty"`
+}
+
+// CycleConfig is one payer's schedule.
+type CycleConfig struct {
+	// Payer id.
+	Payer string `json:"payer"`
+	// Every is the time between runs, "24h", "168h"; "0s" takes a schedule away.
+	Every server.Duration `json:"every"`
+	// Offset is the time after the multiple of Every since the Unix epoch, UTC:
+	// every 24h at 2h is two in the morning; weeks begin on Thursdays.
+	Offset server.Duration `json:"offset,omitempty"`
+}
+
+// scheduled turns the configuration into what payment.KeepSchedules wants.
+func (c PaymentsConfig) scheduled() []payment.Scheduled {
+	var out []payment.Scheduled
+	for _, cycle := range c.Cycles {
+		out = append(out, payment.Scheduled{PayerID: cycle.Payer, Schedule: payment.Schedule{
+			Every: time.Duration(cycle.Every), Offset: time.Duration(cycle.Offset),
+		}})
+	}
+	return out
+}
+
+func (c PaymentsConfig) check() error {
+	if c.Dir == "" && (len(c.Cycles) > 0 || c.Advices || c.AwaitConfirmation) {
+		return errors.New("payments has settings and no dir")
+	}
+	seen := map[string]bool{}
+	for _, cycle := range c.Cycles {
+		switch {
+		case cycle.Payer == "" || len(cycle.Payer) > 80:
+			return errors.New("payments.cycles: a payer's id has 1 to 80 characters")
+		case seen[cycle.Payer]:
+			return fmt.Errorf("payments.cycles: payer %s is there twice", cycle.Payer)
+		case cycle.Every < 0 || (cycle.Every > 0 && time.Duration(cycle.Every) < time.Minute):
+			return fmt.Errorf("payments.cycles: payer %s: every is at least a minute, or 0s", cycle.Payer)
+		case cycle.Offset < 0 || (cycle.Every > 0 && cycle.Offset >= cycle.Every):
+			return fmt.Errorf("payments.cycles: payer %s: offset is less than every", cycle.Payer)
+		}
+		seen[cycle.Payer] = true
+	}
+	return nil
 }
 
 // IdentityConfig names the OIDC issuer and this process's client credentials.
@@ -162,6 +223,9 @@ func parseConfig(raw []byte) (Config, error) {
 	}
 	if t := cfg.Temporal; !t.TLS && (t.CAFile != "" || t.CertFile != "" || t.KeyFile != "" || t.ServerName != "") {
 		return Config{}, errors.New("temporal.tls is off and yet has settings")
+	}
+	if err := cfg.Payments.check(); err != nil {
+		return Config{}, err
 	}
 	if t := cfg.Temporal; (t.APIKeyFile != "" || t.APIKeyEnv != "") && !t.TLS {
 		return Config{}, errors.New("temporal.apiKeyFile or apiKeyEnv would be sent in clear: turn temporal.tls on")

@@ -18,6 +18,7 @@ import (
 	"github.com/probity-health/probity/workflows/codec"
 	"github.com/probity-health/probity/workflows/follower"
 	"github.com/probity-health/probity/workflows/hook"
+	"github.com/probity-health/probity/workflows/payment"
 	"github.com/probity-health/probity/workflows/service"
 	"github.com/probity-health/probity/workflows/worker"
 )
@@ -29,7 +30,8 @@ type process struct {
 	temporal  client.Client
 	worker    *worker.Worker
 	followers []*follower.Follower
-	failed    chan error // the SDK's worker gave up
+	schedules func(context.Context) // tells payment cycles theirs; nil without payments
+	failed    chan error            // the SDK's worker gave up
 }
 
 // assemble makes the parts and connects nothing yet: whatever is away when
@@ -79,12 +81,31 @@ func assemble(ctx context.Context, cfg Config) (*process, error) {
 
 	at, queue := cfg.Services, cfg.Temporal.TaskQueue
 	p := &process{telemetry: tel, server: srv, temporal: temporal, failed: make(chan error, 1)}
+	var payments *payment.Activities
+	if cfg.Payments.Dir != "" {
+		drop, err := payment.NewFileDrop(cfg.Payments.Dir, payment.FileDropOptions{
+			AwaitConfirmation: cfg.Payments.AwaitConfirmation, Advices: cfg.Payments.Advices,
+		})
+		if err != nil {
+			return nil, err
+		}
+		payments = &payment.Activities{
+			Remittances: claimsv1connect.NewRemittanceServiceClient(own, at.Claims, own.Options()...),
+			Payments:    claimsv1connect.NewPaymentServiceClient(own, at.Claims, own.Options()...),
+			Documents:   gatewayv1connect.NewGatewayServiceClient(own, at.Gateway, own.Options()...),
+			Port:        drop,
+		}
+		p.schedules = func(ctx context.Context) {
+			payment.KeepSchedules(ctx, temporal, queue, cfg.Payments.scheduled(), tel.Log)
+		}
+	}
 	p.worker = worker.New(worker.Deps{
 		Temporal:    temporal,
 		Gateway:     gatewayv1connect.NewGatewayServiceClient(own, at.Gateway, own.Options()...),
 		Files:       claimsv1connect.NewFileServiceClient(own, at.Claims, own.Options()...),
 		Remittances: claimsv1connect.NewRemittanceServiceClient(own, at.Claims, own.Options()...),
 		Claims:      claimsv1connect.NewClaimsServiceClient(own, at.Claims, own.Options()...),
+		Cases:       claimsv1connect.NewCaseServiceClient(own, at.Claims, own.Options()...),
 		TaskQueue:   queue, MaxActivities: cfg.Temporal.MaxActivities, Deployment: cfg.Temporal.DeploymentName, BuildID: cfg.Temporal.BuildID,
 		Failed: func(err error) {
 			select {
@@ -102,11 +123,13 @@ func assemble(ctx context.Context, cfg Config) (*process, error) {
 		p.followers = append(p.followers, f)
 		srv.AddCheck(followerCheck(log), func(context.Context) error { return f.Ready() })
 	}
-	srv.Mount(workflowsv1connect.NewWorkflowServiceHandler(service.New(service.Deps{
-		Temporal: temporal, TaskQueue: queue, Authorizer: authorizer, Logger: tel.Log,
+	answers := service.New(service.Deps{
+		Temporal: temporal, TaskQueue: queue, Authorizer: authorizer, Logger: tel.Log, Payments: payments != nil,
 		Files:  claimsv1connect.NewFileServiceClient(asCaller, at.Claims, asCaller.Options()...),
 		Claims: claimsv1connect.NewClaimsServiceClient(asCaller, at.Claims, asCaller.Options()...),
-	}), srv.Options()...))
+	})
+	srv.Mount(workflowsv1connect.NewWorkflowServiceHandler(answers, srv.Options()...))
+	srv.Mount(workflowsv1connect.NewPaymentCycleServiceHandler(answers, srv.Options()...))
 	if cfg.Codec != nil {
 		srv.MountPublic(codec.Path, codec.New(codec.Deps{
 			Config: *cfg.Codec, Keys: connection.Keys, Namespace: cfg.Temporal.Namespace,
@@ -167,6 +190,12 @@ func (p *process) run(ctx context.Context) error {
 	part(func(ctx context.Context) error { return p.worker.Run(ctx, p.telemetry.Log) })
 	for _, f := range p.followers {
 		part(f.Run)
+	}
+	if p.schedules != nil {
+		running.Go(func() error {
+			p.schedules(partsCtx)
+			return nil
+		})
 	}
 	part(func(ctx context.Context) error {
 		select {

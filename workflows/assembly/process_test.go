@@ -14,6 +14,7 @@ import (
 
 	"github.com/probity-health/probity/services/keys"
 	"github.com/probity-health/probity/services/server"
+	"github.com/probity-health/probity/workflows/payment"
 )
 
 func example(t testing.TB) string {
@@ -28,6 +29,7 @@ func TestTheExampleIsAConfigurationAndItsDefaultsAreSet(t *testing.T) {
 	require.Equal(t, "probity", cfg.Temporal.Namespace)
 	require.Equal(t, "probity", cfg.Temporal.TaskQueue)
 	require.Equal(t, "worker", cfg.Telemetry.Service)
+	require.Equal(t, []payment.Scheduled{{PayerID: "KEYSTONE", Schedule: payment.Schedule{Every: 24 * time.Hour, Offset: 2 * time.Hour}}}, cfg.Payments.scheduled())
 }
 
 func TestAWrongConfigurationIsRefusedByName(t *testing.T) {
@@ -37,6 +39,9 @@ func TestAWrongConfigurationIsRefusedByName(t *testing.T) {
 		"a required one absent":  {"  claims: https://claims.example:8443\n", "", "services.claims"},
 		"a URL without a scheme": {"https://ledger.example:8443", "ledger.example:8443", "services.ledger"},
 		"TLS settings without":   {"  tls: true\n", "", "temporal.tls"},
+		"a cycle too often":      {"every: 24h", "every: 1s", "at least a minute"},
+		"a cycle past its end":   {"offset: 2h", "offset: 25h", "offset"},
+		"payments nowhere":       {"  dir: /var/lib/probity/payments # shared by all workers\n", "", "payments"},
 		"no origin":              {"https://temporal-ui.example]", "https://temporal-ui.example/]", "codec.origins"},
 		"two API keys":           {"  tls: true\n", "  tls: true\n  apiKeyFile: x\n  apiKeyEnv: X\n", "one key"},
 		"a build of nothing":     {"  tls: true\n", "  tls: true\n  buildID: x\n", "temporal.deploymentName"},
@@ -78,6 +83,7 @@ func TestAProcessStartsWaitsAndStopsWithEverythingAway(t *testing.T) {
 	cfg.Services = ServicesConfig{Gateway: nowhere, Claims: nowhere, Ledger: nowhere}
 	cfg.Temporal.Address, cfg.Temporal.PayloadKeyFile = "127.0.0.1:1", key
 	cfg.CursorFile = filepath.Join(dir, "cursor.json")
+	cfg.Payments.Dir = filepath.Join(dir, "payments")
 	cfg.Telemetry.LogLevel = "error"
 	p, err := assemble(t.Context(), cfg)
 	require.NoError(t, err)

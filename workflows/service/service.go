@@ -55,6 +55,8 @@ type Deps struct {
 	Claims     Claims
 	Authorizer Authorizer
 	Logger     *slog.Logger
+	// Payments says that the workers have a payment port.
+	Payments bool
 }
 
 // Service implements workflowsv1connect.WorkflowServiceHandler.

@@ -15,6 +15,7 @@ import (
 	"github.com/probity-health/probity/workflows/claim"
 	"github.com/probity-health/probity/workflows/claimfile"
 	"github.com/probity-health/probity/workflows/hook"
+	"github.com/probity-health/probity/workflows/payment"
 	"github.com/probity-health/probity/workflows/worker"
 )
 
@@ -28,6 +29,10 @@ var histories = map[string]string{
 	// A file canceled half way; its payloads name their workflow.
 	"claimfile-canceled.json": claimfile.WorkflowID("fil_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
 	"claim.json":              claim.WorkflowID("clm_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
+	// From when the case says what is waited for.
+	"claim-case.json": claim.WorkflowID("clm_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
+	"appeal.json":     claim.AppealWorkflowID("apl_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
+	"payments.json":   payment.WorkflowID("KEYSTONE"),
 }
 
 func replayer(t *testing.T, keys worker.Keys) sdk.WorkflowReplayer {

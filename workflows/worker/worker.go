@@ -24,6 +24,7 @@ import (
 
 	"github.com/probity-health/probity/workflows/claim"
 	"github.com/probity-health/probity/workflows/claimfile"
+	"github.com/probity-health/probity/workflows/payment"
 )
 
 // TaskQueue is where the workflows' tasks wait, unless configured otherwise.
@@ -106,6 +107,10 @@ type Deps struct {
 	Files       claimfile.Files
 	Remittances claimfile.Remittances
 	Claims      claim.Claims
+	Cases       claim.Cases
+	// Payments runs payment cycles; nil runs none, and their workflows wait
+	// for a worker that does.
+	Payments *payment.Activities
 	// TaskQueue; empty is TaskQueue.
 	TaskQueue string
 	// MaxActivities at once in this process; 0 is 32. Each is one RPC in flight.

@@ -31,7 +31,7 @@ func run(ctx context.Context) error {
 	quick := flag.Bool("quick", false, "measure within a minute, on a smaller file: to see that it works, not to compare")
 	rounds := flag.Int("rounds", 0, "rounds of each measurement; 0 is 3")
 	claims := flag.Int("claims", 0, "claims of the file; 0 is 10,000")
-	parts := flag.String("parts", "", "what to measure, of engine,ledger,stack,claims; empty is the first three")
+	parts := flag.String("parts", "", "what to measure, of engine,ledger,stack,claims,workflows; empty is the first three")
 	profile := flag.String("profile", "", "folder for CPU profiles of the stack; taking them costs some of its speed")
 	flag.Parse()
 	if flag.NArg() > 0 {

@@ -18,7 +18,7 @@ func (b *builder) amount(p *setParser, loop string, s *Segment, n int) int64 {
 	c, ok := cents(v)
 	if !ok || c < 0 && s.ID != "CAS" && s.ID != "SVD" {
 		p.fault(Fault{Rule: "x12.amount.range", Segment: s.ID, Loop: loop, Element: n, SegmentCode: "8", ElementCode: "7", scope: p.scopeOf(loop),
-			Message: "the amount is negative, has parts of a cent or is beyond 99,999,999.99", Fix: "send dollars with at most two decimals"})
+			Message: "the amount is negative, has parts of a cent or is beyond 99,999,999.99", Fix: "send 0 to 99999999.99, dollars with at most two decimals"})
 		return 0
 	}
 	return c
@@ -296,7 +296,7 @@ func (b *builder) quantity(p *setParser, loop string, s *Segment, n int) {
 	q, ok := milli(v)
 	if !ok {
 		p.fault(Fault{Rule: "x12.quantity.range", Segment: s.ID, Loop: loop, Element: n, SegmentCode: "8", ElementCode: "7", scope: inClaim,
-			Message: "the quantity is negative, too large or has more than three decimals", Fix: "send units with at most three decimals"})
+			Message: "the quantity is negative, too large or has more than three decimals", Fix: "send 0 or more, with at most three decimals"})
 	}
 	b.open.line.QuantityMilli = q
 }

@@ -344,7 +344,8 @@ func (rd *reader) closeSet(s *Segment) {
 		rd.parser.finish()
 	}
 	if n := s.El(1); !digits(n) || len(n) > 10 || strings.TrimLeft(n, "0") != itoa(rd.segments) {
-		rd.setFault("4", "x12.envelope.se-count", "SE", 1, "SE01 is not the number of segments from ST to SE", "count the segments of the set, ST and SE included")
+		rd.setFault("4", "x12.envelope.se-count", "SE", 1, fmt.Sprintf("SE01 is not the number of segments from ST to SE, which is %d", rd.segments),
+			"if the set is whole, let SE01 say so; if segments are missing, send all of it")
 	}
 	if s.El(2) != rd.set.Control {
 		rd.setFault("3", "x12.envelope.se-control", "SE", 2, "SE02 is not the control number of ST02", "repeat ST02 in SE02")
@@ -370,7 +371,8 @@ func (rd *reader) closeGroup(s *Segment) {
 		g.Declared = atoi(n)
 	}
 	if g.Declared != len(g.Sets) {
-		rd.groupFault("5", "x12.envelope.ge-count", "GE01 is not the number of transaction sets of the group", "count the transaction sets")
+		rd.groupFault("5", "x12.envelope.ge-count", fmt.Sprintf("GE01 is not the number of transaction sets of the group, which is %d", len(g.Sets)),
+			"if the group is whole, let GE01 say so; if sets are missing, send all of it")
 	}
 	if s.El(2) != g.Control {
 		rd.groupFault("4", "x12.envelope.ge-control", "GE02 is not the control number of GS06", "repeat GS06 in GE02")
@@ -385,7 +387,8 @@ func (rd *reader) closeInterchange(s *Segment) {
 		rd.group = nil
 	}
 	if n := s.El(1); !digits(n) || len(n) > 5 || atoi(n) != len(rd.ic.Groups) {
-		rd.interchangeFault("021", "x12.envelope.iea-count", "IEA01 is not the number of groups of the interchange", "count the groups")
+		rd.interchangeFault("021", "x12.envelope.iea-count", fmt.Sprintf("IEA01 is not the number of groups of the interchange, which is %d", len(rd.ic.Groups)),
+			"if the interchange is whole, let IEA01 say so; if groups are missing, send all of it")
 	}
 	if s.El(2) != rd.ic.Control {
 		rd.interchangeFault("001", "x12.envelope.iea-control", "IEA02 is not the control number of ISA13", "repeat ISA13 in IEA02")

@@ -218,6 +218,10 @@ func TestEnvelopesAreHeldToTheirCounts(t *testing.T) {
 		{"version of another guide", bytes.ReplaceAll(sound, []byte(v222), []byte("005010X224A2")), "x12.group.version", 0},
 		{"older interchange version", bytes.Replace(sound, []byte("*00501*"), []byte("*00401*"), 1), "x12.interchange.version", 0},
 		{"a set outside a group", bytes.Replace(sound, []byte("GS*HC"), []byte("XX*HC"), 1), "x12.interchange.structure", 0},
+		{"saved as UTF-16", append([]byte("\xFF\xFE"), bytes.Join(bytes.Split(sound, nil), []byte{0})...), "x12.interchange.utf-16", 0},
+		{"packed", []byte("\x1F\x8B\x08\x00 and so on"), "x12.interchange.packed", 0},
+		{"printed", []byte("%PDF-1.7 and so on"), "x12.interchange.other-format", 0},
+		{"without its envelope", sound[bytes.Index(sound, []byte("GS*")):], "x12.interchange.no-isa", 0},
 		{"text after the interchange", append(bytes.Clone(sound), "and so on"...), "x12.interchange.no-isa", 1},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

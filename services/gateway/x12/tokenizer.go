@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -119,6 +120,28 @@ func (t *tokenizer) skipBlank(alsoSpaces bool) error {
 	}
 }
 
+// noInterchange says what stands where an interchange must start. People send
+// X12 packed, printed, and saved by programs that write UTF-16; told only that
+// ISA is missing they look for it in a file that has it.
+func noInterchange(head []byte) error {
+	starts := func(with ...string) bool {
+		return slices.ContainsFunc(with, func(w string) bool { return strings.HasPrefix(string(head), w) })
+	}
+	e := &tokenError{rule: "x12.interchange.no-isa", msg: "the file does not start with an ISA segment where an interchange must start",
+		fix: "send a complete X12 interchange, from ISA to IEA"}
+	switch {
+	case starts("\xFF\xFE", "\xFE\xFF", "I\x00S\x00A\x00", "\x00I\x00S\x00A"):
+		e.rule, e.msg, e.fix = "x12.interchange.utf-16", "the file is text in UTF-16, of which X12 can't be read", "save it as plain text, ASCII or UTF-8, and send that"
+	case starts("\x1F\x8B", "PK\x03\x04", "\x28\xB5\x2F\xFD", "BZh", "\xFD7zXZ"):
+		e.rule, e.msg, e.fix = "x12.interchange.packed", "the file is compressed", "unpack it and send the X12 file that is in it"
+	case starts("%PDF", "<?xml", "<", "{", "["):
+		e.rule, e.msg, e.fix = "x12.interchange.other-format", "the file is of another format than X12", "send the X12 file (837), not a print or an export of it"
+	case starts("GS", "ST"):
+		e.fix = "the ISA segment before GS and the IEA at the end are missing: send the whole interchange"
+	}
+	return e
+}
+
 // interchange reads the next ISA segment and takes its delimiters.
 // io.EOF: nothing but blanks was left.
 func (t *tokenizer) interchange() (*Segment, error) {
@@ -136,8 +159,7 @@ func (t *tokenizer) interchange() (*Segment, error) {
 		return nil, err
 	}
 	if len(head) < 4 || string(head[:3]) != "ISA" {
-		return nil, &tokenError{rule: "x12.interchange.no-isa", msg: "the file does not start with an ISA segment where an interchange must start",
-			fix: "send a complete X12 interchange, from ISA to IEA"}
+		return nil, noInterchange(head)
 	}
 	sep := head[3]
 	if !delimiter(sep) {

@@ -24,13 +24,16 @@ type layer struct {
 }
 
 // NewOverlay returns an empty overlay of base.
-func NewOverlay(base View) *Overlay { return NewOverlayOf(base, 0) }
+func NewOverlay(base View) *Overlay {
+	return &Overlay{base: base, streams: map[string]pending{}, requests: map[string]Seen{}}
+}
 
-// NewOverlayOf returns an empty overlay with room for about so many commits.
-func NewOverlayOf(base View, commits int) *Overlay {
-	return &Overlay{
-		base: base, streams: make(map[string]pending, commits), requests: make(map[string]Seen, commits), order: make([]layer, 0, commits),
-	}
+// Reset empties the overlay and keeps its room.
+func (o *Overlay) Reset() {
+	clear(o.streams)
+	clear(o.requests)
+	clear(o.order)
+	o.order = o.order[:0]
 }
 
 // LastRevision implements View.

@@ -47,7 +47,7 @@ func Entry(commit []byte) []byte {
 func LeafHash(entry []byte) Hash {
 	var buf [512]byte // what is hashed here is short, and often
 	if len(entry) >= len(buf) {
-		return Hash(rfc6962.DefaultHasher.HashLeaf(entry))
+		return sha256.Sum256(append([]byte{rfc6962.RFC6962LeafHashPrefix}, entry...))
 	}
 	buf[0] = rfc6962.RFC6962LeafHashPrefix
 	return sha256.Sum256(buf[:1+copy(buf[1:], entry)])

@@ -27,7 +27,7 @@ type index struct {
 }
 
 // flushAt is how many commits stay in memory only.
-const flushAt = 1 << 15
+const flushAt = 1 << 13
 
 // generation is the index of some commits that follow each other.
 type generation struct {

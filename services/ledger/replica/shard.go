@@ -43,7 +43,7 @@ type ShardConfig struct {
 	Signals []*Signal
 	// Grace is how long an offset may be out of range; 0 is 10 s.
 	Grace time.Duration
-	// FlushAt is how many commits' index stays in memory only; 0 is 32,768.
+	// FlushAt is how many commits' index stays in memory only; 0 is 8,192.
 	FlushAt int
 }
 
@@ -70,9 +70,10 @@ type Shard struct {
 	expected   []core.Written // by this node's own owner, on their way; indexes rise
 
 	// Only Step touches these.
-	checked  bool      // the topic's tail was compared since the last failure
-	lostFrom time.Time // since when the next offset is out of range; zero if it isn't
-	anchor   *anchor   // comparing a topic made anew; nil otherwise
+	batch    *core.Overlay // of the records being applied, where there are many
+	checked  bool          // the topic's tail was compared since the last failure
+	lostFrom time.Time     // since when the next offset is out of range; zero if it isn't
+	anchor   *anchor       // comparing a topic made anew; nil otherwise
 }
 
 // OpenShard opens a shard's local data and brings its index and its tree level
@@ -85,6 +86,7 @@ func OpenShard(cfg ShardConfig) (*Shard, error) {
 	if s.cfg.Grace == 0 {
 		s.cfg.Grace = truncationGrace
 	}
+	s.batch = core.NewOverlay(s)
 	var err error
 	if s.commits, err = cfg.Store.commits(cfg.Log, cfg.Shard); err != nil {
 		return nil, err
@@ -561,6 +563,10 @@ func (s *Shard) step(ctx context.Context) error {
 	return s.apply(got)
 }
 
+// worthKeeping is of how many records on the room of a batch's overlay is kept:
+// to empty it costs as much as the largest batch needed.
+const worthKeeping = 64
+
 // apply judges fetched records and stores the valid ones. On a broken rule it
 // keeps the records before it.
 func (s *Shard) apply(got Fetched) error {
@@ -571,7 +577,11 @@ func (s *Shard) apply(got Fetched) error {
 	if err := s.known.load(s.index.rows); err != nil {
 		return err
 	}
-	view := core.NewOverlayOf(s, len(got.Records))
+	view := s.batch
+	if len(got.Records) < worthKeeping {
+		view = core.NewOverlay(s)
+	}
+	view.Reset()
 	accepted, values := make([]stored, 0, len(got.Records)), make([][]byte, 0, len(got.Records))
 	leaves := make([]receipt.Hash, 0, len(got.Records)) // of the index rows
 	var broken error

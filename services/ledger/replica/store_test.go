@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -8,10 +9,12 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 	"pgregory.net/rapid"
 
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/services/ledger/core"
+	"github.com/probity-health/probity/services/ledger/tiles"
 )
 
 // Given a data directory of the first layout, whose commits were in the
@@ -115,4 +118,52 @@ func TestAStateReadsBack(t *testing.T) {
 		_, ok = parseState(raw[:rapid.IntRange(0, len(raw)-1).Draw(rt, "cut")])
 		require.False(rt, ok)
 	})
+}
+
+// Given readers beside a follower whose files fill and whose index is flushed
+// all the time, then what the shard has reached they always find.
+func TestReadersBesideAFollower(t *testing.T) {
+	a := &alone{t: t, dir: t.TempDir()}
+	logger := slog.New(slog.DiscardHandler)
+	disk := tiles.Disk{SegmentBytes: 2 << 10}
+	var err error
+	a.store, err = OpenStoreOn(disk, filepath.Join(a.dir, "store"), logger)
+	require.NoError(t, err)
+	a.shard, err = OpenShard(ShardConfig{Log: "claims", Store: a.store, Dir: filepath.Join(a.dir, "tiles"), Source: silent{}, Logger: logger, FlushAt: 7})
+	require.NoError(t, err)
+	const commits, streams = 300, 5
+	ctx, stop := context.WithCancel(t.Context())
+	var readers errgroup.Group
+	for reader := range 3 {
+		readers.Go(func() error {
+			for n := uint64(reader); ctx.Err() == nil; n += 7 {
+				reached := a.shard.Head().Next
+				if reached == 0 {
+					continue
+				}
+				at := n % reached
+				if seen, ok, err := a.shard.Request(fmt.Sprint("r", at)); err != nil || !ok || seen.Index != at {
+					return fmt.Errorf("request %d of %d: %v %v %w", at, reached, seen.Index, ok, err)
+				}
+				name := fmt.Sprint("s-", at%streams)
+				var events uint64
+				if err := a.shard.Stream(name, 0, func(e *ledgerv1.RecordedEvent) bool { events++; return e.Revision == events-1 }); err != nil {
+					return err
+				}
+				if want := (reached-1-at%streams)/streams + 1; reached > at%streams && events < want {
+					return fmt.Errorf("stream %s shows %d events of %d", name, events, want)
+				}
+				if _, err := a.shard.Values(at, 20, 1<<20); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	for i := range commits {
+		require.NoError(t, a.apply(a.decide(fmt.Sprint("r", i), fmt.Sprint("s-", i%streams)).Value))
+	}
+	stop()
+	require.NoError(t, readers.Wait())
+	require.NoError(t, a.store.Close())
 }

@@ -76,7 +76,6 @@ type Log struct {
 	disk  tiles.Disk
 	dir   string
 	limit int64
-	buf   []byte // of Append
 
 	// syncing is held while files are synced or changed, and taken before mu.
 	syncing sync.Mutex
@@ -363,16 +362,16 @@ func (l *Log) Append(commits [][]byte, latest []byte) error {
 			return err
 		}
 	}
-	b, at := l.buf[:0], make([]uint32, len(commits))
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	b, at := (*buf)[:0], make([]uint32, len(commits))
 	for i, c := range commits {
 		at[i] = uint32(t.size) + uint32(len(b))
 		b = appendRecord(b, commit, c)
 	}
 	marked := uint32(t.size) + uint32(len(b))
 	b = appendRecord(b, mark, latest)
-	if cap(b) <= 8<<20 {
-		l.buf = b
-	}
+	*buf = b
 	if err := writeAt(t.file, b, t.size); err != nil {
 		l.mu.Lock()
 		t.torn = true
@@ -543,7 +542,8 @@ func (l *Log) Commit(index uint64) (out []byte, err error) {
 // another, in order; value is only valid during the call. It fails with
 // ErrDamaged where one does not match its checksum or there are too few.
 func (l *Log) Each(from, to uint64, visit func(index uint64, value []byte) (more bool, err error)) error {
-	var buf []byte
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
 	for from < to {
 		p, err := l.part(from)
 		if err != nil {
@@ -552,7 +552,7 @@ func (l *Log) Each(from, to uint64, visit func(index uint64, value []byte) (more
 		end := min(to, p.first+uint64(len(p.offsets)))
 		more := true
 		for more && err == nil && from < end {
-			from, more, err = p.visit(&buf, from, end, visit)
+			from, more, err = p.visit(buf, from, end, visit)
 		}
 		if err = errors.Join(err, p.file.Close()); err != nil || !more {
 			return err
@@ -560,6 +560,10 @@ func (l *Log) Each(from, to uint64, visit func(index uint64, value []byte) (more
 	}
 	return nil
 }
+
+// buffers are what Append gathers in and Each reads into: a shard that rests
+// holds none.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
 // part is a file being read.
 type part struct {
@@ -678,7 +682,7 @@ func (p part) visit(buf *[]byte, from, end uint64, visit func(uint64, []byte) (b
 		return from, false, damaged("the offsets of %s do not rise", name(p.first))
 	}
 	if int64(cap(*buf)) < size {
-		*buf = make([]byte, max(size, min(readBytes, p.end-start)))
+		*buf = make([]byte, max(size, readBytes))
 	}
 	raw := (*buf)[:size]
 	if n, err := p.file.ReadAt(raw, start); n < len(raw) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -512,6 +513,8 @@ func (o *Owner) gather(now time.Time) error {
 		most = min(most, max(minSplit, (o.desk.waiting()+1)/2))
 	}
 	ps := o.desk.take(n, g.bytes, most)
+	g.pendings, g.records = slices.Grow(g.pendings, len(ps)), slices.Grow(g.records, len(ps))
+	g.leaves, g.commits = slices.Grow(g.leaves, len(ps)), slices.Grow(g.commits, len(ps))
 	for i, p := range ps {
 		if p.abandoned.Load() {
 			o.desk.settle(p, Answer{}, context.Canceled)

@@ -96,11 +96,13 @@ func (v *Views) leave(left *view, bootstrap net.Addr) {
 	known := left.brokers(bootstrap)
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.now != left {
-		return
-	}
 	if len(known) > 0 {
 		v.brokers = known
+	}
+	// Who was never told of a broker has only the bootstrap addresses, and
+	// the Transport dials those again by itself.
+	if v.now != left || len(v.brokers) == 0 {
+		return
 	}
 	v.now = &view{transport: v.transport(), of: next(v.brokers, left.of)}
 }

@@ -106,7 +106,9 @@ type SubmitClaimRequest struct {
 	// Ordinal of the claim in its file, from 0.
 	FileOrdinal uint32 `protobuf:"varint,5,opt,name=file_ordinal,json=fileOrdinal,proto3" json:"file_ordinal,omitempty"`
 	// When the payer received it: date of the file's receipt. Empty is now.
-	ReceivedTime  *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=received_time,json=receivedTime,proto3" json:"received_time,omitempty"`
+	ReceivedTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=received_time,json=receivedTime,proto3" json:"received_time,omitempty"`
+	// It came on paper and was keyed: states give more days to pay such a claim.
+	Paper         bool `protobuf:"varint,60,opt,name=paper,proto3" json:"paper,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -181,6 +183,13 @@ func (x *SubmitClaimRequest) GetReceivedTime() *timestamppb.Timestamp {
 		return x.ReceivedTime
 	}
 	return nil
+}
+
+func (x *SubmitClaimRequest) GetPaper() bool {
+	if x != nil {
+		return x.Paper
+	}
+	return false
 }
 
 // SubmitClaim's answer.
@@ -2669,7 +2678,9 @@ type Remittance struct {
 	Adjustments []*ProviderAdjustment `protobuf:"bytes,41,rep,name=adjustments,proto3" json:"adjustments,omitempty"`
 	// What the payee owes the payer once this is paid, US cents; it is taken from
 	// the payments that follow.
-	BalanceCents  int64 `protobuf:"varint,42,opt,name=balance_cents,json=balanceCents,proto3" json:"balance_cents,omitempty"`
+	BalanceCents int64 `protobuf:"varint,42,opt,name=balance_cents,json=balanceCents,proto3" json:"balance_cents,omitempty"`
+	// True where its payment failed: it counts for nothing, and its claims are in another.
+	Voided        bool `protobuf:"varint,70,opt,name=voided,proto3" json:"voided,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2800,6 +2811,13 @@ func (x *Remittance) GetBalanceCents() int64 {
 		return x.BalanceCents
 	}
 	return 0
+}
+
+func (x *Remittance) GetVoided() bool {
+	if x != nil {
+		return x.Voided
+	}
+	return false
 }
 
 // An adjustment of a payment that is no claim's (PLB).
@@ -3183,7 +3201,7 @@ var File_probity_claims_v1_claims_service_proto protoreflect.FileDescriptor
 
 const file_probity_claims_v1_claims_service_proto_rawDesc = "" +
 	"\n" +
-	"&probity/claims/v1/claims_service.proto\x12\x11probity.claims.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dprobity/claims/v1/claim.proto\x1a probity/claims/v1/decision.proto\x1a\x1eprobity/ledger/v1/ledger.proto\x1a probity/problem/v1/problem.proto\"\xb6\x02\n" +
+	"&probity/claims/v1/claims_service.proto\x12\x11probity.claims.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dprobity/claims/v1/claim.proto\x1a probity/claims/v1/decision.proto\x1a\x1eprobity/ledger/v1/ledger.proto\x1a probity/problem/v1/problem.proto\"\xcc\x02\n" +
 	"\x12SubmitClaimRequest\x12(\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18xR\trequestId\x126\n" +
@@ -3191,7 +3209,8 @@ const file_probity_claims_v1_claims_service_proto_rawDesc = "" +
 	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\x125\n" +
 	"\afile_id\x18\x04 \x01(\tB\x1c\xbaH\x19r\x172\x15^(fil_[a-z2-7]{26})?$R\x06fileId\x12!\n" +
 	"\ffile_ordinal\x18\x05 \x01(\rR\vfileOrdinal\x12?\n" +
-	"\rreceived_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\freceivedTime\"\x8a\x02\n" +
+	"\rreceived_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\freceivedTime\x12\x14\n" +
+	"\x05paper\x18< \x01(\bR\x05paper\"\x8a\x02\n" +
 	"\x13SubmitClaimResponse\x125\n" +
 	"\x05claim\x18\x01 \x01(\v2\x1f.probity.claims.v1.ClaimSummaryR\x05claim\x127\n" +
 	"\bdecision\x18\x02 \x01(\v2\x1b.probity.claims.v1.DecisionR\bdecision\x127\n" +
@@ -3371,7 +3390,7 @@ const file_probity_claims_v1_claims_service_proto_rawDesc = "" +
 	"cutoffTime\"p\n" +
 	"\x19CreateRemittancesResponse\x12?\n" +
 	"\vremittances\x18\x01 \x03(\v2\x1d.probity.claims.v1.RemittanceR\vremittances\x12\x12\n" +
-	"\x04more\x18( \x01(\bR\x04more\"\x94\x04\n" +
+	"\x04more\x18( \x01(\bR\x04more\"\xac\x04\n" +
 	"\n" +
 	"Remittance\x12#\n" +
 	"\rremittance_id\x18\x01 \x01(\tR\fremittanceId\x12\x19\n" +
@@ -3390,7 +3409,8 @@ const file_probity_claims_v1_claims_service_proto_rawDesc = "" +
 	"claimCount\x12!\n" +
 	"\fclaims_cents\x18( \x01(\x03R\vclaimsCents\x12G\n" +
 	"\vadjustments\x18) \x03(\v2%.probity.claims.v1.ProviderAdjustmentR\vadjustments\x12#\n" +
-	"\rbalance_cents\x18* \x01(\x03R\fbalanceCents\"v\n" +
+	"\rbalance_cents\x18* \x01(\x03R\fbalanceCents\x12\x16\n" +
+	"\x06voided\x18F \x01(\bR\x06voided\"v\n" +
 	"\x12ProviderAdjustment\x12\x1f\n" +
 	"\vreason_code\x18\x01 \x01(\tR\n" +
 	"reasonCode\x12\x1c\n" +

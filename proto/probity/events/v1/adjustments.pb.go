@@ -401,8 +401,11 @@ type PayeeAccountPosted struct {
 	BalanceCents int64 `protobuf:"varint,6,opt,name=balance_cents,json=balanceCents,proto3" json:"balance_cents,omitempty"`
 	// Trace number of the remittance that carried that balance; empty where nothing is brought in.
 	RecoveredTraceNumber string `protobuf:"bytes,7,opt,name=recovered_trace_number,json=recoveredTraceNumber,proto3" json:"recovered_trace_number,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	// What is brought in where it is more than one balance, which a voided
+	// remittance may leave; recovered_cents is their sum.
+	RecoveredBalances []*OpenBalance `protobuf:"bytes,70,rep,name=recovered_balances,json=recoveredBalances,proto3" json:"recovered_balances,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *PayeeAccountPosted) Reset() {
@@ -484,11 +487,18 @@ func (x *PayeeAccountPosted) GetRecoveredTraceNumber() string {
 	return ""
 }
 
+func (x *PayeeAccountPosted) GetRecoveredBalances() []*OpenBalance {
+	if x != nil {
+		return x.RecoveredBalances
+	}
+	return nil
+}
+
 var File_probity_events_v1_adjustments_proto protoreflect.FileDescriptor
 
 const file_probity_events_v1_adjustments_proto_rawDesc = "" +
 	"\n" +
-	"#probity/events/v1/adjustments.proto\x12\x11probity.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a probity/claims/v1/decision.proto\"\xa4\x04\n" +
+	"#probity/events/v1/adjustments.proto\x12\x11probity.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a probity/claims/v1/decision.proto\x1a probity/events/v1/payments.proto\"\xa4\x04\n" +
 	"\rClaimReversed\x12\x19\n" +
 	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\x12+\n" +
 	"\x11decision_revision\x18\x02 \x01(\x04R\x10decisionRevision\x129\n" +
@@ -514,7 +524,7 @@ const file_probity_events_v1_adjustments_proto_rawDesc = "" +
 	"\x0eremittance_ids\x18\x04 \x03(\tR\rremittanceIds\x12\x12\n" +
 	"\x04more\x18\x05 \x01(\bR\x04more\"1\n" +
 	"\x18RemittanceCycleCompleted\x12\x15\n" +
-	"\x06run_id\x18\x01 \x01(\tR\x05runId\"\xa2\x02\n" +
+	"\x06run_id\x18\x01 \x01(\tR\x05runId\"\xf1\x02\n" +
 	"\x12PayeeAccountPosted\x12#\n" +
 	"\rremittance_id\x18\x01 \x01(\tR\fremittanceId\x12!\n" +
 	"\ftrace_number\x18\x02 \x01(\tR\vtraceNumber\x12\x1b\n" +
@@ -522,7 +532,8 @@ const file_probity_events_v1_adjustments_proto_rawDesc = "" +
 	"\x0frecovered_cents\x18\x04 \x01(\x03R\x0erecoveredCents\x12#\n" +
 	"\rcarried_cents\x18\x05 \x01(\x03R\fcarriedCents\x12#\n" +
 	"\rbalance_cents\x18\x06 \x01(\x03R\fbalanceCents\x124\n" +
-	"\x16recovered_trace_number\x18\a \x01(\tR\x14recoveredTraceNumber*\xb4\x01\n" +
+	"\x16recovered_trace_number\x18\a \x01(\tR\x14recoveredTraceNumber\x12M\n" +
+	"\x12recovered_balances\x18F \x03(\v2\x1e.probity.events.v1.OpenBalanceR\x11recoveredBalances*\xb4\x01\n" +
 	"\x0eReversalReason\x12\x1f\n" +
 	"\x1bREVERSAL_REASON_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16REVERSAL_REASON_VOIDED\x10\x01\x12\x1c\n" +
@@ -552,17 +563,19 @@ var file_probity_events_v1_adjustments_proto_goTypes = []any{
 	(*PayeeAccountPosted)(nil),       // 4: probity.events.v1.PayeeAccountPosted
 	(*timestamppb.Timestamp)(nil),    // 5: google.protobuf.Timestamp
 	(v1.ClaimStatus)(0),              // 6: probity.claims.v1.ClaimStatus
+	(*OpenBalance)(nil),              // 7: probity.events.v1.OpenBalance
 }
 var file_probity_events_v1_adjustments_proto_depIdxs = []int32{
 	0, // 0: probity.events.v1.ClaimReversed.reason:type_name -> probity.events.v1.ReversalReason
 	5, // 1: probity.events.v1.ClaimReversed.reversed_time:type_name -> google.protobuf.Timestamp
 	6, // 2: probity.events.v1.ClaimReversed.status:type_name -> probity.claims.v1.ClaimStatus
 	5, // 3: probity.events.v1.RemittanceCyclePlanned.cutoff_time:type_name -> google.protobuf.Timestamp
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	7, // 4: probity.events.v1.PayeeAccountPosted.recovered_balances:type_name -> probity.events.v1.OpenBalance
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_probity_events_v1_adjustments_proto_init() }
@@ -570,6 +583,7 @@ func file_probity_events_v1_adjustments_proto_init() {
 	if File_probity_events_v1_adjustments_proto != nil {
 		return
 	}
+	file_probity_events_v1_payments_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

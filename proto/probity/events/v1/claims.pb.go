@@ -103,7 +103,9 @@ type ClaimReceived struct {
 	// Total charge, US cents.
 	ChargeCents int64 `protobuf:"varint,12,opt,name=charge_cents,json=chargeCents,proto3" json:"charge_cents,omitempty"`
 	// Keyed hash of the sender's idempotency key, which is free text.
-	RequestId     string `protobuf:"bytes,13,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,13,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// It came on paper: the longer prompt-pay clock.
+	Paper         bool `protobuf:"varint,60,opt,name=paper,proto3" json:"paper,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -222,6 +224,13 @@ func (x *ClaimReceived) GetRequestId() string {
 	return ""
 }
 
+func (x *ClaimReceived) GetPaper() bool {
+	if x != nil {
+		return x.Paper
+	}
+	return false
+}
+
 // The engine decided or pended a claim. Stream claim-<claim id>.
 type ClaimDecided struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -265,6 +274,8 @@ type ClaimDecided struct {
 	PromptPayState string `protobuf:"bytes,41,opt,name=prompt_pay_state,json=promptPayState,proto3" json:"prompt_pay_state,omitempty"`
 	// What it adds to its providers' days; only where minutes are known.
 	ProviderDays []*ProviderDay `protobuf:"bytes,60,rep,name=provider_days,json=providerDays,proto3" json:"provider_days,omitempty"`
+	// How many reviewers have to agree; 0 is one. Only where it is pended.
+	ReviewersNeeded uint32 `protobuf:"varint,80,opt,name=reviewers_needed,json=reviewersNeeded,proto3" json:"reviewers_needed,omitempty"`
 	// NPIs that no contract was found by, so that one published later finds the
 	// claim; only where no line has a contract.
 	UncontractedNpis []string `protobuf:"bytes,61,rep,name=uncontracted_npis,json=uncontractedNpis,proto3" json:"uncontracted_npis,omitempty"`
@@ -442,6 +453,13 @@ func (x *ClaimDecided) GetProviderDays() []*ProviderDay {
 	return nil
 }
 
+func (x *ClaimDecided) GetReviewersNeeded() uint32 {
+	if x != nil {
+		return x.ReviewersNeeded
+	}
+	return 0
+}
+
 func (x *ClaimDecided) GetUncontractedNpis() []string {
 	if x != nil {
 		return x.UncontractedNpis
@@ -555,7 +573,12 @@ type ClaimRemitted struct {
 	// Submitting organisation, as in ClaimReceived.
 	SubmitterOrg string `protobuf:"bytes,44,opt,name=submitter_org,json=submitterOrg,proto3" json:"submitter_org,omitempty"`
 	// Date of the payment order, ISO 8601: interest is reckoned to it.
-	PaymentDate   string `protobuf:"bytes,45,opt,name=payment_date,json=paymentDate,proto3" json:"payment_date,omitempty"`
+	PaymentDate string `protobuf:"bytes,45,opt,name=payment_date,json=paymentDate,proto3" json:"payment_date,omitempty"`
+	// Not empty: this tells again what the named remittance told, which is void,
+	// because what was told since builds on it.
+	RetellsRemittanceId string `protobuf:"bytes,70,opt,name=retells_remittance_id,json=retellsRemittanceId,proto3" json:"retells_remittance_id,omitempty"`
+	// True where more is to be told of the claim after this.
+	More          bool `protobuf:"varint,71,opt,name=more,proto3" json:"more,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -651,6 +674,20 @@ func (x *ClaimRemitted) GetPaymentDate() string {
 		return x.PaymentDate
 	}
 	return ""
+}
+
+func (x *ClaimRemitted) GetRetellsRemittanceId() string {
+	if x != nil {
+		return x.RetellsRemittanceId
+	}
+	return ""
+}
+
+func (x *ClaimRemitted) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
 }
 
 // Accumulators moved. Stream accumulators-<subscriber>, in the decision's
@@ -1474,7 +1511,7 @@ const file_probity_events_v1_claims_proto_rawDesc = "" +
 	"\n" +
 	"\x1eprobity/events/v1/claims.proto\x12\x11probity.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&probity/claims/v1/claims_service.proto\x1a probity/claims/v1/decision.proto\x1a\x1fprobity/events/v1/signals.proto\x1a probity/problem/v1/problem.proto\x1a\x1aprobity/type/v1/type.proto\"-\n" +
 	"\x10SubmissionRouted\x12\x19\n" +
-	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\"\xc6\x03\n" +
+	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\"\xdc\x03\n" +
 	"\rClaimReceived\x12\x19\n" +
 	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\x12\x19\n" +
 	"\bpayer_id\x18\x02 \x01(\tR\apayerId\x12#\n" +
@@ -1492,7 +1529,8 @@ const file_probity_events_v1_claims_proto_rawDesc = "" +
 	"\rreceived_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\freceivedTime\x12!\n" +
 	"\fcharge_cents\x18\f \x01(\x03R\vchargeCents\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\r \x01(\tR\trequestIdJ\x04\b\b\x10\tR\vfingerprint\"\xaa\a\n" +
+	"request_id\x18\r \x01(\tR\trequestId\x12\x14\n" +
+	"\x05paper\x18< \x01(\bR\x05paperJ\x04\b\b\x10\tR\vfingerprint\"\xd5\a\n" +
 	"\fClaimDecided\x12\x19\n" +
 	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\x126\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x1e.probity.claims.v1.ClaimStatusR\x06status\x12!\n" +
@@ -1517,7 +1555,8 @@ const file_probity_events_v1_claims_proto_rawDesc = "" +
 	"subscriber\x18( \x01(\tR\n" +
 	"subscriber\x12(\n" +
 	"\x10prompt_pay_state\x18) \x01(\tR\x0epromptPayState\x12C\n" +
-	"\rprovider_days\x18< \x03(\v2\x1e.probity.events.v1.ProviderDayR\fproviderDays\x12+\n" +
+	"\rprovider_days\x18< \x03(\v2\x1e.probity.events.v1.ProviderDayR\fproviderDays\x12)\n" +
+	"\x10reviewers_needed\x18P \x01(\rR\x0freviewersNeeded\x12+\n" +
 	"\x11uncontracted_npis\x18= \x03(\tR\x10uncontractedNpis\"\xd8\x01\n" +
 	"\rClaimReviewed\x12\x19\n" +
 	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\x12\x1e\n" +
@@ -1526,7 +1565,7 @@ const file_probity_events_v1_claims_proto_rawDesc = "" +
 	"resolution\x12\x1a\n" +
 	"\breviewer\x18\x03 \x01(\tR\breviewer\x12/\n" +
 	"\x06reason\x18\x04 \x01(\v2\x17.probity.type.v1.SealedR\x06reason\x12?\n" +
-	"\rreviewed_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\freviewedTime\"\xd2\x02\n" +
+	"\rreviewed_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\freviewedTime\"\x9a\x03\n" +
 	"\rClaimRemitted\x12\x19\n" +
 	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\x12#\n" +
 	"\rremittance_id\x18\x02 \x01(\tR\fremittanceId\x12\x1d\n" +
@@ -1537,7 +1576,9 @@ const file_probity_events_v1_claims_proto_rawDesc = "" +
 	"\x0einterest_cents\x18* \x01(\x03R\rinterestCents\x12\x19\n" +
 	"\bpayer_id\x18+ \x01(\tR\apayerId\x12#\n" +
 	"\rsubmitter_org\x18, \x01(\tR\fsubmitterOrg\x12!\n" +
-	"\fpayment_date\x18- \x01(\tR\vpaymentDate\"\x82\x02\n" +
+	"\fpayment_date\x18- \x01(\tR\vpaymentDate\x122\n" +
+	"\x15retells_remittance_id\x18F \x01(\tR\x13retellsRemittanceId\x12\x12\n" +
+	"\x04more\x18G \x01(\bR\x04more\"\x82\x02\n" +
 	"\x12AccumulatorsPosted\x12\x19\n" +
 	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\x12A\n" +
 	"\bpostings\x18\x02 \x03(\v2%.probity.claims.v1.AccumulatorPostingR\bpostings\x121\n" +
