@@ -36,7 +36,7 @@ lint: $(BIN)/golangci-lint ## Lint Go and protos
 
 .PHONY: workflowcheck
 workflowcheck: $(BIN)/workflowcheck ## Check workflows for what breaks determinism
-	@cd workflows && $(BIN)/workflowcheck ./claim/... ./claimfile/...
+	@cd workflows && $(BIN)/workflowcheck ./...
 
 .PHONY: buf-lint
 buf-lint: $(BIN)/buf .cache/protovalidate

@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 			return cli.Execute(ctx, root, args)
 		},
 		"worker": func(ctx context.Context, args []string, _, stderr io.Writer) int {
-			return worker.Command(ctx, args, stderr)
+			return worker.Command(ctx, args, io.Discard, stderr)
 		},
 		"kafka":    runs(kafka),
 		"temporal": runs(temporal),

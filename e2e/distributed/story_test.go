@@ -41,6 +41,7 @@ type story struct {
 	files    []string // ids of all files
 	token    string   // of the last one
 	claims   int      // in all files, the rejected left out
+	direct   int      // by RPC
 }
 
 func TestAnInstallationOfProcesses(t *testing.T) {
@@ -55,9 +56,10 @@ func TestAnInstallationOfProcesses(t *testing.T) {
 	step("decides the sample as worked out by hand", s.decidesTheSample)
 	step("lets a person review the pended claim", s.reviews)
 	step("proves every claim", s.proves)
-	for _, victim := range []string{"ledger", "claims", "worker", "gateway", "policies", "consent"} {
+	for _, victim := range []string{"ledger", "claims", "worker", "gateway", "policies", "consent", "temporal"} {
 		step("goes on after "+victim+" was killed", func(t *testing.T) { s.survives(t, victim) })
 	}
+	step("decides what is clean while Temporal is away, and the rest afterwards", s.withoutTemporal)
 	step("rebuilds its lists from nothing", s.rebuilds)
 	step("fences the older of two ledger nodes", s.fences)
 	step("has decided everything once", s.decidedOnce)
@@ -302,7 +304,11 @@ func (s *story) survives(t *testing.T, victim string) {
 	}
 	s.running[victim].Kill()
 	s.start(victim)
-	s.ready(victim)
+	if victim == "temporal" {
+		s.listens(victim)
+	} else {
+		s.ready(victim)
+	}
 
 	// Then a file that came before and one that comes after are decided whole.
 	second := s.submit(t, s.generated(after))
@@ -414,7 +420,7 @@ func (s *story) decidedOnce(t *testing.T) {
 
 	// Then every claim that was submitted was received once, decided once,
 	// once more for its review, and remitted at most once.
-	require.Len(t, received, s.claims)
+	require.Len(t, received, s.claims+s.direct)
 	require.Len(t, reviewed, 1)
 	for claim, n := range received {
 		require.Equal(t, 1, n, claim)

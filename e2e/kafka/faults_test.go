@@ -270,9 +270,10 @@ func setTopic(t *testing.T, c *Cluster, topic, name, value string) {
 }
 
 // Given a leader that its followers can't reach while clients still can, and
-// then one that nobody reaches, neither of which dies, then appends go on
-// with a new leader and what the old one took and could not replicate is
-// neither acknowledged nor left over.
+// then one that nobody reaches, neither of which dies, when it is the broker
+// that the node asks about the cluster, so that all it is told is what the
+// leader last knew, then appends go on with a new leader and what the old one
+// took and could not replicate is neither acknowledged nor left over.
 func TestALeaderIsCutOff(t *testing.T) {
 	long(t)
 	requireNetworks(t)
@@ -294,6 +295,12 @@ func TestALeaderIsCutOff(t *testing.T) {
 	} {
 		leader, err := c.Leader(within(t, patience), claimsTopic(w), 0)
 		require.NoError(t, err)
+		require.NoError(t, n.Close(within(t, patience)))
+		asking := w.Config
+		asking.Brokers = c.Addrs()[leader : leader+1]
+		n = w.Open(t, asking)
+		load.retarget(n.Handler())
+		load.flows(50)
 		require.NoError(t, cut.off(leader))
 		others := slices.DeleteFunc([]int{0, 1, 2}, func(i int) bool { return i == leader })
 		require.NoError(t, c.awaitAt(within(t, patience), "another leader", others, func(m *kafka.MetadataResponse) bool {

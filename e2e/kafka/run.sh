@@ -32,6 +32,11 @@ status=0
 # Everything goes to a file; what passes by is each test's beginning and end.
 PROBITY_KAFKA_LIBS="$libs" go test -count=1 -timeout 15m ${SHORT:+-short} -v "$@" "./$here" 2>&1 |
 	tee "$log" | grep --line-buffered -E '^(=== RUN   [^/]*$|--- |ok |FAIL|panic:)|^ +--- (FAIL|SKIP)|^#' || status=$?
+if grep -q 'NOT TESTED' "$log"; then
+	printf 'kafka: %s\n' '****************************************************************' >&2
+	grep -h 'NOT TESTED' "$log" | sed 's/^ *[a-z_]*\.go:[0-9]*: */kafka: /' >&2
+	printf 'kafka: %s\n' '****************************************************************' >&2
+fi
 if [ "$status" -ne 0 ] || grep -q '^FAIL' "$log"; then
 	echo "kafka: failed; all output is in $log, the failures with their messages:" >&2
 	grep -E -A12 'Error Trace|--- FAIL|^panic:' "$log" | tail -120 >&2

@@ -2,14 +2,17 @@ package assembly
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"connectrpc.com/connect"
 
 	"github.com/probity-health/probity/proto/probity/claims/v1/claimsv1connect"
 	"github.com/probity-health/probity/services/claims"
+	"github.com/probity-health/probity/services/eventstore"
 	"github.com/probity-health/probity/services/policies/book"
 	"github.com/probity-health/probity/services/server"
+	"github.com/probity-health/probity/services/views"
 )
 
 // ClaimsConfig of `probity serve claims`.
@@ -27,6 +30,20 @@ type ClaimsConfig struct {
 	// FamilyTTL and WatchInterval are those of claims.Config, as text: "10m", "5s".
 	FamilyTTL     server.Duration `json:"familyTTL,omitempty"`
 	WatchInterval server.Duration `json:"watchInterval,omitempty"`
+}
+
+// Audit returns what compares the lists in Redis with the ledger's commits, and
+// what closes its connection.
+func (c ClaimsConfig) Audit() (*views.Audit, func(), error) {
+	client, err := openRedis(c.Redis)
+	if err != nil {
+		return nil, nil, err
+	}
+	view, err := views.Open(client, claims.Projection(nil), views.Options{})
+	if err != nil {
+		return nil, nil, errors.Join(err, client.Close())
+	}
+	return views.NewAudit(view, eventstore.Codec{}), func() { _ = client.Close() }, nil
 }
 
 // chunkBytes bounds a SubmitClaims of 500 claims with many lines each, and a

@@ -281,7 +281,7 @@ func (f filesFake) CancelFile(ctx context.Context, r *claimsv1.CancelFileRequest
 		return nil, err
 	}
 	f.mu.Lock()
-	f.world.canceled, f.world.polls = true, 0
+	f.canceled, f.polls = true, 0
 	f.mu.Unlock()
 	return &claimsv1.CancelFileResponse{File: f.file(r.GetFileId())}, nil
 }

@@ -12,14 +12,16 @@ import (
 )
 
 func (a *app) fsckCommand() *cobra.Command {
-	var config, policyFile string
+	var config, policyFile, lists string
 	var offline bool
 	cmd := &cobra.Command{
 		Use:   "fsck [DATA_DIR]",
 		Short: "Check a stopped ledger node's data directory",
 		Long: `Check a stopped ledger node's data directory: store, tiles, index, blocks and
 signatures, each against the others, and against the topics if --config says
-where they are. Every fault is named by its position. Nothing is changed.
+where they are. With --views the claims service's lists in Redis are computed
+anew from the commits and compared; stop that service meanwhile, or they move
+on. Every fault is named by its position. Nothing is changed.
 
 The node must have been stopped, not killed: otherwise start and stop it
 first. Exit code 7 says that there are faults. A damaged replica is not
@@ -56,6 +58,18 @@ node rebuild it.`,
 				}
 				opts.Policy = policy
 			}
+			if lists != "" {
+				var service assembly.ClaimsConfig
+				if err := assembly.ReadConfig(lists, &service); err != nil {
+					return usageError{err}
+				}
+				audit, hangUp, err := service.Audit()
+				if err != nil {
+					return err
+				}
+				defer hangUp()
+				opts.Views = append(opts.Views, audit)
+			}
 			opts.Progress = a.every(2*time.Second, "fsck: ")
 			report, err := fsck.Check(cmd.Context(), opts)
 			if err != nil {
@@ -66,6 +80,7 @@ node rebuild it.`,
 	}
 	cmd.Flags().StringVar(&config, "config", "", "the node's configuration (YAML): its data directory and its topics")
 	cmd.Flags().StringVar(&policyFile, "policy", "", "policy file: whose signatures to believe; without it the stored policy is believed")
+	cmd.Flags().StringVar(&lists, "views", "", "the claims service's configuration (YAML): compare its lists in Redis")
 	cmd.Flags().BoolVar(&offline, "offline", false, "leave the topics out, though --config names brokers")
 	return cmd
 }

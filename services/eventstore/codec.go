@@ -155,6 +155,10 @@ func (c Codec) request(commit Commit) (*ledgerv1.AppendRequest, error) {
 	return req, nil
 }
 
+// Recorded translates an event that was read from a replica's own files, as
+// Read and Follow do with those of the ledger. The error is a *DecodeError.
+func (c Codec) Recorded(e *ledgerv1.RecordedEvent) (Recorded, error) { return c.recorded(e) }
+
 // recorded translates an event read back.
 func (c Codec) recorded(e *ledgerv1.RecordedEvent) (Recorded, error) {
 	m, err := c.Decode(e.GetEvent())

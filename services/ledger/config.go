@@ -252,14 +252,16 @@ func (c Config) client(topics []shard.Topic) (*kafka.Client, func()) {
 	for _, t := range topics {
 		names = append(names, t.Name)
 	}
-	transport := &kafka.Transport{
-		TLS: c.TLS, SASL: c.SASL, ClientID: c.clientID(),
-		MetadataTopics: names,
-		// kafka-go cannot be told to refresh, so this bounds how long a
-		// moved leader goes unnoticed.
-		MetadataTTL: 2 * time.Second,
-		IdleTimeout: 5 * time.Minute,
-		DialTimeout: 5 * time.Second,
-	}
-	return &kafka.Client{Addr: kafka.TCP(c.Brokers...), Transport: transport, Timeout: 15 * time.Second}, transport.CloseIdleConnections
+	views := shard.NewViews(func() *kafka.Transport {
+		return &kafka.Transport{
+			TLS: c.TLS, SASL: c.SASL, ClientID: c.clientID(),
+			MetadataTopics: names,
+			// kafka-go cannot be told to refresh, so this bounds how long a
+			// moved leader goes unnoticed.
+			MetadataTTL: 2 * time.Second,
+			IdleTimeout: 5 * time.Minute,
+			DialTimeout: 5 * time.Second,
+		}
+	})
+	return &kafka.Client{Addr: kafka.TCP(c.Brokers...), Transport: views, Timeout: 15 * time.Second}, views.CloseIdleConnections
 }

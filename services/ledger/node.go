@@ -120,7 +120,7 @@ func Open(ctx context.Context, config Config) (_ *Node, err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, n.store.Close())
+			err = errors.Join(err, n.store.Damaged(), n.store.Close())
 		}
 	}()
 	client, hangUp := cfg.client(cfg.topics())
@@ -284,6 +284,7 @@ func (n *Node) start() {
 		run(func() { n.group.Run(ctx) })
 	}
 	run(func() { _ = n.blocks.Run(ctx) })
+	run(func() { n.store.Patrol(ctx, n.cfg.ScrubInterval) })
 	run(func() { n.propose(ctx) })
 	for name, peer := range n.cfg.Peers {
 		run(func() { n.exchange(ctx, name, peer) })
@@ -316,6 +317,10 @@ func (n *Node) Ready(context.Context) error {
 			})
 		}
 	}
+	// What doesn't pass by itself first.
+	if err := n.blocks.Halted(); err != nil {
+		return err
+	}
 	var missing error
 	n.members(func(name string, i int, m *member) {
 		if missing == nil {
@@ -324,9 +329,6 @@ func (n *Node) Ready(context.Context) error {
 	})
 	if missing != nil {
 		return missing
-	}
-	if err := n.blocks.Halted(); err != nil {
-		return err
 	}
 	if !n.sealing.Load() && !n.sealedAll() {
 		return problem.New(problem.Unavailable, problem.Problem{

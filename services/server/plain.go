@@ -54,9 +54,7 @@ func (s *Server) plainly(ctx context.Context, w http.ResponseWriter, r *http.Req
 	defer func() { recoverer{log: s.log}.caught(ctx, spec, recover(), &err) }()
 	control := http.NewResponseController(w)
 	// A caller that sends its body slowly holds a connection no longer than an RPC may.
-	if control.SetReadDeadline(s.deps.Now().Add(time.Duration(s.cfg.RPCTimeout))) == nil {
-		defer func() { _ = control.SetReadDeadline(time.Time{}) }()
-	}
+	_ = control.SetReadDeadline(s.deps.Now().Add(time.Duration(s.cfg.RPCTimeout)))
 	var body bytes.Buffer
 	if _, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, int64(s.cfg.ReadMaxBytes))); err != nil {
 		var large *http.MaxBytesError
@@ -69,5 +67,7 @@ func (s *Server) plainly(ctx context.Context, w http.ResponseWriter, r *http.Req
 			RuleID: "request.body", Message: "the request's body did not arrive whole", Fix: "send it again",
 		}).Because(err)
 	}
+	// Lifted only now: after a failed read net/http would wait for the rest.
+	_ = control.SetReadDeadline(time.Time{})
 	return h(ctx, r, body.Bytes())
 }

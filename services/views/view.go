@@ -386,30 +386,47 @@ func (v *View) DropAll(ctx context.Context) error {
 // every master of a cluster.
 func (v *View) drop(ctx context.Context, shard uint32, unwanted func(build) bool) error {
 	start := fmt.Sprintf("pv:{%s:%d}:v", v.projection.Name, shard)
+	return v.each(ctx, start, func(ctx context.Context, c redis.Cmdable, keys []string) error {
+		keys = slices.DeleteFunc(keys, func(key string) bool {
+			b := build{shard: shard}
+			name, _, _ := strings.Cut(strings.TrimPrefix(key, start), ":")
+			_, err := fmt.Sscanf(name, "%d.%d", &b.version, &b.generation)
+			return err != nil || !unwanted(b)
+		})
+		if len(keys) == 0 {
+			return nil
+		}
+		if err := c.Unlink(ctx, keys...).Err(); err != nil {
+			return away(err)
+		}
+		return nil
+	})
+}
+
+// each visits the keys that begin with a prefix, some at a time and some
+// perhaps twice, on every master of a cluster one after the other.
+func (v *View) each(ctx context.Context, prefix string, visit func(ctx context.Context, c redis.Cmdable, keys []string) error) error {
 	scan := func(ctx context.Context, c redis.Cmdable) error {
 		for cursor := uint64(0); ; {
-			keys, next, err := c.Scan(ctx, cursor, start+"*", 1000).Result()
+			keys, next, err := c.Scan(ctx, cursor, prefix+"*", 1000).Result()
 			if err != nil {
 				return away(err)
 			}
-			keys = slices.DeleteFunc(keys, func(key string) bool {
-				b := build{shard: shard}
-				name, _, _ := strings.Cut(strings.TrimPrefix(key, start), ":")
-				_, err := fmt.Sscanf(name, "%d.%d", &b.version, &b.generation)
-				return err != nil || !unwanted(b)
-			})
-			if len(keys) > 0 {
-				if err := c.Unlink(ctx, keys...).Err(); err != nil {
-					return away(err)
-				}
+			if err := visit(ctx, c, keys); err != nil {
+				return err
 			}
 			if cursor = next; cursor == 0 {
 				return nil
 			}
 		}
 	}
+	var one sync.Mutex // a cluster's masters are asked at once
 	if cluster, ok := v.client.(*redis.ClusterClient); ok {
-		return cluster.ForEachMaster(ctx, func(ctx context.Context, c *redis.Client) error { return scan(ctx, c) })
+		return cluster.ForEachMaster(ctx, func(ctx context.Context, c *redis.Client) error {
+			one.Lock()
+			defer one.Unlock()
+			return scan(ctx, c)
+		})
 	}
 	return scan(ctx, v.client)
 }

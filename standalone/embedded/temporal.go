@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"go.temporal.io/sdk/client"
+	sdklog "go.temporal.io/sdk/log"
 	"go.temporal.io/server/common/authorization"
 	"go.temporal.io/server/common/cluster"
 	"go.temporal.io/server/common/config"
@@ -20,14 +22,12 @@ import (
 	"go.temporal.io/server/common/primitives/timestamp"
 	sqliteschema "go.temporal.io/server/schema/sqlite"
 	"go.temporal.io/server/temporal"
+
+	"github.com/probity-health/probity/workflows/setup"
 )
 
 // Namespace is the Temporal namespace of every Probity workflow.
 const Namespace = "probity"
-
-// retention keeps closed workflows long enough to look back at a quarter's
-// files. Dedupe does not rest on it: the ledger's request ids are the guard.
-const retention = 90 * 24 * time.Hour
 
 // historyShards bounds concurrent workflow transactions. SQLite has one
 // writer anyway; the number is fixed in the file at its creation.
@@ -39,6 +39,10 @@ type TemporalOptions struct {
 	Dir string
 	// Port of the frontend on loopback; 0 picks a free one.
 	Port int
+	// System also runs the server's own workflows, which schedules, worker
+	// deployments and the deletion of namespaces need. It triples the time to
+	// start (0.2 to 0.6 s on two cores).
+	System bool
 	// Logger gets the server's warnings and errors, and its info as debug; nil discards.
 	Logger *slog.Logger
 }
@@ -77,19 +81,21 @@ func (o TemporalOptions) Start(ctx context.Context) (_ *Temporal, err error) {
 		}
 	}()
 
-	ports, err := freePorts(3)
+	services := o.services()
+	ports, err := freePorts(len(services))
 	if err != nil {
 		return nil, err
 	}
 	if o.Port != 0 {
 		ports[0] = o.Port
 	}
-	cfg := serverConfig(filepath.Join(o.Dir, "temporal.db"), ports)
-	if err := prepareFile(cfg.Persistence.DataStores[sqlite.PluginName].SQL); err != nil {
+	cfg := serverConfig(filepath.Join(o.Dir, "temporal.db"), services, ports)
+	fresh, err := prepareFile(cfg.Persistence.DataStores[sqlite.PluginName].SQL)
+	if err != nil {
 		return nil, err
 	}
 
-	// The worker has no port; the server still asks for the place of every service.
+	// Where the worker doesn't run the server still asks for its place.
 	hosts := map[primitives.ServiceName]static.Hosts{primitives.WorkerService: {All: []string{loopback + ":1"}}}
 	for i, name := range services {
 		addr := fmt.Sprintf("%s:%d", loopback, ports[i])
@@ -97,7 +103,7 @@ func (o TemporalOptions) Start(ctx context.Context) (_ *Temporal, err error) {
 	}
 	server, err := temporal.NewServer(
 		temporal.WithConfig(cfg),
-		temporal.ForServices(serviceNames()),
+		temporal.ForServices(names(services)),
 		temporal.WithStaticHosts(hosts),
 		temporal.WithLogger(temporalLogger{o.Logger}),
 		temporal.WithAuthorizer(authorization.NewNoopAuthorizer()),
@@ -115,7 +121,23 @@ func (o TemporalOptions) Start(ctx context.Context) (_ *Temporal, err error) {
 	}
 	t := &Temporal{hostPort: fmt.Sprintf("%s:%d", loopback, ports[0]), server: server, release: release}
 	t.stop = sync.OnceValue(func() error { return errors.Join(server.Stop(), release()) })
+	if !fresh {
+		if err := t.update(ctx); err != nil {
+			return nil, errors.Join(err, server.Stop())
+		}
+	}
 	return t, nil
+}
+
+// update gives the namespace of an older file what this build's workflows want of it.
+func (t *Temporal) update(ctx context.Context) error {
+	c, err := client.NewLazyClient(client.Options{HostPort: t.hostPort, Namespace: Namespace, Logger: sdklog.NewStructuredLogger(slog.New(slog.DiscardHandler))})
+	if err != nil {
+		return fmt.Errorf("embedded: Temporal: %w", err)
+	}
+	defer c.Close()
+	_, err = setup.Apply(ctx, c, setup.Want{Namespace: Namespace})
+	return err
 }
 
 // HostPort is the frontend's address, for client.Options.HostPort.
@@ -124,14 +146,16 @@ func (t *Temporal) HostPort() string { return t.hostPort }
 // Stop stops the server and gives up the directory. It may be called more than once.
 func (t *Temporal) Stop() error { return t.stop() }
 
-// services in the order of their ports. The system worker is left out: it
-// serves schedules, worker deployments and namespace deletion, none of which
-// the workflows use here, and triples the time to start (0.2 to 0.6 s on two cores).
-var services = [...]primitives.ServiceName{
-	primitives.FrontendService, primitives.HistoryService, primitives.MatchingService,
+// services in the order of their ports. The frontend's is the first.
+func (o TemporalOptions) services() []primitives.ServiceName {
+	all := []primitives.ServiceName{primitives.FrontendService, primitives.HistoryService, primitives.MatchingService}
+	if o.System {
+		all = append(all, primitives.WorkerService)
+	}
+	return all
 }
 
-func serviceNames() []string {
+func names(services []primitives.ServiceName) []string {
 	names := make([]string, len(services))
 	for i, s := range services {
 		names[i] = string(s)
@@ -139,35 +163,36 @@ func serviceNames() []string {
 	return names
 }
 
-// prepareFile makes schema and namespace in a new file. The schema is built
+// prepareFile makes schema and namespace in a new file, and tells whether it is one. The schema is built
 // beside, without a sync for each of its hundred statements, and made durable
 // and renamed into place at the end, so a crash can't leave half of one behind.
-func prepareFile(sql *config.SQL) error {
-	if _, err := os.Stat(sql.DatabaseName); errors.Is(err, os.ErrNotExist) {
+func prepareFile(sql *config.SQL) (fresh bool, err error) {
+	_, err = os.Stat(sql.DatabaseName)
+	if fresh = errors.Is(err, os.ErrNotExist); fresh {
 		draft := *sql
 		draft.DatabaseName += ".new"
 		draft.ConnectAttributes = map[string]string{"mode": "rwc", "journal_mode": "memory", "synchronous": "off"}
 		if err := os.Remove(draft.DatabaseName); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("embedded: Temporal file: %w", err)
+			return fresh, fmt.Errorf("embedded: Temporal file: %w", err)
 		}
 		if err := sqliteschema.SetupSchema(&draft); err != nil {
-			return fmt.Errorf("embedded: Temporal schema: %w", err)
+			return fresh, fmt.Errorf("embedded: Temporal schema: %w", err)
 		}
 		if err := install(draft.DatabaseName, sql.DatabaseName); err != nil {
-			return fmt.Errorf("embedded: Temporal file: %w", err)
+			return fresh, fmt.Errorf("embedded: Temporal file: %w", err)
 		}
 	} else if err != nil {
-		return fmt.Errorf("embedded: Temporal file: %w", err)
+		return fresh, fmt.Errorf("embedded: Temporal file: %w", err)
 	}
-	ns, err := sqliteschema.NewNamespaceConfig(clusterName, Namespace, false, nil)
+	ns, err := sqliteschema.NewNamespaceConfig(clusterName, Namespace, false, setup.Attributes())
 	if err != nil {
-		return fmt.Errorf("embedded: Temporal namespace: %w", err)
+		return fresh, fmt.Errorf("embedded: Temporal namespace: %w", err)
 	}
-	ns.Detail.Config.Retention = timestamp.DurationFromDays(int32(retention / (24 * time.Hour)))
+	ns.Detail.Config.Retention = timestamp.DurationFromDays(int32(setup.DefaultRetention / (24 * time.Hour)))
 	if err := sqliteschema.CreateNamespaces(sql, ns); err != nil {
-		return fmt.Errorf("embedded: Temporal namespace: %w", err)
+		return fresh, fmt.Errorf("embedded: Temporal namespace: %w", err)
 	}
-	return nil
+	return fresh, nil
 }
 
 // install makes a file durable, then gives it its name.
@@ -184,7 +209,7 @@ func install(draft, name string) error {
 
 const clusterName = "active"
 
-func serverConfig(file string, ports []int) *config.Config {
+func serverConfig(file string, services []primitives.ServiceName, ports []int) *config.Config {
 	sql := config.SQL{
 		PluginName:   sqlite.PluginName,
 		DatabaseName: file,

@@ -44,6 +44,7 @@ type installation struct {
 	release  chan struct{} // closed to let it through
 	once     sync.Once
 	complete bool
+	canceled bool // the file's cancel was asked for
 	status   claimsv1.ClaimStatus
 	resolved int
 }
@@ -67,6 +68,9 @@ func (i *installation) AdjudicateChunk(ctx context.Context, q *gatewayv1.Adjudic
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if i.canceled && !q.GetFinish() {
+		return &gatewayv1.AdjudicateChunkResponse{Canceled: true}, nil
+	}
 	for n := range q.GetCount() {
 		i.decided[q.GetFirstOrdinal()+n]++
 	}
@@ -77,8 +81,13 @@ func (i *installation) GetFile(context.Context, *claimsv1.GetFileRequest) (*clai
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	f := &claimsv1.File{FileId: fileID, SubmitterOrg: "prov", ClaimCount: i.claims, State: claimsv1.FileState_FILE_STATE_PROCESSING}
-	if i.complete {
+	switch {
+	case i.complete && i.canceled:
+		f.State, f.OutcomeCount, f.NotProcessedCount = claimsv1.FileState_FILE_STATE_CANCELED, i.claims, i.claims-uint32(len(i.decided))
+	case i.complete:
 		f.State = claimsv1.FileState_FILE_STATE_COMPLETE
+	case i.canceled:
+		f.State = claimsv1.FileState_FILE_STATE_CANCELING
 	}
 	return &claimsv1.GetFileResponse{File: f}, nil
 }
@@ -182,6 +191,35 @@ func TestAFileGoesOnWithAnotherWorkerWhereTheFirstStopped(t *testing.T) {
 	record(t, ctx, c2, claimfile.WorkflowID(fileID), "claimfile.json")
 }
 
+func TestACanceledFileComesToItsEnd(t *testing.T) {
+	// Given a file that is canceled while a chunk of it is with the gateway.
+	ctx := testContext(t)
+	c := dialSealed(t, startTemporal(t, t.TempDir()))
+	i := newInstallation(5_000)
+	i.holdAt = 1_500
+	startWorker(t, c, i)
+	starter := follower.Temporal{Client: c, TaskQueue: worker.TaskQueue}
+	require.NoError(t, starter.Start(ctx, claimfile.Start(fileID)))
+	<-i.reached
+	i.mu.Lock()
+	i.canceled = true
+	i.mu.Unlock()
+	close(i.release)
+
+	// Then the workflow ends by itself, and its progress says what was left.
+	require.NoError(t, c.GetWorkflow(ctx, claimfile.WorkflowID(fileID), "").Get(ctx, nil))
+	asBiller := identity.WithPrincipal(ctx, identity.Principal{Subject: "biller", Org: "prov", Roles: []identity.Role{identity.RoleSubmitter}})
+	p, err := newService(t, c, i).GetFileProgress(asBiller, &workflowsv1.GetFileProgressRequest{FileId: fileID})
+	require.NoError(t, err)
+	require.Equal(t, claimfile.StageCanceled, p.GetStage())
+	require.True(t, p.GetComplete())
+	require.Less(t, p.GetPaid(), uint32(5_000))
+	require.EqualValues(t, 5_000, p.GetPaid()+p.GetNotProcessed())
+	// The follower meets the cancel on the log afterwards, and again: nothing is left to do.
+	require.NoError(t, starter.Start(ctx, claimfile.Start(fileID)))
+	record(t, ctx, c, claimfile.WorkflowID(fileID), "claimfile-canceled.json")
+}
+
 func TestAReviewerDecidesAPendedClaimOnce(t *testing.T) {
 	ctx := testContext(t)
 	dir := t.TempDir()
@@ -266,7 +304,7 @@ func TestAReviewStartsAWorkflowThatTheFollowerHasNot(t *testing.T) {
 }
 
 // record keeps a workflow's history for the replay test, when asked to:
-// PROBITY_RECORD_HISTORIES=../../workflows/worker/testdata go test -run 'AFile|AReviewer' ./embedded
+// PROBITY_RECORD_HISTORIES=../../workflows/worker/testdata go test -run 'AFileGoesOnWithAnother|AReviewer|ACanceled' ./embedded
 func record(t *testing.T, ctx context.Context, c client.Client, workflowID, name string) {
 	t.Helper()
 	dir := os.Getenv("PROBITY_RECORD_HISTORIES")

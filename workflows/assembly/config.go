@@ -130,8 +130,10 @@ type ServicesConfig struct {
 type TemporalConfig struct {
 	// Address of the frontend; default 127.0.0.1:7233.
 	Address string `json:"address,omitempty"`
-	// Namespace; default "probity". It must exist.
+	// Namespace; default "probity". probity-worker setup makes it.
 	Namespace string `json:"namespace,omitempty"`
+	// RetentionDays for setup: how long ended workflows are kept; default 90.
+	RetentionDays int `json:"retentionDays,omitempty"`
 	// TaskQueue; default "probity".
 	TaskQueue string `json:"taskQueue,omitempty"`
 	// TLS on; CAFile replaces the system's authorities, CertFile and KeyFile
@@ -141,16 +143,21 @@ type TemporalConfig struct {
 	CertFile   string `json:"certFile,omitempty"`
 	KeyFile    string `json:"keyFile,omitempty"`
 	ServerName string `json:"serverName,omitempty"`
-	// APIKeyFile holds an API key; it is read at every call, so it may be rotated.
+	// APIKeyFile holds an API key; it is read at every call, so it may be
+	// rotated. APIKeyEnv names an environment variable that holds it instead.
 	APIKeyFile string `json:"apiKeyFile,omitempty"`
+	APIKeyEnv  string `json:"apiKeyEnv,omitempty"`
 	// PayloadKeyFile holds the key that seals what Temporal stores: 32 bytes in base64.
 	PayloadKeyFile string `json:"payloadKeyFile"`
 	// PreviousPayloadKeyFiles hold keys that still open what they sealed.
 	PreviousPayloadKeyFiles []string `json:"previousPayloadKeyFiles,omitempty"`
 	// MaxActivities at once; default 32. Each is one call to a service.
 	MaxActivities int `json:"maxActivities,omitempty"`
-	// BuildID turns on worker deployments; empty is unversioned.
-	BuildID string `json:"buildID,omitempty"`
+	// DeploymentName turns on worker deployments, by which Temporal keeps
+	// builds apart; empty is unversioned. BuildID of this build; default the
+	// revision of the sources that the binary was built from.
+	DeploymentName string `json:"deploymentName,omitempty"`
+	BuildID        string `json:"buildID,omitempty"`
 }
 
 // maxConfigBytes bounds the file; a configuration is a page, not a book.
@@ -220,19 +227,42 @@ func parseConfig(raw []byte) (Config, error) {
 	if err := cfg.Payments.check(); err != nil {
 		return Config{}, err
 	}
-	if t := cfg.Temporal; t.APIKeyFile != "" && !t.TLS {
-		return Config{}, errors.New("temporal.apiKeyFile would be sent in clear: turn temporal.tls on")
+	if t := cfg.Temporal; (t.APIKeyFile != "" || t.APIKeyEnv != "") && !t.TLS {
+		return Config{}, errors.New("temporal.apiKeyFile or apiKeyEnv would be sent in clear: turn temporal.tls on")
+	}
+	if t := cfg.Temporal; t.APIKeyFile != "" && t.APIKeyEnv != "" {
+		return Config{}, errors.New("temporal.apiKeyFile and temporal.apiKeyEnv are two places for one key: name one")
+	}
+	if t := cfg.Temporal; t.BuildID != "" && t.DeploymentName == "" {
+		return Config{}, errors.New("temporal.buildID is nothing without temporal.deploymentName")
+	}
+	if d := cfg.Temporal.RetentionDays; d < 0 || d > 3650 {
+		return Config{}, errors.New("temporal.retentionDays is outside 1 to 3650")
+	}
+	if cfg.Temporal.DeploymentName != "" && cfg.Temporal.BuildID == "" {
+		id, err := worker.BuildID()
+		if err != nil {
+			return Config{}, err
+		}
+		cfg.Temporal.BuildID = id
 	}
 	return cfg, nil
 }
 
-// connection turns the configuration into what worker.Dial wants.
-func (t TemporalConfig) connection() (worker.Connection, error) {
+// Connection turns the configuration into what worker.Dial wants. It reads the
+// keys and certificates named, so that what is wrong with them shows at once.
+func (t TemporalConfig) Connection() (worker.Connection, error) {
 	keys, err := worker.ReadKeys(t.PayloadKeyFile, t.PreviousPayloadKeyFiles...)
 	if err != nil {
 		return worker.Connection{}, err
 	}
 	c := worker.Connection{HostPort: t.Address, Namespace: t.Namespace, Keys: keys}
+	if t.APIKeyEnv != "" {
+		if os.Getenv(t.APIKeyEnv) == "" {
+			return worker.Connection{}, fmt.Errorf("temporal.apiKeyEnv: the environment has no %s", t.APIKeyEnv)
+		}
+		c.APIKey = func(context.Context) (string, error) { return os.Getenv(t.APIKeyEnv), nil }
+	}
 	if t.APIKeyFile != "" {
 		c.APIKey = func(context.Context) (string, error) {
 			raw, err := os.ReadFile(t.APIKeyFile)

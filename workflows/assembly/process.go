@@ -37,7 +37,7 @@ type process struct {
 // assemble makes the parts and connects nothing yet: whatever is away when
 // the process starts is waited for.
 func assemble(ctx context.Context, cfg Config) (*process, error) {
-	connection, err := cfg.Temporal.connection()
+	connection, err := cfg.Temporal.Connection()
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +105,7 @@ func assemble(ctx context.Context, cfg Config) (*process, error) {
 		Files:       claimsv1connect.NewFileServiceClient(own, at.Claims, own.Options()...),
 		Remittances: claimsv1connect.NewRemittanceServiceClient(own, at.Claims, own.Options()...),
 		Claims:      claimsv1connect.NewClaimsServiceClient(own, at.Claims, own.Options()...),
-		TaskQueue:   queue, MaxActivities: cfg.Temporal.MaxActivities, BuildID: cfg.Temporal.BuildID,
+		TaskQueue:   queue, MaxActivities: cfg.Temporal.MaxActivities, Deployment: cfg.Temporal.DeploymentName, BuildID: cfg.Temporal.BuildID,
 		Failed: func(err error) {
 			select {
 			case p.failed <- err:

@@ -43,6 +43,9 @@ func TestAWrongConfigurationIsRefusedByName(t *testing.T) {
 		"a cycle past its end":   {"offset: 2h", "offset: 25h", "offset"},
 		"payments nowhere":       {"  dir: /var/lib/probity/payments # shared by all workers\n", "", "payments"},
 		"no origin":              {"https://temporal-ui.example]", "https://temporal-ui.example/]", "codec.origins"},
+		"two API keys":           {"  tls: true\n", "  tls: true\n  apiKeyFile: x\n  apiKeyEnv: X\n", "one key"},
+		"a build of nothing":     {"  tls: true\n", "  tls: true\n  buildID: x\n", "temporal.deploymentName"},
+		"an unheard-of time":     {"  tls: true\n", "  tls: true\n  retentionDays: -1\n", "temporal.retentionDays"},
 		"an API key in clear":    {"  tls: true\n  caFile: /run/probity/ca.pem\n", "  apiKeyFile: x\n", "temporal.apiKeyFile"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -110,4 +113,28 @@ func TestAProcessStartsWaitsAndStopsWithEverythingAway(t *testing.T) {
 	// And it stops when told to.
 	stop()
 	require.NoError(t, <-ended)
+}
+
+func TestACommandLineThatMakesNoSenseIsSaidSo(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "worker.yaml")
+	require.NoError(t, os.WriteFile(path, []byte(example(t)), 0o600))
+	for name, c := range map[string]struct {
+		args []string
+		code int
+		says string
+	}{
+		"a sound configuration":  {[]string{"--config", path, "--check"}, 0, ""},
+		"of setup too":           {[]string{"setup", "--config", path, "--check"}, 0, ""},
+		"an unknown command":     {[]string{"--config", path, "stop"}, 2, `"stop" is no command`},
+		"an unknown flag":        {[]string{"setup", "--force"}, 2, "-force"},
+		"no configuration":       {[]string{"setup", "--config", path + ".absent"}, 1, "worker.yaml.absent"},
+		"a key that isn't there": {[]string{"setup", "--config", path}, 1, "payload-key"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out, errs bytes.Buffer
+			require.Equal(t, c.code, Command(t.Context(), c.args, &out, &errs), errs.String())
+			require.Contains(t, errs.String(), c.says)
+			require.Empty(t, out.String())
+		})
+	}
 }

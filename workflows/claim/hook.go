@@ -24,7 +24,9 @@ func Hook(a *Activities) hook.Workflow {
 func decided(e *eventsv1.ClaimDecided, at hook.Place) []hook.Ask {
 	switch {
 	case e.GetStatus() == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED:
-		return []hook.Ask{Start(e.GetClaimId(), e.GetPromptPayDueDate())}
+		start := Start(e.GetClaimId(), e.GetPromptPayDueDate())
+		start.Attributes = hook.Attributes(e.GetPayerId(), e.GetPromptPayDueDate())
+		return []hook.Ask{start}
 	// A straight-through decision is its stream's revision 1, after the
 	// receipt: only a later one can end a wait.
 	case Final(e.GetStatus()) && at.Revision > 1:

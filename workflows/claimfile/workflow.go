@@ -101,7 +101,8 @@ func spanClaims(claims uint32) uint32 {
 
 // Workflow brings a file to its end. It fails only when a service calls some
 // span invalid, which is a defect of ours: the rest is decided all the same,
-// nothing is remitted, and the follower's next start tries again.
+// nothing is remitted, and a follower that reads the log from its beginning
+// tries again.
 //
 // A canceled file ends here too. That it is canceled is a fact of the file and
 // not of this workflow: loading says so, and so does every chunk, so a cancel

@@ -362,6 +362,39 @@ func TestFollowingTheSameLogTwiceAsksForTheSameIdsOnly(t *testing.T) {
 	require.Equal(t, []string{"claim a due 2026-12-21", "file one", "file two"}, again.all())
 }
 
+func TestAnotherServicesFactsAreARowAndNothingElse(t *testing.T) {
+	// Given two workflows of another log that both care about one fact, one of
+	// which a second fact ends.
+	begin := func(kind string) hook.Fact {
+		return hook.On(func(e *eventsv1.FileReceived, _ hook.Place) []hook.Ask {
+			return []hook.Ask{hook.Start{ID: kind + ":" + e.GetFile().GetFileId(), Type: kind, Input: claimfile.Input{FileID: kind + " " + e.GetFile().GetFileId()}}}
+		})
+	}
+	rows := []hook.Workflow{
+		{Type: "renewal", Log: "prescriptions", Facts: []hook.Fact{begin("renewal"), hook.On(func(_ *eventsv1.FileCompleted, at hook.Place) []hook.Ask {
+			return []hook.Ask{hook.Tell{ID: "renewal:" + strings.TrimPrefix(at.Stream, "file-"), Signal: "dispensed", Ends: true}}
+		})}},
+		{Type: "reminder", Log: "prescriptions", Facts: []hook.Fact{begin("reminder")}},
+		{Type: "of another log", Log: "claims", Facts: []hook.Fact{begin("never")}},
+	}
+	require.Equal(t, []string{"claims", "prescriptions"}, hook.Logs(rows))
+	l, s := newLedger(), newStarter()
+	l.file("ended")
+	l.complete("ended")
+	l.file("open")
+	f := follower.New(follower.Deps{Log: "prescriptions", Workflows: rows, Ledger: client(t, l), Starter: s, Cursor: follower.FromStart{}})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- f.Run(ctx) }()
+	require.Eventually(t, func() bool { return ready(f) }, 15*time.Second, time.Millisecond)
+	// What ended while it caught up was never started; what ends now is told.
+	require.Equal(t, []string{"file reminder ended", "file reminder open", "file renewal open"}, s.all())
+	l.complete("open")
+	require.Eventually(t, func() bool { return s.has("dispensed renewal:open") }, 15*time.Second, time.Millisecond)
+	cancel()
+	require.ErrorIs(t, <-ended, context.Canceled)
+}
+
 func TestTheLagIsTheAgeOfTheOldestFactThatWaits(t *testing.T) {
 	// Given a follower that has caught up, and Temporal that goes away.
 	l, s := newLedger(), newStarter()

@@ -3,6 +3,7 @@ package follower
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
@@ -37,8 +38,12 @@ func (t Temporal) Start(ctx context.Context, s hook.Start) error {
 		EnableEagerStart:         true,
 	}, s.Type, s.Input)
 	var started *serviceerror.WorkflowExecutionAlreadyStarted
-	if errors.As(err, &started) {
+	var refused *serviceerror.InvalidArgument
+	switch {
+	case errors.As(err, &started):
 		return nil
+	case errors.As(err, &refused):
+		return fmt.Errorf("%w (probity-worker setup makes the namespace's search attributes: has it been run?)", err)
 	}
 	return err
 }

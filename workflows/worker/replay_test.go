@@ -14,6 +14,7 @@ import (
 
 	"github.com/probity-health/probity/workflows/claim"
 	"github.com/probity-health/probity/workflows/claimfile"
+	"github.com/probity-health/probity/workflows/hook"
 	"github.com/probity-health/probity/workflows/payment"
 	"github.com/probity-health/probity/workflows/worker"
 )
@@ -57,6 +58,18 @@ func TestAChangedWorkflowOrKeyIsNoticedByReplay(t *testing.T) {
 	r = replayer(t, worker.Keys{Current: [32]byte{9}})
 	r.RegisterWorkflowWithOptions(claimfile.Workflow, workflow.RegisterOptions{Name: claimfile.WorkflowType})
 	require.Error(t, r.ReplayWorkflowHistoryWithOptions(nil, read(t, name), execution(histories[name])), "another key")
+}
+
+// hookPlace is any place of an event.
+var hookPlace = hook.Place{Stream: "file-fil_aaaaaaaaaaaaaaaaaaaaaaaaaa", Revision: 3}
+
+// recordedTypes are the workflow types that testdata holds a history of.
+func recordedTypes(t *testing.T) map[string]bool {
+	types := map[string]bool{}
+	for name := range histories {
+		types[read(t, name).GetEvents()[0].GetWorkflowExecutionStartedEventAttributes().GetWorkflowType().GetName()] = true
+	}
+	return types
 }
 
 func execution(id string) sdk.ReplayWorkflowHistoryOptions {

@@ -114,8 +114,11 @@ type Deps struct {
 	TaskQueue string
 	// MaxActivities at once in this process; 0 is 32. Each is one RPC in flight.
 	MaxActivities int
-	// BuildID turns on worker deployments: workflows begun by an older build
-	// are moved to this one when it is made current. Empty is unversioned.
+	// Deployment names a worker deployment and turns versioning on: Temporal
+	// then sends new workflows to the build that was made current, and each
+	// catalog row says what becomes of open ones. Empty is unversioned.
+	Deployment string
+	// BuildID of this build in the deployment; see BuildID. Needed with Deployment.
 	BuildID string
 	// Failed is told when the worker can't go on, for instance because its
 	// key was revoked; nil ignores it.
@@ -158,10 +161,11 @@ func (w *Worker) Start() error {
 		MaxConcurrentActivityExecutionSize: d.MaxActivities,
 		OnFatalError:                       d.Failed,
 	}
-	if d.BuildID != "" {
+	if d.Deployment != "" {
 		options.DeploymentOptions = worker.DeploymentOptions{
-			UseVersioning:             true,
-			Version:                   worker.WorkerDeploymentVersion{DeploymentName: d.TaskQueue, BuildID: d.BuildID},
+			UseVersioning: true,
+			Version:       worker.WorkerDeploymentVersion{DeploymentName: d.Deployment, BuildID: d.BuildID},
+			// What a row of the catalog leaves open: nobody has to keep an old build for it.
 			DefaultVersioningBehavior: workflow.VersioningBehaviorAutoUpgrade,
 		}
 	} else {

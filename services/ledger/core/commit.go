@@ -17,6 +17,7 @@
 package core
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
@@ -24,6 +25,7 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -265,10 +267,31 @@ func Decide(head Head, view View, r *ledgerv1.AppendRequest, p Provenance) (Deci
 }
 
 // Barrier returns the record by which a session takes a term: higher than
-// any before it to take the shard over, its own to show that it lives.
+// any before it to take the shard over, its own to show that it lives. It ends
+// with a digest of itself.
 func Barrier(log string, shard uint32, term, next uint64, owner string, at time.Time) ([]byte, error) {
-	return proto.Marshal(&ledgerv1.Commit{
+	value, err := proto.Marshal(&ledgerv1.Commit{
 		Format: Format, Log: log, Shard: shard, Term: term, Index: next, RequestId: owner,
 		RecordedTime: timestamppb.New(at), Barrier: true,
 	})
+	if err != nil {
+		return nil, err
+	}
+	return append(value, barrierDigest(value)...), nil
+}
+
+// barrierDigestField is Commit.barrier_digest's number.
+const barrierDigestField = 13
+
+// barrierDigest returns the field that ends a barrier which begins so.
+func barrierDigest(value []byte) []byte {
+	sum := sha256.Sum256(value)
+	field := protowire.AppendTag(nil, barrierDigestField, protowire.BytesType)
+	return protowire.AppendBytes(field, sum[:])
+}
+
+// barrierHolds tells whether a barrier's record is what its owner wrote.
+func barrierHolds(value []byte) bool {
+	at := len(value) - len(barrierDigest(nil))
+	return at >= 0 && bytes.Equal(value[at:], barrierDigest(value[:at]))
 }

@@ -3,6 +3,7 @@ package core_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -138,6 +139,28 @@ func TestARecordThatBreaksARuleIsNamed(t *testing.T) {
 	}
 	_, err := core.Judge(head, ground{}, []byte{0xff})
 	require.ErrorContains(t, err, "ledger.record.encoding")
+}
+
+// Given a barrier, which no leaf covers, when any one bit of it flips, then
+// it's no valid record: its owner, its index and its time are as safe as a
+// commit's.
+func TestABarrierCoversItself(t *testing.T) {
+	head := core.Head{Log: "claims", Shard: 1, Next: 3, Term: 5, Owner: "o"}
+	for _, term := range []uint64{4, 5, 6} {
+		sound, err := core.Barrier("claims", 1, term, 3, "o", noon)
+		require.NoError(t, err)
+		_, err = core.Judge(head, ground{}, sound)
+		require.NoError(t, err)
+		for bit := range 8 * len(sound) {
+			flipped := slices.Clone(sound)
+			flipped[bit/8] ^= 1 << (bit % 8)
+			_, err := core.Judge(head, core.NewOverlay(ground{}), flipped)
+			var v *core.Violation
+			require.ErrorAs(t, err, &v, "bit %d", bit)
+		}
+		_, err = core.Judge(head, ground{}, sound[:len(sound)-34])
+		require.ErrorContains(t, err, "ledger.barrier.digest")
+	}
 }
 
 func TestTermsDepose(t *testing.T) {

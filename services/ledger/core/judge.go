@@ -60,6 +60,13 @@ func (w Written) Is(head Head, entry []byte) bool {
 	return w.Seen.Index == head.Next && w.Commit.Term == head.Term && bytes.Equal(w.Seen.Entry, entry)
 }
 
+// Denies tells whether a record that was accepted at head cannot be, since w
+// is what was written there: nobody else writes in an owner's term, so the
+// broker has given back something else.
+func (w Written) Denies(head Head, entry []byte) bool {
+	return w.Seen.Index == head.Next && w.Commit.Term == head.Term && !bytes.Equal(w.Seen.Entry, entry)
+}
+
 // Judge re-checks one record as every replica must. The error is a
 // *Violation, or the view's.
 func Judge(head Head, view View, value []byte) (Judged, error) {
@@ -76,10 +83,15 @@ func Judge(head Head, view View, value []byte) (Judged, error) {
 		return Judged{}, violated("ledger.record.request-id", "a record has no request id")
 	}
 	out := Judged{Commit: c, Head: head}
+	if c.Barrier && len(c.Writes) > 0 {
+		return Judged{}, violated("ledger.barrier.writes", "a barrier writes streams")
+	}
+	// Whatever else of it was changed, either the flag or the digest is left.
+	if (c.Barrier || len(c.BarrierDigest) > 0) && !barrierHolds(value) {
+		return Judged{}, violated("ledger.barrier.digest", "a barrier is not the one that was written")
+	}
 	if c.Barrier {
 		switch {
-		case len(c.Writes) > 0:
-			return Judged{}, violated("ledger.barrier.writes", "a barrier writes streams")
 		case c.Term > head.Term:
 			out.Verdict = Raised
 			out.Head.Term, out.Head.Owner = c.Term, c.RequestId

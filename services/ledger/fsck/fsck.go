@@ -16,7 +16,6 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -28,10 +27,10 @@ import (
 // should. It never quotes a payload.
 type Fault struct {
 	// Part is "store", "commits", "shard", "index", "tiles", "blocks", "checkpoint",
-	// "last-signed" or "topic".
+	// "last-signed", "topic" or "view".
 	Part string `json:"part"`
 	// Place is where: a file and offset, "log/shard/index", a tile's path,
-	// "height N", or "log/shard@offset" in a topic.
+	// "height N", "log/shard@offset" in a topic, or "name log/shard key" in a view.
 	Place string `json:"place"`
 	// What is wrong there.
 	What string `json:"what"`
@@ -49,6 +48,8 @@ type Options struct {
 	Policy receipt.Policy
 	// Topics returns the source of a shard's partition. Nil leaves the topics out.
 	Topics func(log string, shard uint32) replica.Source
+	// Views are the read models to compare with the commits.
+	Views []View
 	// Progress is called now and then with what is being checked.
 	Progress func(what string)
 }
@@ -132,6 +133,11 @@ func Check(ctx context.Context, opts Options) (Report, error) {
 	}
 	c.checkBlocks()
 	c.signatures()
+	for _, v := range opts.Views {
+		if err := c.view(ctx, v); err != nil {
+			return c.report, err
+		}
+	}
 	if opts.Topics == nil {
 		c.notice("the topics were not checked: no brokers were given")
 	} else if err := c.topics(ctx); err != nil {
@@ -228,9 +234,8 @@ func (c *checker) memory() {
 		return raw
 	}
 	if raw := read("highest-seen"); raw != nil {
-		seen, err := strconv.ParseUint(strings.TrimSuffix(string(raw), "\n"), 10, 63)
-		if err != nil || string(raw) != fmt.Sprintf("%d\n", seen) {
-			c.fault("last-signed", "highest-seen", "it is no number")
+		if _, err := replica.ParseHighestSeen(raw); err != nil {
+			c.fault("last-signed", "highest-seen", "%v", err)
 		}
 	}
 	raw := read("last-signed")

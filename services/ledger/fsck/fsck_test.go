@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -240,13 +241,6 @@ func TestAnyFlippedBitOfATopicIsNamed(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, all.Records, int(all.End))
 		for offset := range all.End {
-			commit := &ledgerv1.Commit{}
-			require.NoError(t, proto.Unmarshal(all.Records[offset].Value, commit))
-			if commit.Barrier {
-				// What a barrier says besides its term no replica keeps:
-				// that is for the broker's own checksum to tell.
-				continue
-			}
 			damaged := l
 			damaged.topics = func(name string, shard uint32) replica.Source {
 				if name == log && shard == 0 {
@@ -293,6 +287,111 @@ func TestFilesThatAreMissingOrStrange(t *testing.T) {
 			require.Contains(t, fmt.Sprint(r.Faults, r.Notices), c.want)
 		})
 	}
+}
+
+// lists is a view that counts events by stream, in memory.
+type lists struct {
+	next  map[uint32]uint64
+	held  map[string]int
+	fails error
+
+	shard uint32
+	want  map[string]int
+}
+
+func (l *lists) Name() string { return "counts" }
+func (l *lists) Log() string  { return "claims" }
+func (l *lists) Next(context.Context) (map[uint32]uint64, error) {
+	return l.next, l.fails
+}
+func (l *lists) Begin(_ context.Context, shard uint32) error {
+	l.shard, l.want = shard, map[string]int{}
+	return nil
+}
+func (l *lists) Take(index uint64, events []*ledgerv1.RecordedEvent) error {
+	for _, e := range events {
+		if e.Position.Index != index || e.Position.Shard != l.shard {
+			return errors.New("an event of another place")
+		}
+		l.want[fmt.Sprintf("%d %s", l.shard, e.Stream)]++
+	}
+	return nil
+}
+func (l *lists) Compare(_ context.Context, differs func(key, what string)) error {
+	for key, n := range l.want {
+		if l.held[key] != n {
+			differs(key, "another number")
+		}
+	}
+	return nil
+}
+
+// Given a read model beside the replica, when it holds something other than
+// the commits say, then the key is named; when it can't be compared, that is
+// said, and no fault.
+func TestAViewIsComparedWithTheCommits(t *testing.T) {
+	l := live(t)
+	view := &lists{held: map[string]int{}}
+	check := func() fsck.Report {
+		t.Helper()
+		r, err := fsck.Check(t.Context(), fsck.Options{DataDir: l.dir, Policy: l.policy, Views: []fsck.View{view}})
+		require.NoError(t, err)
+		return r
+	}
+	view.fails = errors.New("connection refused")
+	r := check()
+	require.Empty(t, r.Faults)
+	require.Contains(t, fmt.Sprint(r.Notices), "the view counts was not checked: connection refused")
+
+	view.fails, view.next = nil, map[uint32]uint64{0: 20, 1: 20}
+	r = check()
+	require.NotEmpty(t, r.Faults, "it holds nothing")
+	require.Equal(t, "view", r.Faults[0].Part)
+	for _, f := range r.Faults {
+		_, key, _ := strings.Cut(f.Place, "counts claims/")
+		_, key, _ = strings.Cut(key, " ")
+		view.held[key] = -1
+	}
+	for key := range view.held {
+		shard, stream, _ := strings.Cut(key, " ")
+		n, _ := strconv.Atoi(shard)
+		view.held[key] = l.count(t, uint32(n), 20, stream)
+	}
+	require.Empty(t, check().Faults)
+	for key := range view.held {
+		view.held[key]++
+		r = check()
+		require.Equal(t, []fsck.Fault{{Part: "view", Place: "counts claims/" + key[:1] + " " + key, What: "another number"}}, r.Faults)
+		break
+	}
+
+	view.next = map[uint32]uint64{0: 1 << 40}
+	r = check()
+	require.Empty(t, r.Faults)
+	require.Contains(t, fmt.Sprint(r.Notices), "check a replica that is level with it")
+	view.next = map[uint32]uint64{7: 1}
+	require.Contains(t, fmt.Sprint(check().Faults), "it has taken in 1 commits of a shard that has none here")
+}
+
+// count is how many events of a stream the first commits of a shard hold, by
+// the topic.
+func (l lived) count(t *testing.T, shard uint32, commits int, stream string) (n int) {
+	t.Helper()
+	all, err := l.topics("claims", shard).Fetch(within(t), 0)
+	require.NoError(t, err)
+	for _, r := range all.Records {
+		c := &ledgerv1.Commit{}
+		require.NoError(t, proto.Unmarshal(r.Value, c))
+		if c.Barrier || c.Index >= uint64(commits) {
+			continue
+		}
+		for _, w := range c.Writes {
+			if w.Stream == stream {
+				n += len(w.Events)
+			}
+		}
+	}
+	return n
 }
 
 // A node that runs keeps its directory to itself.

@@ -167,7 +167,7 @@ func step(s streams2, a appending, t told) (bool, streams2) {
 	// A request id appends once and gets its first answer ever after.
 	for i, writes := range a.writes {
 		if at := s[i].find(a.number); writes && at >= 0 {
-			return t.unknown || t.conflict < 0 && t.revisions[i] == at, s
+			return t.unknown || t.conflict < 0 && t.replayed && t.revisions[i] == at, s
 		}
 	}
 	next := s
@@ -184,9 +184,9 @@ func step(s streams2, a appending, t told) (bool, streams2) {
 	if t.unknown {
 		return true, next
 	}
-	// Replayed may be said of what its client sent once: a node that passes an
-	// append on sends it again when the owner it asked was deposed.
-	if t.conflict >= 0 {
+	// Replayed is said of what an earlier attempt made, and of nothing else: a
+	// node passes an append on again only when nothing came of it before.
+	if t.conflict >= 0 || t.replayed {
 		return false, s
 	}
 	for i, writes := range a.writes {
@@ -446,23 +446,66 @@ func (h *History) len() int {
 	return len(h.ops)
 }
 
-// verify checks the history. final is every key's state at the end: what of
-// unknown outcome isn't in it had no effect, or one that nobody can have
-// seen, and to know so spares the search most of its branches. It leaves a
-// picture of a history that fails in dir.
-func (h *History) verify(dir string, final map[string]streams2) error {
+// relevant leaves out attempts of unknown outcome that had no effect, or none
+// that anybody can have seen, which spares the search most of its branches.
+// final is every key's state at the end. Of an append's attempts
+//
+//   - none had an effect that the end doesn't show;
+//   - none had one before a first answer, which would have been a repetition,
+//     nor after it, being repetitions themselves;
+//   - one had before a repetition; they are all alike, and the one that began
+//     first may have taken effect at any time that the others may;
+//   - none had at all when one was refused: whoever refused had read all that
+//     the others could still have made.
+func (h *History) relevant(final map[string]streams2) ([]porcupine.Operation, error) {
+	type id struct {
+		key    string
+		number uint32
+	}
+	stands := func(a appending) bool {
+		f := final[a.key]
+		return f[0].find(a.number) >= 0 || f[1].find(a.number) >= 0
+	}
 	h.mu.Lock()
+	defer h.mu.Unlock()
+	first, earliest := map[id]bool{}, map[id]int64{}
+	for _, op := range h.ops {
+		a, ok := op.Input.(appending)
+		if !ok {
+			continue
+		}
+		at, out := id{a.key, a.number}, op.Output.(told)
+		switch call, seen := earliest[at]; {
+		case out.unknown && (!seen || op.Call < call):
+			earliest[at] = op.Call
+		case out.unknown:
+		case out.conflict >= 0 && stands(a):
+			return nil, fmt.Errorf("the history is not linearizable: append %d of key %s was refused, and stands in the end", a.number, a.key)
+		case out.conflict < 0 && !out.replayed:
+			first[at] = true
+		}
+	}
 	var ops []porcupine.Operation
 	for _, op := range h.ops {
 		if a, ok := op.Input.(appending); ok && op.Output.(told).unknown {
-			f := final[a.key]
-			if f[0].find(a.number) < 0 && f[1].find(a.number) < 0 {
+			at := id{a.key, a.number}
+			if call, due := earliest[at]; !due || call != op.Call || first[at] || !stands(a) {
 				continue
 			}
+			delete(earliest, at)
 		}
 		ops = append(ops, op)
 	}
-	h.mu.Unlock()
+	return ops, nil
+}
+
+// verify checks the history, whose end left every key in its final state. It
+// leaves a picture of a history that fails in dir.
+func (h *History) verify(dir string, final map[string]streams2) error {
+	ops, err := h.relevant(final)
+	if err != nil {
+		return err
+	}
 	result, info := porcupine.CheckOperationsVerbose(model, ops, time.Minute)
 	if result == porcupine.Ok {
 		return nil

@@ -86,6 +86,28 @@ func TestTheCheckerTellsGoodHistoriesFromBad(t *testing.T) {
 			b.op(3, 4, one(2, 0), told{conflict: -1, replayed: true})
 			b.final[0] = list(1)
 		}},
+		{"many attempts of unknown outcome, one of which was made", true, func(b *tell) {
+			for i := range int64(30) {
+				b.op(i, never, one(1, -1), unknown)
+			}
+			b.op(40, 41, one(2, 0), at(1, 0))
+			b.op(42, 43, one(1, -1), told{conflict: -1, replayed: true})
+			b.final[0] = list(1, 2)
+		}},
+		{"an append that was refused and stands in the end", false, func(b *tell) {
+			b.op(1, never, one(1, -1), unknown)
+			b.op(2, 3, one(2, -1), at(0, 0))
+			b.op(4, 5, one(1, 0), told{actual: 0})
+			b.final[0] = list(2, 1)
+		}},
+		{"a first answer that claims to be a repetition", false, func(b *tell) {
+			b.op(1, 2, one(1, -1), told{conflict: -1, replayed: true})
+			b.final[0] = list(1)
+		}},
+		{"a repetition that claims to be the first answer", false, func(b *tell) {
+			b.op(1, 2, one(1, -1), at(0, 0))
+			b.op(3, 4, one(1, -1), at(0, 0))
+		}},
 		{"a request id that appends twice", false, func(b *tell) {
 			b.op(1, 2, one(1, -1), at(0, 0))
 			b.op(3, 4, one(1, 0), at(1, 0))

@@ -366,7 +366,7 @@ func (b *Blocks) Run(ctx context.Context) error {
 		sweep = time.After(b.cfg.ScrubInterval)
 	}
 	for ctx.Err() == nil {
-		changed, wake := b.cfg.Log.Changed.Wait(), b.wake.Wait()
+		changed, wake, damaged := b.cfg.Log.Changed.Wait(), b.wake.Wait(), b.cfg.Store.damage.found.Wait()
 		moved, err := b.Step(ctx)
 		var wait *waitingFor
 		switch {
@@ -391,6 +391,7 @@ func (b *Blocks) Run(ctx context.Context) error {
 		select {
 		case <-changed:
 		case <-wake:
+		case <-damaged:
 		case <-sweep:
 			began := time.Now()
 			if _, err := b.Scrub(); err != nil {
@@ -414,6 +415,9 @@ func (b *Blocks) Run(ctx context.Context) error {
 func (b *Blocks) Step(ctx context.Context) (moved bool, err error) {
 	if err := b.Halted(); err != nil {
 		return false, err
+	}
+	if err := b.cfg.Store.Damaged(); err != nil {
+		return false, b.halt(err)
 	}
 	moved, err = b.follow()
 	if moved || b.Withheld() != "" {

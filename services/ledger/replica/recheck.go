@@ -171,7 +171,8 @@ type scrubber struct {
 }
 
 // Scrub reads the next few commits, or blocks, of a sweep over everything
-// that is published and checks them as before a signature. It returns how
+// that is published and checks them as before a signature; at the end of the
+// blocks also the memory of what was signed. It returns how
 // many it read, zero when it came to the end of a shard; on a fault it halts
 // signing. Scrub must have the same caller as Step.
 func (b *Blocks) Scrub() (int, error) {
@@ -192,7 +193,10 @@ func (b *Blocks) scrubSome() (int, error) {
 		n := min(chunk-at.next%chunk, size-at.next)
 		if n == 0 {
 			*at = scrubber{}
-			return 0, nil
+			if err := b.tree.CheckEdge(); err != nil {
+				return 0, damaged(BlockLog, 0, size, err.Error())
+			}
+			return 0, b.signed.check()
 		}
 		if err := b.recheckBlocks(at.next, at.next+n); err != nil {
 			return 0, err
@@ -204,6 +208,9 @@ func (b *Blocks) scrubSome() (int, error) {
 	size, _ := s.tree.Published()
 	if at.next >= size {
 		at.shard, at.next = at.shard+1, 0
+		if err := s.tree.CheckEdge(); err != nil {
+			return 0, damaged(s.cfg.Log, s.cfg.Shard, size, err.Error())
+		}
 		return 0, nil
 	}
 	n := min(chunk-at.next%chunk, size-at.next)

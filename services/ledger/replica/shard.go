@@ -295,7 +295,7 @@ func (s *Shard) eachCommit(from, to uint64, visit func(index uint64, value []byt
 // sound halts the shard when err says that its store is damaged: to try again
 // would find the same.
 func (s *Shard) sound(err error) error {
-	if errors.Is(err, errDamaged) && s.Halted() == nil {
+	if isDamage(err) && s.Halted() == nil {
 		return s.halt("ledger.store.damaged", "a stored commit is not the one followed before", err)
 	}
 	return err
@@ -331,6 +331,17 @@ func (s *Shard) own(head core.Head, value []byte) (core.Judged, bool) {
 	}
 	head.Next++
 	return core.Judged{Verdict: core.Accepted, Commit: w.Commit, Seen: w.Seen, Head: head}, true
+}
+
+// denied compares a record that is not what this node's own owner wrote at its
+// place, though valid: the owner would answer, and promise, from it.
+func (s *Shard) denied(head core.Head, j core.Judged) error {
+	s.expectedMu.Lock()
+	defer s.expectedMu.Unlock()
+	if j.Verdict == core.Accepted && len(s.expected) > 0 && s.expected[0].Denies(head, j.Seen.Entry) {
+		return &core.Violation{Rule: "ledger.topic.altered", What: fmt.Sprintf("the record at index %d is not the one that this node wrote", head.Next)}
+	}
+	return nil
 }
 
 // stored is a commit that was accepted.
@@ -480,7 +491,7 @@ func (s *Shard) Step(ctx context.Context, now time.Time) error {
 		return s.Halted()
 	case errors.As(err, &v):
 		return s.halt(v.Rule, v.What, nil)
-	case errors.Is(err, errDamaged):
+	case isDamage(err):
 		return s.sound(err)
 	case errors.Is(err, errOtherTopic) && ctx.Err() == nil:
 		s.cfg.Logger.Warn("the topic is not the one followed before: comparing it from its start", "index", s.Head().Next)
@@ -572,7 +583,10 @@ func (s *Shard) apply(got Fetched) error {
 		j, own := s.own(head, rec.Value)
 		if !own {
 			var err error
-			if j, err = core.Judge(head, view, rec.Value); err != nil {
+			if j, err = core.Judge(head, view, rec.Value); err == nil {
+				err = s.denied(head, j)
+			}
+			if err != nil {
 				broken = err
 				break
 			}

@@ -2,6 +2,8 @@ package replica
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -46,7 +48,7 @@ func ParseLastSigned(raw []byte) (last receipt.Checkpoint, slot int, err error) 
 		at := raw[i*signedSlot : (i+1)*signedSlot]
 		text := bytes.TrimRight(at[:signedSlot-4], "\x00")
 		if binary.BigEndian.Uint32(at[signedSlot-4:]) != crc32.Checksum(at[:signedSlot-4], castagnoli) {
-			return receipt.Checkpoint{}, -1, fmt.Errorf("slot %d does not match its checksum", i)
+			return receipt.Checkpoint{}, -1, fmt.Errorf("slot %d is damaged: it does not match its checksum", i)
 		}
 		c, err := receipt.ParseCheckpoint(text)
 		if err != nil {
@@ -90,21 +92,85 @@ func openLastSigned(disk tiles.Disk, dir string) (*lastSigned, error) {
 	raw, err := disk.ReadFile(filepath.Join(dir, lastSignedFile))
 	if err == nil {
 		if l.last, l.slot, err = ParseLastSigned(raw); err != nil {
-			return nil, fmt.Errorf("replica: %s is damaged, and without it this node may sign a second head of a size: %w", lastSignedFile, err)
+			return nil, fmt.Errorf("replica: %s: %w; delete it only while the peers run: they know what this node signed, and it signs nothing before it heard from them",
+				filepath.Join(dir, lastSignedFile), err)
 		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	raw, err = disk.ReadFile(filepath.Join(dir, highestSeenFile))
 	if err == nil {
-		if l.seen, err = strconv.ParseUint(strings.TrimSuffix(string(raw), "\n"), 10, 63); err != nil {
-			return nil, fmt.Errorf("replica: %s is not a number", highestSeenFile)
+		if l.seen, err = ParseHighestSeen(raw); err != nil {
+			return nil, fmt.Errorf("replica: %s: %w; delete it, the peers say again what they signed", filepath.Join(dir, highestSeenFile), err)
 		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	l.written = l.seen
 	return l, nil
+}
+
+// summed returns a file of this memory: a text and a line with its SHA-256. A
+// height or a root with a wrong digit is still one, and would be believed.
+func summed(text []byte) []byte {
+	sum := sha256.Sum256(text)
+	return append(text[:len(text):len(text)], base64.StdEncoding.EncodeToString(sum[:])+"\n"...)
+}
+
+func unsum(raw []byte) ([]byte, error) {
+	text := raw[:bytes.LastIndexByte(bytes.TrimSuffix(raw, []byte{'\n'}), '\n')+1]
+	if !bytes.Equal(raw, summed(text)) {
+		return nil, errors.New("it is damaged: it does not match its checksum")
+	}
+	return text, nil
+}
+
+func formatSeen(seen uint64) []byte { return summed(fmt.Appendf(nil, "%d\n", seen)) }
+
+// ParseHighestSeen reads the file highest-seen: the height below which its
+// replica signs nothing.
+func ParseHighestSeen(raw []byte) (uint64, error) {
+	text, err := unsum(raw)
+	if err != nil {
+		return 0, err
+	}
+	seen, err := strconv.ParseUint(strings.TrimSuffix(string(text), "\n"), 10, 63)
+	if err != nil {
+		return 0, errors.New("it is not a number")
+	}
+	return seen, nil
+}
+
+// check reads the memory back from disk and compares it with what this replica
+// goes by.
+func (l *lastSigned) check() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	signed := func(raw []byte) bool {
+		last, slot, err := ParseLastSigned(raw)
+		return err == nil && last == l.last && slot == l.slot
+	}
+	seen := func(raw []byte) bool { return bytes.Equal(raw, formatSeen(l.written)) }
+	for _, f := range []struct {
+		name  string
+		is    func([]byte) bool
+		fresh bool
+	}{
+		{lastSignedFile, signed, l.last.Size == 0 && l.last.Origin == ""},
+		{highestSeenFile, seen, l.written == 0},
+	} {
+		raw, err := l.disk.ReadFile(filepath.Join(l.dir, f.name))
+		if f.fresh && errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil && !f.is(raw) {
+			err = errors.New("it is not what was written")
+		}
+		if err != nil {
+			return &core.Violation{Rule: "ledger.sign.memory", What: fmt.Sprintf("the memory of what was signed, %s: %v", f.name, err)}
+		}
+	}
+	return nil
 }
 
 // height is the size that was signed last, 0 before the first.
@@ -194,7 +260,7 @@ func (l *lastSigned) persistSeen() error {
 	if l.seen <= l.written {
 		return nil
 	}
-	if err := l.disk.WriteFile(l.dir, highestSeenFile, fmt.Appendf(nil, "%d\n", l.seen)); err != nil {
+	if err := l.disk.WriteFile(l.dir, highestSeenFile, formatSeen(l.seen)); err != nil {
 		return err
 	}
 	l.written = l.seen

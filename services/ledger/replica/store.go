@@ -37,8 +37,11 @@ import (
 type Store struct {
 	db *pebble.DB
 	// disk is where the shards and blocks of this store keep their files.
-	disk tiles.Disk
-	dir  string // of the commits
+	disk   tiles.Disk
+	files  string // the folder of the database's files
+	dir    string // of the commits
+	log    *slog.Logger
+	damage damage
 
 	mu      sync.Mutex // guards what follows
 	logs    []*segments.Log
@@ -63,15 +66,23 @@ func OpenStore(dir string, log *slog.Logger) (*Store, error) {
 // OpenStoreOn is OpenStore on a disk, on which the shards and blocks opened
 // with this store keep their files too.
 func OpenStoreOn(disk tiles.Disk, dir string, log *slog.Logger) (*Store, error) {
+	dir = filepath.Clean(dir)
+	s := &Store{
+		disk: disk, files: dir, dir: filepath.Join(filepath.Dir(dir), CommitsDir), log: log,
+		damage: damage{reused: map[string]bool{}},
+	}
+	if err := checkLogs(disk, dir); err != nil {
+		return nil, err
+	}
 	opts := storeOptions(disk, log)
 	defer opts.Cache.Unref()
-	db, err := pebble.Open(filepath.Clean(dir), opts)
-	if err != nil {
-		return nil, fmt.Errorf("replica: open the local store: %w", err)
+	opts.EventListener = s.listener()
+	var err error
+	if s.db, err = open(dir, opts); err != nil {
+		return nil, fmt.Errorf("replica: open the local store; where its files are damaged, delete the data directory and let it rebuild: %w", err)
 	}
-	s := &Store{db: db, disk: disk, dir: filepath.Join(filepath.Dir(filepath.Clean(dir)), CommitsDir)}
 	if err := s.claim(); err != nil {
-		return nil, errors.Join(err, db.Close())
+		return nil, errors.Join(s.Damaged(), err, s.db.Close())
 	}
 	return s, nil
 }

@@ -368,7 +368,7 @@ func CheckStoreFiles(dir string) ([]FileFault, error) {
 		case e.IsDir():
 			fault(name, -1, "a folder that the store doesn't have")
 		case strings.HasSuffix(name, ".sst"):
-			if err := checkTable(path, opts); err != nil {
+			if err := checkTable(vfs.Default, path, opts); err != nil {
 				fault(name, -1, "%v", err)
 			}
 		case strings.HasSuffix(name, ".log"):
@@ -420,13 +420,13 @@ func differs(a, b []byte) int64 {
 	return -1
 }
 
-func checkTable(path string, opts *pebble.Options) (err error) {
+func checkTable(files vfs.FS, path string, opts *pebble.Options) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("a table that cannot be read: %v", p)
 		}
 	}()
-	f, err := vfs.Default.Open(path)
+	f, err := files.Open(path)
 	if err != nil {
 		return err
 	}
@@ -442,7 +442,7 @@ func checkTable(path string, opts *pebble.Options) (err error) {
 	if err := r.ValidateBlockChecksums(); err != nil {
 		return err
 	}
-	return checkFooter(path)
+	return checkFooter(files, path)
 }
 
 // A table's footer without checksum: the type of the blocks' checksums, two
@@ -455,8 +455,8 @@ const (
 
 // checkFooter verifies a footer's unused bytes, which no checksum covers in
 // the older formats and no reader looks at.
-func checkFooter(path string) error {
-	raw, err := os.ReadFile(path)
+func checkFooter(files vfs.FS, path string) error {
+	raw, err := readAll(files, path)
 	if err != nil {
 		return err
 	}

@@ -703,6 +703,52 @@ type Fault struct {
 	What   string
 }
 
+// Files returns how many files the log has.
+func (l *Log) Files() int {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if l.tail != nil {
+		return len(l.full) + 1
+	}
+	return len(l.full)
+}
+
+// CheckFile verifies the n-th file of an open log, the first being 0, to its
+// last byte, or the last that was appended. It may run beside everything else.
+func (l *Log) CheckFile(n int) (Fault, bool) {
+	l.mu.RLock()
+	var first uint64
+	size, full := int64(-1), n < len(l.full)
+	switch {
+	case full:
+		first = l.full[n].first
+	case n == len(l.full) && l.tail != nil:
+		first, size = l.tail.first, l.tail.size
+	default:
+		l.mu.RUnlock()
+		return Fault{}, true
+	}
+	l.mu.RUnlock()
+	file := filepath.Join(filepath.Base(filepath.Dir(l.dir)), filepath.Base(l.dir), name(first))
+	raw, err := l.disk.ReadFile(l.path(first))
+	switch {
+	case err != nil:
+		return Fault{file, -1, err.Error()}, false
+	case int64(len(raw)) < size:
+		return Fault{file, int64(len(raw)), "it is shorter than what was appended"}, false
+	case !full:
+		raw = raw[:size]
+	}
+	s := scan(raw, first)
+	switch {
+	case s.fault != "":
+		return Fault{file, s.at, s.fault}, false
+	case full && !s.full:
+		return Fault{file, int64(len(raw)), "it has lost its table"}, false
+	}
+	return Fault{}, true
+}
+
 // Check verifies the files in dir to their last byte, and what else is there.
 // It is for a log that no node has open and that was closed cleanly: what a
 // crash tore counts as a fault.

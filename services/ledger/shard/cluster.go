@@ -96,7 +96,10 @@ func (b *broker) begin(ctx context.Context, last *Producer) (Producer, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	req := &kafka.InitProducerIDRequest{
-		TransactionalID: b.transactional, TransactionTimeoutMs: 60_000,
+		// There are no transactions. The timeout also bounds how long a
+		// coordinator that can't store its answer refuses the next attempt
+		// with "concurrent transactions".
+		TransactionalID: b.transactional, TransactionTimeoutMs: int(requestTimeout / time.Millisecond),
 		ProducerID: -1, ProducerEpoch: -1,
 	}
 	if last != nil {

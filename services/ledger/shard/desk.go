@@ -88,7 +88,8 @@ func (d *desk) submit(r *ledgerv1.AppendRequest, p core.Provenance) (*Pending, e
 }
 
 // RuleNotOwner is the rule of a refusal by a node that doesn't write the
-// shard. Nothing was appended, and it may be sent on to the one that does.
+// shard. Nothing was appended and nothing will be on account of this attempt,
+// so it may be sent on to the node that does, as if it had never been here.
 const RuleNotOwner = "ledger.shard.not-owner"
 
 func (d *desk) notOwner() error {
@@ -206,7 +207,9 @@ func (d *desk) drain() <-chan struct{} {
 	return d.idle
 }
 
-// become changes the state. One that serves nobody fails everything queued.
+// become changes the state. One that serves nobody fails everything queued:
+// what was sent to the broker and not heard of since as of unknown outcome,
+// for it may have landed before the next owner's barrier.
 func (d *desk) become(s State) {
 	d.mu.Lock()
 	was := d.state
@@ -218,6 +221,10 @@ func (d *desk) become(s State) {
 	d.mu.Unlock()
 	d.told(was, s)
 	for _, p := range failed {
+		if p.unknown {
+			d.settle(p, Answer{}, outcomeUnknown("this node lost shard "+d.name+" before it learned whether the append was made"))
+			continue
+		}
 		d.settle(p, Answer{}, d.notOwner())
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -155,8 +156,12 @@ func (g *Group) member(ctx context.Context) error {
 	quiet := kafka.LoggerFunc(func(format string, args ...any) {
 		g.cfg.Logger.Debug("group", "message", fmt.Sprintf(format, args...))
 	})
+	// It asks the first that can be reached who coordinates the group. One that
+	// the others can't reach names itself; joining afresh asks another.
+	brokers := slices.Clone(g.cfg.Brokers)
+	rand.Shuffle(len(brokers), func(i, j int) { brokers[i], brokers[j] = brokers[j], brokers[i] })
 	cg, err := kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
-		ID: g.cfg.ID, Brokers: g.cfg.Brokers, Topics: slices.Sorted(maps.Keys(topics)),
+		ID: g.cfg.ID, Brokers: brokers, Topics: slices.Sorted(maps.Keys(topics)),
 		Dialer:            &kafka.Dialer{ClientID: g.cfg.ClientID, Timeout: 5 * time.Second, TLS: g.cfg.TLS, SASLMechanism: g.cfg.SASL},
 		GroupBalancers:    []kafka.GroupBalancer{balancer{g}},
 		SessionTimeout:    g.cfg.SessionTimeout,

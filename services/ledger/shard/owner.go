@@ -317,8 +317,8 @@ func (o *Owner) Done(now time.Time, res Result) {
 			o.finish(op.group)
 			return
 		}
-		for _, p := range op.group.sent() {
-			p.retried = true
+		for _, p := range op.group.pendings {
+			p.unknown = !errors.Is(res.Err, ErrFenced)
 		}
 		o.leave(now, op.group, res.Err)
 	case op.Kind == Begin && op.Last != nil && errors.Is(res.Err, ErrForgotten):
@@ -482,21 +482,15 @@ func (o *Owner) group() *group {
 	}}
 }
 
-// sent returns what the group's records are the answer to.
-func (g *group) sent() []*Pending {
-	out := append([]*Pending(nil), g.pendings...)
-	for _, r := range g.repeats {
-		out = append(out, r.pending)
-	}
-	return out
-}
-
 // all returns everything in the group that still waits for an answer.
 func (g *group) all() []*Pending {
 	if g == nil {
 		return nil
 	}
-	out := g.sent()
+	out := append([]*Pending(nil), g.pendings...)
+	for _, r := range g.repeats {
+		out = append(out, r.pending)
+	}
 	for _, r := range g.refusals {
 		out = append(out, r.pending)
 	}
@@ -530,6 +524,7 @@ func (o *Owner) gather(now time.Time) error {
 				o.desk.putBack(ps[i:])
 				return err
 			}
+			p.unknown = false
 			g.refusals = append(g.refusals, refusal{p, err})
 			continue
 		}
@@ -542,6 +537,9 @@ func (o *Owner) gather(now time.Time) error {
 			}
 			continue
 		}
+		// What this session's barrier was read without never landed, and what
+		// its epoch keeps out never will.
+		p.unknown = false
 		o.head.Next++
 		o.view.Add(d.Commit, d.Seen)
 		g.pendings = append(g.pendings, p)
@@ -577,7 +575,7 @@ func (o *Owner) repeat(r repeat) {
 	}
 	// An append that was put back after an unknown outcome and then found is
 	// its own first answer, not a repetition.
-	o.desk.settle(r.pending, Answer{Seen: r.seen, Replayed: !r.pending.retried, promise: promise}, nil)
+	o.desk.settle(r.pending, Answer{Seen: r.seen, Replayed: !r.pending.unknown, promise: promise}, nil)
 }
 
 // isRefusal tells a verdict on the request from a failure to reach one.

@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 
@@ -107,6 +108,83 @@ func TestAFencedOwnerTakesBackWhatIsStillItsOwn(t *testing.T) {
 		op = o.Step(now.Add(fencedPause))
 		require.Equal(t, Begin, op.Kind)
 		require.Nil(t, op.Last, "it takes the shard from whoever has it")
+	}
+}
+
+// Given an append whose acknowledgement was lost and an owner that then finds
+// the shard taken by another session, then it doesn't say that nothing was
+// appended, which would send the append on as if it had never been sent; what
+// never left its queue may be sent on.
+func TestAnUnknownOutcomeIsNotRefusedAsAnothers(t *testing.T) {
+	for _, stopped := range []bool{false, true} {
+		o, j := owning(t)
+		sent, repeated := submit(t, o, "r1", -1), submit(t, o, "r1", -1)
+		lost := o.Step(now)
+		require.Len(t, lost.Records, 1)
+		queued := submit(t, o, "r2", core.Any)
+		require.Nil(t, o.Step(now))
+		j.take(t, lost.Records)
+		o.Done(now, Result{Err: errors.New("the connection broke")})
+		if stopped {
+			o.Stop()
+		} else {
+			barrier, err := core.Barrier("claims", 0, j.head.Term+1, j.head.Next, "s2", now)
+			require.NoError(t, err)
+			j.take(t, []Record{{Value: barrier}})
+		}
+		at := now
+		for !settled(sent) {
+			if op := o.Step(at); op != nil {
+				require.Equal(t, AskEnd, op.Kind)
+				o.Done(at, Result{Offset: j.offset})
+				continue
+			}
+			if !settled(sent) {
+				at = o.Wake()
+			}
+		}
+		for p, rule := range map[*Pending]string{sent: "ledger.append.outcome-unknown", repeated: RuleNotOwner, queued: RuleNotOwner} {
+			require.True(t, settled(p))
+			var refused *problem.Error
+			require.ErrorAs(t, p.err, &refused)
+			require.Equal(t, rule, refused.Problems[0].RuleID)
+			require.True(t, refused.Retryable())
+		}
+	}
+}
+
+// Given an append that was sent twice and whose group's acknowledgement was
+// lost, when the owner finds it made, then one of the two is answered as the
+// first and the other as its repetition.
+func TestOfTwoAlikeOneIsTheRepetition(t *testing.T) {
+	for _, landed := range []bool{false, true} {
+		o, j := owning(t)
+		first, second := submit(t, o, "r1", -1), submit(t, o, "r1", -1)
+		lost := o.Step(now)
+		require.Len(t, lost.Records, 1)
+		if landed {
+			j.take(t, lost.Records)
+		}
+		o.Done(now, Result{Err: errors.New("the connection broke")})
+		at := now
+		for !settled(first) || !settled(second) {
+			if op := o.Step(at); op != nil {
+				res := Result{Offset: j.offset, Producer: Producer{ID: 1, Epoch: 1}}
+				if op.Kind == Produce {
+					res.Offset = j.take(t, op.Records)
+				}
+				o.Done(at, res)
+				continue
+			}
+			if wake := o.Wake(); wake.After(at) {
+				at = wake
+			}
+		}
+		require.NoError(t, first.err)
+		require.NoError(t, second.err)
+		require.False(t, first.answer.Replayed)
+		require.True(t, second.answer.Replayed)
+		require.Equal(t, uint64(1), j.head.Next)
 	}
 }
 

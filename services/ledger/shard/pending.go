@@ -22,7 +22,9 @@ type Pending struct {
 	provenance core.Provenance
 	size       int
 	abandoned  atomic.Bool // the caller left; not worth deciding
-	retried    bool        // its group's outcome was unknown once
+	// unknown: its record was sent and nobody knows yet whether it landed.
+	// The Owner's alone, until it settles the append.
+	unknown bool
 
 	done   chan struct{} // closed after answer and err are set
 	answer Answer
@@ -48,12 +50,17 @@ func (p *Pending) Wait(ctx context.Context) (Answer, error) {
 		return p.answer, p.err
 	case <-ctx.Done():
 		p.abandoned.Store(true)
-		return Answer{}, problem.New(problem.Unavailable, problem.Problem{
-			RuleID:  "ledger.append.outcome-unknown",
-			Message: "the call ended before the append was acknowledged; it may have been made or not",
-			Fix:     "send the same append again with the same request id: it's made at most once",
-		}).Because(ctx.Err())
+		return Answer{}, outcomeUnknown("the call ended before the append was acknowledged").Because(ctx.Err())
 	}
+}
+
+// outcomeUnknown is the answer to an append that may have been made or not.
+func outcomeUnknown(why string) *problem.Error {
+	return problem.New(problem.Unavailable, problem.Problem{
+		RuleID:  "ledger.append.outcome-unknown",
+		Message: why + "; it may have been made or not",
+		Fix:     "send the same append again with the same request id: it's made at most once",
+	})
 }
 
 // Poll returns what Wait would, and false while it would wait.

@@ -199,8 +199,9 @@ func (c *client) acknowledged(a *asked, ans shard.Answer) {
 	w := c.w
 	t := w.truth[a.part]
 	w.tracef("client %d: %s is at %d", c.id, a.request.RequestId, ans.Index)
-	// An owner that was served another record than it wrote repeats what it
-	// read. Its promise convicts it, which is the broker's doing.
+	// An owner that was served another record than its predecessor wrote
+	// repeats what it read, until a block shows it what the others read. Its
+	// promise convicts it, which is the broker's doing.
 	if !t.tampered && !a.by.deceived {
 		if ans.Index >= uint64(len(t.leaves)) || !t.leaves[ans.Index].same(a.request.RequestId, a.digest, ans.Entry) {
 			w.failf("%s was acknowledged at %d, where the log has something else or nothing", a.request.RequestId, ans.Index)

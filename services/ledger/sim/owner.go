@@ -35,7 +35,7 @@ func newOwner(n *node, p int) *owner {
 	o := &owner{n: n, p: p}
 	session := fmt.Sprintf("node-%d-%d", n.id, n.life)
 	var follower shard.Follower = n.follow[p]
-	if b := n.w.bug; b == DropBarrier || b == ServeUnread {
+	if b := n.w.bug; b == DropBarrier || b == ServeUnread || b == ForgetWritten {
 		o.bent = &bent{Follower: follower, bug: b, session: session}
 		follower = o.bent
 	}
@@ -143,6 +143,13 @@ type bent struct {
 // Reached lies to an owner that serves unread.
 func (b *bent) Reached(offset int64) bool {
 	return b.bug == ServeUnread || b.Follower.Reached(offset)
+}
+
+// Expect leaves the replica without a word of what is written.
+func (b *bent) Expect(commits []core.Written) {
+	if b.bug != ForgetWritten {
+		b.Follower.Expect(commits)
+	}
 }
 
 // Head makes an Owner believe in a barrier that was never written, under its

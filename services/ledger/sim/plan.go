@@ -126,6 +126,19 @@ func NewPlan(seed uint64) Plan {
 			f.For += time.Duration(dice.Int64N(int64(40 * time.Second)))
 		}
 		p.Faults = append(p.Faults, f)
+		if f.Kind == Truncate && dice.IntN(2) == 0 {
+			// An heir that had not read what is lost. It alone can go on where
+			// the log now ends, and only then do the others meet new records at
+			// offsets that they knew.
+			heir := Fault{Kind: Slow, At: max(0, f.At-2*time.Second), Node: dice.IntN(replicas), Part: f.Part, For: 6 * time.Second}
+			p.Faults = append(p.Faults, heir)
+			heir.Kind, heir.At, heir.For = Move, f.At+10*time.Millisecond, 0
+			p.Faults = append(p.Faults, heir)
+		}
+		if f.Kind == Deceive && f.N%2 == 1 {
+			// About a record of its own, so it must write some.
+			p.Faults = append(p.Faults, Fault{Kind: Move, At: f.At, Node: f.Node, Part: f.Part})
+		}
 		if f.Kind == Move && dice.IntN(2) == 0 {
 			// A new owner that is behind: what a takeover must not get wrong.
 			f.Kind, f.At, f.For = Slow, max(0, f.At-time.Second), f.For+2*time.Second

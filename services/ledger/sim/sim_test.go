@@ -32,7 +32,7 @@ func TestRulesHold(t *testing.T) {
 		"crash between two disk operations", "crash while opening", "zombie's produce arrives", "zombie's produce lands",
 		"produce fenced", "produce ambiguous", "acknowledgement lost", "request lost",
 		"replica halted", "signature withheld", "sealing halted", "block ignored", "block waits for its commits", "block final", "conflict", "refusal confirmed",
-		"answered from an earlier commit", "reused id refused", "log truncated", "replica deceived", "tile bit flipped",
+		"answered from an earlier commit", "reused id refused", "log truncated", "replica deceived", "owner deceived about its own record", "tile bit flipped",
 		"stored commit's bit flipped", "restored from a backup", "replay compared", "shard reassigned",
 	} {
 		require.NotZero(t, covered["branch: "+branch], branch)

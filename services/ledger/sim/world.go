@@ -63,8 +63,10 @@ type world struct {
 	queue events
 	seq   uint64
 
-	broker  *broker
-	author  *node // of the batch being appended
+	broker *broker
+	author *node // of the batch being appended
+	// authors are the lives of the nodes that wrote a partition's records.
+	authors [parts][]author
 	truth   [parts]*truth
 	notary  *notary
 	chain   []*receipt.Block // what the block log says, to the truth's eye
@@ -92,6 +94,12 @@ type world struct {
 	sum     hash.Hash
 	keep    bool
 	lines   []string
+}
+
+// author is a node in one of its lives.
+type author struct {
+	node *node
+	life int
 }
 
 // refusal is a conflict that a client was answered, to be held against what
@@ -224,6 +232,10 @@ func (w *world) failf(format string, args ...any) {
 // appended holds every batch against the rules the moment the broker took it.
 func (w *world) appended(p int, offset int64, values [][]byte) {
 	t := w.truth[p]
+	w.authors[p] = w.authors[p][:offset] // what was there was truncated
+	for range values {
+		w.authors[p] = append(w.authors[p], author{w.author, w.author.life})
+	}
 	if t.broken {
 		return
 	}
@@ -487,7 +499,7 @@ func (w *world) inject(f Fault) {
 		w.truncate(f.Part, 0, false)
 	case Deceive:
 		n.deceive = &deception{part: f.Part, bit: f.N}
-		n.wronged, n.deceived = true, true
+		n.wrong()
 	case FlipTile:
 		n.flipTile(f.N)
 	case FlipBody:

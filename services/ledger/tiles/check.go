@@ -1,9 +1,13 @@
 package tiles
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"slices"
+	"strconv"
 
 	"github.com/probity-health/probity/services/ledger/receipt"
 )
@@ -26,6 +30,103 @@ func (t *Tree) CheckStored(from, to uint64) ([]receipt.Hash, error) {
 			return nil, err
 		}
 	}
+}
+
+// CheckEdge reads back what CheckStored doesn't: the state file, and the
+// narrower partial tiles and bundles that earlier sizes left at the right edge
+// and clients may still read.
+func (t *Tree) CheckEdge() error {
+	for {
+		size, root := t.Published()
+		err := t.checkState(size, root)
+		for level := 0; err == nil && size>>(uint(level)*height) > 0; level++ {
+			err = t.checkPartials(level, size>>(uint(level)*height))
+		}
+		if err == nil {
+			return nil
+		}
+		if now, _ := t.Published(); now == size {
+			return err
+		}
+	}
+}
+
+func (t *Tree) checkState(size uint64, root receipt.Hash) error {
+	raw, err := t.disk.ReadFile(filepath.Join(t.dir, stateFile))
+	switch {
+	case size == 0 && errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case !bytes.Equal(raw, formatState(size, root)):
+		return fmt.Errorf("tiles: %s is not what was written", filepath.Join(t.dir, stateFile))
+	}
+	return nil
+}
+
+// checkPartials compares the partial tiles at the edge of a level of so many
+// nodes with the tree in memory.
+func (t *Tree) checkPartials(level int, nodes uint64) error {
+	n, w := nodes>>height, int(nodes%width)
+	held, err := t.row(rowID{level, n})
+	if w == 0 || err != nil {
+		return err
+	}
+	var hashes []byte
+	for _, h := range held[:min(w, len(held))] {
+		hashes = append(hashes, h[:]...)
+	}
+	err = t.eachPartial(Path(level, n, width), func(k int, path string, raw []byte) error {
+		if k <= w && !bytes.Equal(raw, hashes[:min(len(hashes), k*receipt.HashSize)]) {
+			return fmt.Errorf("tiles: %s is not what was written", path)
+		}
+		return nil
+	})
+	if err != nil || level > 0 {
+		return err
+	}
+	return t.eachPartial(EntriesPath(n, width), func(k int, path string, raw []byte) error {
+		entries, err := ParseBundle(raw)
+		if k > w {
+			return nil
+		}
+		if err != nil || len(entries) != k {
+			return fmt.Errorf("tiles: %s is not what was written", path)
+		}
+		for i, e := range entries {
+			if receipt.LeafHash(e) != held[i] {
+				return fmt.Errorf("tiles: leaf %d in %s does not hash to its node", n<<height+uint64(i), path)
+			}
+		}
+		return nil
+	})
+}
+
+// eachPartial visits the partial files of a tile or bundle by their width.
+func (t *Tree) eachPartial(full string, visit func(k int, path string, raw []byte) error) error {
+	folder := full + ".p"
+	names, err := t.disk.fs().List(filepath.Join(t.dir, filepath.FromSlash(folder)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		k, err := strconv.Atoi(name)
+		if err != nil {
+			continue // what a crash left of a file that was being written
+		}
+		path := folder + "/" + name
+		raw, err := t.disk.ReadFile(filepath.Join(t.dir, filepath.FromSlash(path)))
+		if err == nil {
+			err = visit(k, path, raw)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (t *Tree) checkStored(size, from, to uint64) ([]receipt.Hash, error) {

@@ -21,6 +21,7 @@ import (
 	"pgregory.net/rapid"
 
 	eventsv1 "github.com/probity-health/probity/proto/probity/events/v1"
+	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/services/eventstore"
 	"github.com/probity-health/probity/services/problem"
 	"github.com/probity-health/probity/services/views"
@@ -41,6 +42,7 @@ func Run(t *testing.T, open func(t *testing.T) func() redis.UniversalClient) {
 		{"a crash between applying and acknowledging applies once", crash},
 		{"two runners at once apply once", twoRunners},
 		{"a dropped view is built again and answers the same", dropAll},
+		{"an audit names what no commit says", audited},
 		{"a flushed Redis is built again and answers the same", flushed},
 		{"a new version is built beside the live one", newVersion},
 		{"a superseded runner does no harm", superseded},
@@ -344,6 +346,118 @@ func twoRunners(t *testing.T, w *world) {
 	third := w.start(t, projection(1), w.client(), w.store)
 	w.append(t, 20)
 	same(t, w.expected(), w.dumped(t, third.view))
+}
+
+func audited(t *testing.T, w *world) {
+	w.append(t, 300)
+	r := w.start(t, projection(1), w.client(), w.store)
+	w.dumped(t, r.view)
+	require.ErrorIs(t, r.stop(), context.Canceled)
+	client := w.client()
+	audit := func() (found []string) {
+		t.Helper()
+		a := views.NewAudit(r.view, eventstore.Codec{})
+		next, err := a.Next(w.ctx)
+		require.NoError(t, err)
+		for shard, n := range next {
+			require.NoError(t, a.Begin(w.ctx, shard))
+			byIndex := map[uint64][]*ledgerv1.RecordedEvent{}
+			for _, e := range w.recorded(t, shard) {
+				byIndex[e.Position.Index] = append(byIndex[e.Position.Index], e)
+			}
+			for index := range n {
+				require.NoError(t, a.Take(index, byIndex[index]))
+			}
+			require.NoError(t, a.Compare(w.ctx, func(key, what string) { found = append(found, key+": "+what) }))
+		}
+		return found
+	}
+	require.Empty(t, audit())
+	all, err := client.Keys(w.ctx, "pv:{erasures:*}:v1.*:d:*").Result()
+	require.NoError(t, err)
+	one := func(suffix string) string {
+		i := slices.IndexFunc(all, func(k string) bool { return strings.Contains(k, ":d:"+suffix) })
+		require.GreaterOrEqual(t, i, 0, suffix)
+		return all[i]
+	}
+	for want, harm := range map[string]func() (undo func()){
+		"totals: field seconds": func() func() {
+			k := one("totals")
+			client.HIncrBy(w.ctx, k, "seconds", 1)
+			return func() { client.HIncrBy(w.ctx, k, "seconds", -1) }
+		},
+		"totals: it has fields that no commit": func() func() {
+			k := one("totals")
+			client.HSet(w.ctx, k, "more", 1)
+			return func() { client.HDel(w.ctx, k, "more") }
+		},
+		"by-time: a member is not where": func() func() {
+			k := one("by-time")
+			m := client.ZRange(w.ctx, k, 0, 0).Val()[0]
+			client.ZIncrBy(w.ctx, k, 1, m)
+			return func() { client.ZIncrBy(w.ctx, k, -1, m) }
+		},
+		"subjects: a member is there": func() func() {
+			k := one("subjects")
+			client.SAdd(w.ctx, k, "nobody")
+			return func() { client.SRem(w.ctx, k, "nobody") }
+		},
+		"count: it is not what": func() func() {
+			k := one("count")
+			client.IncrBy(w.ctx, k, 1)
+			return func() { client.IncrBy(w.ctx, k, -1) }
+		},
+		"subject:sub_": func() func() {
+			k := one("subject:")
+			held := client.HGetAll(w.ctx, k).Val()
+			client.Del(w.ctx, k)
+			return func() { client.HSet(w.ctx, k, held) }
+		},
+		"last: it is of another type": func() func() {
+			k := one("last")
+			held := client.Get(w.ctx, k).Val()
+			client.Del(w.ctx, k)
+			client.SAdd(w.ctx, k, "x")
+			return func() { client.Del(w.ctx, k); client.Set(w.ctx, k, held, 0) }
+		},
+		"strange: no commit says so": func() func() {
+			k := strings.Replace(one("last"), ":d:last", ":d:strange", 1)
+			client.Set(w.ctx, k, "x", 0)
+			return func() { client.Del(w.ctx, k) }
+		},
+	} {
+		undo := harm()
+		found := audit()
+		require.Len(t, found, 1, want)
+		require.Contains(t, found[0], want)
+		undo()
+		require.Empty(t, audit(), want)
+	}
+}
+
+// recorded returns a shard's events as a replica's files hold them.
+func (w *world) recorded(t *testing.T, shard uint32) (out []*ledgerv1.RecordedEvent) {
+	t.Helper()
+	done := errors.New("read")
+	err := w.store.Follow(w.ctx, "consent", nil, nil, func(_ context.Context, b eventstore.Batch) error {
+		for _, e := range b.Events {
+			if e.Position.Shard != shard {
+				continue
+			}
+			encoded, err := eventstore.Codec{}.Encode(e.Event)
+			require.NoError(t, err)
+			out = append(out, &ledgerv1.RecordedEvent{
+				Position: &ledgerv1.Position{Log: e.Position.Log, Shard: e.Position.Shard, Index: e.Position.Index},
+				Stream:   e.Stream, Revision: e.Revision, Event: encoded, RecordedTime: timestamppb.New(e.RecordedTime),
+			})
+		}
+		if b.CaughtUp {
+			return done
+		}
+		return nil
+	})
+	require.ErrorIs(t, err, done)
+	return out
 }
 
 func dropAll(t *testing.T, w *world) {

@@ -2,6 +2,7 @@
 // the claims log, and serves WorkflowService.
 //
 //	probity-worker --config worker.yaml
+//	probity-worker setup --config worker.yaml
 //
 // The configuration is described at assembly.Config.
 package main
@@ -17,7 +18,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	code := assembly.Command(ctx, os.Args[1:], os.Stderr)
+	code := assembly.Command(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
 }

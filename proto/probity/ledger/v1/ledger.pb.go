@@ -832,7 +832,10 @@ type Commit struct {
 	// Streams written.
 	Writes []*CommittedWrite `protobuf:"bytes,11,rep,name=writes,proto3" json:"writes,omitempty"`
 	// Set on a new owner's first record and on heartbeats; then writes is empty.
-	Barrier       bool `protobuf:"varint,12,opt,name=barrier,proto3" json:"barrier,omitempty"`
+	Barrier bool `protobuf:"varint,12,opt,name=barrier,proto3" json:"barrier,omitempty"`
+	// On barriers, as the record's last field: SHA-256 of all bytes before it. No
+	// leaf covers a barrier, so it covers itself.
+	BarrierDigest []byte `protobuf:"bytes,13,opt,name=barrier_digest,json=barrierDigest,proto3" json:"barrier_digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -949,6 +952,13 @@ func (x *Commit) GetBarrier() bool {
 		return x.Barrier
 	}
 	return false
+}
+
+func (x *Commit) GetBarrierDigest() []byte {
+	if x != nil {
+		return x.BarrierDigest
+	}
+	return nil
 }
 
 // The events one commit appended to one stream.
@@ -2043,7 +2053,7 @@ const file_probity_ledger_v1_ledger_proto_rawDesc = "" +
 	"field_path\x18\x05 \x01(\tR\tfieldPath\x12\x10\n" +
 	"\x03fix\x18\x06 \x01(\tR\x03fix\"P\n" +
 	"\x13AppendBatchResponse\x129\n" +
-	"\aresults\x18\x01 \x03(\v2\x1f.probity.ledger.v1.AppendResultR\aresults\"\xfd\x02\n" +
+	"\aresults\x18\x01 \x03(\v2\x1f.probity.ledger.v1.AppendResultR\aresults\"\xa4\x03\n" +
 	"\x06Commit\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x10\n" +
 	"\x03log\x18\x02 \x01(\tR\x03log\x12\x14\n" +
@@ -2058,7 +2068,8 @@ const file_probity_ledger_v1_ledger_proto_rawDesc = "" +
 	"\rrecorded_time\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\frecordedTime\x129\n" +
 	"\x06writes\x18\v \x03(\v2!.probity.ledger.v1.CommittedWriteR\x06writes\x12\x18\n" +
-	"\abarrier\x18\f \x01(\bR\abarrier\"\x81\x01\n" +
+	"\abarrier\x18\f \x01(\bR\abarrier\x12%\n" +
+	"\x0ebarrier_digest\x18\r \x01(\fR\rbarrierDigest\"\x81\x01\n" +
 	"\x0eCommittedWrite\x12\x16\n" +
 	"\x06stream\x18\x01 \x01(\tR\x06stream\x12%\n" +
 	"\x0efirst_revision\x18\x02 \x01(\x04R\rfirstRevision\x120\n" +
