@@ -10,6 +10,7 @@ import (
 	"github.com/probity-health/probity/proto/probity/ledger/v1/ledgerv1connect"
 	"github.com/probity-health/probity/proto/probity/workflows/v1/workflowsv1connect"
 	"github.com/probity-health/probity/services/assembly"
+	"github.com/probity-health/probity/services/claims"
 	"github.com/probity-health/probity/services/gateway"
 	"github.com/probity-health/probity/services/gateway/x12"
 	"github.com/probity-health/probity/standalone/embedded"
@@ -23,7 +24,7 @@ import (
 // assemble adds every service and the worker to the process. They call each
 // other by RPC at the process's own address, as they would across machines;
 // the calls run through the same chain but need no connection.
-func assemble(ctx context.Context, p *assembly.Process, url, dir string, keys secrets, s stores) error {
+func assemble(ctx context.Context, p *assembly.Process, url, dir string, keys secrets, s stores, bounds claims.Config) error {
 	err := assembly.Ledger(ctx, p, assembly.LedgerConfig{
 		Origin: Origin, Kafka: assembly.KafkaConfig{Brokers: []string{s.kafka.Address()}},
 		DataDir: filepath.Join(dir, "ledger"), SigningKeyFile: keys.ledgerKey, NodeName: "standalone",
@@ -43,7 +44,8 @@ func assemble(ctx context.Context, p *assembly.Process, url, dir string, keys se
 	}
 	err = assembly.Claims(p, assembly.ClaimsConfig{
 		Ledger: url, Consent: url, IndexKeyFile: keys.indexKey,
-		Redis: assembly.RedisConfig{Address: s.redis.Address()},
+		Redis:  assembly.RedisConfig{Address: s.redis.Address()},
+		Claims: bounds,
 	})
 	if err != nil {
 		return fmt.Errorf("standalone: claims: %w", err)
@@ -95,6 +97,7 @@ func addWorker(p *assembly.Process, url, dir string, keys secrets, s stores) err
 		Files:       claimsv1connect.NewFileServiceClient(own, url, own.Options()...),
 		Remittances: claimsv1connect.NewRemittanceServiceClient(own, url, own.Options()...),
 		Claims:      claimsv1connect.NewClaimsServiceClient(own, url, own.Options()...),
+		Cases:       claimsv1connect.NewCaseServiceClient(own, url, own.Options()...),
 		Payments: &payment.Activities{
 			Remittances: claimsv1connect.NewRemittanceServiceClient(own, url, own.Options()...),
 			Payments:    claimsv1connect.NewPaymentServiceClient(own, url, own.Options()...),

@@ -22,6 +22,7 @@ type Clients struct {
 	Cycles      workflowsv1connect.PaymentCycleServiceClient
 	Replays     claimsv1connect.ReplayServiceClient
 	Adjustments claimsv1connect.AdjustmentServiceClient
+	Cases       claimsv1connect.CaseServiceClient
 	Gateway     gatewayv1connect.GatewayServiceClient
 	Ledger      ledgerv1connect.LedgerServiceClient
 	Workflows   workflowsv1connect.WorkflowServiceClient
@@ -54,6 +55,7 @@ func NewClients(url string, tokens identity.TokenSource) (Clients, error) {
 		Cycles:      workflowsv1connect.NewPaymentCycleServiceClient(client, url, options...),
 		Replays:     claimsv1connect.NewReplayServiceClient(client, url, options...),
 		Adjustments: claimsv1connect.NewAdjustmentServiceClient(client, url, options...),
+		Cases:       claimsv1connect.NewCaseServiceClient(client, url, options...),
 		Gateway:     gatewayv1connect.NewGatewayServiceClient(client, url, options...),
 		Ledger:      ledgerv1connect.NewLedgerServiceClient(client, url, options...),
 		Workflows:   workflowsv1connect.NewWorkflowServiceClient(client, url, options...),

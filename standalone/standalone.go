@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/probity-health/probity/services/assembly"
+	"github.com/probity-health/probity/services/claims"
 	"github.com/probity-health/probity/services/identity"
 	"github.com/probity-health/probity/services/identity/issuer"
 	"github.com/probity-health/probity/services/server"
@@ -50,6 +51,8 @@ type Config struct {
 	LogOutput io.Writer
 	// OTLPEndpoint receives traces; empty records none.
 	OTLPEndpoint string
+	// Claims are the claims service's bounds; zero is its defaults.
+	Claims claims.Config
 }
 
 // Stack is a running stack.
@@ -142,7 +145,7 @@ func Start(ctx context.Context, cfg Config) (_ *Stack, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := assemble(ctx, process, at.String(), dir, keys, stores); err != nil {
+	if err := assemble(ctx, process, at.String(), dir, keys, stores, cfg.Claims); err != nil {
 		return nil, err
 	}
 

@@ -86,5 +86,6 @@ func Claims(p *Process, cfg ClaimsConfig) error {
 	p.Server.Mount(claimsv1connect.NewPaymentServiceHandler(service, options...))
 	p.Server.Mount(claimsv1connect.NewAdjustmentServiceHandler(service, options...))
 	p.Server.Mount(claimsv1connect.NewReplayServiceHandler(service, options...))
+	p.Server.Mount(claimsv1connect.NewCaseServiceHandler(service, options...))
 	return nil
 }

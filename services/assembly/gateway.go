@@ -31,6 +31,7 @@ type GatewayConfig struct {
 // Appending to the ledger, registering files and keys are not among them.
 func (c GatewayConfig) routes() edge.Routes {
 	routes := edge.Routes{
+		"/probity.claims.v1.CaseService/":                 c.Claims,
 		"/probity.claims.v1.ClaimsService/":               c.Claims,
 		"/probity.claims.v1.RemittanceService/":           c.Claims,
 		"/probity.claims.v1.PaymentService/":              c.Claims,

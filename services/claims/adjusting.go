@@ -70,6 +70,7 @@ type amendment struct {
 	waiting      []amended // would pend now, and are left as they stand
 	bytes        int
 	cause        cause // of what is touched; the rest follows because accumulators moved
+	lead         *lead // facts that go before one claim's new decision; nil for none
 	unbounded    bool  // it will not be recorded
 	all          bool  // something changed before it: every claim is decided again
 }
@@ -374,10 +375,14 @@ func (s *Service) redecide(ctx context.Context, am *amendment, id string, why ca
 	if !state.decidedFinally() && state.Status() != claimsv1.ClaimStatus_CLAIM_STATUS_PENDED {
 		return false, nil // a void, or taken back for good
 	}
-	sub, err := s.resubmission(ctx, state)
+	led, facts, err := am.lead.put(ctx, state)
+	if err != nil {
+		return false, err
+	}
+	sub, err := s.resubmission(ctx, led)
 	if err != nil {
 		// An erased person's claim can't be read any more, and stands as it is.
-		if problem.Is(err, problem.NotFound) {
+		if problem.Is(err, problem.NotFound) && facts == nil {
 			return false, nil
 		}
 		return false, err
@@ -412,24 +417,23 @@ func (s *Service) redecide(ctx context.Context, am *amendment, id string, why ca
 			return s.ruleWatched(ctx, sub, read, review)
 		}
 	}
-	_, now := decide(sub, view, state.Review)
-	switch {
-	case was.GetVersions().GetOriginalStands() != now.GetVersions().GetOriginalStands():
-		// Whether its original stands can't be undone with it: a person must void and send anew.
-		am.waiting = append(am.waiting, amended{state: state, decision: now})
-		return false, nil
-	case sameOutcome(was, now):
-		if state.decidedFinally() && !sameDocuments(state.read(), now.GetVersions()) {
-			am.reaffirm(state, why, now.GetVersions(), uncontracted(sub, now.GetVersions()))
-		}
-		return false, nil
-	case now.GetStatus() == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED && state.decidedFinally():
+	_, now := decide(sub, view, led.Review)
+	// Whether its original stands can't be undone with it: a person must void and send anew.
+	turned := was.GetVersions().GetOriginalStands() != now.GetVersions().GetOriginalStands()
+	same := !turned && sameOutcome(was, now)
+	waits := turned || (!same && now.GetStatus() == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED && state.decidedFinally())
+	if same && facts == nil && state.decidedFinally() && !sameDocuments(state.read(), now.GetVersions()) {
+		am.reaffirm(state, why, now.GetVersions(), uncontracted(sub, now.GetVersions()))
+	}
+	if waits {
 		// A person must look at it first; until then what was decided stands.
 		am.waiting = append(am.waiting, amended{state: state, decision: now})
-		return false, nil
+	}
+	if same || waits {
+		return false, am.keep(state, facts, was, now)
 	}
 	size := len(am.posted)
-	revision, command := uint64(state.Revision+1), Redecide{}
+	revision, command := uint64(led.Revision+1), Redecide{}
 	if state.decidedFinally() {
 		if err := am.giveBack(state, am.after.unsettled); err != nil {
 			return false, err
@@ -440,15 +444,16 @@ func (s *Service) redecide(ctx context.Context, am *amendment, id string, why ca
 	if view, err = viewed(); err != nil {
 		return false, err
 	}
-	r, err := s.ruleSealed(ctx, sub, view, state.Review, revision)
+	r, err := s.ruleSealed(ctx, sub, view, led.Review, revision)
 	if err != nil {
 		return false, err
 	}
 	command.Decided = r.decided
-	events, err := Decide(state, command)
+	decided, err := Decide(led, command)
 	if err != nil {
 		return false, err
 	}
+	events := append(facts, decided...)
 	if r.posted != nil {
 		if err := am.post(r.posted, r.history); err != nil {
 			return false, err
@@ -506,15 +511,17 @@ func sameOutcome(a, b *claimsv1.Decision) bool {
 	return proto.Equal(bare(a), bare(b))
 }
 
-// resubmission is a recorded claim on its way to another decision.
+// resubmission is a recorded claim on its way to another decision, with what
+// has been learnt of it since it came.
 func (s *Service) resubmission(ctx context.Context, state State) (*submission, error) {
-	claim, err := s.openClaim(ctx, state)
+	claim, err := s.openAnswered(ctx, state)
 	if err != nil {
 		return nil, err
 	}
 	first := state.Received
 	sub := &submission{
-		request:    &claimsv1.SubmitClaimRequest{Claim: claim, FileId: first.GetFileId(), FileOrdinal: first.GetFileOrdinal()},
+		request:    &claimsv1.SubmitClaimRequest{Claim: claim, FileId: first.GetFileId(), FileOrdinal: first.GetFileOrdinal(), Paper: first.GetPaper()},
+		clock:      state.Case.Clock,
 		org:        first.GetSubmitterOrg(),
 		received:   first.GetReceivedTime().AsTime(),
 		claimID:    first.GetClaimId(),

@@ -16,6 +16,7 @@ import (
 	eventsv1 "github.com/probity-health/probity/proto/probity/events/v1"
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/services/claims/adjudication"
+	"github.com/probity-health/probity/services/claims/casework"
 	"github.com/probity-health/probity/services/claims/interest"
 	"github.com/probity-health/probity/services/eventstore"
 	"github.com/probity-health/probity/services/money"
@@ -56,6 +57,14 @@ type State struct {
 	Corrections []*eventsv1.ClaimReversed // taken back for another decision of the claim
 	Reaffirmed  *eventsv1.ClaimReaffirmed // decided again under other documents, with the same outcome; nil when it wasn't
 
+	Case    casework.State  // the work that is done on it
+	Answers []sealedAnswer  // what it lacked and has come since, in order
+	Handled map[string]bool // commits' request ids, or keys, of the work
+	// Righted: a decision was overturned on appeal; what it then paid more had
+	// been owed all along. RightedTold is the first remittance that told so.
+	Righted     bool
+	RightedTold *eventsv1.ClaimRemitted
+
 	marks    map[string]*eventsv1.ClaimRemitted // by remittance, void ones too
 	voided   map[string]bool                    // remittances of marks
 	tellings []telling                          // in order; the last is never void
@@ -66,7 +75,9 @@ type telling struct {
 	mark *eventsv1.ClaimRemitted // that told it, or told it again
 	told *eventsv1.ClaimDecided  // the provider's books afterwards, as in State.Told
 	at   uint64
-	void bool // and later tellings build on it: it must be told again
+	// righted: the claim had been righted by then (State.Righted).
+	righted bool
+	void    bool // and later tellings build on it: it must be told again
 }
 
 // withoutSealed is the state without the sealed claim and decisions, which are
@@ -319,17 +330,29 @@ func (s State) voidTelling(remittance string) ([]proto.Message, error) {
 
 // interestOwed is the interest that belongs to what stands of the claim. It
 // is owed on what the first remittance paid, as late as that was; what a
-// correction adds was never late, and of what it takes away the interest goes
-// with it.
+// correction adds was never late, unless it was denied wrongly, which an
+// appeal has shown; and of what a correction takes away the interest goes with
+// it.
 func (s State) interestOwed(c Remit, stands bool) int64 {
 	if !stands || s.Unclean {
 		return 0
 	}
-	paid, on := s.Decided.GetPaidCents(), c.PaymentDate
-	if s.FirstTold != nil {
-		paid, on = min(paid, s.FirstTold.GetPaidCents()), s.FirstTold.GetPaymentDate()
+	owed := func(paid int64, on string) int64 {
+		return int64(c.Rates.Owed(s.Decided.GetPromptPayState(), money.Cents(paid), interest.DaysLate(s.Decided.GetPromptPayDueDate(), on)))
 	}
-	return int64(c.Rates.Owed(s.Decided.GetPromptPayState(), money.Cents(paid), interest.DaysLate(s.Decided.GetPromptPayDueDate(), on)))
+	paid, on := s.Decided.GetPaidCents(), c.PaymentDate
+	if s.FirstTold == nil {
+		return owed(paid, on)
+	}
+	first := min(paid, s.FirstTold.GetPaidCents())
+	out := owed(first, s.FirstTold.GetPaymentDate())
+	if s.Righted {
+		if s.RightedTold != nil {
+			on = s.RightedTold.GetPaymentDate()
+		}
+		out += owed(paid-first, on)
+	}
+	return out
 }
 
 // soundDecision checks what must hold of every decision whatever the engine
@@ -357,6 +380,7 @@ func soundDecision(claim string, charge int64, d *eventsv1.ClaimDecided) error {
 
 // Evolve applies one recorded event. Events that are not a claim's are ignored.
 func Evolve(s State, r eventstore.Recorded) State {
+	s = s.worked(r)
 	switch e := r.Event.(type) {
 	case *eventsv1.ClaimReceived:
 		s.Received = e
@@ -377,12 +401,7 @@ func Evolve(s State, r eventstore.Recorded) State {
 		if e.GetResolution() == "deny" {
 			s.Review.Resolution = adjudication.Refused
 		}
-		reviews := make(map[string]bool, len(s.Reviews)+1)
-		for k := range s.Reviews {
-			reviews[k] = true
-		}
-		reviews[r.RequestID] = true
-		s.Reviews = reviews
+		s.Reviews = marked(s.Reviews, r.RequestID)
 	case *eventsv1.ClaimRemitted:
 		s = s.tell(e, r.Revision)
 	case *eventsv1.ClaimRemittanceVoided:
@@ -408,7 +427,7 @@ func (s State) tell(e *eventsv1.ClaimRemitted, revision uint64) State {
 		s.tellings[i].mark, s.tellings[i].void = e, false
 		return s.booked()
 	}
-	t := telling{mark: e}
+	t := telling{mark: e, righted: s.Righted}
 	// An event from before reversals were told names no revision at all.
 	if e.GetDecisionRevision() != 0 || e.GetReversedRevision() == 0 {
 		t.told, t.at = s.Decided, s.DecidedRevision
@@ -442,7 +461,7 @@ func (s State) untell(e *eventsv1.ClaimRemittanceVoided, revision uint64) State 
 
 // booked draws the provider's books from the tellings.
 func (s State) booked() State {
-	s.Told, s.ToldAt, s.Interest, s.FirstTold = nil, 0, 0, nil
+	s.Told, s.ToldAt, s.Interest, s.FirstTold, s.RightedTold = nil, 0, 0, nil, nil
 	for _, t := range s.tellings {
 		s.Told, s.ToldAt = t.told, t.at
 		if t.void {
@@ -451,6 +470,9 @@ func (s State) booked() State {
 		s.Interest += t.mark.GetInterestCents()
 		if s.FirstTold == nil {
 			s.FirstTold = t.mark
+		}
+		if t.righted && s.RightedTold == nil {
+			s.RightedTold = t.mark
 		}
 	}
 	return s
@@ -476,6 +498,9 @@ func (s State) Summary() *claimsv1.ClaimSummary {
 	}
 	if s.Reversed != nil {
 		parts = append(parts, summaryOfReversed(s.ReversedRevision))
+	}
+	if next := s.Case.NextActor(); next != "" {
+		parts = append(parts, &claimsv1.ClaimSummary{NextActor: next})
 	}
 	// A remittance from before the last reversal told something else.
 	if s.RemittedRevision > s.ReversedRevision {
@@ -557,6 +582,9 @@ func nextActor(c *claimsv1.ClaimSummary) string {
 	case claimsv1.ClaimStatus_CLAIM_STATUS_RECEIVED:
 		return "payer"
 	case claimsv1.ClaimStatus_CLAIM_STATUS_PENDED:
+		if told := c.GetNextActor(); told != "" {
+			return told
+		}
 		if waitsForProvider(c.GetPendReasons()) {
 			return "provider"
 		}
@@ -608,7 +636,9 @@ func Timeline(events []eventstore.Recorded) []*claimsv1.TimelineEntry {
 		case *eventsv1.ClaimReaffirmed:
 			text = "Decided again under other documents with the same outcome"
 		default:
-			continue
+			if text, who = workText(e, who); text == "" {
+				continue
+			}
 		}
 		name := string(r.Event.ProtoReflect().Descriptor().Name())
 		out = append(out, &claimsv1.TimelineEntry{

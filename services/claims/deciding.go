@@ -14,7 +14,7 @@ import (
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
 	eventsv1 "github.com/probity-health/probity/proto/probity/events/v1"
 	"github.com/probity-health/probity/services/claims/adjudication"
-	"github.com/probity-health/probity/services/codes"
+	"github.com/probity-health/probity/services/claims/casework"
 	"github.com/probity-health/probity/services/eventstore"
 	"github.com/probity-health/probity/services/keys"
 	"github.com/probity-health/probity/services/problem"
@@ -69,7 +69,10 @@ func (s *Service) seal(ctx context.Context, sub *submission, read *Ledgered, d a
 		return ruling{}, err
 	}
 	state := sub.claim().GetBillingProvider().GetAddress().GetState()
-	due := sub.input.Claim.ReceivedDate + adjudication.Date(codes.PromptPayDays(state, true))
+	clock := sub.clock
+	if pended := decision.GetStatus() == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED; clock == nil || (clock.GetDueDate() == "" && !pended) {
+		clock = casework.NewClock(state, sub.request.GetPaper(), sub.input.Claim.ReceivedDate.String())
+	}
 	box, err := s.sealer.Seal(ctx, sub.subject, keys.Place{Tenant: sub.payer, Stream: claimStream(sub.claimID), Revision: revision, Field: fieldDecision}, encoded)
 	if err != nil {
 		return ruling{}, sealProblem(err)
@@ -93,11 +96,14 @@ func (s *Service) seal(ctx context.Context, sub *submission, read *Ledgered, d a
 		ReceivedTime:   timestamppb.New(sub.received),
 		Subscriber:     sub.subscriber,
 
-		PromptPayDueDate: due.String(),
+		PromptPayDueDate: clock.GetDueDate(),
 		PromptPayState:   state,
 		ProviderDays:     s.providerDays(sub.payer, d),
 		UncontractedNpis: uncontracted(sub, decision.GetVersions()),
 	}}
+	if needed := s.config.Casework.ReviewersNeeded(decision.GetChargeCents()); needed > 1 && decision.GetStatus() == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED {
+		out.decided.ReviewersNeeded = needed
+	}
 	if st := decision.GetStatus(); !sub.matched || st == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED || st == claimsv1.ClaimStatus_CLAIM_STATUS_REVERSED {
 		return out, nil
 	}
@@ -164,6 +170,7 @@ func (s *Service) received(ctx context.Context, sub *submission) (*eventsv1.Clai
 		ReceivedTime: timestamppb.New(sub.received),
 		ChargeCents:  sub.claim().GetChargeCents(),
 		RequestId:    sub.name,
+		Paper:        sub.request.GetPaper(),
 	}, nil
 }
 

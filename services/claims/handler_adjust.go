@@ -103,6 +103,7 @@ type reprocessing struct {
 	actor      string
 	dryRun     bool
 	cause      cause
+	lead       *lead
 	moved      revisions
 }
 
@@ -164,7 +165,7 @@ func (r *reprocessing) plan(ctx context.Context, held *entry[family], payer stri
 	if err != nil {
 		return nil, "", err
 	}
-	am := &amendment{found: read, after: read, cause: r.cause, unbounded: r.dryRun}
+	am := &amendment{found: read, after: read, cause: r.cause, lead: r.lead, unbounded: r.dryRun}
 	rest, err := s.redecideAll(ctx, am, read.claimsAfter(""), func(id string) bool { return touched[id] }, r.moved)
 	if err != nil || rest != "" {
 		return am, rest, err

@@ -49,7 +49,13 @@ func (s *Service) ResolveClaim(ctx context.Context, req *claimsv1.ResolveClaimRe
 		if state.Reviews[requestID] {
 			return &claimsv1.ResolveClaimResponse{Claim: state.Summary(), Token: state.DecidedAt.Token()}, nil
 		}
-		done, after, err := s.resolve(ctx, caller, req, requestID, state)
+		reviewer := req.GetReviewer()
+		if reviewer == "" || !caller.Has(identity.RoleService) {
+			reviewer = caller.Subject
+		}
+		done, after, err := s.resolve(ctx, resolving{
+			claim: req.GetClaimId(), resolution: req.GetResolution(), reason: req.GetReason(), actor: caller.Subject, reviewer: reviewer, request: requestID,
+		}, state)
 		var moved *eventstore.ConflictError
 		switch {
 		case err == nil:
@@ -66,12 +72,34 @@ func (s *Service) ResolveClaim(ctx context.Context, req *claimsv1.ResolveClaimRe
 	return nil, busy(nil)
 }
 
-// resolve makes and appends one review of the claim as it stands.
-func (s *Service) resolve(ctx context.Context, caller identity.Principal, req *claimsv1.ResolveClaimRequest, requestID string, state State) (eventstore.Appended, State, error) {
+// resolving is one answer to a pended claim.
+type resolving struct {
+	claim, resolution, reason string
+	actor, reviewer, request  string
+	system                    bool // a deadline answers, not a person
+}
+
+// resolve makes and appends one review of the claim as it stands. Where others
+// must agree first it is an opinion, and the claim goes on waiting.
+func (s *Service) resolve(ctx context.Context, q resolving, state State) (eventstore.Appended, State, error) {
 	none := eventstore.Appended{}
 	if state.Status() != claimsv1.ClaimStatus_CLAIM_STATUS_PENDED {
 		_, err := Decide(state, Review{})
 		return none, state, err
+	}
+	review := adjudication.Review{Reasons: enginePends(state.Decided.GetPendReasons()), Resolution: adjudication.Approved}
+	if q.resolution == "deny" {
+		review.Resolution = adjudication.Refused
+	} else if q.resolution != "approve" {
+		return none, state, problem.Invalidf("claims.review.resolution", "resolution", "a review approves or denies")
+	}
+	if !q.system {
+		switch decides, err := state.Case.MayReview(q.reviewer, q.resolution); {
+		case err != nil:
+			return none, state, err
+		case !decides:
+			return s.propose(ctx, q, state)
+		}
 	}
 	sub, err := s.resubmission(ctx, state)
 	if err != nil {
@@ -92,20 +120,10 @@ func (s *Service) resolve(ctx context.Context, caller identity.Principal, req *c
 		// Whatever comes of it, the next decision reads the family again.
 		defer func() { held.value.snapshot = nil }()
 	}
-	reviewer := req.GetReviewer()
-	if reviewer == "" || !caller.Has(identity.RoleService) {
-		reviewer = caller.Subject
-	}
 	revision := uint64(state.Revision + 1)
-	reason, err := s.sealer.Seal(ctx, sub.subject, keys.Place{Tenant: sub.payer, Stream: claimStream(sub.claimID), Revision: revision, Field: fieldReason}, []byte(req.GetReason()))
+	reason, err := s.sealer.Seal(ctx, sub.subject, keys.Place{Tenant: sub.payer, Stream: claimStream(sub.claimID), Revision: revision, Field: fieldReason}, []byte(q.reason))
 	if err != nil {
 		return none, state, sealProblem(err)
-	}
-	review := adjudication.Review{Reasons: enginePends(state.Decided.GetPendReasons()), Resolution: adjudication.Approved}
-	if req.GetResolution() == "deny" {
-		review.Resolution = adjudication.Refused
-	} else if req.GetResolution() != "approve" {
-		return none, state, problem.Invalidf("claims.review.resolution", "resolution", "a review approves or denies")
 	}
 	r, refused, err := s.ruleAmending(ctx, sub, read, review, revision+1, nil)
 	if refused != nil && review.Resolution == adjudication.Refused {
@@ -118,7 +136,7 @@ func (s *Service) resolve(ctx context.Context, caller identity.Principal, req *c
 		return none, state, err
 	}
 	events, err := Decide(state, Review{Decided: r.decided, Reviewed: &eventsv1.ClaimReviewed{
-		ClaimId: sub.claimID, Resolution: req.GetResolution(), Reviewer: reviewer, Reason: reason, ReviewedTime: timestamppb.New(s.now()),
+		ClaimId: sub.claimID, Resolution: q.resolution, Reviewer: q.reviewer, Reason: reason, ReviewedTime: timestamppb.New(s.now()),
 	}})
 	if err != nil {
 		return none, state, err
@@ -126,9 +144,9 @@ func (s *Service) resolve(ctx context.Context, caller identity.Principal, req *c
 	done, err := s.store.Append(ctx, eventstore.Commit{
 		Log:        logName,
 		RoutingKey: claimKey(sub.claimID),
-		RequestID:  requestID,
+		RequestID:  q.request,
 		Causation:  sub.claimID,
-		Actor:      caller.Subject,
+		Actor:      q.actor,
 		Writes:     r.writes(sub, state.Revision, events),
 	})
 	if moved, ok := asMoved(err, claimStream(sub.claimID), state.Revision+2); ok {
@@ -143,7 +161,35 @@ func (s *Service) resolve(ctx context.Context, caller identity.Principal, req *c
 		return done, state, err
 	}
 	for i, e := range events {
-		state = Evolve(state, eventstore.Recorded{Position: done.Position, Revision: revision + uint64(i), Event: e, RecordedTime: done.RecordedTime, RequestID: requestID})
+		state = Evolve(state, eventstore.Recorded{Position: done.Position, Revision: revision + uint64(i), Event: e, RecordedTime: done.RecordedTime, RequestID: q.request})
+	}
+	return done, state, nil
+}
+
+// propose records one of several opinions.
+func (s *Service) propose(ctx context.Context, q resolving, state State) (eventstore.Appended, State, error) {
+	none := eventstore.Appended{}
+	reason, err := s.sealFor(ctx, state, uint64(state.Revision+1), fieldReason, []byte(q.reason))
+	if err != nil {
+		return none, state, err
+	}
+	events := state.Case.Propose(&eventsv1.ReviewProposed{Resolution: q.resolution, Reviewer: q.reviewer, Reason: reason, ProposedTime: timestamppb.New(s.now())})
+	done, err := s.store.Append(ctx, eventstore.Commit{
+		Log: logName, RoutingKey: claimKey(q.claim), RequestID: q.request, Causation: q.claim, Actor: q.actor,
+		Writes: []eventstore.Write{{Stream: claimStream(q.claim), Expected: state.Revision, Events: events}},
+	})
+	if moved, ok := asMoved(err, claimStream(q.claim), state.Revision+1); ok {
+		return none, state, moved
+	}
+	if err != nil {
+		return none, state, err
+	}
+	if done.Replayed {
+		state, _, err = s.readClaim(ctx, q.claim, state.Revision+1)
+		return done, state, err
+	}
+	for _, e := range events {
+		state = Evolve(state, eventstore.Recorded{Position: done.Position, Revision: uint64(state.Revision + 1), Event: e, RecordedTime: done.RecordedTime, RequestID: q.request})
 	}
 	return done, state, nil
 }

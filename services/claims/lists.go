@@ -141,6 +141,8 @@ func rowKind(kind string) string {
 		return kindClaims
 	case kindPaying:
 		return kindPayments
+	case kindTasks, kindAppeals:
+		return kindWork
 	}
 	return kind
 }

@@ -16,7 +16,7 @@ import (
 )
 
 // projectionVersion rises with every change of what apply yields.
-const projectionVersion = 6
+const projectionVersion = 9
 
 // The view's keys. A row's parts are what events told of it, encoded messages
 // that are joined when read. They are fields <id>.<part> of one hash a kind and
@@ -24,7 +24,7 @@ const projectionVersion = 6
 // index is a sorted set of row ids. All of it is opaque ids, codes, dates and
 // amounts.
 //
-//	row:claims                    r received, d decided, v voided or replaced, m remitted: ClaimSummary parts
+//	row:claims                    r received, d decided, v voided or replaced, w whom it waits for, m remitted: ClaimSummary parts
 //	row:files                     f received: File; n outcomes; t time of the last; x not processed; c completed: File
 //	row:remittances               i issued: Remittance without its claims; v voided
 //	row:payments                  i intended: Payment; s, c, x, v: parts of what came after
@@ -52,7 +52,12 @@ const (
 	kindChanges     = "changes"
 )
 
-func rowsKey(kind string) string       { return "row:" + kind }
+func rowsKey(kind string) string {
+	if kind == kindWork { // more parts of the same rows
+		kind = kindClaims
+	}
+	return "row:" + kind
+}
 func rowField(id, part string) string  { return id + "." + part }
 func allIndex(kind string) string      { return kind + ":all" }
 func orgIndex(kind, org string) string { return kind + ":org:" + org }
@@ -76,11 +81,20 @@ func Projection(changed func(claimID string)) views.Projection {
 		&eventsv1.ChangeProposed{}, &eventsv1.ChangeApproved{}, &eventsv1.ChangeReprocessed{},
 		&eventsv1.ClaimRemittanceVoided{}, &eventsv1.RemittanceVoided{},
 		&eventsv1.PaymentIntended{}, &eventsv1.PaymentSent{}, &eventsv1.PaymentConfirmed{}, &eventsv1.PaymentFailed{}, &eventsv1.PaymentVoided{},
+		&eventsv1.TaskClaimed{}, &eventsv1.TaskReleased{}, &eventsv1.TaskEscalated{}, &eventsv1.ReviewProposed{},
+		&eventsv1.InformationRequested{}, &eventsv1.InformationReceived{}, &eventsv1.InformationExpired{},
+		&eventsv1.AppealFiled{}, &eventsv1.AppealDecided{}, &eventsv1.AppealOverdue{},
 	)
 	return views.Projection{
 		Name: "claims", Version: projectionVersion, Log: logName, Types: types,
 		Apply: func(r eventstore.Recorded) ([]views.Op, error) {
 			ops, claim, err := apply(r)
+			if err == nil {
+				work, of, failed := workOps(r)
+				if ops, err = append(ops, work...), failed; claim == "" {
+					claim = of
+				}
+			}
 			if claim != "" && changed != nil {
 				changed(claim)
 			}
@@ -305,9 +319,10 @@ func unindex(kind, org, payer, id string) []views.Op {
 
 // rowParts are the parts of a kind's rows.
 var rowParts = map[string][]string{
-	kindClaims:      {"r", "d", "v", "m"},
+	kindClaims:      {"r", "d", "v", "w", "m"},
 	kindFiles:       {"f", "c", "n", "t", "x"},
 	kindRemittances: {"i", "v"},
+	kindWork:        {"r", "d", "v", "w", "m", "a", "h", "e", "o", "n", "u", "p", "l"},
 	kindChanges:     {"p", "a", "d"},
 	kindPayments:    {"i", "s", "c", "x", "v"},
 }

@@ -95,7 +95,7 @@ func (r *replayer) decision(ctx context.Context, events []eventstore.Recorded, p
 // says that it is one that took its original back and decided nothing itself.
 func (r *replayer) remake(ctx context.Context, before State, v *claimsv1.Versions, reasons []adjudication.PendReason, voids bool) (*remade, error) {
 	s := r.service
-	claim, err := s.openClaim(ctx, before)
+	claim, err := s.openAnswered(ctx, before)
 	if err != nil {
 		return nil, err
 	}

@@ -31,6 +31,7 @@ import (
 
 	"github.com/probity-health/probity/proto/probity/claims/v1/claimsv1connect"
 	"github.com/probity-health/probity/services/claims/adjudication"
+	"github.com/probity-health/probity/services/claims/casework"
 	"github.com/probity-health/probity/services/claims/interest"
 	"github.com/probity-health/probity/services/eventstore"
 	"github.com/probity-health/probity/services/identity"
@@ -77,6 +78,8 @@ type Config struct {
 	// AmendClaims is how many earlier claims one commit decides again; 90, which
 	// is also the most: the ledger takes 100 streams a commit.
 	AmendClaims int `json:"amendClaims"`
+	// Casework holds the deadlines of what can't be decided at once.
+	Casework casework.Terms `json:"casework,omitzero"`
 	// Reprocessing says what becomes of decided claims that a change of
 	// coverage, plan, prices, contract or authorisation touches afterwards:
 	// "automatic" (also when empty) decides them again by itself, "propose" waits
@@ -111,6 +114,7 @@ func (c Config) withDefaults() Config {
 	fill(&c.CycleClaims, 10_000)
 	fill(&c.AmendClaims, maxAmendClaims)
 	c.AmendClaims = min(c.AmendClaims, maxAmendClaims)
+	c.Casework = c.Casework.WithDefaults()
 	fill(&c.Replays, 2)
 	if c.FamilyTTL <= 0 {
 		c.FamilyTTL = 10 * time.Minute
@@ -176,6 +180,7 @@ var (
 	_ claimsv1connect.FileServiceHandler       = (*Service)(nil)
 	_ claimsv1connect.RemittanceServiceHandler = (*Service)(nil)
 	_ claimsv1connect.AdjustmentServiceHandler = (*Service)(nil)
+	_ claimsv1connect.CaseServiceHandler       = (*Service)(nil)
 )
 
 // New makes a service; it starts nothing.

@@ -84,7 +84,7 @@ func (m *simulator) claim(ctx context.Context, events []eventstore.Recorded) err
 // both returns the decision as recorded and as the plan on trial makes it;
 // concerned is false where the plan governs none of the claim's days.
 func (m *simulator) both(ctx context.Context, state State) (first, second *claimsv1.Decision, concerned bool, err error) {
-	claim, err := m.service.openClaim(ctx, state)
+	claim, err := m.service.openAnswered(ctx, state)
 	if err != nil {
 		return nil, nil, false, err
 	}

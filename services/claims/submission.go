@@ -193,7 +193,8 @@ type submission struct {
 	matched    bool   // a member of the payer: accumulators apply
 	encoded    []byte // the claim, as sealed
 	input      adjudication.Input
-	original   string // the claim that this one takes the place of, once that is reversed with it
+	original   string                   // the claim that this one takes the place of, once that is reversed with it
+	clock      *claimsv1.PromptPayClock // of a claim decided again; nil: it was clean when it came
 
 	result *claimsv1.SubmitClaimResponse // set when done
 	err    error                         // set when it failed as a whole

@@ -118,6 +118,7 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 sign-in or permission,
 	root.AddCommand(
 		a.loginCommand(), a.submitCommand(), a.validateCommand(),
 		a.claimsCommand(), a.filesCommand(), a.remitCommand(), a.paymentsCommand(), a.reviewCommand(),
+		a.tasksCommand(), a.appealsCommand(),
 		a.plansCommand(), a.policiesCommand(), a.membersCommand(), a.editsCommand(), a.generateCommand(),
 		a.receiptCommand(), a.keysCommand(), a.verifyCommand(), a.ledgerCommand(), a.fsckCommand(),
 		a.versionCommand(), docsCommand(),

@@ -136,6 +136,7 @@ func newWorld(dir string) (*world, error) {
 	srv.Mount(workflowsv1connect.NewPaymentCycleServiceHandler(cyclesFake{}, srv.Options()...))
 	srv.Mount(claimsv1connect.NewReplayServiceHandler(replaysFake{world: w}, srv.Options()...))
 	srv.Mount(claimsv1connect.NewAdjustmentServiceHandler(adjustmentsFake{world: w}, srv.Options()...))
+	srv.Mount(claimsv1connect.NewCaseServiceHandler(casesFake{world: w}, srv.Options()...))
 	srv.Mount(policiesv1connect.NewPoliciesServiceHandler(policiesFake{world: w}, srv.Options()...))
 	srv.Mount(policiesv1connect.NewEditsServiceHandler(editsFake{}, srv.Options()...))
 	srv.Mount(gatewayv1connect.NewEnrollmentFileServiceHandler(enrollmentFake{}, srv.Options()...))

@@ -28,6 +28,7 @@ type connection struct {
 	cycles      workflowsv1connect.PaymentCycleServiceClient
 	replays     claimsv1connect.ReplayServiceClient
 	adjustments claimsv1connect.AdjustmentServiceClient
+	cases       claimsv1connect.CaseServiceClient
 	policies    policiesv1connect.PoliciesServiceClient
 	edits       policiesv1connect.EditsServiceClient
 	enrollments gatewayv1connect.EnrollmentFileServiceClient
@@ -47,6 +48,7 @@ func newConnection(c *server.Client, url string) *connection {
 		cycles:      workflowsv1connect.NewPaymentCycleServiceClient(c, url, c.Options()...),
 		replays:     claimsv1connect.NewReplayServiceClient(c, url, c.Options()...),
 		adjustments: claimsv1connect.NewAdjustmentServiceClient(c, url, c.Options()...),
+		cases:       claimsv1connect.NewCaseServiceClient(c, url, c.Options()...),
 		policies:    policiesv1connect.NewPoliciesServiceClient(c, url, c.Options()...),
 		edits:       policiesv1connect.NewEditsServiceClient(c, url, c.Options()...),
 		enrollments: gatewayv1connect.NewEnrollmentFileServiceClient(c, url, c.Options()...),

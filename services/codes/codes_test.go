@@ -183,9 +183,13 @@ func TestPromptPayClocks(t *testing.T) {
 			t.Errorf("%q: %d/%d days, want %d/%d", c.state, e, p, c.electronic, c.paper)
 		}
 	}
-	for state, days := range promptPay {
-		if days[0] > days[1] || days[0] < 10 || days[1] > 60 {
-			t.Errorf("%s: %v is no clock", state, days)
+	for _, state := range PromptPayStates() {
+		r := PromptPay(state)
+		if r.Electronic > r.Paper || r.Electronic < 10 || r.Paper > 60 || r.InterestBps < 0 || r.InterestBps > 2400 || r.Source == "" {
+			t.Errorf("%s: %v is no rule", state, r)
 		}
+	}
+	if !PromptPay("OH").Pauses || PromptPay("TX").Pauses {
+		t.Error("Ohio leaves out the days of waiting, Texas begins anew")
 	}
 }

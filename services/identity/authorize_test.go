@@ -73,6 +73,18 @@ ListPayments             S+ A+ P+ U!
 RunPayments              P
 GetPaymentCycle          A P U!
 ReplayDecisions          S A U!
+GetCase                  S A U!
+ListTasks                A+ U!
+ClaimTask                A
+ReleaseTask              A
+ReassignTask             A
+EscalateTask             A
+RequestInformation       A
+ReceiveInformation       S A
+FileAppeal               S A
+ListAppeals              S+ A+ U!
+DecideAppeal             A
+AdvanceCase
 LintDocument             P!
 PublishPlan              P
 GetPlan                  A P U!

@@ -31,6 +31,8 @@ func planSpec(d *policiesv1.PlanDocument, ref string) adjudication.PlanSpec {
 		Coordination:           adjudication.Coordination(d.GetCoordination().GetMethod()),
 
 		PriorAuthorizationProcedures: d.GetPriorAuthorizationProcedures(),
+
+		AwaitOtherPayer: d.GetAwaitOtherPayer(), AwaitAuthorization: d.GetAwaitPriorAuthorization(),
 	}
 	if d.GetOutOfNetwork() != nil {
 		out := costShare(d.GetOutOfNetwork())

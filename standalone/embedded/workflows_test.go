@@ -15,6 +15,7 @@ import (
 	historypb "go.temporal.io/api/history/v1"
 	"go.temporal.io/api/temporalproto"
 	"go.temporal.io/sdk/client"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
 	gatewayv1 "github.com/probity-health/probity/proto/probity/gateway/v1"
@@ -30,8 +31,9 @@ import (
 )
 
 const (
-	fileID  = "fil_aaaaaaaaaaaaaaaaaaaaaaaaaa"
-	claimID = "clm_aaaaaaaaaaaaaaaaaaaaaaaaaa"
+	fileID   = "fil_aaaaaaaaaaaaaaaaaaaaaaaaaa"
+	claimID  = "clm_aaaaaaaaaaaaaaaaaaaaaaaaaa"
+	appealID = "apl_aaaaaaaaaaaaaaaaaaaaaaaaaa"
 )
 
 // installation is every service the workflows call, with one file and one pended claim.
@@ -47,6 +49,7 @@ type installation struct {
 	canceled bool // the file's cancel was asked for
 	status   claimsv1.ClaimStatus
 	resolved int
+	appeal   claimsv1.AppealState
 }
 
 func newInstallation(claims uint32) *installation {
@@ -124,6 +127,22 @@ func (i *installation) ResolveClaim(_ context.Context, q *claimsv1.ResolveClaimR
 	return &claimsv1.ResolveClaimResponse{Claim: i.summary()}, nil
 }
 
+// AdvanceCase has nothing to do before the prompt-pay day. The appeal is open
+// until it is overturned.
+func (i *installation) AdvanceCase(context.Context, *claimsv1.AdvanceCaseRequest) (*claimsv1.AdvanceCaseResponse, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	day := time.Date(2099, 12, 21, 0, 0, 0, 0, time.UTC)
+	out := &claimsv1.Case{ClaimId: claimID, Status: i.status, Deadlines: []*claimsv1.Deadline{{Kind: "escalation", Time: timestamppb.New(day.AddDate(0, 0, -5))}}}
+	if i.status == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED {
+		out.Clock = &claimsv1.PromptPayClock{DueDate: day.Format(time.DateOnly)}
+	}
+	if i.appeal != 0 {
+		out.Appeals = []*claimsv1.Appeal{{AppealId: appealID, State: i.appeal}}
+	}
+	return &claimsv1.AdvanceCaseResponse{Case: out, Now: timestamppb.Now()}, nil
+}
+
 var testKeys = worker.Keys{Current: [32]byte{1, 2, 3}}
 
 func dialSealed(t *testing.T, server *embedded.Temporal) client.Client {
@@ -136,7 +155,7 @@ func dialSealed(t *testing.T, server *embedded.Temporal) client.Client {
 
 func startWorker(t *testing.T, c client.Client, i *installation) *worker.Worker {
 	t.Helper()
-	w := worker.New(worker.Deps{Temporal: c, Gateway: i, Files: i, Remittances: i, Claims: i})
+	w := worker.New(worker.Deps{Temporal: c, Gateway: i, Files: i, Remittances: i, Claims: i, Cases: i})
 	require.NoError(t, w.Start())
 	t.Cleanup(w.Stop)
 	return w
@@ -238,11 +257,15 @@ func TestAReviewerDecidesAPendedClaimOnce(t *testing.T) {
 	}
 
 	// Given the review is open, and refusals reach the reviewer in the services' words.
-	open, err := svc.GetReview(reviewer, &workflowsv1.GetReviewRequest{ClaimId: claimID})
-	require.NoError(t, err)
+	var open *workflowsv1.GetReviewResponse
+	require.Eventually(t, func() bool {
+		var err error
+		open, err = svc.GetReview(reviewer, &workflowsv1.GetReviewRequest{ClaimId: claimID})
+		return err == nil && len(open.GetDeadlines()) == 1
+	}, 20*time.Second, 20*time.Millisecond, "what is waited for shows")
 	require.Equal(t, claim.StateOpen, open.GetState())
 	require.Equal(t, time.Date(2099, 12, 22, 0, 0, 0, 0, time.UTC), open.GetDueTime().AsTime())
-	_, err = review(reviewer, "refused", "MARKER-REASON")
+	_, err := review(reviewer, "refused", "MARKER-REASON")
 	p := problem.As(err)
 	require.Equal(t, problem.Forbidden, p.Kind, err)
 	require.Equal(t, []problem.Problem{{RuleID: "test.refused", Message: "not now", Fix: "wait"}}, p.Problems)
@@ -273,7 +296,7 @@ func TestAReviewerDecidesAPendedClaimOnce(t *testing.T) {
 	require.NoError(t, starter.Start(ctx, claim.Start(claimID, "2099-12-21")))
 	require.NoError(t, starter.Tell(ctx, claim.Decided(claimID)))
 	require.NoError(t, starter.Tell(ctx, claim.Decided("clm_unknown")))
-	record(t, ctx, c, claim.WorkflowID(claimID), "claim.json")
+	record(t, ctx, c, claim.WorkflowID(claimID), "claim-case.json")
 
 	// And nothing of the review is in clear on the server's disk.
 	c.Close()
@@ -288,6 +311,30 @@ func TestAReviewerDecidesAPendedClaimOnce(t *testing.T) {
 			require.False(t, bytes.Contains(raw, []byte(secret)), "%s is in clear in %s", secret, filepath.Base(name))
 		}
 	}
+}
+
+func TestAReviewedAppealIsWatchedUntilItIsDecided(t *testing.T) {
+	ctx := testContext(t)
+	c := dialSealed(t, startTemporal(t, t.TempDir()))
+	i := newInstallation(0)
+	i.status, i.appeal = claimsv1.ClaimStatus_CLAIM_STATUS_DENIED, claimsv1.AppealState_APPEAL_STATE_FILED
+	startWorker(t, c, i)
+	starter := follower.Temporal{Client: c, TaskQueue: worker.TaskQueue}
+	for range 2 {
+		require.NoError(t, starter.Start(ctx, claim.StartAppeal(appealID, claimID)), "starting twice is starting once")
+	}
+	require.Eventually(t, func() bool {
+		var shown claimsv1.Case
+		v, err := c.QueryWorkflow(ctx, claim.AppealWorkflowID(appealID), "", claim.QueryAppeal)
+		return err == nil && v.Get(&shown) == nil && len(shown.GetDeadlines()) == 1
+	}, 20*time.Second, 20*time.Millisecond)
+	i.mu.Lock()
+	i.status, i.appeal = claimsv1.ClaimStatus_CLAIM_STATUS_PAID, claimsv1.AppealState_APPEAL_STATE_OVERTURNED
+	i.mu.Unlock()
+	require.NoError(t, starter.Tell(ctx, claim.AppealDecided(appealID)))
+	require.NoError(t, c.GetWorkflow(ctx, claim.AppealWorkflowID(appealID), "").Get(ctx, nil))
+	require.NoError(t, starter.Tell(ctx, claim.AppealDecided(appealID)), "a late message is no trouble")
+	record(t, ctx, c, claim.AppealWorkflowID(appealID), "appeal.json")
 }
 
 func TestAReviewStartsAWorkflowThatTheFollowerHasNot(t *testing.T) {

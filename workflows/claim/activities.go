@@ -16,6 +16,11 @@ type Claims interface {
 	GetClaim(context.Context, *claimsv1.GetClaimRequest) (*claimsv1.GetClaimResponse, error)
 }
 
+// Cases does what is due of the work on a claim; asking too often does nothing twice.
+type Cases interface {
+	AdvanceCase(context.Context, *claimsv1.AdvanceCaseRequest) (*claimsv1.AdvanceCaseResponse, error)
+}
+
 // Files knows files, and takes remittances made after a file was complete.
 type Files interface {
 	GetFile(context.Context, *claimsv1.GetFileRequest) (*claimsv1.GetFileResponse, error)
@@ -30,17 +35,32 @@ type Remittances interface {
 // Activities are the workflow's hands.
 type Activities struct {
 	Claims      Claims
+	Cases       Cases
 	Files       Files
 	Remittances Remittances
 }
 
 // Register makes workflow and activities known to a worker.
-func Register(w worker.Registry, a *Activities) { Hook(a).Register(w) }
+func Register(w worker.Registry, a *Activities) {
+	Hook(a).Register(w)
+	AppealHook(a).Register(w)
+}
 
 // Resolve hands a reviewer's answer to the claims service.
 func (a *Activities) Resolve(ctx context.Context, q *claimsv1.ResolveClaimRequest) (*claimsv1.ResolveClaimResponse, error) {
 	r, err := a.Claims.ResolveClaim(ctx, q)
 	return r, failure.FromRPC(err)
+}
+
+// Advance has what is due of the case done and returns how it then stands.
+func (a *Activities) Advance(ctx context.Context, claimID string) (*claimsv1.AdvanceCaseResponse, error) {
+	r, err := a.Cases.AdvanceCase(ctx, &claimsv1.AdvanceCaseRequest{ClaimId: claimID})
+	return r, failure.FromRPC(err)
+}
+
+// RemitAppeal remits what an appeal has changed, as Remit does.
+func (a *Activities) RemitAppeal(ctx context.Context, in AppealInput) error {
+	return a.remit(ctx, in.ClaimID, "remit:"+in.AppealID)
 }
 
 // Status reads how the claim stands.
@@ -54,6 +74,10 @@ func (a *Activities) Status(ctx context.Context, claimID string) (claimsv1.Claim
 // may yet be in that one, so it is waited for. A claim that came in no file
 // has none to be remitted with.
 func (a *Activities) Remit(ctx context.Context, claimID string) error {
+	return a.remit(ctx, claimID, "remit:"+claimID)
+}
+
+func (a *Activities) remit(ctx context.Context, claimID, requestID string) error {
 	r, err := a.Claims.GetClaim(ctx, &claimsv1.GetClaimRequest{ClaimId: claimID})
 	if err != nil {
 		return failure.FromRPC(err)
@@ -73,7 +97,7 @@ func (a *Activities) Remit(ctx context.Context, claimID string) error {
 			RuleID: "review.file-open", Message: "the claim's file is not complete yet", Fix: "nothing: it is tried again",
 		})
 	}
-	made, err := a.Remittances.CreateRemittances(ctx, &claimsv1.CreateRemittancesRequest{FileId: fileID, RequestId: "remit:" + claimID})
+	made, err := a.Remittances.CreateRemittances(ctx, &claimsv1.CreateRemittancesRequest{FileId: fileID, RequestId: requestID})
 	if err != nil {
 		return failure.FromRPC(err)
 	}

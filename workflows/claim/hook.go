@@ -13,10 +13,62 @@ import (
 func Hook(a *Activities) hook.Workflow {
 	return hook.Workflow{
 		Type: WorkflowType, Run: Workflow, Versioning: workflow.VersioningBehaviorAutoUpgrade,
-		Activities: map[string]any{activityResolve: a.Resolve, activityStatus: a.Status, activityRemit: a.Remit},
+		Activities: map[string]any{activityResolve: a.Resolve, activityStatus: a.Status, activityRemit: a.Remit, activityAdvance: a.Advance},
 		Log:        "claims",
-		Facts:      []hook.Fact{hook.On(decided)},
+		Facts:      []hook.Fact{hook.On(decided), hook.On(taken), hook.On(requested), hook.On(answered)},
 	}
+}
+
+// AppealHook is the appeal's row in the catalog; its case is looked at by the
+// activity of the claim's row.
+func AppealHook(a *Activities) hook.Workflow {
+	return hook.Workflow{
+		Type: AppealWorkflowType, Run: AppealWorkflow, Versioning: workflow.VersioningBehaviorAutoUpgrade,
+		Activities: map[string]any{activityRemitAppeal: a.RemitAppeal},
+		Log:        "claims",
+		Facts:      []hook.Fact{hook.On(appealed), hook.On(heard)},
+	}
+}
+
+// What changes a case's deadlines and isn't the workflow's own doing is told;
+// the workflow then reads the case.
+
+func taken(e *eventsv1.TaskClaimed, _ hook.Place) []hook.Ask {
+	return []hook.Ask{Changed(e.GetClaimId())}
+}
+
+func requested(e *eventsv1.InformationRequested, _ hook.Place) []hook.Ask {
+	if e.GetRequest().GetRequestedBy() == "" {
+		return nil // the workflow had it done
+	}
+	return []hook.Ask{Changed(e.GetClaimId())}
+}
+
+func answered(e *eventsv1.InformationReceived, _ hook.Place) []hook.Ask {
+	return []hook.Ask{Changed(e.GetClaimId())}
+}
+
+func appealed(e *eventsv1.AppealFiled, _ hook.Place) []hook.Ask {
+	return []hook.Ask{StartAppeal(e.GetAppeal().GetAppealId(), e.GetClaimId())}
+}
+
+func heard(e *eventsv1.AppealDecided, _ hook.Place) []hook.Ask {
+	return []hook.Ask{AppealDecided(e.GetAppealId())}
+}
+
+// Changed tells a claim's workflow that its case has other deadlines.
+func Changed(claimID string) hook.Tell {
+	return hook.Tell{ID: WorkflowID(claimID), Signal: SignalChanged}
+}
+
+// StartAppeal begins an appeal's workflow.
+func StartAppeal(appealID, claimID string) hook.Start {
+	return hook.Start{ID: AppealWorkflowID(appealID), Type: AppealWorkflowType, Input: AppealInput{AppealID: appealID, ClaimID: claimID}}
+}
+
+// AppealDecided tells an appeal's workflow to look at its case again.
+func AppealDecided(appealID string) hook.Tell {
+	return hook.Tell{ID: AppealWorkflowID(appealID), Signal: SignalChanged, Ends: true}
 }
 
 // decided: a claim that pends gets its workflow; one that becomes final by

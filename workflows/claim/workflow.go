@@ -1,11 +1,28 @@
-// Package claim waits with a pended claim for the person who decides it.
+// Package claim keeps the deadlines of claims that can't be decided at once.
 //
 // One workflow a pended claim, "claim:<claim id>", from the pending decision
-// until the claim is final and remitted. A review comes in as an Update and is answered
-// when the engine has decided again; the prompt-pay clock runs beside it, and
-// when the day it names begins the review is escalated. Reviews of one claim
-// are handled one after another. The claims service has the last word: what it
-// refuses is refused here, and a claim decided elsewhere ends the workflow.
+// until the claim is final and remitted; one an appeal, "appeal:<appeal id>",
+// until it is decided. The claims service has the last word, and its ledger
+// every fact: it says what is waited for and until when, and what is due it
+// does itself when it is woken (AdvanceCase: ask, remind, expire, escalate).
+// So a workflow holds nothing that isn't on the ledger, and one started again
+// from the log waits for the same.
+//
+//	state      waits for                                            leaves it by
+//	open       a review (Update), the earliest deadline (timer)     decided, or the case has changed
+//	waiting    the provider: its answer (signal), the deadline      open, decided
+//	escalated  a review; more senior people have been told          decided
+//	decided    the file's remittance, where it came in a file       end
+//
+// The deadlines are the case's: a reminder, the end of the time to answer, a
+// task held too long, the days before the prompt-pay day and the day itself,
+// the time to decide an appeal. All of them show in the query; casework in the
+// claims service has the table of what each does.
+//
+// A review comes in as an Update and is answered when the engine has decided
+// again, or when the opinion of one of several reviewers is recorded. Reviews
+// of one claim are handled one after another. A signal says that the case has
+// changed; it carries nothing, since the case is read again.
 package claim
 
 import (
@@ -27,17 +44,21 @@ const (
 	UpdateReview  = "review"  // ReviewClaimRequest -> ReviewClaimResponse
 	QueryReview   = "review"  // -> GetReviewResponse
 	SignalDecided = "decided" // the claim became final; no argument
+	SignalChanged = "changed" // something of the case has changed; no argument
 
 	activityResolve = "claim.resolve"
 	activityStatus  = "claim.status"
 	activityRemit   = "claim.remit"
+	activityAdvance = "claim.advance"
 
 	changeRemit = "remit what a review decided"
+	changeCase  = "the case says what is waited for"
 )
 
 // States of GetReviewResponse.
 const (
 	StateOpen      = "open"
+	StateWaiting   = "waiting" // for the provider
 	StateEscalated = "escalated"
 	StateDecided   = "decided"
 )
@@ -89,7 +110,9 @@ func Workflow(ctx workflow.Context, in Input) error {
 		workflow.GetSignalChannel(ctx, SignalDecided).Receive(ctx, nil)
 		r.state = StateDecided
 	})
-	if r.state == StateOpen {
+	if workflow.GetVersion(ctx, changeCase, workflow.DefaultVersion, 1) != workflow.DefaultVersion {
+		r.keep(ctx)
+	} else if r.state == StateOpen {
 		workflow.GoNamed(ctx, "prompt-pay clock", func(ctx workflow.Context) { r.watchClock(ctx, day) })
 	}
 
@@ -114,12 +137,62 @@ func Workflow(ctx workflow.Context, in Input) error {
 type review struct {
 	in    Input
 	state string
-	due   time.Time
+	due   time.Time      // zero while the clock is stopped
 	turn  workflow.Mutex // one review is with the claims service at a time
+
+	watch *watch // nil in workflows from before cases
 }
 
 func (r *review) get() (*workflowsv1.GetReviewResponse, error) {
-	return &workflowsv1.GetReviewResponse{ClaimId: r.in.ClaimID, State: r.state, DueTime: timestamppb.New(r.due)}, nil
+	out := &workflowsv1.GetReviewResponse{ClaimId: r.in.ClaimID, State: r.state}
+	if !r.due.IsZero() {
+		out.DueTime = timestamppb.New(r.due)
+	}
+	if r.watch != nil {
+		out.Deadlines = r.watch.now.GetDeadlines()
+	}
+	return out, nil
+}
+
+// keep has the case kept until the claim is final.
+func (r *review) keep(ctx workflow.Context) {
+	r.watch = newWatch(ctx, r.in.ClaimID)
+	workflow.GoNamed(ctx, "case", func(ctx workflow.Context) {
+		r.watch.keep(ctx, func(c *claimsv1.Case) (done bool) {
+			r.take(ctx, c)
+			return r.state == StateDecided
+		})
+	})
+}
+
+// take notes what the claims service says of the case.
+func (r *review) take(ctx workflow.Context, c *claimsv1.Case) {
+	was := r.state
+	switch {
+	case r.state == StateDecided:
+		return
+	case Final(c.GetStatus()):
+		r.state = StateDecided
+		return
+	case c.GetClock().GetStoppedTime() != nil:
+		r.state = StateWaiting
+	case c.GetTask().GetEscalation() > 0:
+		r.state = StateEscalated
+	default:
+		r.state = StateOpen
+	}
+	r.due = time.Time{}
+	if day, err := time.Parse(time.DateOnly, c.GetClock().GetDueDate()); err == nil {
+		r.due = day.Add(24 * time.Hour)
+	}
+	if r.state == StateEscalated && was != StateEscalated {
+		r.escalated(ctx)
+	}
+}
+
+func (r *review) escalated(ctx workflow.Context) {
+	workflow.GetMetricsHandler(ctx).Counter("probity_reviews_escalated").Inc(1)
+	workflow.GetLogger(ctx).Warn("a pended claim is escalated", "claim_id", r.in.ClaimID, "due_date", r.in.DueDate)
 }
 
 // watchClock escalates when the due day begins, unless the claim turns out to
@@ -189,6 +262,8 @@ func (r *review) handle(ctx workflow.Context, q *workflowsv1.ReviewClaimRequest)
 	}
 	if Final(out.GetClaim().GetStatus()) {
 		r.state = StateDecided
+	} else if r.watch != nil {
+		r.watch.changed = true // an opinion: others must agree
 	}
 	return &workflowsv1.ReviewClaimResponse{Claim: out.GetClaim()}, nil
 }

@@ -2,6 +2,7 @@ package claim_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/testsuite"
 	"go.temporal.io/sdk/workflow"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
 	workflowsv1 "github.com/probity-health/probity/proto/probity/workflows/v1"
@@ -32,6 +34,60 @@ type claims struct {
 	asked    int
 	fail     func(call int) error
 	file     string // that the claim came in
+
+	needed    int // reviews until it is decided; 0 is one
+	clock     func() time.Time
+	deadlines []deadline
+	stopped   bool // the prompt-pay clock
+	escalated uint32
+	appeal    claimsv1.AppealState
+	advanced  int
+	refuse    error
+}
+
+// deadline is something that the service does when it is asked at its time or later.
+type deadline struct {
+	kind string
+	at   time.Time
+	do   func(*claims)
+}
+
+// AdvanceCase does what is due by the test's clock, once.
+func (c *claims) AdvanceCase(context.Context, *claimsv1.AdvanceCaseRequest) (*claimsv1.AdvanceCaseResponse, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.advanced++
+	if c.refuse != nil {
+		return nil, c.refuse
+	}
+	now := c.clock()
+	for _, d := range slices.Clone(c.deadlines) {
+		if !now.Before(d.at) {
+			c.drop(d.kind)
+			d.do(c)
+		}
+	}
+	out := &claimsv1.Case{ClaimId: claimID, Status: c.status}
+	if c.appeal != 0 {
+		out.Appeals = []*claimsv1.Appeal{{AppealId: appealID, State: c.appeal}}
+	}
+	if c.status == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED {
+		out.Task = &claimsv1.Task{ClaimId: claimID, Escalation: c.escalated}
+		out.Clock = &claimsv1.PromptPayClock{DueDate: "2026-12-21"}
+		if c.stopped {
+			out.Clock = &claimsv1.PromptPayClock{StoppedTime: timestamppb.New(now)}
+		}
+	}
+	slices.SortFunc(c.deadlines, func(a, b deadline) int { return a.at.Compare(b.at) })
+	for _, d := range c.deadlines {
+		out.Deadlines = append(out.Deadlines, &claimsv1.Deadline{Kind: d.kind, Time: timestamppb.New(d.at)})
+	}
+	return &claimsv1.AdvanceCaseResponse{Case: out, Now: timestamppb.New(now)}, nil
+}
+
+// drop takes a deadline back; the caller holds mu.
+func (c *claims) drop(kind string) {
+	c.deadlines = slices.DeleteFunc(c.deadlines, func(d deadline) bool { return d.kind == kind })
 }
 
 func (c *claims) ResolveClaim(_ context.Context, q *claimsv1.ResolveClaimRequest) (*claimsv1.ResolveClaimResponse, error) {
@@ -45,6 +101,9 @@ func (c *claims) ResolveClaim(_ context.Context, q *claimsv1.ResolveClaimRequest
 	}
 	if c.status != claimsv1.ClaimStatus_CLAIM_STATUS_PENDED {
 		return nil, problem.New(problem.Conflict, problem.Problem{RuleID: "claims.not-pended", Message: "the claim isn't pended"})
+	}
+	if c.needed--; c.needed > 0 {
+		return &claimsv1.ResolveClaimResponse{Claim: &claimsv1.ClaimSummary{ClaimId: claimID, Status: c.status}}, nil
 	}
 	c.status = claimsv1.ClaimStatus_CLAIM_STATUS_PAID
 	if q.GetResolution() == "deny" {
@@ -125,7 +184,9 @@ func given(t *testing.T) *story {
 		began: time.Date(2026, 11, 21, 15, 0, 0, 0, time.UTC),
 	}
 	s.SetStartTime(s.began)
-	claim.Register(s.TestWorkflowEnvironment, &claim.Activities{Claims: s.claims, Files: s.files, Remittances: s.files})
+	s.claims.clock = func() time.Time { return s.Now().UTC() }
+	s.claims.deadlines = []deadline{{"escalation", time.Date(2026, 12, 21, 0, 0, 0, 0, time.UTC), func(c *claims) { c.escalated++ }}}
+	claim.Register(s.TestWorkflowEnvironment, &claim.Activities{Claims: s.claims, Cases: s.claims, Files: s.files, Remittances: s.files})
 	return s
 }
 
@@ -204,7 +265,8 @@ func TestAClaimDecidedBehindTheWorkflowsBackIsNotEscalated(t *testing.T) {
 		s.claims.status = claimsv1.ClaimStatus_CLAIM_STATUS_DENIED
 	}, time.Hour)
 	require.NoError(t, s.run())
-	require.Equal(t, 2, s.claims.asked, "when the day came, and to remit it")
+	require.Equal(t, 1, s.claims.asked, "to remit it")
+	require.Equal(t, 2, s.claims.advanced, "at the start, and when the day came")
 	require.Empty(t, s.claims.resolved)
 }
 
@@ -312,7 +374,7 @@ func TestALongHistoryIsContinuedWithItsClock(t *testing.T) {
 	require.Equal(t, claim.Input{ClaimID: claimID, DueDate: "2026-12-21", Escalated: true}, carried)
 }
 
-func TestWithoutADueDateTheClockIsThirtyDays(t *testing.T) {
+func TestTheClockIsTheCasesWhateverTheWorkflowWasStartedWith(t *testing.T) {
 	s := given(t)
 	r := s.state(time.Hour)
 	s.review(2*time.Hour, request(nil))

@@ -11,9 +11,11 @@ import (
 // registers, the followers obey and the tests replay. A new service's workflow
 // is one row here; see package hook.
 func Catalog(d Deps) []hook.Workflow {
+	cases := &claim.Activities{Claims: d.Claims, Cases: d.Cases, Files: d.Files, Remittances: d.Remittances}
 	return []hook.Workflow{
 		claimfile.Hook(&claimfile.Activities{Gateway: d.Gateway, Files: d.Files, Remittances: d.Remittances}),
-		claim.Hook(&claim.Activities{Claims: d.Claims, Files: d.Files, Remittances: d.Remittances}),
+		claim.Hook(cases),
+		claim.AppealHook(cases),
 		payment.Hook(d.Payments),
 	}
 }

@@ -28,6 +28,9 @@ var histories = map[string]string{
 	"claimfile.json": claimfile.WorkflowID("fil_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
 	"claim.json":     claim.WorkflowID("clm_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
 	"payments.json":  payment.WorkflowID("KEYSTONE"),
+	// From when the case says what is waited for.
+	"claim-case.json": claim.WorkflowID("clm_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
+	"appeal.json":     claim.AppealWorkflowID("apl_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
 }
 
 func replayer(t *testing.T, keys worker.Keys) sdk.WorkflowReplayer {

@@ -107,6 +107,7 @@ type Deps struct {
 	Files       claimfile.Files
 	Remittances claimfile.Remittances
 	Claims      claim.Claims
+	Cases       claim.Cases
 	// Payments runs payment cycles; nil runs none, and their workflows wait
 	// for a worker that does.
 	Payments *payment.Activities

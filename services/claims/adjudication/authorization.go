@@ -43,6 +43,10 @@ func authorized(r *run, l *line) {
 			return
 		}
 	}
+	if why == authorizationAbsent && l.plan.spec.AwaitAuthorization {
+		r.pend(l, authorizationAwaited)
+		return
+	}
 	r.deny(l, why, clause)
 }
 

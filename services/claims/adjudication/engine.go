@@ -331,6 +331,9 @@ func (r *run) deny(l *line, why rule, clause string, facts ...Fact) {
 
 // denyBy is deny by a rule that may be the plan's own.
 func (r *run) denyBy(l *line, rule *Rule, clause string, facts ...Fact) {
+	if r.setAside(l, rule.ID) {
+		return
+	}
 	l.out.Denied = true
 	l.out.Allowed, l.out.Paid, l.out.AllowedQuantityMilli = 0, 0, 0
 	l.out.Adjustments = l.out.Adjustments[:0]

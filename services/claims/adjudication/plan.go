@@ -35,6 +35,9 @@ type PlanSpec struct {
 	// PriorAuthorizationProcedures are codes and inclusive ranges that need an
 	// authorisation whichever benefit they fall to.
 	PriorAuthorizationProcedures []string
+	// AwaitOtherPayer pends, instead of denying, what another payer decides
+	// first and hasn't; AwaitAuthorization what has no prior authorisation yet.
+	AwaitOtherPayer, AwaitAuthorization bool
 	// Rules are the plan's own, tried in order on every line of a covered benefit.
 	Rules []PlanRuleSpec
 }

@@ -46,11 +46,11 @@ func TestPlanRules(t *testing.T) {
 		{"a person decides", under(ruleOf("true", asks)), "pended\n1 plan_rule.one_visit 96 N130"},
 		{"approved", func(in *Input) {
 			under(ruleOf("true", asks))(in)
-			in.Review = Review{Approved, []PendReason{{RuleID: "plan_rule.one_visit", Line: 1}}}
+			in.Review = Review{Resolution: Approved, Reasons: []PendReason{{RuleID: "plan_rule.one_visit", Line: 1}}}
 		}, cleanVisit},
 		{"refused with the rule's own codes", func(in *Input) {
 			under(ruleOf("true", asks, func(s *PlanRuleSpec) { s.Group = "PR" }))(in)
-			in.Review = Review{Refused, []PendReason{{RuleID: "plan_rule.one_visit", Line: 1}}}
+			in.Review = Review{Resolution: Refused, Reasons: []PendReason{{RuleID: "plan_rule.one_visit", Line: 1}}}
 		}, "denied\n1 denied, PR-96 N130 180.00 plan_rule.one_visit"},
 		{"a rule that errs never denies", under(ruleOf("1000 / (line.units_milli - 1000) > 0")), "pended\n1 plan_rule.failed.one_visit 216"},
 		{"an index beyond the list", under(ruleOf(`line.modifiers[0] == "59"`)), "pended\n1 plan_rule.failed.one_visit 216"},
@@ -58,7 +58,7 @@ func TestPlanRules(t *testing.T) {
 		{"an error that doesn't matter is none", under(ruleOf("line.charge_cents * 9223372036854775807 > 0 && false")), cleanVisit},
 		{"a failed rule, approved by a person", func(in *Input) {
 			under(ruleOf("1 / (line.units_milli - 1000) > 0"))(in)
-			in.Review = Review{Approved, []PendReason{{RuleID: "plan_rule.failed.one_visit", Line: 1}}}
+			in.Review = Review{Resolution: Approved, Reasons: []PendReason{{RuleID: "plan_rule.failed.one_visit", Line: 1}}}
 		}, cleanVisit},
 		{"a value longer than a rule may read", func(in *Input) {
 			under(ruleOf(`line.unit_code == "UN"`))(in)

@@ -11,6 +11,37 @@ func thresholds(r *run) {
 	}
 }
 
+// judgements are the rules that deny what a person may judge otherwise, and
+// without which the line can still be priced. A stage that denies by one of
+// them does nothing more to the line, so leaving it open is to go on.
+var judgements = func() map[string]bool {
+	out := map[string]bool{}
+	for _, r := range []rule{
+		timelyLate, networkNoReferral, benefitNotNecessary, benefitDiagnosisPointer,
+		authorizationAbsent, authorizationCancelled, authorizationNotInForce, authorizationOtherProvider, authorizationExceeded, authorizationDocument, authorizationAwaited,
+		unitsLine, unitsDayAppealable, pairIncompatible, pairComponent, pairExclusive, duplicateSuspected,
+		reviewThreshold, reviewBenefit, signalUnbundled, signalOtherProvider, signalImpossibleDay,
+	} {
+		out[rules[r].ID] = true
+	}
+	return out
+}()
+
+// Judgement tells whether an appeal can set the rule aside. What says who is
+// insured, what the plan covers or what a provider may bill is no judgement:
+// where it is wrong the data it came from is corrected.
+func Judgement(ruleID string) bool { return judgements[ruleID] }
+
+// setAside tells whether an appeal has overturned the rule on the line.
+func (r *run) setAside(l *line, id string) bool {
+	for _, f := range r.in.Review.SetAside {
+		if f.RuleID == id && (f.Line == 0 || f.Line == l.Number) {
+			return judgements[id]
+		}
+	}
+	return false
+}
+
 // reviewed applies a reviewer's refusal: what was doubted is denied with the
 // doubt's own codes. A rule that this engine no longer has is still a
 // refusal, under the general code for a reviewer's finding.

@@ -84,6 +84,7 @@ const (
 	authorizationOtherProvider
 	authorizationExceeded
 	authorizationDocument
+	authorizationAwaited
 
 	unitsLine
 	unitsDayAbsolute
@@ -115,6 +116,7 @@ const (
 	shareCoinsurance
 
 	cobNoPrimaryDecision
+	cobAwaited
 	cobPriorPayers
 
 	sequestrationReduction
@@ -203,6 +205,8 @@ var rules = [ruleCount]Rule{
 	authorizationExceeded:      {"authorization.exceeded", "CO", "198", "", ""},
 	authorizationDocument:      {"authorization.document", "CO", "252", "N706", "The plan wants a document for this service; ask the provider for it."},
 
+	authorizationAwaited: {"authorization.awaited", "CO", "197", "M62", "The service needs a prior authorisation and has none yet; answer the request for one."},
+
 	unitsLine:          {"units.line", "CO", "151", "N362", ""},
 	unitsDayAbsolute:   {"units.day_absolute", "CO", "151", "N362", ""},
 	unitsDayAppealable: {"units.day_appealable", "CO", "151", "N362", ""},
@@ -233,6 +237,7 @@ var rules = [ruleCount]Rule{
 	shareCoinsurance: {"share.coinsurance", "PR", "2", "", ""},
 
 	cobNoPrimaryDecision: {"cob.no_primary_decision", "CO", "22", "MA04", ""},
+	cobAwaited:           {"cob.awaited", "CO", "22", "MA04", "Another payer decides first and its decision isn't known; ask for it."},
 	cobPriorPayers:       {"cob.prior_payers", "OA", "23", "", ""},
 
 	sequestrationReduction: {"sequestration.reduction", "CO", "253", "", ""},

@@ -24,6 +24,10 @@ func settle(r *run, l *line) {
 	}
 	owed, secondary := r.owedAfterPriorPayers(l)
 	if secondary && owed == unanswered {
+		if l.plan.spec.AwaitOtherPayer {
+			r.stop(l, cobAwaited)
+			return
+		}
 		r.deny(l, cobNoPrimaryDecision, "")
 		return
 	}

@@ -56,11 +56,11 @@ func TestSignals(t *testing.T) {
 		}), therapy},
 		{"a signal never denies: approved it is paid", func(in *Input) {
 			busy(1396, same)(in)
-			in.Review = Review{Approved, []PendReason{{RuleID: "signal.impossible_day", Line: 1}}}
+			in.Review = Review{Resolution: Approved, Reasons: []PendReason{{RuleID: "signal.impossible_day", Line: 1}}}
 		}, therapy},
 		{"refused by a person", func(in *Input) {
 			operated(unchanged)(in)
-			in.Review = Review{Refused, []PendReason{{RuleID: "signal.other_provider", Line: 1}}}
+			in.Review = Review{Resolution: Refused, Reasons: []PendReason{{RuleID: "signal.other_provider", Line: 1}}}
 		}, "denied\n1 denied, CO-B20 800.00 signal.other_provider"},
 	})
 }

@@ -146,11 +146,11 @@ func TestDuplicates(t *testing.T) {
 		}, cleanVisit},
 		{"approved by a reviewer", func(in *Input) {
 			in.History = []HistoryLine{earlier(func(h *HistoryLine) { h.Charge = 1 })}
-			in.Review = Review{Approved, []PendReason{{RuleID: "duplicate.suspected", Line: 1}}}
+			in.Review = Review{Resolution: Approved, Reasons: []PendReason{{RuleID: "duplicate.suspected", Line: 1}}}
 		}, cleanVisit},
 		{"refused by a reviewer", func(in *Input) {
 			in.History = []HistoryLine{earlier(func(h *HistoryLine) { h.Charge = 1 })}
-			in.Review = Review{Refused, []PendReason{{RuleID: "duplicate.suspected", Line: 1}}}
+			in.Review = Review{Resolution: Refused, Reasons: []PendReason{{RuleID: "duplicate.suspected", Line: 1}}}
 		}, "denied\n1 denied, OA-18 N522 180.00 duplicate.suspected"},
 		{"twice in one claim", func(in *Input) { serve(in, given("80053", 30_00, 1), given("80053", 30_00, 1)) },
 			"paid\n1 pays 0.00, CO-45 10.00 price.above_allowed, PR-1 20.00 share.deductible\n2 denied, OA-18 N522 30.00 duplicate.in_claim"},
@@ -426,25 +426,25 @@ func TestReview(t *testing.T) {
 		{"a claim above the threshold waits", big, "pended\n0 review.threshold 216"},
 		{"one denied anyway doesn't", func(in *Input) { serve(in, given("15781", 25_000_00, 1)) },
 			"denied\n1 denied, PR-96 N130 25000.00 benefit.not_covered"},
-		{"approved", func(in *Input) { big(in); in.Review = Review{Approved, seen} }, paid},
+		{"approved", func(in *Input) { big(in); in.Review = Review{Resolution: Approved, Reasons: seen} }, paid},
 		{"approved without naming reasons", func(in *Input) { big(in); in.Review.Resolution = Approved }, paid},
 		{"approved, but a doubt has come up since", func(in *Input) {
 			big(in)
-			in.Review = Review{Approved, seen}
+			in.Review = Review{Resolution: Approved, Reasons: seen}
 			in.History = []HistoryLine{earlier(func(h *HistoryLine) { h.Procedure, h.Charge = "45378", 1 })}
 		}, "pended\n1 duplicate.suspected 18 N522"},
-		{"refused", func(in *Input) { big(in); in.Review = Review{Refused, seen} },
+		{"refused", func(in *Input) { big(in); in.Review = Review{Resolution: Refused, Reasons: seen} },
 			"denied\n1 denied, CO-216 25000.00 review.threshold"},
 		{"refused without naming reasons", func(in *Input) { big(in); in.Review.Resolution = Refused },
 			"denied\n1 denied, CO-216 25000.00 review.threshold"},
 		{"refused for a rule this engine no longer has", func(in *Input) {
 			big(in)
-			in.Review = Review{Refused, []PendReason{{RuleID: "review.of_old"}}}
+			in.Review = Review{Resolution: Refused, Reasons: []PendReason{{RuleID: "review.of_old"}}}
 		}, "denied\n1 denied, CO-216 25000.00 review.benefit"},
 		{"a refused line neither posts nor ranks among the procedures", func(in *Input) {
 			met(in, Deductible, InNetwork, 500_00, 500_00)
 			serve(in, given("45378", 800_00, 1), given("11402", 300_00, 1))
-			in.Review = Review{Refused, []PendReason{{RuleID: "review.benefit", Line: 1}}}
+			in.Review = Review{Resolution: Refused, Reasons: []PendReason{{RuleID: "review.benefit", Line: 1}}}
 		}, "paid\n1 denied, CO-216 800.00 review.benefit\n2 pays 240.00, PR-2 60.00 share.coinsurance"},
 		{"a replacement may be refused", func(in *Input) {
 			in.Claim.FrequencyCode, in.Review.Resolution = "7", Refused

@@ -258,6 +258,15 @@ type Review struct {
 	// exactly these (rule and line), so that a doubt which arose since pends
 	// again; with no reasons it clears whatever this run finds.
 	Reasons []PendReason
+	// SetAside are findings that an appeal has overturned: lines aren't denied
+	// by them any more. Only those that Judgement names can be.
+	SetAside []Finding
+}
+
+// Finding is a rule held against a line.
+type Finding struct {
+	RuleID string
+	Line   uint32 // 0: every line
 }
 
 // Status of a decision.

@@ -10,6 +10,7 @@ import (
 	"math/big"
 	"time"
 
+	"github.com/probity-health/probity/services/codes"
 	"github.com/probity-health/probity/services/money"
 )
 
@@ -17,31 +18,16 @@ import (
 // state. A state that isn't there owes none.
 type Rates map[string]int64
 
-// Published are the rates that published overviews of the statutes agree on,
-// where the statute names one rate. States with steps (Kentucky, Maryland),
-// with penalties instead of interest or with a rate that is set every year
-// are left out. It is a starting point as the days of codes.PromptPayDays
-// are: a payer's counsel confirms its own states.
+// Published are the rates of codes.PromptPay, the one table of prompt-pay
+// rules, where a statute names a single rate.
 func Published() Rates {
-	return Rates{
-		"CA": 1500, // Health and Safety Code 1371
-		"CO": 1000, // C.R.S. 10-16-106.5
-		"CT": 1500, // Conn. Gen. Stat. 38a-816(15)
-		"FL": 1200, // Fla. Stat. 627.6131
-		"GA": 1200, // O.C.G.A. 33-24-59.5
-		"IL": 900,  // 215 ILCS 5/368a
-		"MA": 1800, // M.G.L. c. 176G s. 6: 1.5 % a month
-		"MI": 1200, // MCL 500.2006
-		"MN": 1800, // Minn. Stat. 62Q.75: 1.5 % a month
-		"MO": 1200, // RSMo 376.383: 1 % a month
-		"NC": 1800, // N.C.G.S. 58-3-225
-		"NJ": 1200, // N.J.S.A. 17B:26-9.1
-		"NY": 1200, // Insurance Law 3224-a
-		"OH": 1800, // R.C. 3901.389
-		"PA": 1000, // 40 P.S. 991.2166
-		"TN": 1200, // T.C.A. 56-7-109: 1 % a month
-		"TX": 1800, // Insurance Code 1301.137
+	out := Rates{}
+	for _, state := range codes.PromptPayStates() {
+		if bps := codes.PromptPay(state).InterestBps; bps > 0 {
+			out[state] = bps
+		}
 	}
+	return out
 }
 
 // dayCount is the year of simple interest: 365 days, leap years too.

@@ -106,7 +106,9 @@ type SubmitClaimRequest struct {
 	// Ordinal of the claim in its file, from 0.
 	FileOrdinal uint32 `protobuf:"varint,5,opt,name=file_ordinal,json=fileOrdinal,proto3" json:"file_ordinal,omitempty"`
 	// When the payer received it: date of the file's receipt. Empty is now.
-	ReceivedTime  *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=received_time,json=receivedTime,proto3" json:"received_time,omitempty"`
+	ReceivedTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=received_time,json=receivedTime,proto3" json:"received_time,omitempty"`
+	// It came on paper and was keyed: states give more days to pay such a claim.
+	Paper         bool `protobuf:"varint,60,opt,name=paper,proto3" json:"paper,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -181,6 +183,13 @@ func (x *SubmitClaimRequest) GetReceivedTime() *timestamppb.Timestamp {
 		return x.ReceivedTime
 	}
 	return nil
+}
+
+func (x *SubmitClaimRequest) GetPaper() bool {
+	if x != nil {
+		return x.Paper
+	}
+	return false
 }
 
 // SubmitClaim's answer.
@@ -3192,7 +3201,7 @@ var File_probity_claims_v1_claims_service_proto protoreflect.FileDescriptor
 
 const file_probity_claims_v1_claims_service_proto_rawDesc = "" +
 	"\n" +
-	"&probity/claims/v1/claims_service.proto\x12\x11probity.claims.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dprobity/claims/v1/claim.proto\x1a probity/claims/v1/decision.proto\x1a\x1eprobity/ledger/v1/ledger.proto\x1a probity/problem/v1/problem.proto\"\xb6\x02\n" +
+	"&probity/claims/v1/claims_service.proto\x12\x11probity.claims.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dprobity/claims/v1/claim.proto\x1a probity/claims/v1/decision.proto\x1a\x1eprobity/ledger/v1/ledger.proto\x1a probity/problem/v1/problem.proto\"\xcc\x02\n" +
 	"\x12SubmitClaimRequest\x12(\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18xR\trequestId\x126\n" +
@@ -3200,7 +3209,8 @@ const file_probity_claims_v1_claims_service_proto_rawDesc = "" +
 	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\x125\n" +
 	"\afile_id\x18\x04 \x01(\tB\x1c\xbaH\x19r\x172\x15^(fil_[a-z2-7]{26})?$R\x06fileId\x12!\n" +
 	"\ffile_ordinal\x18\x05 \x01(\rR\vfileOrdinal\x12?\n" +
-	"\rreceived_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\freceivedTime\"\x8a\x02\n" +
+	"\rreceived_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\freceivedTime\x12\x14\n" +
+	"\x05paper\x18< \x01(\bR\x05paper\"\x8a\x02\n" +
 	"\x13SubmitClaimResponse\x125\n" +
 	"\x05claim\x18\x01 \x01(\v2\x1f.probity.claims.v1.ClaimSummaryR\x05claim\x127\n" +
 	"\bdecision\x18\x02 \x01(\v2\x1b.probity.claims.v1.DecisionR\bdecision\x127\n" +

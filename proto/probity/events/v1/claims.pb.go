@@ -103,7 +103,9 @@ type ClaimReceived struct {
 	// Total charge, US cents.
 	ChargeCents int64 `protobuf:"varint,12,opt,name=charge_cents,json=chargeCents,proto3" json:"charge_cents,omitempty"`
 	// Keyed hash of the sender's idempotency key, which is free text.
-	RequestId     string `protobuf:"bytes,13,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,13,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// It came on paper: the longer prompt-pay clock.
+	Paper         bool `protobuf:"varint,60,opt,name=paper,proto3" json:"paper,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -222,6 +224,13 @@ func (x *ClaimReceived) GetRequestId() string {
 	return ""
 }
 
+func (x *ClaimReceived) GetPaper() bool {
+	if x != nil {
+		return x.Paper
+	}
+	return false
+}
+
 // The engine decided or pended a claim. Stream claim-<claim id>.
 type ClaimDecided struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -265,6 +274,8 @@ type ClaimDecided struct {
 	PromptPayState string `protobuf:"bytes,41,opt,name=prompt_pay_state,json=promptPayState,proto3" json:"prompt_pay_state,omitempty"`
 	// What it adds to its providers' days; only where minutes are known.
 	ProviderDays []*ProviderDay `protobuf:"bytes,60,rep,name=provider_days,json=providerDays,proto3" json:"provider_days,omitempty"`
+	// How many reviewers have to agree; 0 is one. Only where it is pended.
+	ReviewersNeeded uint32 `protobuf:"varint,80,opt,name=reviewers_needed,json=reviewersNeeded,proto3" json:"reviewers_needed,omitempty"`
 	// NPIs that no contract was found by, so that one published later finds the
 	// claim; only where no line has a contract.
 	UncontractedNpis []string `protobuf:"bytes,61,rep,name=uncontracted_npis,json=uncontractedNpis,proto3" json:"uncontracted_npis,omitempty"`
@@ -440,6 +451,13 @@ func (x *ClaimDecided) GetProviderDays() []*ProviderDay {
 		return x.ProviderDays
 	}
 	return nil
+}
+
+func (x *ClaimDecided) GetReviewersNeeded() uint32 {
+	if x != nil {
+		return x.ReviewersNeeded
+	}
+	return 0
 }
 
 func (x *ClaimDecided) GetUncontractedNpis() []string {
@@ -1493,7 +1511,7 @@ const file_probity_events_v1_claims_proto_rawDesc = "" +
 	"\n" +
 	"\x1eprobity/events/v1/claims.proto\x12\x11probity.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&probity/claims/v1/claims_service.proto\x1a probity/claims/v1/decision.proto\x1a\x1fprobity/events/v1/signals.proto\x1a probity/problem/v1/problem.proto\x1a\x1aprobity/type/v1/type.proto\"-\n" +
 	"\x10SubmissionRouted\x12\x19\n" +
-	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\"\xc6\x03\n" +
+	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\"\xdc\x03\n" +
 	"\rClaimReceived\x12\x19\n" +
 	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\x12\x19\n" +
 	"\bpayer_id\x18\x02 \x01(\tR\apayerId\x12#\n" +
@@ -1511,7 +1529,8 @@ const file_probity_events_v1_claims_proto_rawDesc = "" +
 	"\rreceived_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\freceivedTime\x12!\n" +
 	"\fcharge_cents\x18\f \x01(\x03R\vchargeCents\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\r \x01(\tR\trequestIdJ\x04\b\b\x10\tR\vfingerprint\"\xaa\a\n" +
+	"request_id\x18\r \x01(\tR\trequestId\x12\x14\n" +
+	"\x05paper\x18< \x01(\bR\x05paperJ\x04\b\b\x10\tR\vfingerprint\"\xd5\a\n" +
 	"\fClaimDecided\x12\x19\n" +
 	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\x126\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x1e.probity.claims.v1.ClaimStatusR\x06status\x12!\n" +
@@ -1536,7 +1555,8 @@ const file_probity_events_v1_claims_proto_rawDesc = "" +
 	"subscriber\x18( \x01(\tR\n" +
 	"subscriber\x12(\n" +
 	"\x10prompt_pay_state\x18) \x01(\tR\x0epromptPayState\x12C\n" +
-	"\rprovider_days\x18< \x03(\v2\x1e.probity.events.v1.ProviderDayR\fproviderDays\x12+\n" +
+	"\rprovider_days\x18< \x03(\v2\x1e.probity.events.v1.ProviderDayR\fproviderDays\x12)\n" +
+	"\x10reviewers_needed\x18P \x01(\rR\x0freviewersNeeded\x12+\n" +
 	"\x11uncontracted_npis\x18= \x03(\tR\x10uncontractedNpis\"\xd8\x01\n" +
 	"\rClaimReviewed\x12\x19\n" +
 	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\x12\x1e\n" +

@@ -70,8 +70,14 @@ type PlanDocument struct {
 	// authorisation whichever benefit they fall to (CO-197), as if each such
 	// benefit had prior_authorization.
 	PriorAuthorizationProcedures []string `protobuf:"bytes,61,rep,name=prior_authorization_procedures,json=priorAuthorizationProcedures,proto3" json:"prior_authorization_procedures,omitempty"`
-	unknownFields                protoimpl.UnknownFields
-	sizeCache                    protoimpl.SizeCache
+	// Wait for the decision of a payer that decides first, instead of denying
+	// for want of it (CO-22). It is asked for, and denied when it doesn't come.
+	AwaitOtherPayer bool `protobuf:"varint,62,opt,name=await_other_payer,json=awaitOtherPayer,proto3" json:"await_other_payer,omitempty"`
+	// Wait for a prior authorisation that a service needs and has not, instead of
+	// denying for want of it (CO-197).
+	AwaitPriorAuthorization bool `protobuf:"varint,63,opt,name=await_prior_authorization,json=awaitPriorAuthorization,proto3" json:"await_prior_authorization,omitempty"`
+	unknownFields           protoimpl.UnknownFields
+	sizeCache               protoimpl.SizeCache
 }
 
 func (x *PlanDocument) Reset() {
@@ -235,6 +241,20 @@ func (x *PlanDocument) GetPriorAuthorizationProcedures() []string {
 		return x.PriorAuthorizationProcedures
 	}
 	return nil
+}
+
+func (x *PlanDocument) GetAwaitOtherPayer() bool {
+	if x != nil {
+		return x.AwaitOtherPayer
+	}
+	return false
+}
+
+func (x *PlanDocument) GetAwaitPriorAuthorization() bool {
+	if x != nil {
+		return x.AwaitPriorAuthorization
+	}
+	return false
 }
 
 // Cost sharing of one network tier.
@@ -1214,7 +1234,8 @@ var File_probity_policies_v1_documents_proto protoreflect.FileDescriptor
 
 const file_probity_policies_v1_documents_proto_rawDesc = "" +
 	"\n" +
-	"#probity/policies/v1/documents.proto\x12\x13probity.policies.v1\x1a\x1bbuf/validate/validate.proto\x1a&probity/policies/v1/coordination.proto\x1a\x1fprobity/policies/v1/rates.proto\x1a\x1fprobity/policies/v1/rules.proto\x1a\x1aprobity/type/v1/type.proto\"\x9f\t\n" +
+	"#probity/policies/v1/documents.proto\x12\x13probity.policies.v1\x1a\x1bbuf/validate/validate.proto\x1a&probity/policies/v1/coordination.proto\x1a\x1fprobity/policies/v1/rates.proto\x1a\x1fprobity/policies/v1/rules.proto\x1a\x1aprobity/type/v1/type.proto\"\x87\n" +
+	"\n" +
 	"\fPlanDocument\x126\n" +
 	"\aplan_id\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x182\x16^plan_[a-z0-9_]{1,40}$R\x06planId\x12\x1d\n" +
 	"\x04name\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18xR\x04name\x12$\n" +
@@ -1237,7 +1258,9 @@ const file_probity_policies_v1_documents_proto_rawDesc = "" +
 	"\x13dependent_age_limit\x18\x12 \x01(\rB\a\xbaH\x04*\x02\x18xR\x11dependentAgeLimit\x12>\n" +
 	"\x05rules\x18\x14 \x03(\v2\x1d.probity.policies.v1.PlanRuleB\t\xbaH\x06\x92\x01\x03\x10\xc8\x01R\x05rules\x12J\n" +
 	"\fcoordination\x18< \x01(\v2&.probity.policies.v1.CoordinationRulesR\fcoordination\x12u\n" +
-	"\x1eprior_authorization_procedures\x18= \x03(\tB/\xbaH,\x92\x01)\x10\xd0\x0f\"$r\"2 ^[A-Z0-9]{4,5}(-[A-Z0-9]{4,5})?$R\x1cpriorAuthorizationProcedures\"\xb7\x03\n" +
+	"\x1eprior_authorization_procedures\x18= \x03(\tB/\xbaH,\x92\x01)\x10\xd0\x0f\"$r\"2 ^[A-Z0-9]{4,5}(-[A-Z0-9]{4,5})?$R\x1cpriorAuthorizationProcedures\x12*\n" +
+	"\x11await_other_payer\x18> \x01(\bR\x0fawaitOtherPayer\x12:\n" +
+	"\x19await_prior_authorization\x18? \x01(\bR\x17awaitPriorAuthorization\"\xb7\x03\n" +
 	"\tCostShare\x12M\n" +
 	"\x1bdeductible_individual_cents\x18\x01 \x01(\x03B\r\xbaH\n" +
 	"\"\b\x18\xff\x93\xeb\xdc\x03(\x00R\x19deductibleIndividualCents\x12E\n" +

@@ -253,8 +253,10 @@ type GetReviewResponse struct {
 	ClaimId string `protobuf:"bytes,1,opt,name=claim_id,json=claimId,proto3" json:"claim_id,omitempty"`
 	// "open", "escalated", "decided".
 	State string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
-	// When the prompt-pay clock runs out.
-	DueTime       *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=due_time,json=dueTime,proto3" json:"due_time,omitempty"`
+	// When the prompt-pay clock runs out; absent while it is stopped.
+	DueTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=due_time,json=dueTime,proto3" json:"due_time,omitempty"`
+	// Everything that is waited for, earliest first.
+	Deadlines     []*v1.Deadline `protobuf:"bytes,40,rep,name=deadlines,proto3" json:"deadlines,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -306,6 +308,13 @@ func (x *GetReviewResponse) GetState() string {
 func (x *GetReviewResponse) GetDueTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.DueTime
+	}
+	return nil
+}
+
+func (x *GetReviewResponse) GetDeadlines() []*v1.Deadline {
+	if x != nil {
+		return x.Deadlines
 	}
 	return nil
 }
@@ -442,7 +451,7 @@ var File_probity_workflows_v1_workflow_service_proto protoreflect.FileDescriptor
 
 const file_probity_workflows_v1_workflow_service_proto_rawDesc = "" +
 	"\n" +
-	"+probity/workflows/v1/workflow_service.proto\x12\x14probity.workflows.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&probity/claims/v1/claims_service.proto\"L\n" +
+	"+probity/workflows/v1/workflow_service.proto\x12\x14probity.workflows.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a probity/claims/v1/casework.proto\x1a&probity/claims/v1/claims_service.proto\"L\n" +
 	"\x16GetFileProgressRequest\x122\n" +
 	"\afile_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^fil_[a-z2-7]{26}$R\x06fileId\"\xac\x02\n" +
 	"\x17GetFileProgressResponse\x12\x1f\n" +
@@ -459,11 +468,12 @@ const file_probity_workflows_v1_workflow_service_proto_rawDesc = "" +
 	"\rnot_processed\x18\n" +
 	" \x01(\rR\fnotProcessed\"H\n" +
 	"\x10GetReviewRequest\x124\n" +
-	"\bclaim_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^clm_[a-z2-7]{26}$R\aclaimId\"{\n" +
+	"\bclaim_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^clm_[a-z2-7]{26}$R\aclaimId\"\xb6\x01\n" +
 	"\x11GetReviewResponse\x12\x19\n" +
 	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x125\n" +
-	"\bdue_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\adueTime\"\xf3\x01\n" +
+	"\bdue_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\adueTime\x129\n" +
+	"\tdeadlines\x18( \x03(\v2\x1b.probity.claims.v1.DeadlineR\tdeadlines\"\xf3\x01\n" +
 	"\x12ReviewClaimRequest\x124\n" +
 	"\bclaim_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^clm_[a-z2-7]{26}$R\aclaimId\x12(\n" +
 	"\n" +
@@ -502,22 +512,24 @@ var file_probity_workflows_v1_workflow_service_proto_goTypes = []any{
 	(*ReviewClaimRequest)(nil),      // 4: probity.workflows.v1.ReviewClaimRequest
 	(*ReviewClaimResponse)(nil),     // 5: probity.workflows.v1.ReviewClaimResponse
 	(*timestamppb.Timestamp)(nil),   // 6: google.protobuf.Timestamp
-	(*v1.ClaimSummary)(nil),         // 7: probity.claims.v1.ClaimSummary
+	(*v1.Deadline)(nil),             // 7: probity.claims.v1.Deadline
+	(*v1.ClaimSummary)(nil),         // 8: probity.claims.v1.ClaimSummary
 }
 var file_probity_workflows_v1_workflow_service_proto_depIdxs = []int32{
 	6, // 0: probity.workflows.v1.GetReviewResponse.due_time:type_name -> google.protobuf.Timestamp
-	7, // 1: probity.workflows.v1.ReviewClaimResponse.claim:type_name -> probity.claims.v1.ClaimSummary
-	0, // 2: probity.workflows.v1.WorkflowService.GetFileProgress:input_type -> probity.workflows.v1.GetFileProgressRequest
-	2, // 3: probity.workflows.v1.WorkflowService.GetReview:input_type -> probity.workflows.v1.GetReviewRequest
-	4, // 4: probity.workflows.v1.WorkflowService.ReviewClaim:input_type -> probity.workflows.v1.ReviewClaimRequest
-	1, // 5: probity.workflows.v1.WorkflowService.GetFileProgress:output_type -> probity.workflows.v1.GetFileProgressResponse
-	3, // 6: probity.workflows.v1.WorkflowService.GetReview:output_type -> probity.workflows.v1.GetReviewResponse
-	5, // 7: probity.workflows.v1.WorkflowService.ReviewClaim:output_type -> probity.workflows.v1.ReviewClaimResponse
-	5, // [5:8] is the sub-list for method output_type
-	2, // [2:5] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	7, // 1: probity.workflows.v1.GetReviewResponse.deadlines:type_name -> probity.claims.v1.Deadline
+	8, // 2: probity.workflows.v1.ReviewClaimResponse.claim:type_name -> probity.claims.v1.ClaimSummary
+	0, // 3: probity.workflows.v1.WorkflowService.GetFileProgress:input_type -> probity.workflows.v1.GetFileProgressRequest
+	2, // 4: probity.workflows.v1.WorkflowService.GetReview:input_type -> probity.workflows.v1.GetReviewRequest
+	4, // 5: probity.workflows.v1.WorkflowService.ReviewClaim:input_type -> probity.workflows.v1.ReviewClaimRequest
+	1, // 6: probity.workflows.v1.WorkflowService.GetFileProgress:output_type -> probity.workflows.v1.GetFileProgressResponse
+	3, // 7: probity.workflows.v1.WorkflowService.GetReview:output_type -> probity.workflows.v1.GetReviewResponse
+	5, // 8: probity.workflows.v1.WorkflowService.ReviewClaim:output_type -> probity.workflows.v1.ReviewClaimResponse
+	6, // [6:9] is the sub-list for method output_type
+	3, // [3:6] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_probity_workflows_v1_workflow_service_proto_init() }
