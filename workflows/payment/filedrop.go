@@ -37,7 +37,7 @@ type FileDrop struct {
 	step func(string) error
 }
 
-// FileDropOptions: the zero value is usable.
+// FileDropOptions say what a drop does beside the order; the zero value is usable.
 type FileDropOptions struct {
 	// AwaitConfirmation leaves a payment SENT until somebody confirms it;
 	// otherwise the drop counts as payment.
