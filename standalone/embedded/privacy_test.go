@@ -122,7 +122,7 @@ func TestAHistoryTellsCodesOnly(t *testing.T) {
 	require.NotZero(t, failures, "the refused review is a failure")
 	raw, err := proto.Marshal(h)
 	require.NoError(t, err)
-	for _, secret := range []string{"MARKER-REASON", "MARKER-PERSON", "MARKER-ORG", "not now", "wait"} {
+	for _, secret := range []string{"MARKER-REASON", "MARKER-PERSON", "MARKER-ORG", "not now", "MARKER-FIX"} {
 		require.False(t, bytes.Contains(raw, []byte(secret)), "%s is in clear in the history", secret)
 	}
 

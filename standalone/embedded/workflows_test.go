@@ -120,7 +120,7 @@ func (i *installation) ResolveClaim(_ context.Context, q *claimsv1.ResolveClaimR
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if q.GetRequestId() == "refused" {
-		return nil, problem.New(problem.Forbidden, problem.Problem{RuleID: "test.refused", Message: "not now", Fix: "wait"})
+		return nil, problem.New(problem.Forbidden, problem.Problem{RuleID: "test.refused", Message: "not now", Fix: "MARKER-FIX"})
 	}
 	i.resolved++
 	i.status = claimsv1.ClaimStatus_CLAIM_STATUS_PAID
@@ -268,7 +268,7 @@ func TestAReviewerDecidesAPendedClaimOnce(t *testing.T) {
 	_, err := review(reviewer, "refused", "MARKER-REASON")
 	p := problem.As(err)
 	require.Equal(t, problem.Forbidden, p.Kind, err)
-	require.Equal(t, []problem.Problem{{RuleID: "test.refused", Message: "not now", Fix: "wait"}}, p.Problems)
+	require.Equal(t, []problem.Problem{{RuleID: "test.refused", Message: "not now", Fix: "MARKER-FIX"}}, p.Problems)
 	_, err = review(reviewer, "r0", "")
 	require.Equal(t, problem.Invalid, problem.As(err).Kind, "the workflow's own refusal")
 	biller := identity.WithPrincipal(ctx, identity.Principal{Subject: "b", Org: "prov", Roles: []identity.Role{identity.RoleSubmitter}})
