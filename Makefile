@@ -7,8 +7,7 @@ BIN := $(CURDIR)/bin
 # The schema of protovalidate's annotations, unpacked from the Go module cache.
 PROTOVALIDATE := github.com/bufbuild/protovalidate@v1.2.0
 DATA_DIR ?= .probity
-VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo unknown)
-LDFLAGS := -s -w -X github.com/probity-health/probity/services/telemetry.Version=$(VERSION)
+LDFLAGS := -s -w
 
 .PHONY: help
 help: ## List the targets
