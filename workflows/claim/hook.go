@@ -89,7 +89,7 @@ func decided(e *eventsv1.ClaimDecided, at hook.Place) []hook.Ask {
 
 // Start begins a pended claim's workflow; dueDate is Input's.
 func Start(claimID, dueDate string) hook.Start {
-	return hook.Start{ID: WorkflowID(claimID), Type: WorkflowType, Input: Input{ClaimID: claimID, DueDate: dueDate}}
+	return hook.Start{ID: WorkflowID(claimID), Type: WorkflowType, Input: Input{ClaimID: claimID, DueDate: dueDate, Case: true}}
 }
 
 // Decided tells a claim's workflow that the claim is final.

@@ -82,6 +82,10 @@ type Input struct {
 	DueDate string
 	// Escalated is set when continuing after escalation.
 	Escalated bool `json:",omitempty"`
+	// Case is set by every start since cases are kept. Such a workflow has no
+	// older form, and so asks for no version of what came up to then: asking
+	// costs a marker and a write to the server's lists for each claim.
+	Case bool `json:",omitempty"`
 }
 
 // Workflow ends when the claim is final and, where it came in a file, remitted.
@@ -110,7 +114,7 @@ func Workflow(ctx workflow.Context, in Input) error {
 		workflow.GetSignalChannel(ctx, SignalDecided).Receive(ctx, nil)
 		r.state = StateDecided
 	})
-	if workflow.GetVersion(ctx, changeCase, workflow.DefaultVersion, 1) != workflow.DefaultVersion {
+	if in.Case || workflow.GetVersion(ctx, changeCase, workflow.DefaultVersion, 1) != workflow.DefaultVersion {
 		r.keep(ctx)
 	} else if r.state == StateOpen {
 		workflow.GoNamed(ctx, "prompt-pay clock", func(ctx workflow.Context) { r.watchClock(ctx, day) })
@@ -127,7 +131,7 @@ func Workflow(ctx workflow.Context, in Input) error {
 		r.in.Escalated = r.state == StateEscalated
 		return workflow.NewContinueAsNewError(ctx, WorkflowType, r.in)
 	}
-	if workflow.GetVersion(ctx, changeRemit, workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+	if !in.Case && workflow.GetVersion(ctx, changeRemit, workflow.DefaultVersion, 1) == workflow.DefaultVersion {
 		return nil
 	}
 	return workflow.ExecuteActivity(withRemit(ctx), activityRemit, in.ClaimID).Get(ctx, nil)

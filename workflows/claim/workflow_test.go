@@ -208,7 +208,7 @@ func (s *story) state(after time.Duration) *workflowsv1.GetReviewResponse {
 }
 
 func (s *story) run() error {
-	s.ExecuteWorkflow(claim.WorkflowType, claim.Input{ClaimID: claimID, DueDate: "2026-12-21"})
+	s.ExecuteWorkflow(claim.WorkflowType, claim.Start(claimID, "2026-12-21").Input)
 	return s.GetWorkflowError()
 }
 
@@ -371,14 +371,14 @@ func TestALongHistoryIsContinuedWithItsClock(t *testing.T) {
 	require.ErrorAs(t, err, &again)
 	var carried claim.Input
 	require.NoError(t, converter.GetDefaultDataConverter().FromPayloads(again.Input, &carried))
-	require.Equal(t, claim.Input{ClaimID: claimID, DueDate: "2026-12-21", Escalated: true}, carried)
+	require.Equal(t, claim.Input{ClaimID: claimID, DueDate: "2026-12-21", Escalated: true, Case: true}, carried)
 }
 
 func TestTheClockIsTheCasesWhateverTheWorkflowWasStartedWith(t *testing.T) {
 	s := given(t)
 	r := s.state(time.Hour)
 	s.review(2*time.Hour, request(nil))
-	s.ExecuteWorkflow(claim.WorkflowType, claim.Input{ClaimID: claimID})
+	s.ExecuteWorkflow(claim.WorkflowType, claim.Start(claimID, "").Input)
 	require.NoError(t, s.GetWorkflowError())
 	require.Equal(t, time.Date(2026, 12, 22, 0, 0, 0, 0, time.UTC), r.GetDueTime().AsTime())
 }

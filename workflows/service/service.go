@@ -155,7 +155,7 @@ func (s *Service) ReviewClaim(ctx context.Context, q *workflowsv1.ReviewClaimReq
 		ID: claim.WorkflowID(q.GetClaimId()), TaskQueue: s.deps.TaskQueue,
 		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
 		WorkflowIDReusePolicy:    enumspb.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE,
-	}, claim.WorkflowType, claim.Input{ClaimID: q.GetClaimId(), DueDate: ""})
+	}, claim.WorkflowType, claim.Start(q.GetClaimId(), "").Input)
 	handle, err := s.deps.Temporal.UpdateWithStartWorkflow(ctx, client.UpdateWithStartWorkflowOptions{
 		StartWorkflowOperation: start,
 		UpdateOptions: client.UpdateWorkflowOptions{
