@@ -296,7 +296,7 @@ func TestAReviewerDecidesAPendedClaimOnce(t *testing.T) {
 	require.NoError(t, starter.Start(ctx, claim.Start(claimID, "2099-12-21")))
 	require.NoError(t, starter.Tell(ctx, claim.Decided(claimID)))
 	require.NoError(t, starter.Tell(ctx, claim.Decided("clm_unknown")))
-	record(t, ctx, c, claim.WorkflowID(claimID), "claim-case.json")
+	record(t, ctx, c, claim.WorkflowID(claimID), "claim-case-unversioned.json")
 
 	// And nothing of the review is in clear on the server's disk.
 	c.Close()

@@ -31,8 +31,10 @@ var histories = map[string]string{
 	"claim.json":              claim.WorkflowID("clm_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
 	// From when the case says what is waited for.
 	"claim-case.json": claim.WorkflowID("clm_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
-	"appeal.json":     claim.AppealWorkflowID("apl_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
-	"payments.json":   payment.WorkflowID("KEYSTONE"),
+	// From when the start says that the case is kept.
+	"claim-case-unversioned.json": claim.WorkflowID("clm_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
+	"appeal.json":                 claim.AppealWorkflowID("apl_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
+	"payments.json":               payment.WorkflowID("KEYSTONE"),
 }
 
 func replayer(t *testing.T, keys worker.Keys) sdk.WorkflowReplayer {
