@@ -43,6 +43,7 @@ func (f *FileRecord) Evolve(r eventstore.Recorded) {
 		for _, o := range e.GetOutcomes() {
 			if _, have := f.Outcomes[o.GetOrdinal()]; !have {
 				f.Outcomes[o.GetOrdinal()] = o
+				f.tally(o.GetStatus())
 			}
 		}
 		f.countOutcomes()
@@ -58,6 +59,19 @@ func (f *FileRecord) Evolve(r eventstore.Recorded) {
 		f.evolveCanceled(e, r)
 	}
 	f.Revision = int64(r.Revision)
+}
+
+func (f *FileRecord) tally(status claimsv1.ClaimStatus) {
+	switch status {
+	case claimsv1.ClaimStatus_CLAIM_STATUS_PAID:
+		f.File.PaidCount++
+	case claimsv1.ClaimStatus_CLAIM_STATUS_DENIED:
+		f.File.DeniedCount++
+	case claimsv1.ClaimStatus_CLAIM_STATUS_PENDED:
+		f.File.PendedCount++
+	case claimsv1.ClaimStatus_CLAIM_STATUS_REJECTED:
+		f.File.RejectedCount++
+	}
 }
 
 // Ordered returns the outcomes by ordinal.

@@ -3,6 +3,7 @@ package claims
 import (
 	"encoding/base64"
 	"errors"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,7 +26,7 @@ const projectionVersion = 6
 // amounts.
 //
 //	row:claims                    r received, d decided, v voided or replaced, w whom it waits for, m remitted: ClaimSummary parts
-//	row:files                     f received: File; n outcomes; t time of the last; x not processed; c completed: File
+//	row:files                     f received: File; n outcomes, and np, nd, nw, nr the paid, denied, waiting, refused among them; t time of the last; x not processed; c completed: File
 //	row:remittances               i issued: Remittance without its claims; v voided
 //	row:payments                  i intended: Payment; s, c, x, v: parts of what came after
 //	row:changes                   p proposed, a approved, d done: Change; in the index changes:payer:<p>
@@ -163,6 +164,7 @@ func apply(r eventstore.Recorded) (ops []views.Op, claim string, err error) {
 	case *eventsv1.FileOutcomesRecorded:
 		key, id := rowsKey(kindFiles), fileOfStream(r.Stream)
 		ops = []views.Op{views.HIncr(key, rowField(id, "n"), int64(len(e.GetOutcomes()))), views.HSet(key, rowField(id, "t"), strconv.FormatInt(at, 10))}
+		ops = append(ops, outcomeOps(key, id, e.GetOutcomes())...)
 	case *eventsv1.FileCompleted:
 		ops, err = row(kindFiles, fileOfStream(r.Stream), "c",
 			&claimsv1.File{State: claimsv1.FileState_FILE_STATE_COMPLETE, RemittanceIds: bounded(e.GetRemittanceIds(), 200)})
@@ -320,7 +322,7 @@ func unindex(kind, org, payer, id string) []views.Op {
 // rowParts are the parts of a kind's rows.
 var rowParts = map[string][]string{
 	kindClaims:      {"r", "d", "v", "w", "m"},
-	kindFiles:       {"f", "c", "n", "t", "x"},
+	kindFiles:       {"f", "c", "n", "np", "nd", "nw", "nr", "t", "x"},
 	kindRemittances: {"i", "v"},
 	kindWork:        {"r", "d", "v", "w", "m", "a", "h", "e", "o", "n", "u", "p", "l"},
 	kindChanges:     {"p", "a", "d"},
@@ -340,6 +342,26 @@ func claimRow(fields map[string]string) (*claimsv1.ClaimSummary, error) {
 	return out, nil
 }
 
+// outcomeParts are the parts of a file's row that count its outcomes by status.
+var outcomeParts = map[claimsv1.ClaimStatus]string{
+	claimsv1.ClaimStatus_CLAIM_STATUS_PAID: "np", claimsv1.ClaimStatus_CLAIM_STATUS_DENIED: "nd",
+	claimsv1.ClaimStatus_CLAIM_STATUS_PENDED: "nw", claimsv1.ClaimStatus_CLAIM_STATUS_REJECTED: "nr",
+}
+
+func outcomeOps(key, id string, outcomes []*claimsv1.ClaimOutcome) []views.Op {
+	counts := map[string]int64{}
+	for _, o := range outcomes {
+		counts[outcomeParts[o.GetStatus()]]++
+	}
+	var ops []views.Op
+	for _, p := range slices.Sorted(maps.Keys(counts)) {
+		if p != "" {
+			ops = append(ops, views.HIncr(key, rowField(id, p), counts[p]))
+		}
+	}
+	return ops
+}
+
 // fileRow joins a file's row.
 func fileRow(fields map[string]string) (*claimsv1.File, error) {
 	out := &claimsv1.File{}
@@ -348,11 +370,16 @@ func fileRow(fields map[string]string) (*claimsv1.File, error) {
 			return nil, err
 		}
 	}
-	n, _ := strconv.ParseUint(fields["n"], 10, 32)
-	out.OutcomeCount = uint32(n)
+	count := func(part string) uint32 {
+		n, _ := strconv.ParseUint(fields[part], 10, 32)
+		return uint32(n)
+	}
+	n := count("n")
+	out.OutcomeCount = n
+	out.PaidCount, out.DeniedCount, out.PendedCount, out.RejectedCount = count("np"), count("nd"), count("nw"), count("nr")
 	if fields["x"] != "" {
 		// Closed after a cancel; an outcome that came even later took its place among the rest.
-		out.NotProcessedCount = out.GetClaimCount() - min(uint32(n), out.GetClaimCount())
+		out.NotProcessedCount = out.GetClaimCount() - min(n, out.GetClaimCount())
 		out.OutcomeCount = out.GetClaimCount()
 	}
 	if at, err := strconv.ParseInt(fields["t"], 10, 64); err == nil {

@@ -95,7 +95,10 @@ func (s *Service) GetFileProgress(ctx context.Context, q *workflowsv1.GetFilePro
 		}
 	}
 	p.ClaimCount = file.GetClaimCount()
+	// A workflow that was started again, or can't be asked, knows less than the file.
 	p.Done = max(p.GetDone(), file.GetOutcomeCount())
+	p.Paid, p.Denied = max(p.GetPaid(), file.GetPaidCount()), max(p.GetDenied(), file.GetDeniedCount())
+	p.Pended, p.Rejected = max(p.GetPended(), file.GetPendedCount()), max(p.GetRejected(), file.GetRejectedCount())
 	switch file.GetState() {
 	case claimsv1.FileState_FILE_STATE_COMPLETE:
 		p.Stage, p.Complete, p.RemittanceIds = claimfile.StageComplete, true, file.GetRemittanceIds()

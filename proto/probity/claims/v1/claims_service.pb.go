@@ -1581,8 +1581,16 @@ type File struct {
 	RemittanceIds []string `protobuf:"bytes,14,rep,name=remittance_ids,json=remittanceIds,proto3" json:"remittance_ids,omitempty"`
 	// Of a canceled file: claims that were not processed, counted in outcome_count too.
 	NotProcessedCount uint32 `protobuf:"varint,15,opt,name=not_processed_count,json=notProcessedCount,proto3" json:"not_processed_count,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Outcomes by status, as first recorded: paid.
+	PaidCount uint32 `protobuf:"varint,16,opt,name=paid_count,json=paidCount,proto3" json:"paid_count,omitempty"`
+	// Denied, see paid_count.
+	DeniedCount uint32 `protobuf:"varint,17,opt,name=denied_count,json=deniedCount,proto3" json:"denied_count,omitempty"`
+	// Pended, see paid_count.
+	PendedCount uint32 `protobuf:"varint,18,opt,name=pended_count,json=pendedCount,proto3" json:"pended_count,omitempty"`
+	// Rejected, see paid_count.
+	RejectedCount uint32 `protobuf:"varint,19,opt,name=rejected_count,json=rejectedCount,proto3" json:"rejected_count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *File) Reset() {
@@ -1716,6 +1724,34 @@ func (x *File) GetRemittanceIds() []string {
 func (x *File) GetNotProcessedCount() uint32 {
 	if x != nil {
 		return x.NotProcessedCount
+	}
+	return 0
+}
+
+func (x *File) GetPaidCount() uint32 {
+	if x != nil {
+		return x.PaidCount
+	}
+	return 0
+}
+
+func (x *File) GetDeniedCount() uint32 {
+	if x != nil {
+		return x.DeniedCount
+	}
+	return 0
+}
+
+func (x *File) GetPendedCount() uint32 {
+	if x != nil {
+		return x.PendedCount
+	}
+	return 0
+}
+
+func (x *File) GetRejectedCount() uint32 {
+	if x != nil {
+		return x.RejectedCount
 	}
 	return 0
 }
@@ -3317,7 +3353,7 @@ const file_probity_claims_v1_claims_service_proto_rawDesc = "" +
 	"\x04file\x18\x01 \x01(\v2\x17.probity.claims.v1.FileR\x04file\x12\x1c\n" +
 	"\tduplicate\x18\x02 \x01(\bR\tduplicate\x12\x14\n" +
 	"\x05token\x18\x03 \x01(\tR\x05token\x12\x18\n" +
-	"\apromise\x18\x04 \x01(\fR\apromise\"\x94\x05\n" +
+	"\apromise\x18\x04 \x01(\fR\apromise\"\xa0\x06\n" +
 	"\x04File\x12\x17\n" +
 	"\afile_id\x18\x01 \x01(\tR\x06fileId\x12#\n" +
 	"\rsubmitter_org\x18\x02 \x01(\tR\fsubmitterOrg\x12\x12\n" +
@@ -3336,7 +3372,12 @@ const file_probity_claims_v1_claims_service_proto_rawDesc = "" +
 	"\bproblems\x18\f \x03(\v2\x1b.probity.problem.v1.ProblemR\bproblems\x12<\n" +
 	"\x1ainterchange_control_number\x18\r \x01(\tR\x18interchangeControlNumber\x12%\n" +
 	"\x0eremittance_ids\x18\x0e \x03(\tR\rremittanceIds\x12.\n" +
-	"\x13not_processed_count\x18\x0f \x01(\rR\x11notProcessedCount\"\xb4\x01\n" +
+	"\x13not_processed_count\x18\x0f \x01(\rR\x11notProcessedCount\x12\x1d\n" +
+	"\n" +
+	"paid_count\x18\x10 \x01(\rR\tpaidCount\x12!\n" +
+	"\fdenied_count\x18\x11 \x01(\rR\vdeniedCount\x12!\n" +
+	"\fpended_count\x18\x12 \x01(\rR\vpendedCount\x12%\n" +
+	"\x0erejected_count\x18\x13 \x01(\rR\rrejectedCount\"\xb4\x01\n" +
 	"\fClaimOutcome\x12\x18\n" +
 	"\aordinal\x18\x01 \x01(\rR\aordinal\x12\x19\n" +
 	"\bclaim_id\x18\x02 \x01(\tR\aclaimId\x126\n" +
