@@ -19,13 +19,11 @@ import (
 // Whatever is announced is never denied, however much of it there is, and
 // few of the keys that were not are passed on to the store.
 func TestAFilterNeverDeniesWhatIsThere(t *testing.T) {
-	k := newKnown()
+	k := newKnown(newHashes())
 	k.whole = true
 	const n = 3 * firstBlocks * keysABlock // the third layer is begun
 	for i := range n {
-		k.announce([]stored{{commit: &ledgerv1.Commit{
-			RequestId: fmt.Sprint("r", i), Writes: []*ledgerv1.CommittedWrite{{Stream: fmt.Sprint("s", i)}},
-		}}})
+		k.announce(&core.Row{RequestID: fmt.Sprint("r", i), Writes: []core.RowWrite{{Stream: fmt.Sprint("s", i)}}})
 	}
 	require.Greater(t, len(k.layers), 2)
 	passed := 0
