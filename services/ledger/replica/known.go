@@ -3,6 +3,7 @@ package replica
 import (
 	"bytes"
 	"hash/maphash"
+	"math/bits"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -26,7 +27,8 @@ type known struct {
 }
 
 // layer is a blocked Bloom filter: a key has all its bits in one block of a
-// cache line. At 10 bits a key about one in sixty unknown keys passes.
+// cache line. At 16 bits a key about one in five hundred unknown keys passes a
+// full layer, and each that does costs a look-up in the store.
 type layer struct {
 	blocks []block
 	room   int
@@ -36,8 +38,8 @@ type block [8]uint64
 
 const (
 	firstBlocks = 1 << 10
-	keysABlock  = 512 / 10
-	probes      = 6
+	keysABlock  = 512 / 16
+	probes      = 7
 	// loadKeys bounds what one load reads.
 	loadKeys = 1 << 16
 )
@@ -50,24 +52,29 @@ func newLayer(blocks int) layer {
 	return layer{blocks: make([]block, blocks), room: blocks * keysABlock}
 }
 
+// at returns a key's block and the bits that say which of its bits are the
+// key's, nine for each.
+func (l *layer) at(h uint64) (*block, uint64) {
+	n, _ := bits.Mul64(h, uint64(len(l.blocks)))
+	return &l.blocks[n], h * 0x9e3779b97f4a7c15
+}
+
 func (l *layer) has(h uint64) bool {
-	b := &l.blocks[h%uint64(len(l.blocks))]
-	h = h>>32 | h<<32
+	b, x := l.at(h)
 	for range probes {
-		if b[h>>6&7]&(1<<(h&63)) == 0 {
+		if b[x>>6&7]&(1<<(x&63)) == 0 {
 			return false
 		}
-		h = h>>9 | h<<55
+		x >>= 9
 	}
 	return true
 }
 
 func (l *layer) add(h uint64) {
-	b := &l.blocks[h%uint64(len(l.blocks))]
-	h = h>>32 | h<<32
+	b, x := l.at(h)
 	for range probes {
-		b[h>>6&7] |= 1 << (h & 63)
-		h = h>>9 | h<<55
+		b[x>>6&7] |= 1 << (x & 63)
+		x >>= 9
 	}
 	l.room--
 }

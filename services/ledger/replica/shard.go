@@ -27,8 +27,8 @@ const (
 	// behindMost is how many times what is written at once may wait while the
 	// disk is busy with what came before.
 	behindMost = 8
-	retryFirst  = 20 * time.Millisecond
-	retryMost   = 2 * time.Second
+	retryFirst = 20 * time.Millisecond
+	retryMost  = 2 * time.Second
 )
 
 // ShardConfig is what a Shard is made of.
