@@ -26,6 +26,7 @@ import (
 	"github.com/probity-health/probity/workflows/claim"
 	"github.com/probity-health/probity/workflows/claimfile"
 	"github.com/probity-health/probity/workflows/failure"
+	"github.com/probity-health/probity/workflows/hook"
 )
 
 // queryTimeout bounds a Query: a progress page that waits is worse than one
@@ -158,6 +159,7 @@ func (s *Service) ReviewClaim(ctx context.Context, q *workflowsv1.ReviewClaimReq
 		ID: claim.WorkflowID(q.GetClaimId()), TaskQueue: s.deps.TaskQueue,
 		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
 		WorkflowIDReusePolicy:    enumspb.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE,
+		TypedSearchAttributes:    hook.Attributes(c.GetPayerId(), ""),
 	}, claim.WorkflowType, claim.Start(q.GetClaimId(), "").Input)
 	handle, err := s.deps.Temporal.UpdateWithStartWorkflow(ctx, client.UpdateWithStartWorkflowOptions{
 		StartWorkflowOperation: start,
