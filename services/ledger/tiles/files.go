@@ -80,7 +80,25 @@ func (d Disk) ReadFile(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return io.ReadAll(f)
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	// To the end, wherever that is by now: one byte more than there should be
+	// is room enough to see it.
+	out := make([]byte, 0, info.Size()+1)
+	for {
+		n, err := f.Read(out[len(out):cap(out)])
+		out = out[:len(out)+n]
+		switch {
+		case errors.Is(err, io.EOF):
+			return out, nil
+		case err != nil:
+			return nil, err
+		case len(out) == cap(out):
+			out = slices.Grow(out, len(out))
+		}
+	}
 }
 
 // WriteFile replaces dir/name crash-safely: after it returns the file has
