@@ -104,6 +104,10 @@ func (s *Service) seal(ctx context.Context, sub *submission, read *Ledgered, d a
 	if needed := s.config.Casework.ReviewersNeeded(decision.GetChargeCents()); needed > 1 && decision.GetStatus() == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED {
 		out.decided.ReviewersNeeded = needed
 	}
+	if revision == 1 && decision.GetStatus() == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED {
+		received := &eventsv1.ClaimReceived{ClaimId: sub.claimID, PayerId: sub.payer, Paper: sub.request.GetPaper()}
+		out.decided.FirstDeadline = casework.First(received, out.decided, s.caseNow(), s.config.Casework)
+	}
 	if st := decision.GetStatus(); !sub.matched || st == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED || st == claimsv1.ClaimStatus_CLAIM_STATUS_REVERSED {
 		return out, nil
 	}

@@ -26,6 +26,7 @@ import (
 	"github.com/probity-health/probity/workflows/claim"
 	"github.com/probity-health/probity/workflows/claimfile"
 	"github.com/probity-health/probity/workflows/failure"
+	"github.com/probity-health/probity/workflows/hook"
 )
 
 const (
@@ -191,6 +192,7 @@ func (s *Service) ReviewClaim(ctx context.Context, q *workflowsv1.ReviewClaimReq
 		ID: claim.WorkflowID(q.GetClaimId()), TaskQueue: s.deps.TaskQueue,
 		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
 		WorkflowIDReusePolicy:    enumspb.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE,
+		TypedSearchAttributes:    hook.Attributes(c.GetPayerId(), ""),
 	}, claim.WorkflowType, claim.Start(q.GetClaimId(), "").Input)
 	handle, err := s.deps.Temporal.UpdateWithStartWorkflow(ctx, client.UpdateWithStartWorkflowOptions{
 		StartWorkflowOperation: start,
