@@ -357,8 +357,7 @@ func (w *World) correct(rng *rand.Rand, f *Family) {
 	for _, list := range [][]Claim{f.Professional, f.Institutional} {
 		for _, c := range list {
 			chance := rng.IntN(1000)
-			switch c.Kind {
-			case "bad NPI", "out of balance", "unknown member":
+			if !c.decidable() || c.MemberID != f.memberID {
 				continue // never decided, or nobody's
 			}
 			was := c
@@ -383,6 +382,15 @@ func (w *World) correct(rng *rand.Rand, f *Family) {
 			f.Corrections = append(f.Corrections, c)
 		}
 	}
+}
+
+// decidable tells whether the edge lets the claim through.
+func (c *Claim) decidable() bool {
+	var total int64
+	for i := range c.Lines {
+		total += c.Lines[i].Charge
+	}
+	return total == c.Charge && c.BillingNPI == c.billing.npi
 }
 
 // terminate ends the coverage of somebody who was treated, some days before.
