@@ -212,7 +212,7 @@ func (c *cycle) steps(ctx workflow.Context, r *workflowsv1.PaymentRun) error {
 		}
 		all.add(last)
 	}
-	r.Paid, r.PaidCents, r.Failed, r.InDoubt = all.Count, all.Cents, all.Failed, uint32(len(all.Unsure))
+	r.Paid, r.PaidCents, r.Failed, r.Held, r.InDoubt = all.Count, all.Cents, all.Failed, all.Held, uint32(len(all.Unsure))
 	return nil
 }
 
