@@ -436,7 +436,12 @@ func (s *Service) answer(a *attempt, done eventstore.Appended) *claimsv1.SubmitC
 		state = Evolve(state, eventstore.Recorded{Position: done.Position, Revision: uint64(i), Event: e, RecordedTime: done.RecordedTime})
 	}
 	s.watch.tell(a.sub.claimID)
-	return &claimsv1.SubmitClaimResponse{Claim: state.Summary(), Decision: a.ruling.decision, Token: done.Token, Promise: done.Promise}
+	summary := state.Summary()
+	if a.ruling.adjusted == nil && Final(a.ruling.decided.GetStatus()) {
+		// What is on the ledger was encoded before; nobody else holds these events.
+		s.recent.put(state)
+	}
+	return &claimsv1.SubmitClaimResponse{Claim: summary, Decision: a.ruling.decision, Token: done.Token, Promise: done.Promise}
 }
 
 // answerAgain is the response to a claim that was decided before: as it

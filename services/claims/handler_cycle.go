@@ -136,7 +136,7 @@ func (s *Service) planCycle(ctx context.Context, caller identity.Principal, paye
 	if len(ids) >= s.config.CycleClaims {
 		ids, out.More = ids[:s.config.CycleClaims], true
 	}
-	states, err := s.readClaims(ctx, ids, State.withoutSealed)
+	states, err := s.readUnsealed(ctx, ids)
 	if err != nil {
 		return nil, nil, err
 	}
