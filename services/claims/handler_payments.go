@@ -57,11 +57,11 @@ func (s *Service) IntendPayments(ctx context.Context, req *claimsv1.IntendPaymen
 	if err != nil {
 		return nil, err
 	}
-	unpaid, err := reading.Range(ctx, payerIndex(kindUnpaid, req.GetPayerId()), views.Page{Limit: intendedAtOnce})
+	unpaid, more, held, err := s.unpaid(ctx, reading, req.GetPayerId())
 	if err != nil {
 		return nil, err
 	}
-	out := &claimsv1.IntendPaymentsResponse{More: len(unpaid) == intendedAtOnce}
+	out := &claimsv1.IntendPaymentsResponse{More: more, Held: held}
 	var commits []eventstore.Commit
 	var amounts []int64
 	at := s.second()
@@ -97,6 +97,48 @@ func (s *Service) IntendPayments(ctx context.Context, req *claimsv1.IntendPaymen
 		written = append(written, positionProto(o.Appended.Position))
 	}
 	return out, s.awaitLists(ctx, written)
+}
+
+// unpaid are remittances that have no payment yet and whose payee isn't held,
+// as many as one call intends; whether more are left; and how many were passed
+// by for their payee's sake.
+func (s *Service) unpaid(ctx context.Context, r *views.Reading, payer string) (out []views.Member, more bool, held uint32, err error) {
+	payees, err := pairs(ctx, r, payerIndex(kindHeld, payer))
+	if err != nil {
+		return nil, false, 0, err
+	}
+	for after := (*views.Member)(nil); ; {
+		page, err := r.Range(ctx, payerIndex(kindUnpaid, payer), views.Page{After: after, Limit: intendedAtOnce})
+		if err != nil {
+			return nil, false, 0, err
+		}
+		free := page
+		if len(payees) > 0 {
+			rows, err := rowsOf(ctx, r, kindRemittances, page)
+			if err != nil {
+				return nil, false, 0, err
+			}
+			free = nil
+			for i, fields := range rows {
+				m, err := remittanceRow(fields)
+				if err != nil {
+					return nil, false, 0, err
+				}
+				if payees[m.GetPayeeNpi()] != "" {
+					held++
+				} else {
+					free = append(free, page[i])
+				}
+			}
+		}
+		if out = append(out, free...); len(out) >= intendedAtOnce {
+			return out[:intendedAtOnce], true, held, nil
+		}
+		if len(page) < intendedAtOnce {
+			return out, false, held, nil
+		}
+		after = &page[len(page)-1]
+	}
 }
 
 // awaitLists waits until the lists show commits of the claims log.

@@ -16,19 +16,22 @@ const (
 	toWriteOff = claimsv1.PaymentResolution_PAYMENT_RESOLUTION_WRITE_OFF
 )
 
-// failing is a world with one payment that the port has refused, and another
-// claim of the payee decided since.
-func failing(t *testing.T) (w *world, failed *claimsv1.Payment) {
+// failing is a world with one payment that the port has refused, another of the
+// payee that was intended before that, and a remittance to it made since.
+func failing(t *testing.T) (w *world, failed, early *claimsv1.Payment) {
 	w = newWorld(t, 1)
 	w.submit(lakeside(), "r0", visit(0, "2026-02-01")) // the deductible
 	w.submit(lakeside(), "r1", visit(0, "2026-02-02"))
-	w.cycle("c1")
-	p := w.intend(w.Service)[0]
-	res, err := w.fail(service(), p.PaymentId, true)
-	require.NoError(t, err)
+	first := w.cycle("c1").Remittances[0]
 	w.submit(lakeside(), "r2", visit(0, "2026-02-03"))
+	w.cycle("c1 too")
+	open := w.intend(w.Service)
+	require.Len(t, open, 2)
+	res, err := w.fail(service(), paymentID(first.RemittanceId), true)
+	require.NoError(t, err)
+	w.submit(lakeside(), "r3", visit(0, "2026-02-04"))
 	w.cycle("c2")
-	return w, res.Payment
+	return w, res.Payment, open[1]
 }
 
 func (w *world) tasks() []*claimsv1.PaymentTask {
@@ -40,7 +43,7 @@ func (w *world) tasks() []*claimsv1.PaymentTask {
 }
 
 func TestAFailedPaymentIsATaskAndHoldsItsPayee(t *testing.T) {
-	w, failed := failing(t)
+	w, failed, early := failing(t)
 
 	// Then it is listed, and what the payee is due since is intended and held.
 	tasks := w.tasks()
@@ -48,9 +51,14 @@ func TestAFailedPaymentIsATaskAndHoldsItsPayee(t *testing.T) {
 	require.Equal(t, failed.PaymentId, tasks[0].Payment.PaymentId)
 	require.True(t, tasks[0].HoldsPayee)
 	require.Empty(t, tasks[0].Assignee)
-	open := w.intend(w.Service)
+	asked, err := w.IntendPayments(service(), &claimsv1.IntendPaymentsRequest{PayerId: payer})
+	require.NoError(t, err)
+	require.EqualValues(t, 1, asked.Held)
+	require.Zero(t, asked.Count)
+	open := w.waiting(w.Service)
 	require.Len(t, open, 1, "the failed one is a person's, not a cycle's")
-	require.Equal(t, failed.PaymentId, open[0].HeldBy)
+	require.Equal(t, early.PaymentId, open[0].PaymentId)
+	require.Equal(t, failed.PaymentId, open[0].HeldBy, "what was intended before is held as well")
 	got, err := w.GetPayment(service(), &claimsv1.GetPaymentRequest{PaymentId: open[0].PaymentId})
 	require.NoError(t, err)
 	require.Equal(t, failed.PaymentId, got.Payment.HeldBy)
@@ -97,7 +105,7 @@ func TestAFailedPaymentIsATaskAndHoldsItsPayee(t *testing.T) {
 }
 
 func TestAPayeeIsPaidAnotherWayFromThenOn(t *testing.T) {
-	w, failed := failing(t)
+	w, failed, early := failing(t)
 	change := &claimsv1.ResolvePaymentTaskRequest{PaymentId: failed.PaymentId, Resolution: toChange}
 	_, err := w.ResolvePaymentTask(supervisor("sup-1"), change)
 	require.True(t, problem.Is(err, problem.Invalid), "to which? %v", err)
@@ -106,20 +114,20 @@ func TestAPayeeIsPaidAnotherWayFromThenOn(t *testing.T) {
 	require.NoError(t, err)
 	w.pass(time.Second)
 	again := w.cycle("c3").Remittances[0]
-	var methods []string
+	require.Equal(t, failed.AmountCents, again.PaidCents)
+	methods := map[string]int{}
 	for _, p := range w.intend(w.Service) {
 		require.Empty(t, p.HeldBy)
-		if p.RemittanceId == again.RemittanceId {
-			methods = append(methods, p.Method)
-			require.Equal(t, failed.AmountCents, p.AmountCents)
+		if p.PaymentId != early.PaymentId {
+			methods[p.Method]++
 		}
 	}
-	require.Equal(t, []string{"check"}, methods)
+	require.Equal(t, map[string]int{"check": 2}, methods, "what is intended from now on")
 }
 
 // What is settled outside stays told, and nothing of it is paid again.
 func TestAWrittenOffPaymentLeavesItsRemittanceStanding(t *testing.T) {
-	w, failed := failing(t)
+	w, failed, early := failing(t)
 	off := &claimsv1.ResolvePaymentTaskRequest{PaymentId: failed.PaymentId, Resolution: toWriteOff}
 	_, err := w.ResolvePaymentTask(supervisor("sup-1"), off)
 	require.True(t, problem.Is(err, problem.Invalid), "under which reference? %v", err)
@@ -135,7 +143,10 @@ func TestAWrittenOffPaymentLeavesItsRemittanceStanding(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, got.Remittance.Voided)
 	require.Empty(t, w.cycle("c3").Remittances)
-	require.Empty(t, w.intend(w.Service)[0].HeldBy)
+	open := w.intend(w.Service)
+	require.Len(t, open, 2)
+	require.Equal(t, early.PaymentId, open[0].PaymentId)
+	require.Empty(t, open[0].HeldBy)
 	_, err = w.send(failed.PaymentId, true)
 	require.True(t, problem.Is(err, problem.Conflict), "%v", err)
 	list, err := w.ListPayments(planAdmin(), &claimsv1.ListPaymentsRequest{State: claimsv1.PaymentState_PAYMENT_STATE_WRITTEN_OFF})

@@ -130,16 +130,17 @@ func lastOf(all []*ledgerv1.Position) []*ledgerv1.Position {
 	return out
 }
 
-// Intend has the payments intended of all remittances that have none.
-func (a *Activities) Intend(ctx context.Context, payer string, after []*ledgerv1.Position) error {
+// Intend has the payments intended of all remittances that have none, and
+// tells of how many that was not done because their payee is held.
+func (a *Activities) Intend(ctx context.Context, payer string, after []*ledgerv1.Position) (held uint32, err error) {
 	defer beating(ctx)()
 	for {
 		r, err := a.Payments.IntendPayments(ctx, &claimsv1.IntendPaymentsRequest{PayerId: payer, MinPositions: after})
 		if err != nil {
-			return failure.FromRPC(err)
+			return 0, failure.FromRPC(err)
 		}
 		if !r.GetMore() {
-			return nil
+			return r.GetHeld(), nil
 		}
 		after = nil
 	}

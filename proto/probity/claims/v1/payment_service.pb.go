@@ -427,7 +427,10 @@ type IntendPaymentsResponse struct {
 	// Their sum, US cents.
 	AmountCents int64 `protobuf:"varint,2,opt,name=amount_cents,json=amountCents,proto3" json:"amount_cents,omitempty"`
 	// Remittances were left over: call again.
-	More          bool `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
+	More bool `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
+	// Remittances that were passed by: a payment of their payee has failed and
+	// nobody has decided yet what becomes of it.
+	Held          uint32 `protobuf:"varint,4,opt,name=held,proto3" json:"held,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -481,6 +484,13 @@ func (x *IntendPaymentsResponse) GetMore() bool {
 		return x.More
 	}
 	return false
+}
+
+func (x *IntendPaymentsResponse) GetHeld() uint32 {
+	if x != nil {
+		return x.Held
+	}
+	return 0
 }
 
 // RecordPayment's request.
@@ -1105,11 +1115,12 @@ const file_probity_claims_v1_payment_service_proto_rawDesc = "" +
 	"\aheld_by\x18\x13 \x01(\tR\x06heldBy\"\x8a\x01\n" +
 	"\x15IntendPaymentsRequest\x12$\n" +
 	"\bpayer_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\apayerId\x12K\n" +
-	"\rmin_positions\x18\x02 \x03(\v2\x1b.probity.ledger.v1.PositionB\t\xbaH\x06\x92\x01\x03\x10\x80\bR\fminPositions\"e\n" +
+	"\rmin_positions\x18\x02 \x03(\v2\x1b.probity.ledger.v1.PositionB\t\xbaH\x06\x92\x01\x03\x10\x80\bR\fminPositions\"y\n" +
 	"\x16IntendPaymentsResponse\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\rR\x05count\x12!\n" +
 	"\famount_cents\x18\x02 \x01(\x03R\vamountCents\x12\x12\n" +
-	"\x04more\x18\x03 \x01(\bR\x04more\"\xae\x01\n" +
+	"\x04more\x18\x03 \x01(\bR\x04more\x12\x12\n" +
+	"\x04held\x18\x04 \x01(\rR\x04held\"\xae\x01\n" +
 	"\x14RecordPaymentRequest\x128\n" +
 	"\n" +
 	"payment_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^pay_[a-z2-7]{26}$R\tpaymentId\x12>\n" +
