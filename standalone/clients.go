@@ -15,6 +15,7 @@ import (
 // Clients are the RPCs as one of the development users.
 type Clients struct {
 	Policies    policiesv1connect.PoliciesServiceClient
+	Edits       policiesv1connect.EditsServiceClient
 	Claims      claimsv1connect.ClaimsServiceClient
 	Files       claimsv1connect.FileServiceClient
 	Remittances claimsv1connect.RemittanceServiceClient
@@ -48,6 +49,7 @@ func NewClients(url string, tokens identity.TokenSource) (Clients, error) {
 	options := client.Options()
 	return Clients{
 		Policies:    policiesv1connect.NewPoliciesServiceClient(client, url, options...),
+		Edits:       policiesv1connect.NewEditsServiceClient(client, url, options...),
 		Claims:      claimsv1connect.NewClaimsServiceClient(client, url, options...),
 		Files:       claimsv1connect.NewFileServiceClient(client, url, options...),
 		Remittances: claimsv1connect.NewRemittanceServiceClient(client, url, options...),

@@ -83,7 +83,7 @@ func (b *bench) claimsByRPC(ctx context.Context, s *stack, round int) error {
 	if err != nil {
 		return err
 	}
-	if err := world.Publish(ctx, s.clients.Policies, nil); err != nil {
+	if err := world.Publish(ctx, generate.Payer{Policies: s.clients.Policies, Edits: s.clients.Edits}, nil); err != nil {
 		return err
 	}
 	claims, err := professional(world)

@@ -51,6 +51,8 @@ type claim struct {
 	Referral  string       `json:"referral"`
 	Auth      string       `json:"authorization"`
 	Place     string       `json:"place"`
+	Facility  string       `json:"facility_type"`
+	Taxonomy  string       `json:"billing_taxonomy"`
 	Frequency string       `json:"frequency"`
 	Original  string       `json:"original"`
 	Sequence  string       `json:"sequence"`
@@ -58,6 +60,15 @@ type claim struct {
 	Diagnoses []string     `json:"diagnoses"`
 	Lines     []claimLine  `json:"lines"`
 	Others    []otherPayer `json:"other_payers"`
+
+	// Of a stay.
+	From          string `json:"statement_from"`
+	Through       string `json:"statement_through"`
+	Admitted      string `json:"admitted"`
+	AdmissionType string `json:"admission_type"`
+	PatientStatus string `json:"patient_status"`
+	Group         string `json:"drg"`
+	CoveredDays   *int64 `json:"covered_days"`
 }
 
 type person struct {
@@ -76,11 +87,19 @@ type claimLine struct {
 	Pointers  []int    `json:"pointers"`
 	Emergency bool     `json:"emergency"`
 	Date      string   `json:"date"`
-	Prior     *struct {
-		Paid        int64        `json:"paid_cents"`
-		Adjustments []Adjustment `json:"adjustments"`
-	} `json:"prior"`
+	End       string   `json:"end"` // empty: one day
+	// Noncovered is what a facility bills as not covered.
+	Noncovered int64 `json:"noncovered_cents"`
+	// Priors are the answers of the payers before this one, in their order.
+	Priors []prior `json:"priors"`
 }
+
+type prior struct {
+	Paid        int64        `json:"paid_cents"`
+	Adjustments []Adjustment `json:"adjustments"`
+}
+
+func (l *claimLine) last() string { return max(l.Date, l.End) }
 
 type otherPayer struct {
 	Decided bool  `json:"decided"`
@@ -100,6 +119,8 @@ type work struct {
 	surgical bool
 	price    int64
 	payable  int64
+	again    bool // denied as billed before
+	rated    bool // priced by a facility's rate
 }
 
 func (w *work) deny(group, carc string) {
@@ -257,13 +278,17 @@ func (f *family) find(p person) *enrolment {
 
 // each is everything up to the price: what may be paid at all.
 func (m *Model) each(c *claim, f *family, who *enrolment, lines []*work) (doubts []doubt) {
-	// Cover on the day of service: PR-26 before it, PR-27 after it.
+	stayed(c, lines)
+	// Cover on the days of service: PR-26 before it, PR-27 after it.
 	for _, w := range lines {
+		if !w.open() {
+			continue
+		}
 		policy := m.policy(who.Policy)
 		switch cover := who.Coverage; {
 		case w.Date < max(cover.Start, policy.Effective.Start):
 			w.deny("PR", "26")
-		case !cover.has(w.Date):
+		case !cover.has(w.Date) || !cover.has(w.last()):
 			w.deny("PR", "27")
 		default:
 			for i := range m.plans {
@@ -276,7 +301,7 @@ func (m *Model) each(c *claim, f *family, who *enrolment, lines []*work) (doubts
 	}
 	// Filed in time: CO-29.
 	for _, w := range lines {
-		if w.open() && days(w.Date, m.received) > w.plan.Filing {
+		if w.open() && days(w.last(), m.received) > w.plan.Filing {
 			w.deny("CO", "29")
 		}
 	}
@@ -288,11 +313,13 @@ func (m *Model) each(c *claim, f *family, who *enrolment, lines []*work) (doubts
 		}
 		if m.twice(c, lines, i) {
 			w.deny("OA", "18")
+			w.again = true
 			continue
 		}
 		same, nearly := f.before(c, who, w)
 		if same {
 			w.deny("OA", "18")
+			w.again = true
 		} else if nearly {
 			doubts = append(doubts, doubt{w.Number, "duplicate"})
 		}
@@ -316,6 +343,23 @@ func (m *Model) each(c *claim, f *family, who *enrolment, lines []*work) (doubts
 			m.covered(c, f, who, w)
 		}
 	}
+	m.units(c, f, who, lines)
+	doubts = append(doubts, m.pairs(c, f, who, lines)...)
+	for _, w := range lines {
+		switch {
+		case !w.open() || w.Noncovered == 0:
+		case w.Noncovered == w.Charge:
+			w.deny("PR", "96")
+		default:
+			w.take("PR", "96", w.Noncovered)
+		}
+	}
+	m.stay(c, lines)
+	for _, w := range lines {
+		if w.open() && !w.rated {
+			m.fees(w)
+		}
+	}
 	// A charge at the plan's threshold is seen by a person.
 	for _, w := range lines {
 		if w.open() && w.plan.ReviewAbove > 0 && c.Charge >= int64(w.plan.ReviewAbove) {
@@ -325,7 +369,7 @@ func (m *Model) each(c *claim, f *family, who *enrolment, lines []*work) (doubts
 	return doubts
 }
 
-// covered finds network, benefit, authorisation and price of one line.
+// covered finds network, benefit and authorisation of one line.
 func (m *Model) covered(c *claim, f *family, who *enrolment, w *work) {
 	for i := range w.plan.Benefits {
 		if w.plan.Benefits[i].fits(c, w) {
@@ -365,11 +409,10 @@ func (m *Model) covered(c *claim, f *family, who *enrolment, w *work) {
 			return
 		}
 	}
-	m.price(w)
 }
 
-// price: the lesser of charge and contract.
-func (m *Model) price(w *work) {
+// fees: the lesser of charge and contract.
+func (m *Model) fees(w *work) {
 	id, bps := w.plan.FeeSchedule, int64(10000)
 	if w.contract != nil {
 		if w.contract.Capitated {
@@ -389,7 +432,7 @@ func (m *Model) price(w *work) {
 		}
 	}
 	price := w.schedule.fee(w.Procedure, w.Modifiers)
-	quantity, charge := w.Quantity, w.Charge
+	quantity, charge := w.Quantity, w.billable()
 	group := "CO"
 	if w.tier == "out" {
 		group = "PR" // nobody has agreed to write it off

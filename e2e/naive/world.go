@@ -123,6 +123,7 @@ type contract struct {
 	Bps       number   `json:"fee_bps"`
 	Plans     []string `json:"plan_ids"`
 	Capitated bool     `json:"capitated"`
+	Rates     []rate   `json:"facility_rates"`
 }
 
 type policy struct {
@@ -157,6 +158,7 @@ type Model struct {
 	schedules []schedule
 	contracts []contract
 	policies  []policy
+	tables    []table
 	families  map[string]*family // by member id
 }
 
@@ -173,7 +175,7 @@ type pastLine struct {
 	person    string // birth date and first name
 	billing   string
 	rendering string
-	date      string
+	date, end string
 	code      string
 	modifiers []string
 	quantity  int64

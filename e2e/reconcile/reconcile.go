@@ -87,6 +87,11 @@ func (r *Run) Prepare(ctx context.Context) error {
 			return err
 		}
 	}
+	for _, t := range r.World.Documents().Edits {
+		if err := model.AddTable(t.Name(), t.From(), t.Text); err != nil {
+			return err
+		}
+	}
 	r.expected, r.kinds = make(map[string]naive.Outcome, r.World.Claims()), make(map[string]string, r.World.Claims())
 	var out [2]bytes.Buffer
 	writers := [2]*generate.Writer{r.World.NewWriter(&out[0], "P"), r.World.NewWriter(&out[1], "I")}
@@ -102,7 +107,7 @@ func (r *Run) Prepare(ctx context.Context) error {
 		r.files[k] = out[k].Bytes()
 	}
 	r.say("publishing the payer and its members")
-	return r.World.Publish(ctx, r.Clients.Policies, nil)
+	return r.World.Publish(ctx, generate.Payer{Policies: r.Clients.Policies, Edits: r.Clients.Edits}, nil)
 }
 
 func (r *Run) family(f *generate.Family, model *naive.Model, writers [2]*generate.Writer) error {

@@ -4,8 +4,8 @@
 //
 // What it makes is realistic where money depends on it: specialties with
 // their usual services, families that share deductibles, referrals and prior
-// authorisations, other payers, accidents, hospital outpatient claims, and in
-// small shares everything that goes wrong. Everybody in it is invented.
+// authorisations, one or two other payers, accidents, hospital claims and
+// stays, claim edits, corrections, and in small shares everything that goes wrong. Everybody in it is invented.
 //
 // Memory doesn't grow with the number of claims: each family is made from the
 // seed and its own number, used, and forgotten. A family's claims stand
@@ -40,7 +40,8 @@ const Slack = 30
 
 // Mix is how often a claim has a peculiarity, in thousandths of the claims.
 type Mix struct {
-	Institutional   int // hospital outpatient claims, 837I
+	Institutional   int // hospital claims, 837I
+	Stays           int // of them inpatient
 	OutOfNetwork    int
 	Emergency       int // of them out of network: an emergency
 	OtherPayer      int // this payer is secondary, with the primary's decision
@@ -49,6 +50,7 @@ type Mix struct {
 	Late            int
 	Duplicate       int // an earlier claim once more
 	Suspected       int // an earlier claim once more with one field changed: pends
+	SameDay         int // more of an earlier claim's day, on a claim of its own; the whole after its part pends
 	UnknownMember   int
 	NotCovered      int // outside the person's coverage
 	NoReferral      int
@@ -64,8 +66,8 @@ type Mix struct {
 // DefaultMix has about 97 % of the claims decided without a person.
 func DefaultMix() *Mix {
 	return &Mix{
-		Institutional: 90, OutOfNetwork: 50, Emergency: 10, OtherPayer: 35, NoPrimaryAnswer: 8, Accident: 15, Late: 12,
-		Duplicate: 25, Suspected: 8, UnknownMember: 12, NotCovered: 12, NoReferral: 10, NoAuthorization: 12,
+		Institutional: 90, Stays: 200, OutOfNetwork: 50, Emergency: 10, OtherPayer: 35, NoPrimaryAnswer: 8, Accident: 15, Late: 12,
+		Duplicate: 25, Suspected: 8, SameDay: 15, UnknownMember: 12, NotCovered: 12, NoReferral: 10, NoAuthorization: 12,
 		BadNPI: 4, OutOfBalance: 3, Modifiers: 8, Review: 4,
 	}
 }

@@ -394,6 +394,16 @@ func (s State) Deadlines(now Now, t Terms) []*claimsv1.Deadline {
 	return out
 }
 
+// First is the earliest deadline of a claim as its first decision leaves it;
+// nil where something is due at once, or nothing is waited for.
+func First(received *eventsv1.ClaimReceived, decided *eventsv1.ClaimDecided, now Now, t Terms) *claimsv1.Deadline {
+	s := Evolve(Evolve(State{}, received, 0), decided, 1)
+	if deadlines := s.Deadlines(now, t); len(deadlines) > 0 && deadlines[0].GetTime().AsTime().After(now.Time) {
+		return deadlines[0]
+	}
+	return nil
+}
+
 // Case is the work as it is told.
 func (s State) Case(now Now, t Terms) *claimsv1.Case {
 	c := &claimsv1.Case{

@@ -130,6 +130,7 @@ type Owner struct {
 	head      core.Head // with the commits in flight and being gathered
 	view      *core.Overlay
 	gathering *group
+	landed    []*group // acknowledged by the broker and not answered yet
 	renewAt   time.Time
 	failure   error // ends the session once nothing is in flight
 
@@ -187,7 +188,8 @@ func (o *Owner) Follows() bool { return o.follows }
 
 // Step goes as far as it can and returns the next Op, if there is one to
 // start. Call it after every Submit, Assign, Release, Stop and Done, when
-// Wake's time has come, and, while Follows, when the follower moved.
+// Wake's time has come, and, while Follows, when the follower moved; and call
+// Answer after it.
 func (o *Owner) Step(now time.Time) *Op {
 	o.wake, o.follows = time.Time{}, false
 	for {
@@ -308,6 +310,17 @@ func (o *Owner) open(now time.Time, h core.Head) {
 	o.desk.become(Owning)
 }
 
+// Answer answers the appends that the broker acknowledged. It comes after the
+// Op that Step returned was started: callers that are answered take the
+// processor, and the broker would wait for them.
+func (o *Owner) Answer() {
+	for _, g := range o.landed {
+		o.finish(g)
+	}
+	clear(o.landed)
+	o.landed = o.landed[:0]
+}
+
 // Done takes in the answer to the Op that Step returned last.
 func (o *Owner) Done(now time.Time, res Result) {
 	op := o.doing
@@ -315,7 +328,7 @@ func (o *Owner) Done(now time.Time, res Result) {
 	switch {
 	case op.group != nil:
 		if res.Err == nil {
-			o.finish(op.group)
+			o.landed = append(o.landed, op.group)
 			return
 		}
 		for _, p := range op.group.pendings {
@@ -397,6 +410,9 @@ func (o *Owner) serve(now time.Time, wanted, stopping bool) (op *Op, more bool) 
 	case o.view.Len() > maxAhead:
 		// Appends queue up, and are refused when the queue is full.
 		o.follows = true
+	case o.doing == nil && len(o.gathering.records) > 0:
+		// What is decided leaves at once; what came since is decided while
+		// that is on its way.
 	default:
 		o.failure = o.gather(now)
 	}
@@ -434,7 +450,7 @@ func (o *Owner) serve(now time.Time, wanted, stopping bool) (op *Op, more bool) 
 		return o.do(&Op{Kind: Produce, Producer: p, At: now, Records: records, group: g}), false
 	case len(g.repeats) > 0:
 		o.gathering = o.group()
-		o.finish(g)
+		o.landed = append(o.landed, g)
 		return nil, true
 	case !o.follows && o.desk.waiting() > 0:
 		// All that was taken was answered already, and more is there.

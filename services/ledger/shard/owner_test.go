@@ -33,14 +33,20 @@ func TestHalfOfManyLeavesFirst(t *testing.T) {
 	require.Nil(t, o.Step(now), "one is in flight")
 	require.Zero(t, o.desk.waiting(), "the others are decided")
 	o.Done(now, Result{Offset: j.take(t, first.Records)})
+	late := hand(1)[0]
 	second := o.Step(now)
-	require.Len(t, second.Records, 100)
+	require.Len(t, second.Records, 100, "what was decided leaves without what came since")
+	require.False(t, settled(all[99]), "the broker comes before the callers")
+	o.Answer()
 	require.True(t, settled(all[99]))
 	require.False(t, settled(all[100]))
-	o.Done(now, Result{Offset: j.take(t, second.Records)})
 	require.Nil(t, o.Step(now))
+	done(o, now, Result{Offset: j.take(t, second.Records)})
 	require.True(t, settled(all[199]))
 	require.Equal(t, uint64(200), j.head.Next)
+	done(o, now, Result{Offset: j.take(t, o.Step(now).Records)})
+	require.True(t, settled(late))
+	require.Nil(t, o.Step(now))
 
 	hand(minSplit)
 	few := o.Step(now)
@@ -67,7 +73,7 @@ func TestAFullQueueRefuses(t *testing.T) {
 	require.True(t, p.Retryable())
 	op := o.Step(now)
 	require.Len(t, op.Records, maxBatchRecords)
-	o.Done(now, Result{Offset: j.take(t, op.Records)})
+	done(o, now, Result{Offset: j.take(t, op.Records)})
 	require.NoError(t, hand(maxQueue))
 }
 
@@ -83,7 +89,7 @@ func TestAFencedOwnerTakesBackWhatIsStillItsOwn(t *testing.T) {
 		if !assigned {
 			o.Release()
 		}
-		o.Done(now, Result{Err: ErrFenced})
+		done(o, now, Result{Err: ErrFenced})
 		require.Nil(t, o.Step(now))
 		require.Equal(t, Standby, o.State())
 		require.True(t, settled(p))
@@ -104,7 +110,7 @@ func TestAFencedOwnerTakesBackWhatIsStillItsOwn(t *testing.T) {
 		require.NotNil(t, op)
 		require.Equal(t, AskEnd, op.Kind)
 		require.Equal(t, Taking, o.State())
-		o.Done(now, Result{Offset: 0})
+		done(o, now, Result{Offset: 0})
 		op = o.Step(now.Add(fencedPause))
 		require.Equal(t, Begin, op.Kind)
 		require.Nil(t, op.Last, "it takes the shard from whoever has it")
@@ -124,7 +130,7 @@ func TestAnUnknownOutcomeIsNotRefusedAsAnothers(t *testing.T) {
 		queued := submit(t, o, "r2", core.Any)
 		require.Nil(t, o.Step(now))
 		j.take(t, lost.Records)
-		o.Done(now, Result{Err: errors.New("the connection broke")})
+		done(o, now, Result{Err: errors.New("the connection broke")})
 		if stopped {
 			o.Stop()
 		} else {
@@ -136,7 +142,7 @@ func TestAnUnknownOutcomeIsNotRefusedAsAnothers(t *testing.T) {
 		for !settled(sent) {
 			if op := o.Step(at); op != nil {
 				require.Equal(t, AskEnd, op.Kind)
-				o.Done(at, Result{Offset: j.offset})
+				done(o, at, Result{Offset: j.offset})
 				continue
 			}
 			if !settled(sent) {
@@ -165,7 +171,7 @@ func TestOfTwoAlikeOneIsTheRepetition(t *testing.T) {
 		if landed {
 			j.take(t, lost.Records)
 		}
-		o.Done(now, Result{Err: errors.New("the connection broke")})
+		done(o, now, Result{Err: errors.New("the connection broke")})
 		at := now
 		for !settled(first) || !settled(second) {
 			if op := o.Step(at); op != nil {
@@ -173,7 +179,7 @@ func TestOfTwoAlikeOneIsTheRepetition(t *testing.T) {
 				if op.Kind == Produce {
 					res.Offset = j.take(t, op.Records)
 				}
-				o.Done(at, res)
+				done(o, at, res)
 				continue
 			}
 			if wake := o.Wake(); wake.After(at) {
@@ -194,7 +200,7 @@ func TestNothingWaitsBehindWhatIsAnsweredAtOnce(t *testing.T) {
 	o, j := owning(t)
 	submit(t, o, "r1", -1)
 	op := o.Step(now)
-	o.Done(now, Result{Offset: j.take(t, op.Records)})
+	done(o, now, Result{Offset: j.take(t, op.Records)})
 	var repeats []*Pending
 	for range 3 * minSplit {
 		repeats = append(repeats, submit(t, o, "r1", -1))
@@ -206,6 +212,6 @@ func TestNothingWaitsBehindWhatIsAnsweredAtOnce(t *testing.T) {
 	for _, p := range repeats {
 		require.True(t, settled(p))
 	}
-	o.Done(now, Result{Offset: j.take(t, op.Records)})
+	done(o, now, Result{Offset: j.take(t, op.Records)})
 	require.True(t, settled(fresh))
 }

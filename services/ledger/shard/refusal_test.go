@@ -66,7 +66,7 @@ func owning(t *testing.T) (*Owner, *judge) {
 		if op.Kind == Produce {
 			res.Offset = j.take(t, op.Records)
 		}
-		o.Done(now, res)
+		done(o, now, res)
 		if op.Kind == Produce {
 			require.Nil(t, o.Step(now))
 		}
@@ -83,6 +83,12 @@ func submit(t *testing.T, o *Owner, id string, expected int64) *Pending {
 	}}}, core.Provenance{})
 	require.NoError(t, err)
 	return p
+}
+
+// done is the broker's answer, and the callers' that follow from it.
+func done(o *Owner, at time.Time, res Result) {
+	o.Done(at, res)
+	o.Answer()
 }
 
 func settled(p *Pending) bool {
@@ -110,7 +116,7 @@ func TestARefusalDoesNotRestOnWhatNeverWas(t *testing.T) {
 	leave()
 	_, err := first.Wait(ctx)
 	require.Error(t, err)
-	o.Done(now, Result{Err: errors.New("the connection broke")})
+	done(o, now, Result{Err: errors.New("the connection broke")})
 	at := now
 	for !settled(second) {
 		if op := o.Step(at); op != nil {
@@ -118,7 +124,7 @@ func TestARefusalDoesNotRestOnWhatNeverWas(t *testing.T) {
 			if op.Kind == Produce {
 				res.Offset = j.take(t, op.Records)
 			}
-			o.Done(at, res)
+			done(o, at, res)
 			continue
 		}
 		require.False(t, o.Wake().IsZero())
@@ -141,7 +147,7 @@ func TestADeposedOwnerRefusesNothing(t *testing.T) {
 	got, err := core.Judge(j.head, j, op.Records[0].Value)
 	require.NoError(t, err)
 	require.Equal(t, core.Heartbeat, got.Verdict, "which takes no index")
-	o.Done(now, Result{Err: ErrFenced})
+	done(o, now, Result{Err: ErrFenced})
 	var conflict *core.ConflictError
 	require.False(t, settled(p) && errors.As(p.err, &conflict), "a deposed owner gave a verdict")
 }
@@ -151,7 +157,7 @@ func TestAnOwnerRefusesAfterItsHeartbeat(t *testing.T) {
 	o, j := owning(t)
 	p := submit(t, o, "r1", 7)
 	op := o.Step(now)
-	o.Done(now, Result{Offset: j.take(t, op.Records)})
+	done(o, now, Result{Offset: j.take(t, op.Records)})
 	_, err := p.Wait(t.Context())
 	var conflict *core.ConflictError
 	require.ErrorAs(t, err, &conflict)

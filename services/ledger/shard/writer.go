@@ -165,9 +165,11 @@ func (w *Writer) Run(ctx context.Context) {
 		if op != nil {
 			go func() { done <- w.perform(ctx, op) }()
 			op.Prepare()
+			w.owner.Answer()
 			// What was submitted meanwhile is gathered while op is on its way.
 			continue
 		}
+		w.owner.Answer()
 		if w.owner.Ended() {
 			return
 		}

@@ -60,6 +60,7 @@ func (n *node) drive(p int) {
 	if op != nil {
 		n.send(o, op)
 	}
+	o.Answer()
 	if wake := o.Wake(); !wake.IsZero() {
 		if d := wake.Sub(n.clock()); d < time.Minute {
 			n.in(n.life, max(d, time.Millisecond), func() { n.drive(p) })
