@@ -27,6 +27,10 @@ type Feed interface {
 // directory holds it and must be deleted before anything else is done.
 var ErrFeed = errors.New("replica: what a peer fed does not lead to the checkpoint a quorum cosigned")
 
+// ErrFeedShort is the ErrFeed of a peer that knows more to be final than it
+// holds: it may lie, or be behind.
+var ErrFeedShort = fmt.Errorf("%w: it ends before", ErrFeed)
+
 // Empty tells whether this replica holds nothing yet.
 func (b *Blocks) Empty() bool {
 	for _, s := range b.cfg.Shards {
@@ -70,7 +74,7 @@ func (b *Blocks) CatchUp(ctx context.Context, feed Feed) (height uint64, err err
 			last = block.Height
 		}
 		if done && last < target.Size {
-			return 0, fmt.Errorf("%w: its block log ends at block %d of %d", ErrFeed, last, target.Size)
+			return 0, fmt.Errorf("%w: its block log ends at block %d of %d", ErrFeedShort, last, target.Size)
 		}
 	}
 	root, err := b.tree.Root(target.Size)
@@ -164,7 +168,7 @@ func (b *Blocks) feedShard(ctx context.Context, feed Feed, wait *waitingFor) err
 			return err
 		}
 		if len(values) == 0 {
-			return fmt.Errorf("%w: it has %d commits of %s/%d where block %d seals %d", ErrFeed, next, wait.log, wait.shard, wait.height, wait.size)
+			return fmt.Errorf("%w: it has %d commits of %s/%d where block %d seals %d", ErrFeedShort, next, wait.log, wait.shard, wait.height, wait.size)
 		}
 		if over := next + uint64(len(values)); over > wait.size {
 			values = values[:wait.size-next]
