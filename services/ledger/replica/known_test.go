@@ -63,7 +63,7 @@ func (a *alone) open() {
 	var err error
 	a.store, err = OpenStore(filepath.Join(a.dir, "store"), logger)
 	require.NoError(a.t, err)
-	a.shard, err = OpenShard(ShardConfig{Log: "claims", Store: a.store, Dir: filepath.Join(a.dir, "tiles"), Source: silent{}, Logger: logger})
+	a.shard, err = OpenShard(ShardConfig{Log: "claims", Store: a.store, Dir: filepath.Join(a.dir, "tiles"), Source: silent{}, Logger: logger, FlushAt: 4})
 	require.NoError(a.t, err)
 }
 
