@@ -51,6 +51,8 @@ type claim struct {
 	Referral  string       `json:"referral"`
 	Auth      string       `json:"authorization"`
 	Place     string       `json:"place"`
+	Facility  string       `json:"facility_type"`
+	Taxonomy  string       `json:"billing_taxonomy"`
 	Frequency string       `json:"frequency"`
 	Original  string       `json:"original"`
 	Sequence  string       `json:"sequence"`
@@ -58,6 +60,15 @@ type claim struct {
 	Diagnoses []string     `json:"diagnoses"`
 	Lines     []claimLine  `json:"lines"`
 	Others    []otherPayer `json:"other_payers"`
+
+	// Of a stay.
+	From          string `json:"statement_from"`
+	Through       string `json:"statement_through"`
+	Admitted      string `json:"admitted"`
+	AdmissionType string `json:"admission_type"`
+	PatientStatus string `json:"patient_status"`
+	Group         string `json:"drg"`
+	CoveredDays   *int64 `json:"covered_days"`
 }
 
 type person struct {
@@ -76,11 +87,19 @@ type claimLine struct {
 	Pointers  []int    `json:"pointers"`
 	Emergency bool     `json:"emergency"`
 	Date      string   `json:"date"`
-	Prior     *struct {
-		Paid        int64        `json:"paid_cents"`
-		Adjustments []Adjustment `json:"adjustments"`
-	} `json:"prior"`
+	End       string   `json:"end"` // empty: one day
+	// Noncovered is what a facility bills as not covered.
+	Noncovered int64 `json:"noncovered_cents"`
+	// Priors are the answers of the payers before this one, in their order.
+	Priors []prior `json:"priors"`
 }
+
+type prior struct {
+	Paid        int64        `json:"paid_cents"`
+	Adjustments []Adjustment `json:"adjustments"`
+}
+
+func (l *claimLine) last() string { return max(l.Date, l.End) }
 
 type otherPayer struct {
 	Decided bool  `json:"decided"`
@@ -100,6 +119,8 @@ type work struct {
 	surgical bool
 	price    int64
 	payable  int64
+	again    bool // denied as billed before
+	rated    bool // priced by a facility's rate
 }
 
 func (w *work) deny(group, carc string) {
@@ -137,6 +158,8 @@ func (m *Model) Decide(text []byte) (Outcome, error) {
 // Correct files a replacement (frequency 7) or void (8) of a claim of the
 // family and returns what then becomes of every claim that stands: as if they
 // had been filed in their order without the original, the replacement last.
+// A replacement of which a service is past the filing limit is denied as a
+// whole (CO-29), and its original stays as it was.
 func (m *Model) Correct(text []byte) (map[string]Outcome, error) {
 	var c claim
 	if err := json.Unmarshal(text, &c); err != nil {
@@ -150,16 +173,53 @@ func (m *Model) Correct(text []byte) (map[string]Outcome, error) {
 	if at < 0 {
 		return nil, errors.New("naive: the original isn't known")
 	}
-	f.filed = slices.Delete(f.filed, at, at+1)
+	if c.Frequency == "8" || !m.late(&c, f) {
+		f.filed = slices.Delete(f.filed, at, at+1)
+	}
 	if c.Frequency == "7" {
 		f.filed = append(f.filed, &c)
 	}
+	return m.anew(f), nil
+}
+
+// late tells whether a covered service of a claim is past the filing limit.
+func (m *Model) late(c *claim, f *family) bool {
+	who := f.find(c.Patient)
+	return who != nil && slices.ContainsFunc(c.Lines, func(l claimLine) bool {
+		p := m.planOn(who, &l)
+		return p != nil && days(l.last(), m.received) > p.Filing
+	})
+}
+
+// Terminate ends a person's coverage, a subscriber's with that of all who
+// depend on it and are covered longer, and returns what then becomes of the
+// family's claims, in their order.
+func (m *Model) Terminate(member, birth, first, end string) (map[string]Outcome, error) {
+	f := m.families[member]
+	if f == nil {
+		return nil, errors.New("naive: nobody has the card")
+	}
+	who := f.find(person{First: first, Birth: birth})
+	if who == nil {
+		return nil, errors.New("naive: nobody of the family fits")
+	}
+	for i := range f.persons {
+		e := &f.persons[i]
+		if (e == who || who.Relationship == "18") && (e.Coverage.End == "" || e.Coverage.End > end) {
+			e.Coverage.End = end
+		}
+	}
+	return m.anew(f), nil
+}
+
+// anew decides a family's claims again from nothing, in their order.
+func (m *Model) anew(f *family) map[string]Outcome {
 	f.used, f.past = map[string]int64{}, nil
 	out := map[string]Outcome{}
 	for _, was := range f.filed {
 		out[was.ID] = m.outcome(was)
 	}
-	return out, nil
+	return out
 }
 
 // outcome decides a claim on what its family has used so far.
@@ -257,26 +317,33 @@ func (f *family) find(p person) *enrolment {
 
 // each is everything up to the price: what may be paid at all.
 func (m *Model) each(c *claim, f *family, who *enrolment, lines []*work) (doubts []doubt) {
-	// Cover on the day of service: PR-26 before it, PR-27 after it.
+	stayed(c, lines)
+	// Cover on the days of service: PR-26 before it, PR-27 after it.
 	for _, w := range lines {
+		if !w.open() {
+			continue
+		}
 		policy := m.policy(who.Policy)
 		switch cover := who.Coverage; {
 		case w.Date < max(cover.Start, policy.Effective.Start):
 			w.deny("PR", "26")
-		case !cover.has(w.Date):
+		case !cover.has(w.Date) || !cover.has(w.last()):
 			w.deny("PR", "27")
 		default:
-			for i := range m.plans {
-				if m.plans[i].ID == policy.Plan && m.plans[i].Effective.has(w.Date) {
-					w.plan = &m.plans[i]
-				}
-			}
+			w.plan = m.planOn(who, &w.claimLine)
 			w.year = planYear(w.plan, who.Coverage.Start, w.Date)
+		}
+	}
+	if c.Frequency == "7" && m.late(c, f) {
+		for _, w := range lines {
+			if w.open() {
+				w.deny("CO", "29")
+			}
 		}
 	}
 	// Filed in time: CO-29.
 	for _, w := range lines {
-		if w.open() && days(w.Date, m.received) > w.plan.Filing {
+		if w.open() && days(w.last(), m.received) > w.plan.Filing {
 			w.deny("CO", "29")
 		}
 	}
@@ -288,11 +355,13 @@ func (m *Model) each(c *claim, f *family, who *enrolment, lines []*work) (doubts
 		}
 		if m.twice(c, lines, i) {
 			w.deny("OA", "18")
+			w.again = true
 			continue
 		}
 		same, nearly := f.before(c, who, w)
 		if same {
 			w.deny("OA", "18")
+			w.again = true
 		} else if nearly {
 			doubts = append(doubts, doubt{w.Number, "duplicate"})
 		}
@@ -316,6 +385,23 @@ func (m *Model) each(c *claim, f *family, who *enrolment, lines []*work) (doubts
 			m.covered(c, f, who, w)
 		}
 	}
+	m.units(c, f, who, lines)
+	doubts = append(doubts, m.pairs(c, f, who, lines)...)
+	for _, w := range lines {
+		switch {
+		case !w.open() || w.Noncovered == 0:
+		case w.Noncovered == w.Charge:
+			w.deny("PR", "96")
+		default:
+			w.take("PR", "96", w.Noncovered)
+		}
+	}
+	m.stay(c, lines)
+	for _, w := range lines {
+		if w.open() && !w.rated {
+			m.fees(w)
+		}
+	}
 	// A charge at the plan's threshold is seen by a person.
 	for _, w := range lines {
 		if w.open() && w.plan.ReviewAbove > 0 && c.Charge >= int64(w.plan.ReviewAbove) {
@@ -325,7 +411,7 @@ func (m *Model) each(c *claim, f *family, who *enrolment, lines []*work) (doubts
 	return doubts
 }
 
-// covered finds network, benefit, authorisation and price of one line.
+// covered finds network, benefit and authorisation of one line.
 func (m *Model) covered(c *claim, f *family, who *enrolment, w *work) {
 	for i := range w.plan.Benefits {
 		if w.plan.Benefits[i].fits(c, w) {
@@ -365,11 +451,10 @@ func (m *Model) covered(c *claim, f *family, who *enrolment, w *work) {
 			return
 		}
 	}
-	m.price(w)
 }
 
-// price: the lesser of charge and contract.
-func (m *Model) price(w *work) {
+// fees: the lesser of charge and contract.
+func (m *Model) fees(w *work) {
 	id, bps := w.plan.FeeSchedule, int64(10000)
 	if w.contract != nil {
 		if w.contract.Capitated {
@@ -389,7 +474,7 @@ func (m *Model) price(w *work) {
 		}
 	}
 	price := w.schedule.fee(w.Procedure, w.Modifiers)
-	quantity, charge := w.Quantity, w.Charge
+	quantity, charge := w.Quantity, w.billable()
 	group := "CO"
 	if w.tier == "out" {
 		group = "PR" // nobody has agreed to write it off
@@ -433,6 +518,21 @@ func (s *schedule) fee(procedure string, modifiers []string) *fee {
 		}
 	}
 	return nil
+}
+
+// planOn is the plan that covers a person on a line's days; nil where none does.
+func (m *Model) planOn(who *enrolment, l *claimLine) *plan {
+	policy := m.policy(who.Policy)
+	if l.Date < policy.Effective.Start || !who.Coverage.has(l.Date) || !who.Coverage.has(l.last()) {
+		return nil
+	}
+	var found *plan
+	for i := range m.plans {
+		if m.plans[i].ID == policy.Plan && m.plans[i].Effective.has(l.Date) {
+			found = &m.plans[i]
+		}
+	}
+	return found
 }
 
 func (m *Model) policy(id string) policy {

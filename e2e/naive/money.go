@@ -134,7 +134,7 @@ func (m *Model) split(c *claim, f *family, who *enrolment, lines []*work, w *wor
 		stands := min(rest, others, reduced)
 		told := min(others, reduced) - stands
 		others += rest - stands
-		for _, carcs := range []string{"45", "222 59"} {
+		for _, carcs := range []string{"45", "96 222 59"} {
 			for i := range w.out.Adjustments {
 				if a := &w.out.Adjustments[i]; strings.Contains(" "+carcs+" ", " "+a.CARC+" ") {
 					again := min(told, a.Amount)
@@ -197,9 +197,11 @@ func owedBefore(c *claim, who *enrolment, lines []*work, w *work) (owed int64, s
 	if c.Sequence == "P" && !who.OtherPrimary {
 		return 0, false, false
 	}
-	if w.Prior != nil {
-		rest, patient, said := w.Charge-w.Prior.Paid, int64(0), false
-		for _, a := range w.Prior.Adjustments {
+	// The last payer's answer tells what was left to the patient.
+	if n := len(w.Priors); n > 0 {
+		last := w.Priors[n-1]
+		rest, patient, said := w.Charge-last.Paid, int64(0), false
+		for _, a := range last.Adjustments {
 			if a.Group == "PR" {
 				patient, said = patient+a.Amount, true
 			} else {
@@ -212,47 +214,55 @@ func owedBefore(c *claim, who *enrolment, lines []*work, w *work) (owed int64, s
 		return max(0, rest), true, true
 	}
 	for _, l := range lines {
-		if l.Prior != nil {
+		if len(l.Priors) > 0 {
 			return 0, true, false // they answered by line, and not on this one
 		}
 	}
-	for _, o := range c.Others {
-		if !o.Decided {
-			continue
-		}
-		// Decided as a whole: each line's part by charge, to the cent.
-		all := max(0, c.Charge-o.Paid)
-		var before int64
-		for _, l := range lines {
-			if l.Number == w.Number {
-				break
-			}
-			before += l.Charge
-		}
-		return round(all, before+w.Charge, c.Charge) - round(all, before, c.Charge), true, true
+	paid, answered := c.paidByOthers()
+	if !answered {
+		return 0, true, false
 	}
-	return 0, true, false
+	// Decided as a whole: each line's part by charge, to the cent.
+	return c.part(max(0, c.Charge-paid), lines, w), true, true
+}
+
+// paidByOthers is what those payers paid that answered for the whole claim.
+func (c *claim) paidByOthers() (paid int64, answered bool) {
+	for _, o := range c.Others {
+		if o.Decided {
+			paid, answered = paid+o.Paid, true
+		}
+	}
+	return paid, answered
+}
+
+// part is a line's share of a claim's amount.
+func (c *claim) part(amount int64, lines []*work, w *work) int64 {
+	var before int64
+	for _, l := range lines {
+		if l.Number == w.Number {
+			break
+		}
+		before += l.Charge
+	}
+	return round(amount, before+w.Charge, c.Charge) - round(amount, before, c.Charge)
 }
 
 // paidBefore is what the payers before this one paid on the line.
-func paidBefore(c *claim, lines []*work, w *work) int64 {
-	if w.Prior != nil {
-		return w.Prior.Paid
+func paidBefore(c *claim, lines []*work, w *work) (paid int64) {
+	for _, p := range w.Priors {
+		paid += p.Paid
 	}
+	if len(w.Priors) > 0 {
+		return paid
+	}
+	// Each payer's payment is shared by itself: so are its cents.
 	for _, o := range c.Others {
-		if !o.Decided {
-			continue
+		if o.Decided {
+			paid += c.part(o.Paid, lines, w)
 		}
-		var upTo, before int64
-		for _, l := range lines {
-			if upTo += l.Charge; l.Number == w.Number {
-				break
-			}
-			before = upTo
-		}
-		return round(o.Paid, upTo, c.Charge) - round(o.Paid, before, c.Charge)
 	}
-	return 0
+	return paid
 }
 
 // twice: an earlier open line of the claim is the same service.
@@ -262,7 +272,7 @@ func (m *Model) twice(c *claim, lines []*work, i int) bool {
 		return false
 	}
 	for _, o := range lines[:i] {
-		if o.open() && o.Procedure == w.Procedure && o.Revenue == w.Revenue && o.Date == w.Date && o.Charge == w.Charge &&
+		if o.open() && o.Procedure == w.Procedure && o.Revenue == w.Revenue && o.Date == w.Date && o.last() == w.last() && o.Charge == w.Charge &&
 			o.Quantity == w.Quantity && sameSet(o.Modifiers, w.Modifiers) {
 			return true
 		}
@@ -274,10 +284,13 @@ func (m *Model) twice(c *claim, lines []*work, i int) bool {
 // for one that differs in one point.
 func (f *family) before(c *claim, who *enrolment, w *work) (same, nearly bool) {
 	for _, p := range f.past {
-		if !p.allowed || p.person != name(who) || p.code != w.code() || p.date != w.Date {
+		if !p.allowed || p.person != name(who) || p.code != w.code() || p.date > w.last() || p.end < w.Date {
 			continue
 		}
 		points := 0
+		if p.date != w.Date || p.end != w.last() {
+			points++
+		}
 		if p.billing != c.Billing || p.rendering != rendering(c) {
 			points++
 		}
@@ -373,7 +386,7 @@ func (f *family) authorized(c *claim, who *enrolment, w *work) string {
 func (m *Model) remember(c *claim, f *family, who *enrolment, lines []*work) {
 	for _, w := range lines {
 		f.past = append(f.past, pastLine{
-			person: name(who), billing: c.Billing, rendering: rendering(c), date: w.Date, code: w.code(), modifiers: w.Modifiers,
+			person: name(who), billing: c.Billing, rendering: rendering(c), date: w.Date, end: w.last(), code: w.code(), modifiers: w.Modifiers,
 			quantity: w.Quantity, charge: w.Charge, allowed: w.open(), payable: w.payable, surgical: w.surgical,
 		})
 	}

@@ -123,6 +123,7 @@ type contract struct {
 	Bps       number   `json:"fee_bps"`
 	Plans     []string `json:"plan_ids"`
 	Capitated bool     `json:"capitated"`
+	Rates     []rate   `json:"facility_rates"`
 }
 
 type policy struct {
@@ -136,6 +137,7 @@ type enrolment struct {
 	Member       string `json:"member_id"`
 	First        string `json:"first_name"`
 	Birth        string `json:"birth_date"`
+	Relationship string `json:"relationship_code"`
 	Coverage     period `json:"coverage"`
 	OtherPrimary bool   `json:"other_payer_primary"`
 }
@@ -157,6 +159,7 @@ type Model struct {
 	schedules []schedule
 	contracts []contract
 	policies  []policy
+	tables    []table
 	families  map[string]*family // by member id
 }
 
@@ -173,7 +176,7 @@ type pastLine struct {
 	person    string // birth date and first name
 	billing   string
 	rendering string
-	date      string
+	date, end string
 	code      string
 	modifiers []string
 	quantity  int64

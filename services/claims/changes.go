@@ -289,7 +289,7 @@ func (s *Service) apply(ctx context.Context, c *change, named []string, dryRun b
 
 // applyTo decides named claims again, family by family.
 func (s *Service) applyTo(ctx context.Context, c *change, ids []string, dryRun bool, out *movement) error {
-	states, err := s.readClaims(ctx, ids, State.withoutSealed)
+	states, err := s.readUnsealed(ctx, ids)
 	if err != nil {
 		return err
 	}

@@ -154,7 +154,7 @@ func (f *follower) load(ctx context.Context) error {
 func (f *follower) insist(ctx context.Context, what string, do func() error) {
 	for wait := firstPause; ctx.Err() == nil; wait = min(2*wait, longPause) {
 		err := do()
-		if err == nil {
+		if err == nil || ctx.Err() != nil {
 			return
 		}
 		level := f.service.log.WarnContext

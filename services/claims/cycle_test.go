@@ -121,6 +121,13 @@ func TestAPaymentCycleTakesWhateverHasNotBeenTold(t *testing.T) {
 			require.True(t, problem.Is(err, problem.Invalid), "%v", err)
 		}
 	})
+	t.Run("a payer that published nothing is misspelt", func(t *testing.T) {
+		before := len(w.events())
+		_, err := w.CreateRemittances(service(), &claimsv1.CreateRemittancesRequest{PayerId: payer + "X", RequestId: "c6"})
+		require.True(t, problem.Is(err, problem.Invalid), "the workflow would repeat anything else: %v", err)
+		require.Equal(t, "remittances.payer.unknown", problem.As(err).Problems[0].RuleID)
+		require.Len(t, w.events(), before)
+	})
 }
 
 func TestACycleOfManyClaimsIsCalledAgain(t *testing.T) {

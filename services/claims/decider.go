@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
@@ -78,35 +77,6 @@ type telling struct {
 	void bool // and later tellings build on it: it must be told again
 	// righted: what it told came after a decision was overturned.
 	righted bool
-}
-
-// withoutSealed is the state without the sealed claim and decisions, which are
-// most of its bytes and nothing that a remittance is planned by. What is left
-// is shared with s.
-func (s State) withoutSealed() State {
-	s.Received = without(s.Received, fieldClaim)
-	s.Decided = without(s.Decided, fieldDecision)
-	s.tellings = slices.Clone(s.tellings)
-	for i := range s.tellings {
-		s.tellings[i].told = without(s.tellings[i].told, fieldDecision)
-	}
-	return s.booked()
-}
-
-// without is a message's copy less one field; the copy shares what it holds.
-func without[M proto.Message](m M, field protoreflect.Name) M {
-	from := m.ProtoReflect()
-	if !from.IsValid() {
-		return m
-	}
-	to := from.New()
-	from.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		if fd.Name() != field {
-			to.Set(fd, v)
-		}
-		return true
-	})
-	return to.Interface().(M) //nolint:forcetypeassert // New makes a message of the same type
 }
 
 // Command is something asked of a claim.

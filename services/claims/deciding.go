@@ -104,6 +104,10 @@ func (s *Service) seal(ctx context.Context, sub *submission, read *Ledgered, d a
 	if needed := s.config.Casework.ReviewersNeeded(decision.GetChargeCents()); needed > 1 && decision.GetStatus() == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED {
 		out.decided.ReviewersNeeded = needed
 	}
+	if revision == 1 && decision.GetStatus() == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED {
+		received := &eventsv1.ClaimReceived{ClaimId: sub.claimID, PayerId: sub.payer, Paper: sub.request.GetPaper()}
+		out.decided.FirstDeadline = casework.First(received, out.decided, s.caseNow(), s.config.Casework)
+	}
 	if st := decision.GetStatus(); !sub.matched || st == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED || st == claimsv1.ClaimStatus_CLAIM_STATUS_REVERSED {
 		return out, nil
 	}
@@ -432,7 +436,12 @@ func (s *Service) answer(a *attempt, done eventstore.Appended) *claimsv1.SubmitC
 		state = Evolve(state, eventstore.Recorded{Position: done.Position, Revision: uint64(i), Event: e, RecordedTime: done.RecordedTime})
 	}
 	s.watch.tell(a.sub.claimID)
-	return &claimsv1.SubmitClaimResponse{Claim: state.Summary(), Decision: a.ruling.decision, Token: done.Token, Promise: done.Promise}
+	summary := state.Summary()
+	if a.ruling.adjusted == nil && Final(a.ruling.decided.GetStatus()) {
+		// What is on the ledger was encoded before; nobody else holds these events.
+		s.recent.put(state)
+	}
+	return &claimsv1.SubmitClaimResponse{Claim: summary, Decision: a.ruling.decision, Token: done.Token, Promise: done.Promise}
 }
 
 // answerAgain is the response to a claim that was decided before: as it

@@ -7,16 +7,21 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
+	policiesv1 "github.com/probity-health/probity/proto/probity/policies/v1"
+	"github.com/probity-health/probity/proto/probity/policies/v1/policiesv1connect"
 
 	"github.com/probity-health/probity/e2e/naive"
 	"github.com/probity-health/probity/services/gateway/x12"
 	"github.com/probity-health/probity/services/generate"
+	"github.com/probity-health/probity/services/identity"
 	"github.com/probity-health/probity/services/policies"
 	"github.com/probity-health/probity/services/policies/book"
 )
@@ -37,10 +42,7 @@ func agree(t *testing.T, seed uint64, claims int) {
 	require.NoError(t, err)
 	w.publishGenerated(g)
 
-	model := naive.New(g.AsOf().Format("2006-01-02"))
-	for _, d := range g.Documents().All() {
-		require.NoError(t, model.Add(generate.JSON(d)))
-	}
+	model := naiveModel(t, g)
 	var files [2]bytes.Buffer
 	writers := [2]*generate.Writer{g.NewWriter(&files[0], "P"), g.NewWriter(&files[1], "I")}
 	expected, kinds := map[string]naive.Outcome{}, map[string]string{}
@@ -70,7 +72,7 @@ func agree(t *testing.T, seed uint64, claims int) {
 			}
 		}
 	}
-	for _, r := range []string{"CO-59", "CO-197", "OA-23"} {
+	for _, r := range []string{"CO-59", "CO-197", "OA-23", "CO-151", "CO-97", "CO-231", "CO-236", "CO-16", "PR-96"} {
 		require.Positive(t, reasons[r], "%s is never given: the two would agree on nothing", r)
 	}
 	differ := 0
@@ -112,6 +114,19 @@ func agree(t *testing.T, seed uint64, claims int) {
 	require.Equal(t, end.GetDecisions(), end.GetIdentical())
 }
 
+// naiveModel knows what the world publishes.
+func naiveModel(t *testing.T, g *generate.World) *naive.Model {
+	t.Helper()
+	model := naive.New(g.AsOf().Format("2006-01-02"))
+	for _, d := range g.Documents().All() {
+		require.NoError(t, model.Add(generate.JSON(d)))
+	}
+	for _, table := range g.Documents().Edits {
+		require.NoError(t, model.AddTable(table.Name(), table.From(), table.Text))
+	}
+	return model
+}
+
 // lineMoney writes a decision's money in one form.
 func lineMoney(d *claimsv1.Decision) string {
 	out := fmt.Sprintf("%s allowed %d paid %d patient %d", statusWord(d.GetStatus()), d.GetAllowedCents(), d.GetPaidCents(), d.GetPatientCents())
@@ -147,15 +162,12 @@ func moneyLine(number int, allowed, paid, patient int64, adjustments []naive.Adj
 func TestCorrectedFamiliesStandAsIfFiledAnew(t *testing.T) {
 	w := newWorld(t, 0)
 	mix := generate.DefaultMix()
-	mix.Replaced, mix.Voided, mix.Suspected, mix.Review = 140, 90, 0, 0
+	mix.Replaced, mix.Voided, mix.LateReplaced, mix.Suspected, mix.Review, mix.Terminated = 140, 90, 40, 0, 0, 0
 	g, err := generate.New(generate.Options{Seed: 5, Claims: 300, AsOf: noon, Mix: mix})
 	require.NoError(t, err)
 	w.publishGenerated(g)
-	model := naive.New(g.AsOf().Format("2006-01-02"))
-	for _, d := range g.Documents().All() {
-		require.NoError(t, model.Add(generate.JSON(d)))
-	}
-	compared, corrected := 0, 0
+	model := naiveModel(t, g)
+	compared, kinds := 0, map[string]int{}
 	for f := range g.Families() {
 		for _, e := range f.Enrollments {
 			require.NoError(t, model.Add(generate.JSON(e)))
@@ -185,7 +197,7 @@ func TestCorrectedFamiliesStandAsIfFiledAnew(t *testing.T) {
 			expected, err = model.Correct(text)
 			require.NoError(t, err)
 			ids[c.ID] = answer.GetClaim().GetClaimId()
-			corrected++
+			kinds[c.Kind]++
 		}
 		// A replacement that would now wait for a person, say because a
 		// duplicate of its original stands in the original's place, is decided
@@ -201,7 +213,9 @@ func TestCorrectedFamiliesStandAsIfFiledAnew(t *testing.T) {
 			require.Equal(t, naiveMoney(o), lineMoney(decision), "%s, after %d corrections", id, len(f.Corrections))
 		}
 	}
-	require.Greater(t, corrected, 40)
+	require.Greater(t, kinds["replacement"], 20)
+	require.Greater(t, kinds["void"], 10)
+	require.Greater(t, kinds["late replacement"], 4)
 	require.Greater(t, compared, 25)
 	_, end := replayAll(auditor(), t, w.Service, &claimsv1.ReplayDecisionsRequest{KeepGoing: true})
 	require.Equal(t, end.GetDecisions(), end.GetIdentical())
@@ -247,15 +261,76 @@ func (w *world) fileOneByOne(g *generate.World, lists ...[]generate.Claim) map[s
 	return out
 }
 
-// publishGenerated makes a generated payer known.
-func (w *world) publishGenerated(g *generate.World) {
+// publishGenerated makes a generated payer known and returns its policies service.
+func (w *world) publishGenerated(g *generate.World) *policies.Handler {
 	w.t.Helper()
 	directory := book.New()
 	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
+	w.t.Cleanup(cancel)
 	go func() { _ = directory.Run(ctx, w.store) }()
-	require.NoError(w.t, g.Publish(service(), policies.NewHandler(policies.Deps{
-		Store: w.store, Directory: directory, Sealer: w.sealer, Index: w.index, Authorizer: w.auth,
-	}), nil))
+	handler := policies.NewHandler(policies.Deps{Store: w.store, Directory: directory, Sealer: w.sealer, Index: w.index, Authorizer: w.auth})
+	who, _ := identity.FromContext(service())
+	_, edits := policiesv1connect.NewEditsServiceHandler(handler) // streams: these need a connection
+	server := httptest.NewServer(http.HandlerFunc(func(out http.ResponseWriter, in *http.Request) {
+		edits.ServeHTTP(out, in.WithContext(identity.WithPrincipal(in.Context(), who)))
+	}))
+	defer server.Close()
+	require.NoError(w.t, g.Publish(service(), generate.Payer{Policies: handler, Edits: policiesv1connect.NewEditsServiceClient(server.Client(), server.URL)}, nil))
 	w.caughtUp(w.Service)
+	return handler
+}
+
+// Then the sponsor ends coverages before services that were paid. Nobody names
+// a claim: the service finds them, and each family stands as if its claims had
+// come after the news.
+func TestTerminatedFamiliesStandAsIfFiledAnew(t *testing.T) {
+	w := newWorld(t, 0, automatic)
+	mix := generate.DefaultMix()
+	mix.Terminated, mix.Suspected, mix.Review, mix.SameDay = 600, 0, 0, 0
+	g, err := generate.New(generate.Options{Seed: 9, Claims: 250, AsOf: noon, Mix: mix})
+	require.NoError(t, err)
+	handler := w.publishGenerated(g)
+	model := naiveModel(t, g)
+	expected, ids, taken := map[string]naive.Outcome{}, map[string]string{}, 0
+	for f := range g.Families() {
+		for _, e := range f.Enrollments {
+			require.NoError(t, model.Add(generate.JSON(e)))
+		}
+		for _, a := range f.Authorizations {
+			require.NoError(t, model.Add(generate.JSON(a)))
+		}
+		filed := w.fileOneByOne(g, f.Professional, f.Institutional)
+		stands := map[string]naive.Outcome{}
+		for _, c := range append(slices.Clone(f.Professional), f.Institutional...) {
+			o, err := model.Decide(w.json(&c))
+			require.NoError(t, err)
+			if r := filed[c.ID]; r != nil && c.Kind != "unknown member" {
+				stands[c.ID], ids[c.ID] = o, r.GetClaim().GetClaimId()
+			}
+		}
+		for _, end := range f.Terminations {
+			found, err := handler.LookupMember(service(), &policiesv1.LookupMemberRequest{PayerId: generate.PayerID, MemberId: end.MemberID, BirthDate: end.Person.Birth})
+			require.NoError(t, err)
+			_, err = handler.TerminateMember(service(), &policiesv1.TerminateMemberRequest{RequestId: "end-" + end.MemberID, Subject: found.GetSubject(), EndDate: end.End})
+			require.NoError(t, err)
+			after, err := model.Terminate(end.MemberID, end.Person.Birth, end.Person.First, end.End)
+			require.NoError(t, err)
+			for id, o := range after {
+				if was := stands[id]; was.Paid > 0 && o.Paid == 0 {
+					taken++
+				}
+				stands[id] = o
+			}
+		}
+		maps.Copy(expected, stands)
+	}
+	w.followed()
+	for id, o := range expected {
+		decision, err := w.openDecision(service(), w.claim(ids[id]))
+		require.NoError(t, err)
+		require.Equal(t, naiveMoney(o), lineMoney(decision), id)
+	}
+	require.Greater(t, taken, 20, "payments are taken back")
+	_, end := replayAll(auditor(), t, w.Service, &claimsv1.ReplayDecisionsRequest{KeepGoing: true})
+	require.Equal(t, end.GetDecisions(), end.GetIdentical())
 }

@@ -61,7 +61,7 @@ func (s *Service) ReprocessClaims(ctx context.Context, req *claimsv1.ReprocessCl
 	if n := len(req.GetClaimIds()); n == 0 || n > maxSubmissions || req.GetRequestId() == "" {
 		return nil, problem.Invalidf("claims.reprocess.count", "claim_ids", "a call has a request id and names 1 to %d claims", maxSubmissions)
 	}
-	states, err := s.readClaims(ctx, req.GetClaimIds(), whole)
+	states, err := s.readClaims(ctx, req.GetClaimIds())
 	if err != nil {
 		return nil, err
 	}

@@ -57,6 +57,18 @@ func (s *Service) createCycle(ctx context.Context, caller identity.Principal, re
 		return nil, err
 	}
 	defer leave()
+	// A payer misspelt would have nothing to tell for ever, and nobody would
+	// hear of it. The book may be a moment behind, hence the wait.
+	if err := s.book.WaitCaughtUp(ctx); err != nil {
+		return nil, err
+	}
+	if !s.book.KnowsPayer(req.GetPayerId()) {
+		// Invalid, not NotFound: the payment workflow repeats the latter.
+		return nil, problem.New(problem.Invalid, problem.Problem{
+			RuleID: "remittances.payer.unknown", FieldPath: "payer_id",
+			Message: "no payer of this id has published a plan here", Fix: "check the payer's id",
+		})
+	}
 	cutoff := s.now()
 	if t := req.GetCutoffTime(); t != nil {
 		if !t.IsValid() || t.AsTime().After(cutoff) {
@@ -124,7 +136,7 @@ func (s *Service) planCycle(ctx context.Context, caller identity.Principal, paye
 	if len(ids) >= s.config.CycleClaims {
 		ids, out.More = ids[:s.config.CycleClaims], true
 	}
-	states, err := s.readClaims(ctx, ids, State.withoutSealed)
+	states, err := s.readUnsealed(ctx, ids)
 	if err != nil {
 		return nil, nil, err
 	}

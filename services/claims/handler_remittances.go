@@ -88,7 +88,7 @@ func (s *Service) plan(ctx context.Context, caller identity.Principal, f *FileRe
 			claims = append(claims, o.GetClaimId())
 		}
 	}
-	states, err := s.readClaims(ctx, claims, State.withoutSealed)
+	states, err := s.readUnsealed(ctx, claims)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -109,7 +109,7 @@ func (s *Service) plan(ctx context.Context, caller identity.Principal, f *FileRe
 	})
 	// What the file's claims took back, of whichever file that was, is told with them.
 	originals = slices.DeleteFunc(originals, func(id string) bool { _, have := known[id]; return have })
-	taken, err := s.readClaims(ctx, originals, State.withoutSealed)
+	taken, err := s.readUnsealed(ctx, originals)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -236,6 +236,7 @@ func (s *Service) mark(ctx context.Context, caller identity.Principal, record Re
 				states[i] = Evolve(states[i], eventstore.Recorded{
 					Position: o.Appended.Position, Revision: uint64(states[i].Revision + 1), Event: commits[n].Writes[0].Events[0],
 				})
+				s.recent.drop(claim)
 				s.watch.tell(claim)
 			}
 		}
@@ -295,7 +296,7 @@ func (s *Service) claimsKnown(ctx context.Context, ids []string, known map[strin
 		}
 		delete(known, id)
 	}
-	read, err := s.readClaims(ctx, unknown, State.withoutSealed)
+	read, err := s.readUnsealed(ctx, unknown)
 	for n, state := range read {
 		states[places[n]] = state
 	}
@@ -306,19 +307,18 @@ func (s *Service) claimsKnown(ctx context.Context, ids []string, known map[strin
 // rather than work, and reads that wait together share a call.
 const readers = 256
 
-// whole keeps a claim as it was read.
-func whole(s State) State { return s }
-
-// readClaims loads claims beside each other, in the order given, and keeps of
-// each what trim leaves: a file's worth of sealed claims is not to be held at once.
-func (s *Service) readClaims(ctx context.Context, ids []string, trim func(State) State) ([]State, error) {
-	states, failed := make([]State, len(ids)), make([]error, len(ids))
-	inParallel(len(ids), readers, func(i int) {
-		var state State
-		state, _, failed[i] = s.readClaim(ctx, ids[i], eventstore.NoStream)
-		states[i] = trim(state)
+// readClaims loads claims beside each other, in the order given.
+func (s *Service) readClaims(ctx context.Context, ids []string) ([]State, error) {
+	return s.eachClaim(ids, func(id string) (State, error) {
+		state, _, err := s.readClaim(ctx, id, eventstore.NoStream)
+		return state, err
 	})
+}
 
+// eachClaim calls read for claims beside each other, and fails where one fails.
+func (s *Service) eachClaim(ids []string, read func(id string) (State, error)) ([]State, error) {
+	states, failed := make([]State, len(ids)), make([]error, len(ids))
+	inParallel(len(ids), readers, func(i int) { states[i], failed[i] = read(ids[i]) })
 	for _, err := range failed {
 		if err != nil {
 			return nil, err

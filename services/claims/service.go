@@ -52,6 +52,9 @@ type Authorizer interface {
 type Config struct {
 	// Families whose accumulators are kept in memory; 20,000.
 	Families int `json:"families"`
+	// UntoldClaims are decided claims kept in memory until a remittance tells
+	// them, about 3 KB each; 20,000.
+	UntoldClaims int `json:"untoldClaims"`
 	// FamilyTTL is how long an opened service history stays in memory; 10 minutes.
 	FamilyTTL time.Duration `json:"-"`
 	// Files whose records are kept in memory; 64. One of 100,000 claims takes some 20 MB.
@@ -106,6 +109,7 @@ func (c Config) withDefaults() Config {
 		}
 	}
 	fill(&c.Families, 20_000)
+	fill(&c.UntoldClaims, 20_000)
 	fill(&c.Files, 64)
 	fill(&c.MaxUploads, 16)
 	fill(&c.MaxWatchers, 1_000)
@@ -164,6 +168,7 @@ type Service struct {
 	follower *follower
 	families *families
 	files    *shelf[*FileRecord]
+	recent   *recent
 	watch    *watch
 	uploads  chan struct{} // a token an upload under way
 	pasts    chan *past    // the books of the past that no replay holds
@@ -202,7 +207,7 @@ func New(d Deps) (*Service, error) {
 	s := &Service{
 		store: d.Store, sealer: d.Sealer, index: d.Index, book: d.Book, auth: d.Authorizer,
 		now: d.Now, log: d.Log, config: c, zone: zone, workers: c.Workers,
-		files: newShelf[*FileRecord](c.Files), watch: newWatch(c.MaxWatchers), uploads: make(chan struct{}, c.MaxUploads),
+		files: newShelf[*FileRecord](c.Files), recent: newRecent(c.UntoldClaims), watch: newWatch(c.MaxWatchers), uploads: make(chan struct{}, c.MaxUploads),
 		pasts: make(chan *past, c.Replays), closed: make(chan struct{}),
 	}
 	for range c.Replays {

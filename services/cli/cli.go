@@ -153,6 +153,7 @@ func (o outcome) Error() string { return fmt.Sprintf("exit %d", int(o)) }
 
 // Execute runs root with args, prints its error and returns the exit code.
 func Execute(ctx context.Context, root *cobra.Command, args []string) int {
+	groups(root)
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
@@ -177,6 +178,18 @@ func Execute(ctx context.Context, root *cobra.Command, args []string) int {
 		printError(root.ErrOrStderr(), cmd, err, id)
 	}
 	return code
+}
+
+// groups makes commands that only hold others refuse a name they don't hold:
+// cobra would show their help and call that success, and a script would go on.
+func groups(cmd *cobra.Command) {
+	if !cmd.Runnable() && cmd.HasSubCommands() {
+		cmd.Args = cobra.NoArgs
+		cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	}
+	for _, c := range cmd.Commands() {
+		groups(c)
+	}
 }
 
 func exitCode(err error) int {

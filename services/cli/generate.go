@@ -23,7 +23,7 @@ func (a *app) generateCommand() *cobra.Command {
 		Short: "Make an invented payer, its members and claims with the money expected of them",
 		Long: `Make an invented payer, its members and claims with the money expected of them.
 
-DIR gets the documents (plans, fee_schedules, contracts, policies), members and
+DIR gets the documents (plans, fee_schedules, contracts, policies, edits), members and
 authorizations, the claims as 837P and 837I files and in plain terms
 (claims.jsonl), and what becomes of each line by a second, deliberately simple
 model that shares nothing with the engine (expected.jsonl). The same seed gives
@@ -61,7 +61,7 @@ the files can be submitted.`,
 					return err
 				}
 				bar := a.progress("enrolling", int64(written.Members))
-				err = world.Publish(cmd.Context(), conn.policies, func(n int) { bar.set(int64(n)) })
+				err = world.Publish(cmd.Context(), generate.Payer{Policies: conn.policies, Edits: conn.edits}, func(n int) { bar.set(int64(n)) })
 				bar.done()
 				if err != nil {
 					return err

@@ -14,7 +14,9 @@ type Claim struct {
 	Patient      Person `json:"patient"`
 	Relationship string `json:"relationship"`
 
-	BillingNPI   string `json:"billing_npi"`
+	BillingNPI string `json:"billing_npi"`
+	// Taxonomy of who bills: it chooses the tables of claim edits.
+	Taxonomy     string `json:"billing_taxonomy"`
 	RenderingNPI string `json:"rendering_npi,omitempty"`
 	ReferringNPI string `json:"referring_npi,omitempty"`
 	Referral     string `json:"referral,omitempty"`
@@ -24,12 +26,22 @@ type Claim struct {
 	Facility  string       `json:"facility_type,omitempty"` // type of bill, two digits, of an institutional one
 	Frequency string       `json:"frequency"`
 	Original  string       `json:"original,omitempty"` // the payer's number of the claim it replaces or voids
-	Sequence  string       `json:"sequence"`           // P or S
+	Sequence  string       `json:"sequence"`           // P, S or T
 	Charge    int64        `json:"charge_cents"`
 	Accident  string       `json:"accident,omitempty"` // AA, EM, OA
 	Diagnoses []string     `json:"diagnoses"`
 	Lines     []Line       `json:"lines"`
-	Others    []OtherPayer `json:"other_payers,omitempty"`
+	Others    []OtherPayer `json:"other_payers,omitempty"` // in the order in which they decide
+
+	// Of a stay: the days it bills, how it began and ended, its group.
+	From            string `json:"statement_from,omitempty"`
+	Through         string `json:"statement_through,omitempty"`
+	Admitted        string `json:"admitted,omitempty"`
+	AdmissionType   string `json:"admission_type,omitempty"`
+	AdmissionSource string `json:"admission_source,omitempty"`
+	PatientStatus   string `json:"patient_status,omitempty"`
+	DRG             string `json:"drg,omitempty"`
+	CoveredDays     *int64 `json:"covered_days,omitempty"` // value code 80
 
 	billing provider
 }
@@ -54,7 +66,11 @@ type Line struct {
 	Pointers  []int    `json:"pointers,omitempty"`
 	Emergency bool     `json:"emergency,omitempty"`
 	Date      string   `json:"date"`
-	Prior     *Prior   `json:"prior,omitempty"`
+	// End is the last day of a line of several; a stay's lines have its days.
+	End        string `json:"end,omitempty"`
+	Noncovered int64  `json:"noncovered_cents,omitempty"` // SV207
+	// Priors are other payers' answers on the line, in their order.
+	Priors []Prior `json:"priors,omitempty"`
 }
 
 // OtherPayer is a payer that decides before this one.
@@ -68,14 +84,15 @@ type OtherPayer struct {
 	Date string `json:"date,omitempty"`
 }
 
-// Prior is what the other payer decided on a line.
+// Prior is what another payer decided on a line.
 type Prior struct {
 	Payer       string       `json:"payer"`
+	Date        string       `json:"date"`
 	Paid        int64        `json:"paid_cents"`
 	Adjustments []Adjustment `json:"adjustments,omitempty"`
 }
 
-// Adjustment of the other payer.
+// Adjustment of another payer.
 type Adjustment struct {
 	Group  string `json:"group"`
 	CARC   string `json:"carc"`

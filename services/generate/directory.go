@@ -18,6 +18,9 @@ import (
 type Model interface {
 	// Add takes a document, enrolment or authorisation in its JSON form.
 	Add(document []byte) error
+	// AddTable takes a table of claim edits as CMS lays it out, by its name
+	// and the first day it governs.
+	AddTable(name, from string, text []byte) error
 	// Decide takes a Claim's JSON and returns what is to be written of its outcome.
 	Decide(claim []byte) (outcome any, err error)
 	// Forget drops a family all of whose claims are decided.
@@ -71,7 +74,19 @@ func (w *World) WriteDir(dir string, model Model, progress func(claims int)) (Wr
 }
 
 func (w *World) writeDocuments(dir string, model Model) error {
-	for _, m := range w.Documents().All() {
+	documents := w.Documents()
+	for _, t := range documents.Edits {
+		if err := model.AddTable(t.Name(), t.From(), t.Text); err != nil {
+			return err
+		}
+		if err := os.MkdirAll(filepath.Join(dir, "edits"), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, "edits", t.Name()+"_"+t.Quarter+".txt"), t.Text, 0o644); err != nil {
+			return err
+		}
+	}
+	for _, m := range documents.All() {
 		folder, id := "", ""
 		switch x := m.(type) {
 		case *policiesv1.FeeSchedule:

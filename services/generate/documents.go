@@ -36,12 +36,13 @@ type Documents struct {
 	Plans        []*policiesv1.PlanDocument
 	Contracts    []*policiesv1.ProviderContract
 	Policies     []*policiesv1.Policy
+	Edits        []EditTable
 }
 
 // Documents of the world.
 func (w *World) Documents() Documents {
 	from := w.begin()
-	return Documents{FeeSchedules: w.feeSchedules(from), Plans: plans(from), Contracts: w.contracts(from), Policies: policies(from)}
+	return Documents{FeeSchedules: w.feeSchedules(from), Plans: plans(from), Contracts: w.contracts(from), Policies: policies(from), Edits: w.editTables()}
 }
 
 // begin is the first day of everything published: two years before the year of receipt.
@@ -66,6 +67,7 @@ func benefits(visitCopay, specialistCopay, therapyCopay int64) []*policiesv1.Ben
 		{Name: "preventive", Match: codes("99381-99397", "90460-90474", "77067", "G0438-G0439"), Covered: true, DeductibleWaived: true, UseCoinsurance: true, CoinsuranceOutBps: 4000},
 		{Name: "consultation", Match: codes("99242-99245"), Covered: true, CopayInCents: specialistCopay, Specialist: true},
 		{Name: "office_visit", Match: codes("99202-99215"), Covered: true, CopayInCents: visitCopay},
+		{Name: "inpatient", Match: &policiesv1.ServiceMatch{RevenueCodes: []string{"0100-0219"}}, Covered: true, CopayInCents: visitCopay * 10},
 		{Name: "emergency_room", Match: &policiesv1.ServiceMatch{RevenueCodes: []string{"0450-0459"}}, Covered: true, CopayInCents: 25000, CopayOutCents: 25000},
 		{Name: "emergency_physician", Match: codes("99281-99285"), Covered: true},
 		{Name: "cosmetic", Match: codes("15775-15776", "15820-15823", "17380"), Covered: false},
@@ -217,6 +219,9 @@ func (w *World) contracts(from *typev1.Period) []*policiesv1.ProviderContract {
 		case 3:
 			c.FeeBps = 11000
 		}
+		if kind.hospital {
+			c.FacilityRates = facilityRates()
+		}
 		out = append(out, c)
 		if !kind.hospital && s%2 == 0 {
 			out = append(out, &policiesv1.ProviderContract{ContractId: fmt.Sprintf("ctr_h_%02d_hmo", s), PayerId: PayerID, Npis: bySpecialty[s], Effective: from,
@@ -225,4 +230,22 @@ func (w *World) contracts(from *typev1.Period) []*policiesv1.ProviderContract {
 	}
 	return append(out, &policiesv1.ProviderContract{ContractId: "ctr_h_headland", PayerId: PayerID, Npis: capitated, Effective: from,
 		FeeScheduleId: feesPrimary, PlanIds: []string{planHMO}, Capitated: true})
+}
+
+// facilityRates of the hospitals' contract: stays by group or by the day,
+// outpatient imaging by a share of the charge, anything else by the schedule.
+func facilityRates() []*policiesv1.FacilityRate {
+	groups := &policiesv1.CaseRate{BaseCents: 6123_45}
+	for _, g := range []struct {
+		drg    string
+		weight uint32
+	}{{"470", 19876}, {"419", 13012}, {"392", 7631}} {
+		groups.Weights = append(groups.Weights, &policiesv1.GroupWeight{Drg: g.drg, Weight: g.weight})
+	}
+	return []*policiesv1.FacilityRate{
+		{Name: "groups", TypesOfBill: []string{"11"}, Method: &policiesv1.FacilityRate_CaseRate{CaseRate: groups}},
+		{Name: "intensive_per_diem", TypesOfBill: []string{"11"}, RevenueCodes: []string{"0200-0219"}, Method: &policiesv1.FacilityRate_PerDiemCents{PerDiemCents: 2212_34}},
+		{Name: "medical_per_diem", TypesOfBill: []string{"11"}, RevenueCodes: []string{"0100-0169"}, Method: &policiesv1.FacilityRate_PerDiemCents{PerDiemCents: 1388_88}},
+		{Name: "imaging_share", TypesOfBill: []string{"13"}, RevenueCodes: []string{"0320-0329"}, Method: &policiesv1.FacilityRate_PercentOfChargeBps{PercentOfChargeBps: 3850}},
+	}
 }

@@ -4,8 +4,8 @@
 //
 // What it makes is realistic where money depends on it: specialties with
 // their usual services, families that share deductibles, referrals and prior
-// authorisations, other payers, accidents, hospital outpatient claims, and in
-// small shares everything that goes wrong. Everybody in it is invented.
+// authorisations, one or two other payers, accidents, hospital claims and
+// stays, claim edits, corrections, and in small shares everything that goes wrong. Everybody in it is invented.
 //
 // Memory doesn't grow with the number of claims: each family is made from the
 // seed and its own number, used, and forgotten. A family's claims stand
@@ -40,7 +40,8 @@ const Slack = 30
 
 // Mix is how often a claim has a peculiarity, in thousandths of the claims.
 type Mix struct {
-	Institutional   int // hospital outpatient claims, 837I
+	Institutional   int // hospital claims, 837I
+	Stays           int // of them inpatient
 	OutOfNetwork    int
 	Emergency       int // of them out of network: an emergency
 	OtherPayer      int // this payer is secondary, with the primary's decision
@@ -49,6 +50,7 @@ type Mix struct {
 	Late            int
 	Duplicate       int // an earlier claim once more
 	Suspected       int // an earlier claim once more with one field changed: pends
+	SameDay         int // more of an earlier claim's day, on a claim of its own; the whole after its part pends
 	UnknownMember   int
 	NotCovered      int // outside the person's coverage
 	NoReferral      int
@@ -59,14 +61,17 @@ type Mix struct {
 	Review          int // a charge above the plan's review threshold: pends
 	Replaced        int // replaced by another claim later; see Family.Corrections
 	Voided          int // voided later
+	LateReplaced    int // replaced by a claim that comes after the filing limit
+	Terminated      int // of the families: a coverage is ended back later; see Family.Terminations
 }
 
 // DefaultMix has about 97 % of the claims decided without a person.
 func DefaultMix() *Mix {
 	return &Mix{
-		Institutional: 90, OutOfNetwork: 50, Emergency: 10, OtherPayer: 35, NoPrimaryAnswer: 8, Accident: 15, Late: 12,
-		Duplicate: 25, Suspected: 8, UnknownMember: 12, NotCovered: 12, NoReferral: 10, NoAuthorization: 12,
+		Institutional: 90, Stays: 200, OutOfNetwork: 50, Emergency: 10, OtherPayer: 35, NoPrimaryAnswer: 8, Accident: 15, Late: 12,
+		Duplicate: 25, Suspected: 8, SameDay: 15, UnknownMember: 12, NotCovered: 12, NoReferral: 10, NoAuthorization: 12,
 		BadNPI: 4, OutOfBalance: 3, Modifiers: 8, Review: 4,
+		Replaced: 15, Voided: 8, LateReplaced: 4, Terminated: 25,
 	}
 }
 
@@ -102,6 +107,14 @@ func New(o Options) (*World, error) {
 	y, m, d := o.AsOf.Date()
 	o.AsOf = time.Date(y, m, d, 0, 0, 0, 0, time.UTC)
 	return &World{o: o, mix: *o.Mix, providers: makeProviders(), year: y}, nil
+}
+
+// Numbered is the same world under another control number, for a further file
+// of the same sender.
+func (w *World) Numbered(control int) (*World, error) {
+	o := w.o
+	o.Control = control
+	return New(o)
 }
 
 // Claims is how many claims Families yields.

@@ -54,7 +54,7 @@ func TestTheSameSeedGivesTheSameBytes(t *testing.T) {
 // The gateway's reader finds every claim, and in error only those that are
 // meant to be.
 func TestTheFilesAreReadAsMeant(t *testing.T) {
-	w := world(t, 3, 3000)
+	w := world(t, 3, 4000)
 	p, i, kinds := files(t, w)
 	found, refused := 0, 0
 	for _, file := range [][]byte{p, i} {
@@ -70,10 +70,12 @@ func TestTheFilesAreReadAsMeant(t *testing.T) {
 			}
 		}
 	}
-	require.Equal(t, 3000, found)
+	require.Equal(t, 4000, found)
 	require.Positive(t, refused)
 	t.Log(kinds)
-	for _, kind := range []string{"clean", "duplicate", "suspected duplicate", "late", "secondary", "no primary decision", "out of network", "unknown member", "after the end of cover", "no authorization", "modifiers contradict", "accident", "capitated"} {
+	for _, kind := range []string{"clean", "duplicate", "suspected duplicate", "late", "secondary", "no primary decision", "out of network", "unknown member", "after the end of cover", "no authorization", "modifiers contradict", "accident", "capitated",
+		"stay by the day", "stay by group", "stay without admission", "stay of too many days", "stay that goes on", "tertiary", "tertiary, decided as a whole", "secondary, decided as a whole",
+		"part of the day's whole", "whole after its part", "more units of the day"} {
 		require.Positive(t, kinds[kind], kind)
 	}
 }

@@ -16,14 +16,27 @@ import (
 // enrolments of one call, as the RPC bounds them.
 const enrolments = 500
 
+// Payer is where a world is published.
+type Payer struct {
+	Policies policiesv1connect.PoliciesServiceClient
+	Edits    policiesv1connect.EditsServiceClient
+}
+
 // Publish makes the world known to a payer's policies service: documents,
-// members and authorisations. It may be repeated: request ids are made from
-// the content. progress is told the persons enrolled so far; nil is told nothing.
-func (w *World) Publish(ctx context.Context, client policiesv1connect.PoliciesServiceClient, progress func(persons int)) error {
-	if err := w.Documents().publish(ctx, client); err != nil {
+// tables of claim edits, members and authorisations. It may be repeated:
+// request ids are made from the content. progress is told the persons enrolled
+// so far; nil is told nothing.
+func (w *World) Publish(ctx context.Context, to Payer, progress func(persons int)) error {
+	documents := w.Documents()
+	if err := documents.publish(ctx, to.Policies); err != nil {
 		return err
 	}
-	p := publisher{client: client, progress: progress}
+	for _, t := range documents.Edits {
+		if err := t.publish(ctx, to.Edits); err != nil {
+			return fmt.Errorf("generate: import %s of %s: %w", t.Name(), t.Quarter, err)
+		}
+	}
+	p := publisher{client: to.Policies, progress: progress}
 	for f := range w.Families() {
 		p.members = append(p.members, f.Enrollments...)
 		p.authorizations = append(p.authorizations, f.Authorizations...)
@@ -117,7 +130,7 @@ func JSON(m proto.Message) []byte {
 	return b
 }
 
-// All lists the documents.
+// All lists the documents; the tables of edits are none.
 func (d Documents) All() []proto.Message {
 	var out []proto.Message
 	for _, x := range d.FeeSchedules {

@@ -32,6 +32,9 @@ func (w *World) stories(rng *rand.Rand, f *Family, n int, course bool) {
 		if sometimes(rng, w.mix.Suspected) && w.again(rng, f, true) {
 			continue
 		}
+		if sometimes(rng, w.mix.SameDay) && w.restOfDay(rng, f) {
+			continue
+		}
 		c := w.claim(rng, f, who, what)
 		if c.Form == "I" {
 			f.Institutional = append(f.Institutional, c)
@@ -75,7 +78,7 @@ func (w *World) again(rng *rand.Rand, f *Family, changed bool) bool {
 		switch way := rng.IntN(3); {
 		case way == 0:
 			l.Charge += 100
-			l.Prior = nil
+			l.Priors = nil
 		// A modifier has its place behind a procedure, so a line of a hospital
 		// that names none can't differ by one: no 837I could say so.
 		case way == 1 || l.Procedure == "":
@@ -101,7 +104,11 @@ func (w *World) claim(rng *rand.Rand, f *Family, who, what int) Claim {
 	}
 	date := w.day(f.nextDay)
 	w.provide(rng, f, &c, what)
-	w.lines(rng, &c, kind, date)
+	if kind.hospital && sometimes(rng, w.mix.Stays) {
+		stay(rng, &c, date)
+	} else {
+		w.lines(rng, &c, kind, date)
+	}
 	w.authorize(rng, f, &c, p, kind, date)
 	if f.plan == planHMO && kind.referral && !sometimes(rng, 12*w.mix.NoReferral) {
 		c.Referral, c.ReferringNPI = fmt.Sprintf("RF%06d", rng.IntN(1_000_000)), w.providers[0].npi
@@ -136,7 +143,7 @@ func (w *World) provide(rng *rand.Rand, f *Family, c *Claim, what int) {
 	if f.plan == planHMO && what == 0 && n < providersEach && rng.IntN(6) == 0 {
 		c.billing, c.Kind = w.providers[len(w.providers)-1], "capitated"
 	}
-	c.BillingNPI, c.RenderingNPI = c.billing.npi, c.billing.rendering
+	c.BillingNPI, c.RenderingNPI, c.Taxonomy = c.billing.npi, c.billing.rendering, specialties[c.billing.specialty].taxonomy
 }
 
 // lines are the services of one day: a visit and what follows from it.
@@ -177,6 +184,11 @@ func (w *World) lines(rng *rand.Rand, c *Claim, kind *specialty, date string) {
 		l.Emergency = c.Kind == "out of network" && c.Form == "P" && sometimes(rng, 5*w.mix.Emergency)
 		c.Lines = append(c.Lines, l)
 	}
+	c.apart(rng)
+	if c.Form == "I" && rng.IntN(12) == 0 {
+		l := &c.Lines[len(c.Lines)-1]
+		l.Noncovered = l.Charge * int64(1+rng.IntN(4)) / 4
+	}
 	if c.Form == "P" && rng.IntN(200) == 0 {
 		c.Kind, c.Lines = "line twice", append(c.Lines, c.Lines[len(c.Lines)-1])
 	}
@@ -214,41 +226,74 @@ func (w *World) authorize(rng *rand.Rand, f *Family, c *Claim, p *member, kind *
 	f.Authorizations = append(f.Authorizations, a)
 }
 
-// coordinate adds the payer that decides first, mostly with its decision.
+// coordinate adds the payers that decide first, mostly with their decisions:
+// one, or for a third payer's claim two.
 func (w *World) coordinate(rng *rand.Rand, c *Claim, date string) {
 	c.Sequence = "S"
-	other := OtherPayer{ID: "TIDEWATER", Name: "TIDEWATER MUTUAL", Sequence: "P"}
+	c.Others = []OtherPayer{{ID: "TIDEWATER", Name: "TIDEWATER MUTUAL", Sequence: "P"}}
 	if rng.IntN(w.mix.OtherPayer+w.mix.NoPrimaryAnswer) < w.mix.NoPrimaryAnswer {
 		c.Kind = "no primary decision"
-		c.Others = []OtherPayer{other}
 		return
 	}
-	other.Decided, other.Date = true, before(date, -4)
 	c.Kind = "secondary"
+	if rng.IntN(4) == 0 {
+		c.Kind, c.Sequence = "tertiary", "T"
+		c.Others = append(c.Others, OtherPayer{ID: "GALEFORCE", Name: "GALEFORCE BENEFIT TRUST", Sequence: "S"})
+	}
+	for i := range c.Others {
+		c.Others[i].Decided, c.Others[i].Date = true, before(date, -4*(i+1))
+	}
 	byLine := rng.IntN(4) > 0
 	for i := range c.Lines {
 		l := &c.Lines[i]
-		allowed := l.Charge * int64(55+rng.IntN(35)) / 100
-		patient := allowed * int64(rng.IntN(60)) / 100
-		if rng.IntN(10) == 0 {
-			patient = allowed // its deductible
+		priors := []Prior{primary(rng, l.Charge)}
+		if len(c.Others) == 2 {
+			priors = append(priors, next(rng, l.Charge, &priors[0]))
 		}
-		prior := Prior{Payer: other.ID, Paid: allowed - patient}
-		if l.Charge > allowed {
-			prior.Adjustments = append(prior.Adjustments, Adjustment{"CO", "45", l.Charge - allowed})
+		for j := range priors {
+			priors[j].Payer, priors[j].Date = c.Others[j].ID, c.Others[j].Date
+			c.Others[j].Paid += priors[j].Paid
 		}
-		if patient > 0 {
-			prior.Adjustments = append(prior.Adjustments, Adjustment{"PR", pick(rng, []string{"1", "2", "3"}), patient})
-		}
-		other.Paid += prior.Paid
 		if byLine {
-			l.Prior = &prior
+			l.Priors = priors
 		}
 	}
 	if !byLine {
-		c.Kind = "secondary, decided as a whole"
+		c.Kind += ", decided as a whole"
 	}
-	c.Others = []OtherPayer{other}
+}
+
+// primary is what the first payer says to a charge.
+func primary(rng *rand.Rand, charge int64) Prior {
+	allowed := charge * int64(55+rng.IntN(35)) / 100
+	patient := allowed * int64(rng.IntN(60)) / 100
+	if rng.IntN(10) == 0 {
+		patient = allowed // its deductible
+	}
+	p := Prior{Paid: allowed - patient}
+	if charge > allowed {
+		p.Adjustments = append(p.Adjustments, Adjustment{"CO", "45", charge - allowed})
+	}
+	if patient > 0 {
+		p.Adjustments = append(p.Adjustments, Adjustment{"PR", pick(rng, []string{"1", "2", "3"}), patient})
+	}
+	return p
+}
+
+// next is what the second payer says to what the first has left: OA-23 is all
+// that the first paid and wrote off (X12's note to CARC 23).
+func next(rng *rand.Rand, charge int64, first *Prior) Prior {
+	left := int64(0)
+	for _, a := range first.Adjustments {
+		if a.Group == "PR" {
+			left += a.Amount
+		}
+	}
+	p := Prior{Paid: left * int64(rng.IntN(101)) / 100, Adjustments: []Adjustment{{"OA", "23", charge - left}}}
+	if patient := left - p.Paid; patient > 0 {
+		p.Adjustments = append(p.Adjustments, Adjustment{"PR", pick(rng, []string{"1", "2"}), patient})
+	}
+	return p
 }
 
 // trouble is what goes wrong, at most one thing a claim.
@@ -262,9 +307,7 @@ func (w *World) trouble(rng *rand.Rand, f *Family, c *Claim, p *member, kind *sp
 	case happens(w.mix.Late):
 		c.Kind = "late"
 		date := w.day(filingDays[f.plan] + 3 + (oldest - f.nextDay))
-		for i := range c.Lines {
-			c.Lines[i].Date = date
-		}
+		c.move(date)
 	case happens(w.mix.UnknownMember):
 		c.Kind = "unknown member"
 		c.MemberID = "XX" + c.MemberID[2:]
@@ -275,13 +318,16 @@ func (w *World) trouble(rng *rand.Rand, f *Family, c *Claim, p *member, kind *sp
 		c.Kind = "after the end of cover"
 		p.to = before(c.Lines[0].Date, 1)
 	case happens(w.mix.Modifiers):
+		if c.stay() {
+			return
+		}
 		c.Kind = "modifiers contradict"
 		c.Lines = append(c.Lines, Line{Procedure: "80061", Modifiers: []string{"25"}, Revenue: revenueIf(c, "0301"), Unit: "UN", Quantity: 1000, Charge: 61_00,
 			Pointers: c.Lines[0].Pointers, Date: c.Lines[0].Date})
 	case happens(w.mix.Review):
 		c.Kind = "high charge"
 		c.Lines[0].Charge = 26_000_00
-		c.Lines[0].Prior = nil
+		c.Lines[0].Priors = nil
 	case happens(w.mix.BadNPI):
 		c.Kind = "bad NPI"
 		c.BillingNPI = broken(c.BillingNPI)
@@ -301,30 +347,60 @@ func revenueIf(c *Claim, code string) string {
 	return ""
 }
 
-// correct makes the replacements and voids of a family's claims.
+// correct makes what is said of a family once its claims are decided:
+// replacements and voids, or a coverage that ended before some of them.
 func (w *World) correct(rng *rand.Rand, f *Family) {
+	if sometimes(rng, w.mix.Terminated) {
+		w.terminate(rng, f)
+		return
+	}
 	for _, list := range [][]Claim{f.Professional, f.Institutional} {
 		for _, c := range list {
 			chance := rng.IntN(1000)
-			switch c.Kind {
-			case "bad NPI", "out of balance", "unknown member":
+			if !c.decidable() || c.MemberID != f.memberID {
 				continue // never decided, or nobody's
 			}
 			was := c
 			c.ID, c.Original = was.ID+"C", was.ID
+			c.Lines = append([]Line{}, was.Lines...)
+			late := chance >= w.mix.Replaced+w.mix.Voided
 			switch {
-			case chance < w.mix.Replaced:
-				c.Kind, c.Frequency = "replacement", "7"
-				c.Lines = append([]Line{}, was.Lines...)
-				l := &c.Lines[len(c.Lines)-1]
-				l.Charge, l.Prior = l.Charge*9/10+1, nil
-				c.sum()
-			case chance < w.mix.Replaced+w.mix.Voided:
-				c.Kind, c.Frequency = "void", "8"
-			default:
+			case chance >= w.mix.Replaced+w.mix.Voided+w.mix.LateReplaced:
 				continue
+			case chance < w.mix.Replaced || late:
+				c.Kind, c.Frequency = "replacement", "7"
+				l := &c.Lines[len(c.Lines)-1]
+				l.Charge, l.Noncovered, l.Priors = l.Charge*9/10+1, 0, nil
+				c.sum()
+				if late {
+					c.Kind = "late replacement"
+					c.move(w.day(filingDays[f.plan] + 5))
+				}
+			default:
+				c.Kind, c.Frequency = "void", "8"
 			}
 			f.Corrections = append(f.Corrections, c)
+		}
+	}
+}
+
+// decidable tells whether the edge lets the claim through.
+func (c *Claim) decidable() bool {
+	var total int64
+	for i := range c.Lines {
+		total += c.Lines[i].Charge
+	}
+	return total == c.Charge && c.BillingNPI == c.billing.npi
+}
+
+// terminate ends the coverage of somebody who was treated, some days before.
+func (w *World) terminate(rng *rand.Rand, f *Family) {
+	all := append(append([]Claim{}, f.Professional...), f.Institutional...)
+	c := pick(rng, all)
+	for _, p := range f.persons {
+		if p.Person == c.Patient && p.to == "" && c.MemberID == f.memberID {
+			f.Terminations = append(f.Terminations, Termination{MemberID: f.memberID, Person: p.Person, End: before(c.Lines[0].Date, 1+rng.IntN(20))})
+			return
 		}
 	}
 }

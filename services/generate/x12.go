@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -98,6 +99,7 @@ func (x *Writer) Claim(c *Claim) error {
 		x.hl++
 		x.billing, x.npi = x.hl, c.BillingNPI
 		x.seg("HL*%d**20*1", x.hl)
+		x.seg("PRV*BI*PXC*%s", c.Taxonomy)
 		x.seg("NM1*85*2*%s*****XX*%s", c.billing.name, c.BillingNPI)
 		x.seg("N3*1 GENERATED WAY")
 		x.seg("N4*COLUMBUS*OH*432150001")
@@ -151,8 +153,16 @@ func (x *Writer) head(c *Claim) {
 	}
 	if c.Form == "I" {
 		x.seg("CLM*%s*%s***%s:A:%s**A*Y*Y", c.ID, amount(c.Charge), c.Facility, c.Frequency)
-		x.seg("DTP*434*RD8*%s-%s", compact(first), compact(last))
-		x.seg("CL1*1*1*01")
+		if c.stay() {
+			x.seg("DTP*434*RD8*%s-%s", compact(c.From), compact(c.Through))
+			if c.Admitted != "" {
+				x.seg("DTP*435*D8*%s", compact(c.Admitted))
+			}
+			x.seg("CL1*%s*%s*%s", c.AdmissionType, c.AdmissionSource, c.PatientStatus)
+		} else {
+			x.seg("DTP*434*RD8*%s-%s", compact(first), compact(last))
+			x.seg("CL1*1*1*01")
+		}
 	} else {
 		causes := ""
 		if c.Accident != "" {
@@ -184,8 +194,10 @@ func (x *Writer) head(c *Claim) {
 	} else if c.RenderingNPI != "" {
 		x.seg("NM1*82*1*RENDERER*RENE****XX*%s", c.RenderingNPI)
 	}
+	earlier := int64(0)
 	for i := range c.Others {
-		x.other(c, &c.Others[i])
+		x.other(c, &c.Others[i], earlier)
+		earlier += c.Others[i].Paid
 	}
 }
 
@@ -195,32 +207,38 @@ var attendingNPI = npi(19_000_000)
 func (x *Writer) diagnoses(c *Claim) {
 	if c.Form == "I" {
 		x.seg("HI*ABK:%s", c.Diagnoses[0])
+		if c.DRG != "" {
+			x.seg("HI*DR:%s", c.DRG)
+		}
 		if len(c.Diagnoses) > 1 {
 			x.seg("HI*ABF:%s", strings.Join(c.Diagnoses[1:], "*ABF:"))
+		}
+		if c.CoveredDays != nil {
+			x.seg("HI*BE:80:::%d", *c.CoveredDays)
 		}
 		return
 	}
 	x.seg("HI*ABK:%s", strings.Join(c.Diagnoses, "*ABF:"))
 }
 
-func (x *Writer) other(c *Claim, o *OtherPayer) {
+// other writes one of the payers that decide before; earlier is what those
+// before it have paid of the whole claim.
+func (x *Writer) other(c *Claim, o *OtherPayer, earlier int64) {
 	x.seg("SBR*%s*%s*******CI", o.Sequence, c.Relationship)
-	byLine := false
-	for i := range c.Lines {
-		byLine = byLine || c.Lines[i].Prior != nil
+	whole := o.Decided && !slices.ContainsFunc(c.Lines, func(l Line) bool { return len(l.Priors) > 0 })
+	if whole && earlier > 0 {
+		x.seg("CAS*OA*23*%s", amount(earlier))
+	}
+	if rest := c.Charge - earlier - o.Paid; whole && rest > 0 {
+		x.seg("CAS*PR*2*%s", amount(rest))
 	}
 	if o.Decided {
-		if !byLine {
-			if rest := c.Charge - o.Paid; rest > 0 {
-				x.seg("CAS*PR*2*%s", amount(rest))
-			}
-		}
 		x.seg("AMT*D*%s", amount(o.Paid))
 	}
 	x.seg("OI***Y***Y")
 	x.seg("NM1*IL*1*%s*%s****MI*T%s", strings.ToUpper(c.Subscriber.Last), strings.ToUpper(c.Subscriber.First), c.MemberID)
 	x.seg("NM1*PR*2*%s*****PI*%s", o.Name, o.ID)
-	if o.Decided && !byLine {
+	if whole {
 		x.seg("DTP*573*D8*%s", compact(o.Date))
 	}
 }
@@ -232,7 +250,11 @@ func (x *Writer) line(c *Claim, l *Line) {
 		code = strings.Join(append([]string{"HC", l.Procedure}, l.Modifiers...), ":")
 	}
 	if c.Form == "I" {
-		x.seg("SV2*%s*%s*%s*%s*%s", l.Revenue, code, amount(l.Charge), l.Unit, quantity(l.Quantity))
+		noncovered := ""
+		if l.Noncovered > 0 {
+			noncovered = "**" + amount(l.Noncovered)
+		}
+		x.seg("SV2*%s*%s*%s*%s*%s%s", l.Revenue, code, amount(l.Charge), l.Unit, quantity(l.Quantity), noncovered)
 	} else {
 		points := make([]string, len(l.Pointers))
 		for i, p := range l.Pointers {
@@ -244,20 +266,21 @@ func (x *Writer) line(c *Claim, l *Line) {
 		}
 		x.seg("SV1*%s*%s*%s*%s***%s%s", code, amount(l.Charge), l.Unit, quantity(l.Quantity), strings.Join(points, ":"), emergency)
 	}
-	x.seg("DTP*472*D8*%s", compact(l.Date))
+	if l.End == "" { // a stay's lines are dated by its statement
+		x.seg("DTP*472*D8*%s", compact(l.Date))
+	}
 	x.seg("REF*6R*%s-%d", c.ID, l.Number)
-	if l.Prior == nil {
-		return
+	for _, p := range l.Priors {
+		if c.Form == "I" {
+			x.seg("SVD*%s*%s*%s*%s*%s", p.Payer, amount(p.Paid), code, l.Revenue, quantity(l.Quantity))
+		} else {
+			x.seg("SVD*%s*%s*%s**%s", p.Payer, amount(p.Paid), code, quantity(l.Quantity))
+		}
+		for _, a := range p.Adjustments {
+			x.seg("CAS*%s*%s*%s", a.Group, a.CARC, amount(a.Amount))
+		}
+		x.seg("DTP*573*D8*%s", compact(p.Date))
 	}
-	if c.Form == "I" {
-		x.seg("SVD*%s*%s*%s*%s*%s", l.Prior.Payer, amount(l.Prior.Paid), code, l.Revenue, quantity(l.Quantity))
-	} else {
-		x.seg("SVD*%s*%s*%s**%s", l.Prior.Payer, amount(l.Prior.Paid), code, quantity(l.Quantity))
-	}
-	for _, a := range l.Prior.Adjustments {
-		x.seg("CAS*%s*%s*%s", a.Group, a.CARC, amount(a.Amount))
-	}
-	x.seg("DTP*573*D8*%s", compact(c.Others[0].Date))
 }
 
 func amount(cents int64) string { return money.Cents(cents).X12() }

@@ -343,8 +343,12 @@ func (h handler) GetReceipt(ctx context.Context, r *ledgerv1.GetReceiptRequest) 
 	sealed := r.MinStage == ledgerv1.ReceiptStage_RECEIPT_STAGE_SEALED
 	ctx, cancel := context.WithTimeout(ctx, receiptTimeout)
 	defer cancel()
+	signal := &h.n.blocks.Finalised
+	if sealed {
+		signal = &h.n.blocks.Changed
+	}
 	for {
-		changed := h.n.blocks.Changed.Wait()
+		changed := signal.Wait()
 		out := &ledgerv1.GetReceiptResponse{}
 		err := h.n.read(func() error {
 			doc, err := h.n.blocks.Receipt(pos.Log, pos.Shard, pos.Index, sealed)

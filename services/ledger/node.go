@@ -142,7 +142,7 @@ func Open(ctx context.Context, config Config) (_ *Node, err error) {
 		observer.Changed = func(shard.State) { n.moved.Broadcast() }
 		w := shard.NewWriter(shard.Config{
 			Client: client, Topic: cfg.topic(name), Log: name, Shard: uint32(index),
-			TransactionalID: fmt.Sprintf("%s.%d", cfg.topic(name), index), Origin: cfg.Origin,
+			TransactionalID: cfg.transactionalID(name, index), Origin: cfg.Origin,
 			Signer: key.Notes(), Follower: r, Moved: r.Changed.Wait, Session: n.session, Alone: cfg.Cluster == nil, Now: cfg.Now, Logger: cfg.Logger,
 			Observer: observer,
 		})

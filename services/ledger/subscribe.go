@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -17,6 +18,11 @@ const (
 	followBytes   = 1 << 20
 	followCommits = 4096 // skipped by the filter, before the heads are told
 	maxTypes      = 256
+
+	// followRest is how long what comes after a message waits for company: a
+	// message costs its reader far more than a commit does. What comes to a
+	// subscription that rested goes at once.
+	followRest = 20 * time.Millisecond
 )
 
 // Subscribe implements the RPC: what the local store has from the given
@@ -48,6 +54,7 @@ func (h handler) follow(ctx context.Context, r *ledgerv1.SubscribeRequest, send 
 	}
 	told := false // the client knows that it is caught up, at these heads
 	turn := 0     // the shard that comes first, so that a busy one starves no other
+	var resting time.Time
 	for {
 		changed := l.changed.Wait()
 		var msg *ledgerv1.SubscribeResponse
@@ -67,7 +74,7 @@ func (h handler) follow(ctx context.Context, r *ledgerv1.SubscribeRequest, send 
 			if err := send(msg); err != nil {
 				return err
 			}
-			told = !more
+			told, resting = !more, time.Now().Add(followRest)
 		}
 		if more {
 			if ctx.Err() != nil {
@@ -75,13 +82,26 @@ func (h handler) follow(ctx context.Context, r *ledgerv1.SubscribeRequest, send 
 			}
 			continue
 		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-h.n.closing:
-			return closed()
+		if err := until(ctx, changed, h.n.closing); err != nil {
+			return err
 		}
+		if rest := time.Until(resting); rest > 0 {
+			if err := until(ctx, time.After(rest), h.n.closing); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// until waits for a channel, unless the call or the node ends first.
+func until[T any](ctx context.Context, awaited <-chan T, closing <-chan struct{}) error {
+	select {
+	case <-awaited:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-closing:
+		return closed()
 	}
 }
 

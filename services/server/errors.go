@@ -253,11 +253,27 @@ func fromViolations(v *protovalidate.ValidationError) *problem.Error {
 		e.Problems = append(e.Problems, problem.Problem{
 			RuleID:    "schema." + violation.Proto.GetRuleId(),
 			FieldPath: safePath(violation),
-			Message:   violation.Proto.GetMessage(),
+			Message:   message(violation),
 			Fix:       "correct the field and resend",
 		})
 	}
 	return e
+}
+
+// idTail is what the pattern of every id ends with: 128 random bits in base 32.
+const idTail = "_[a-z2-7]{26}"
+
+// message says what a violation's rule asks. Of an id, most of them cut short
+// on the way, it says so in words, where protovalidate shows the pattern.
+func message(violation *protovalidate.Violation) string {
+	if violation.Proto.GetRuleId() == "string.pattern" && violation.RuleValue.IsValid() {
+		pattern, ok := violation.RuleValue.Interface().(string)
+		if kinds, found := strings.CutSuffix(strings.Trim(pattern, "^$?()"), idTail); ok && found {
+			kinds = strings.ReplaceAll(strings.Trim(kinds, "()"), "|", "_ or ")
+			return "is no whole id: " + kinds + "_ and 26 letters a to z or digits 2 to 7"
+		}
+	}
+	return violation.Proto.GetMessage()
 }
 
 func safePath(violation *protovalidate.Violation) string {

@@ -335,6 +335,18 @@ func TestASchemaViolationNamesFieldAndRuleButNoValue(t *testing.T) {
 	require.NotContains(t, r.log.String(), "ZEBRAWOOD")
 }
 
+func TestAnIDCutShortIsAnsweredInWords(t *testing.T) {
+	r := run(t, server.Config{}, &claims{})
+	c := r.client(t, server.ClientConfig{}, fixed("good-ann"))
+	_, err := c.GetClaim(context.Background(), &claimsv1.GetClaimRequest{ClaimId: "clm_taho3ksdyap6z3avbfs3wnkt6"})
+	refused := problem.As(err)
+	require.Equal(t, problem.Invalid, refused.Kind)
+	require.Len(t, refused.Problems, 1)
+	require.Equal(t, "claim_id", refused.Problems[0].FieldPath)
+	require.Equal(t, "schema.string.pattern", refused.Problems[0].RuleID)
+	require.Equal(t, "is no whole id: clm_ and 26 letters a to z or digits 2 to 7", refused.Problems[0].Message)
+}
+
 func TestMalformedJSONIsNotQuotedBack(t *testing.T) {
 	r := run(t, server.Config{}, &claims{})
 	status, body := r.post(t, "GetClaim", `{"claimId": {"name": "ZEBRAWOOD"}}`)

@@ -40,6 +40,11 @@ type Runner struct {
 
 	mu     sync.Mutex // guards status
 	status Status
+
+	// kinds are the types of keys that this round has seen Redis hold, by key.
+	// Only the script writes them, so they stay what they are, and it needn't
+	// look again. The writing goroutine's alone.
+	kinds kinds
 }
 
 // Status is how a runner is doing.
@@ -160,18 +165,31 @@ func (r *Runner) round(ctx context.Context) (progressed bool, err error) {
 		cancel(nil)
 		return false, err
 	}
+	r.kinds = kinds{}
 	p.background.Go(func() { r.watch(ctx, p, cancel) })
 	// Nothing of this round outlives it.
 	defer p.background.Wait()
 	defer cancel(nil)
 
-	err = r.store.Follow(ctx, r.view.projection.Log, maps.Clone(p.next), r.view.projection.Types, func(ctx context.Context, b eventstore.Batch) error {
-		if err := r.batch(ctx, p, b); err != nil {
-			return err
+	batches, written := make(chan eventstore.Batch), make(chan struct{})
+	var failed error
+	go func() {
+		defer close(written)
+		if progressed, failed = r.write(ctx, p, batches); failed != nil {
+			cancel(failed)
 		}
-		progressed = true
-		return nil
+	}()
+	err = r.store.Follow(ctx, r.view.projection.Log, maps.Clone(p.next), r.view.projection.Types, func(ctx context.Context, b eventstore.Batch) error {
+		select {
+		case batches <- b:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	})
+	// What was followed before following ended is written all the same.
+	close(batches)
+	<-written
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		return progressed, cause
 	}
@@ -446,7 +464,7 @@ func (r *Runner) send(ctx context.Context, p *progress, shard uint32, to uint64,
 	}
 	// Each clash parks one more commit, so this ends.
 	for {
-		answer, err := r.view.apply(ctx, r.build(p, shard), from, to, changes)
+		answer, err := r.view.apply(ctx, r.build(p, shard), from, to, changes, r.kinds)
 		if err != nil {
 			return err
 		}
@@ -489,6 +507,7 @@ func (r *Runner) parkUnreadable(ctx context.Context, e *eventstore.DecodeError) 
 	if err != nil {
 		return err
 	}
+	r.kinds = kinds{}
 	c := change{index: e.Position.Index}
 	r.park(ctx, e.Position, &c, parkedUnknown, e)
 	return r.send(ctx, p, e.Position.Shard, e.Position.Index+1, []change{c})

@@ -59,12 +59,15 @@ while at <= #ARGV do
     for a = 1, n do op[2 + a] = ARGV[at + 3 + a] end
     at = at + 4 + n
     if commit.index >= stored then
-      local have = types[key] or redis.call('TYPE', key).ok
-      if kind ~= '' and have ~= 'none' and have ~= kind then
-        return {'clash', commit.index}
+      if kind ~= '' then
+        local have = types[key] or redis.call('TYPE', key).ok
+        if have ~= 'none' and have ~= kind then
+          return {'clash', commit.index}
+        end
+        types[key] = kind
+      else
+        types[key] = 'none'
       end
-      if kind ~= '' then have = kind else have = 'none' end
-      types[key] = have
       commit.ops[i] = op
     end
   end
@@ -117,9 +120,9 @@ type applied struct {
 // apply runs the script for the commits from..next of one shard: merged where
 // that is the same, for Redis runs one command of a hundred members far sooner
 // than a hundred of one.
-func (v *View) apply(ctx context.Context, b build, from, next uint64, changes []change) (applied, error) {
+func (v *View) apply(ctx context.Context, b build, from, next uint64, changes []change, known kinds) (applied, error) {
 	if whole, indexes, ok := merge(changes); ok {
-		out, err := v.run(ctx, b, from, next, indexes, []change{whole})
+		out, err := v.run(ctx, b, from, next, indexes, []change{whole}, known)
 		switch {
 		case err != nil:
 			return applied{}, err
@@ -130,23 +133,66 @@ func (v *View) apply(ctx context.Context, b build, from, next uint64, changes []
 			return out, nil
 		}
 	}
-	return v.run(ctx, b, from, next, "", changes)
+	return v.run(ctx, b, from, next, "", changes, known)
 }
 
-func (v *View) run(ctx context.Context, b build, from, next uint64, merged string, changes []change) (applied, error) {
+// kinds are the types of keys by their whole name.
+type kinds map[string]string
+
+// maxKinds bounds what a runner knows of keys; it begins anew then.
+const maxKinds = 1 << 14
+
+// learn notes the types that a script has left behind, where it applied every
+// one of the changes.
+func (k kinds) learn(changes []change, name map[string]string) {
+	if len(k) > maxKinds {
+		clear(k)
+	}
+	for _, c := range changes {
+		for _, o := range c.ops {
+			if o.kind == "" {
+				delete(k, name[o.key])
+			} else {
+				k[name[o.key]] = o.kind
+			}
+		}
+	}
+}
+
+// alike are the types that changes take keys for, "" where they take one for several.
+func alike(changes []change) map[string]string {
+	out := map[string]string{}
+	for _, c := range changes {
+		for _, o := range c.ops {
+			if first, ok := out[o.key]; ok && first != o.kind {
+				out[o.key] = ""
+			} else if !ok {
+				out[o.key] = o.kind
+			}
+		}
+	}
+	return out
+}
+
+func (v *View) run(ctx context.Context, b build, from, next uint64, merged string, changes []change, known kinds) (applied, error) {
 	keys := []string{v.offset(b), v.meta(b.shard), v.parked(b)}
-	numbers := map[string]string{}
+	numbers, names, kind := map[string]string{}, map[string]string{}, alike(changes)
 	args := []any{from, next, b.version, b.generation, merged}
 	for _, c := range changes {
 		args = append(args, c.index, c.reason, len(c.ops))
 		for _, o := range c.ops {
 			number, ok := numbers[o.key]
 			if !ok {
-				keys = append(keys, v.data(b, o.key))
+				names[o.key] = v.data(b, o.key)
+				keys = append(keys, names[o.key])
 				number = strconv.Itoa(len(keys) - 3)
 				numbers[o.key] = number
 			}
-			args = append(args, number, o.kind, o.cmd, len(o.args))
+			expected := o.kind
+			if kind[o.key] == o.kind && known[names[o.key]] == o.kind {
+				expected = "" // no need to look again
+			}
+			args = append(args, number, expected, o.cmd, len(o.args))
 			for _, a := range o.args {
 				args = append(args, a)
 			}
@@ -167,6 +213,9 @@ func (v *View) run(ctx context.Context, b build, from, next uint64, merged strin
 	}
 	if out.verdict == "" {
 		return applied{}, fmt.Errorf("views: the script answered with %d values", len(answer))
+	}
+	if out.verdict == "ok" && out.commits == int64(len(changes)) {
+		known.learn(changes, names)
 	}
 	return out, nil
 }

@@ -45,6 +45,9 @@ type Options struct {
 	// Watch is how often a runner looks whether Redis still holds what it
 	// wrote, which it doesn't after a flush or a failover; 0 is 2 s.
 	Watch time.Duration
+	// Gather is how long a runner waits for more to write at once, when no
+	// reader waits for it; 0 is 100 ms.
+	Gather time.Duration
 	// Now is the clock of the lag; nil is time.Now.
 	Now func() time.Time
 	// Logger is told of parked commits and rebuilds; nil is silence.
@@ -59,6 +62,7 @@ type View struct {
 	client     redis.UniversalClient
 	projection Projection
 	o          Options
+	hurry      chan struct{} // holds a token while a reader waits for what a runner may be gathering
 
 	mu sync.Mutex // guards everything below
 	// shards of the log, once known: they never change.
@@ -78,13 +82,16 @@ func Open(client redis.UniversalClient, p Projection, o Options) (*View, error) 
 	o.MaxWait = orDefault(o.MaxWait, 5*time.Second)
 	o.Grace = orDefault(o.Grace, 30*time.Second)
 	o.Watch = orDefault(o.Watch, 2*time.Second)
+	o.Gather = orDefault(o.Gather, 100*time.Millisecond)
 	if o.Now == nil {
 		o.Now = time.Now
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &View{client: client, projection: p, o: o, seen: map[build]uint64{}, moved: make(chan struct{})}, nil
+	return &View{
+		client: client, projection: p, o: o, hurry: make(chan struct{}, 1), seen: map[build]uint64{}, moved: make(chan struct{}),
+	}, nil
 }
 
 func orDefault(d, otherwise time.Duration) time.Duration {
@@ -273,6 +280,10 @@ func (v *View) wait(ctx context.Context, r *Reading, token string) error {
 		if stored[0] > want.Index {
 			v.note(b, stored[0])
 			return nil
+		}
+		select {
+		case v.hurry <- struct{}{}:
+		default:
 		}
 		timer := time.NewTimer(pause)
 		select {

@@ -83,12 +83,12 @@ func (i *installation) AdjudicateChunk(ctx context.Context, q *gatewayv1.Adjudic
 func (i *installation) GetFile(context.Context, *claimsv1.GetFileRequest) (*claimsv1.GetFileResponse, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	f := &claimsv1.File{FileId: fileID, SubmitterOrg: "prov", ClaimCount: i.claims, State: claimsv1.FileState_FILE_STATE_PROCESSING}
+	f := &claimsv1.File{FileId: fileID, SubmitterOrg: "prov", ClaimCount: i.claims, State: claimsv1.FileState_FILE_STATE_PROCESSING, PaidCount: uint32(len(i.decided))}
 	switch {
 	case i.complete && i.canceled:
 		f.State, f.OutcomeCount, f.NotProcessedCount = claimsv1.FileState_FILE_STATE_CANCELED, i.claims, i.claims-uint32(len(i.decided))
 	case i.complete:
-		f.State = claimsv1.FileState_FILE_STATE_COMPLETE
+		f.State, f.OutcomeCount = claimsv1.FileState_FILE_STATE_COMPLETE, i.claims
 	case i.canceled:
 		f.State = claimsv1.FileState_FILE_STATE_CANCELING
 	}

@@ -1,6 +1,8 @@
 package claim
 
 import (
+	"time"
+
 	"go.temporal.io/sdk/workflow"
 
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
@@ -32,7 +34,7 @@ func AppealWorkflow(ctx workflow.Context, in AppealInput) error {
 		return err
 	}
 	state := claimsv1.AppealState_APPEAL_STATE_FILED
-	w.keep(ctx, func(c *claimsv1.Case) (done bool) {
+	w.keep(ctx, time.Time{}, func(c *claimsv1.Case) (done bool) {
 		for _, a := range c.GetAppeals() {
 			if a.GetAppealId() == in.AppealID {
 				state = a.GetState()

@@ -225,3 +225,53 @@ func TestAnOverdueAppealThatBecameMootIsFoundOut(t *testing.T) {
 	require.NoError(t, s.runAppeal())
 	require.Equal(t, s.began.Add(72*time.Hour+7*24*time.Hour), s.Now().UTC())
 }
+
+// runKnowing runs a claim's workflow whose start knew what it first waits for.
+func (s *story) runKnowing(first time.Duration) error {
+	in := claim.Start(claimID, "2026-12-21").Input.(claim.Input)
+	in.First = claim.Deadline{Kind: "escalation", Time: s.began.Add(first)}
+	s.ExecuteWorkflow(claim.WorkflowType, in)
+	return s.GetWorkflowError()
+}
+
+func TestAStartThatKnowsWhatItWaitsForAsksNobodyBefore(t *testing.T) {
+	const length = 25 * 24 * time.Hour
+	s, done := waitingFor(t, "escalation", length)
+	shown := s.state(length - time.Second)
+	s.RegisterDelayedCallback(func() {
+		s.claims.mu.Lock()
+		defer s.claims.mu.Unlock()
+		require.Zero(t, s.claims.advanced)
+	}, length-time.Second)
+	s.review(length+time.Hour, request(nil))
+	require.NoError(t, s.runKnowing(length))
+	require.Equal(t, []time.Time{s.began.Add(length)}, *done, "at that very time, and once")
+	require.Equal(t, claim.StateOpen, shown.GetState())
+	require.Len(t, shown.GetDeadlines(), 1, "the query shows it all the same")
+	require.Equal(t, "escalation", shown.GetDeadlines()[0].GetKind())
+	require.Equal(t, s.began.Add(length), shown.GetDeadlines()[0].GetTime().AsTime())
+}
+
+func TestWhatChangesBeforeTheFirstDeadlineIsLookedAtAtOnce(t *testing.T) {
+	s, done := waitingFor(t, "escalation", 25*24*time.Hour)
+	s.change(24*time.Hour, func(c *claims) { // a reviewer takes the task
+		c.deadlines = append(c.deadlines, deadline{"task-hold", s.began.Add(48 * time.Hour), func(c *claims) { *done = append(*done, c.clock()) }})
+	})
+	s.review(72*time.Hour, request(nil))
+	require.NoError(t, s.runKnowing(25*24*time.Hour))
+	require.Equal(t, []time.Time{s.began.Add(48 * time.Hour)}, *done)
+}
+
+func TestAFirstDeadlineThatHasPassedIsDueNow(t *testing.T) {
+	s, done := waitingFor(t, "escalation", -time.Hour)
+	s.review(time.Minute, request(nil))
+	require.NoError(t, s.runKnowing(-time.Hour))
+	require.Equal(t, []time.Time{s.began}, *done)
+}
+
+func TestAClaimDecidedBeforeItsFirstDeadlineAsksNothing(t *testing.T) {
+	s, _ := waitingFor(t, "escalation", 25*24*time.Hour)
+	s.review(time.Hour, request(nil))
+	require.NoError(t, s.runKnowing(25*24*time.Hour))
+	require.Zero(t, s.claims.advanced)
+}

@@ -1,7 +1,10 @@
 package claim
 
 import (
+	"time"
+
 	"go.temporal.io/sdk/workflow"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
 	eventsv1 "github.com/probity-health/probity/proto/probity/events/v1"
@@ -49,7 +52,9 @@ func answered(e *eventsv1.InformationReceived, _ hook.Place) []hook.Ask {
 }
 
 func appealed(e *eventsv1.AppealFiled, _ hook.Place) []hook.Ask {
-	return []hook.Ask{StartAppeal(e.GetAppeal().GetAppealId(), e.GetClaimId())}
+	start := StartAppeal(e.GetAppeal().GetAppealId(), e.GetClaimId())
+	start.Attributes = hook.Attributes(e.GetPayerId(), dayOf(e.GetAppeal().GetDueTime()))
+	return []hook.Ask{start}
 }
 
 func heard(e *eventsv1.AppealDecided, _ hook.Place) []hook.Ask {
@@ -78,6 +83,18 @@ func decided(e *eventsv1.ClaimDecided, at hook.Place) []hook.Ask {
 	case e.GetStatus() == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED:
 		start := Start(e.GetClaimId(), e.GetPromptPayDueDate())
 		start.Attributes = hook.Attributes(e.GetPayerId(), e.GetPromptPayDueDate())
+		switch first := e.GetFirstDeadline(); {
+		case at.Revision > 1:
+			// It has pended before: its workflow is there, and may wait for what
+			// was needed then.
+			return []hook.Ask{start, Changed(e.GetClaimId())}
+		case first != nil:
+			start.Late = start.Input
+			start.Input = Input{
+				ClaimID: e.GetClaimId(), DueDate: e.GetPromptPayDueDate(), Case: true,
+				First: Deadline{Kind: first.GetKind(), Time: first.GetTime().AsTime()},
+			}
+		}
 		return []hook.Ask{start}
 	// A straight-through decision is its stream's revision 1, after the
 	// receipt: only a later one can end a wait.
@@ -85,6 +102,14 @@ func decided(e *eventsv1.ClaimDecided, at hook.Place) []hook.Ask {
 		return []hook.Ask{Decided(e.GetClaimId())}
 	}
 	return nil
+}
+
+// dayOf is a time's calendar day in UTC, ISO 8601; empty where there is none.
+func dayOf(t *timestamppb.Timestamp) string {
+	if t == nil {
+		return ""
+	}
+	return t.AsTime().Format(time.DateOnly)
 }
 
 // Start begins a pended claim's workflow; dueDate is Input's.

@@ -2,9 +2,11 @@ package claim_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
 	eventsv1 "github.com/probity-health/probity/proto/probity/events/v1"
@@ -29,6 +31,13 @@ func TestFactsAskForTheirWorkflows(t *testing.T) {
 	}
 	dated := claim.Start(claimID, "2026-12-21")
 	dated.Attributes = hook.Attributes("KEYSTONE", "2026-12-21")
+	waits := time.Date(2026, 12, 16, 0, 0, 0, 0, time.UTC)
+	first := &claimsv1.Deadline{Kind: "escalation", Time: timestamppb.New(waits)}
+	knowing := dated
+	knowing.Late = dated.Input
+	knowing.Input = claim.Input{ClaimID: claimID, DueDate: "2026-12-21", Case: true, First: claim.Deadline{Kind: "escalation", Time: waits}}
+	appeal := claim.StartAppeal(appealID, claimID)
+	appeal.Attributes = hook.Attributes("KEYSTONE", "2026-12-16")
 	pended, paid := claimsv1.ClaimStatus_CLAIM_STATUS_PENDED, claimsv1.ClaimStatus_CLAIM_STATUS_PAID
 	byPerson, byItself := &claimsv1.InformationRequest{RequestedBy: "adj-1"}, &claimsv1.InformationRequest{}
 	for name, c := range map[string]struct {
@@ -37,6 +46,8 @@ func TestFactsAskForTheirWorkflows(t *testing.T) {
 		asks     []hook.Ask
 	}{
 		"a claim pends":                         {1, &eventsv1.ClaimDecided{ClaimId: claimID, Status: pended, PayerId: "KEYSTONE", PromptPayDueDate: "2026-12-21"}, []hook.Ask{dated}},
+		"a claim pends and nothing is due":      {1, &eventsv1.ClaimDecided{ClaimId: claimID, Status: pended, PayerId: "KEYSTONE", PromptPayDueDate: "2026-12-21", FirstDeadline: first}, []hook.Ask{knowing}},
+		"a claim pends again":                   {4, &eventsv1.ClaimDecided{ClaimId: claimID, Status: pended, PayerId: "KEYSTONE", PromptPayDueDate: "2026-12-21"}, []hook.Ask{dated, claim.Changed(claimID)}},
 		"a clean claim is paid":                 {1, &eventsv1.ClaimDecided{ClaimId: claimID, Status: paid}, nil},
 		"a pended claim is paid":                {3, &eventsv1.ClaimDecided{ClaimId: claimID, Status: paid}, []hook.Ask{claim.Decided(claimID)}},
 		"a task is taken":                       {2, &eventsv1.TaskClaimed{ClaimId: claimID}, []hook.Ask{claim.Changed(claimID)}},
@@ -44,7 +55,7 @@ func TestFactsAskForTheirWorkflows(t *testing.T) {
 		"the workflow had it asked":             {2, &eventsv1.InformationRequested{ClaimId: claimID, Request: byItself}, nil},
 		"an answer comes":                       {3, &eventsv1.InformationReceived{ClaimId: claimID}, []hook.Ask{claim.Changed(claimID)}},
 		"a reminder was the workflow's":         {3, &eventsv1.InformationReminded{ClaimId: claimID}, nil},
-		"an appeal is filed":                    {4, &eventsv1.AppealFiled{ClaimId: claimID, Appeal: &claimsv1.Appeal{AppealId: appealID}}, []hook.Ask{claim.StartAppeal(appealID, claimID)}},
+		"an appeal is filed":                    {4, &eventsv1.AppealFiled{ClaimId: claimID, PayerId: "KEYSTONE", Appeal: &claimsv1.Appeal{AppealId: appealID, DueTime: first.Time}}, []hook.Ask{appeal}},
 		"an appeal is decided":                  {5, &eventsv1.AppealDecided{ClaimId: claimID, AppealId: appealID}, []hook.Ask{claim.AppealDecided(appealID)}},
 		"that it is overdue was the workflow's": {5, &eventsv1.AppealOverdue{ClaimId: claimID, AppealId: appealID}, nil},
 	} {

@@ -41,8 +41,16 @@ func newWatch(ctx workflow.Context, claimID string) *watch {
 }
 
 // keep looks at the case, hands it to take, and looks again at its earliest
-// deadline or when it has changed, until take says that it is done.
-func (w *watch) keep(ctx workflow.Context, take func(*claimsv1.Case) (done bool)) {
+// deadline or when it has changed, until take says that it is done. It looks
+// first at a time that the start knew, or when something changes before it;
+// zero is at once.
+func (w *watch) keep(ctx workflow.Context, first time.Time, take func(*claimsv1.Case) (done bool)) {
+	woken := func() bool { return w.changed }
+	if !first.IsZero() {
+		if _, err := workflow.AwaitWithTimeout(ctx, max(first.Sub(workflow.Now(ctx)), 0), woken); err != nil {
+			return // canceled
+		}
+	}
 	for ctx.Err() == nil {
 		w.changed = false
 		var told claimsv1.AdvanceCaseResponse
@@ -57,7 +65,6 @@ func (w *watch) keep(ctx workflow.Context, take func(*claimsv1.Case) (done bool)
 			}
 			wait = untilNext(&told)
 		}
-		woken := func() bool { return w.changed }
 		if _, err := workflow.AwaitWithTimeout(ctx, max(wait, soonest), woken); err != nil {
 			return // cancelled
 		}

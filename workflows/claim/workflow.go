@@ -86,6 +86,16 @@ type Input struct {
 	// older form, and so asks for no version of what came up to then: asking
 	// costs a marker and a write to the server's lists for each claim.
 	Case bool `json:",omitempty"`
+	// First is what the case first waits for, where its start knew that nothing
+	// is due before: then the claims service isn't asked until then, or until
+	// something has changed. Zero asks at once.
+	First Deadline `json:",omitzero"`
+}
+
+// Deadline is when something of a case is due, and what; see claimsv1.Deadline.
+type Deadline struct {
+	Kind string    `json:",omitempty"`
+	Time time.Time `json:",omitzero"`
 }
 
 // Workflow ends when the claim is final and, where it came in a file, remitted.
@@ -128,7 +138,7 @@ func Workflow(ctx workflow.Context, in Input) error {
 		return err
 	}
 	if r.state != StateDecided {
-		r.in.Escalated = r.state == StateEscalated
+		r.in.Escalated, r.in.First = r.state == StateEscalated, Deadline{}
 		return workflow.NewContinueAsNewError(ctx, WorkflowType, r.in)
 	}
 	if !in.Case && workflow.GetVersion(ctx, changeRemit, workflow.DefaultVersion, 1) == workflow.DefaultVersion {
@@ -152,8 +162,11 @@ func (r *review) get() (*workflowsv1.GetReviewResponse, error) {
 	if !r.due.IsZero() {
 		out.DueTime = timestamppb.New(r.due)
 	}
-	if r.watch != nil {
+	switch {
+	case r.watch != nil && r.watch.now != nil:
 		out.Deadlines = r.watch.now.GetDeadlines()
+	case !r.in.First.Time.IsZero():
+		out.Deadlines = []*claimsv1.Deadline{{Kind: r.in.First.Kind, Time: timestamppb.New(r.in.First.Time)}}
 	}
 	return out, nil
 }
@@ -162,7 +175,7 @@ func (r *review) get() (*workflowsv1.GetReviewResponse, error) {
 func (r *review) keep(ctx workflow.Context) {
 	r.watch = newWatch(ctx, r.in.ClaimID)
 	workflow.GoNamed(ctx, "case", func(ctx workflow.Context) {
-		r.watch.keep(ctx, func(c *claimsv1.Case) (done bool) {
+		r.watch.keep(ctx, r.in.First.Time, func(c *claimsv1.Case) (done bool) {
 			r.take(ctx, c)
 			return r.state == StateDecided
 		})

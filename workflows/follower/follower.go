@@ -362,7 +362,11 @@ func (f *Follower) startDeferred() {
 	f.deps.Logger.Info("starting what the log left open", "log", f.deps.Log, "workflows", len(held))
 	f.deferred = nil
 	for _, id := range slices.Sorted(maps.Keys(held)) {
-		f.start(held[id], "")
+		s := held[id]
+		if s.Late != nil {
+			s.Input = s.Late
+		}
+		f.start(s, "")
 	}
 	clear(held)
 	f.deferred = held

@@ -160,7 +160,9 @@ func (s *starter) call(what string) error {
 }
 
 func (s *starter) Start(_ context.Context, w hook.Start) error {
-	if in, ok := w.Input.(claim.Input); ok {
+	if in, ok := w.Input.(claim.Input); ok && !in.First.Time.IsZero() {
+		return s.call("claim " + in.ClaimID + " waits for " + in.First.Kind)
+	} else if ok {
 		return s.call("claim " + in.ClaimID + " due " + in.DueDate)
 	}
 	return s.call("file " + w.Input.(claimfile.Input).FileID)
@@ -250,6 +252,31 @@ func TestCatchingUpStartsOnlyWhatIsStillOpen(t *testing.T) {
 	s := newStarter()
 	run(t, client(t, l), s, follower.FromStart{}, ready)
 	require.Equal(t, []string{"claim waiting due 2026-12-21", "file open"}, s.all())
+}
+
+// A claim's decision says what its case first waits for. Read live that is so;
+// read long after, something may have changed since that the follower, having
+// started nothing yet, tells nobody.
+func TestWhatADecisionSaysOfTheCaseCountsOnlyWhileItIsNew(t *testing.T) {
+	l, s := newLedger(), newStarter()
+	waits := func(id string) {
+		l.add(1, "claim-"+id, 1, &eventsv1.ClaimDecided{
+			ClaimId: id, Status: pended, PromptPayDueDate: "2026-12-21",
+			FirstDeadline: &claimsv1.Deadline{Kind: "escalation", Time: timestamppb.New(recorded.AddDate(0, 0, 25))},
+		})
+	}
+	waits("old")
+	l.add(1, "claim-old", 2, &eventsv1.TaskClaimed{ClaimId: "old"})
+	step := 0
+	run(t, client(t, l), s, follower.FromStart{}, func(f *follower.Follower) bool {
+		if step == 0 && ready(f) {
+			step = 1
+			waits("new")
+			l.add(1, "claim-new", 2, &eventsv1.TaskClaimed{ClaimId: "new"})
+		}
+		return s.has("changed new")
+	})
+	require.Equal(t, []string{"changed new", "claim new waits for escalation", "claim old due 2026-12-21"}, s.all())
 }
 
 func TestWhatComesLiveIsStartedAndToldAtOnce(t *testing.T) {

@@ -89,6 +89,9 @@ type Start struct {
 	Type string
 	// Input is the workflow's one argument; it is sealed.
 	Input any
+	// Late is the input where the fact is read long after it was written, and
+	// Input may count on what isn't so any more; nil is Input.
+	Late any
 	// Again begins one anew that failed or was stopped: what it was refused for
 	// may have been repaired.
 	Again bool

@@ -26,11 +26,18 @@ import (
 	"github.com/probity-health/probity/workflows/claim"
 	"github.com/probity-health/probity/workflows/claimfile"
 	"github.com/probity-health/probity/workflows/failure"
+	"github.com/probity-health/probity/workflows/hook"
 )
 
-// queryTimeout bounds a Query: a progress page that waits is worse than one
-// that shows the record's counts.
-const queryTimeout = 3 * time.Second
+const (
+	// queryTimeout bounds a Query: a progress page that waits is worse than one
+	// that shows the record's counts.
+	queryTimeout = 3 * time.Second
+	// stirred is how long ago a file's record last grew for the record alone to
+	// say how the file stands. A Query is a task of the workflow's worker, and
+	// who follows a file asks many times a second.
+	stirred = 5 * time.Second
+)
 
 // Files reads a file as the caller; its client must forward the caller's token.
 type Files interface {
@@ -57,6 +64,8 @@ type Deps struct {
 	Logger     *slog.Logger
 	// Payments says that the workers have a payment port.
 	Payments bool
+	// Now tells the time; nil is time.Now.
+	Now func() time.Time
 }
 
 // Service implements workflowsv1connect.WorkflowServiceHandler.
@@ -69,12 +78,16 @@ func New(d Deps) *Service {
 	if d.Logger == nil {
 		d.Logger = slog.New(slog.DiscardHandler)
 	}
+	if d.Now == nil {
+		d.Now = time.Now
+	}
 	return &Service{d}
 }
 
-// GetFileProgress answers from the workflow and the file's record together:
-// the workflow knows stage and outcomes by kind, the record how many outcomes
-// there are by now.
+// GetFileProgress answers from the file's record: its outcomes by kind, how
+// many there are by now, how it ended. The workflow is asked beside it where
+// an open file's record has not grown lately: it alone knows whether it is
+// stalled, or what it is at.
 func (s *Service) GetFileProgress(ctx context.Context, q *workflowsv1.GetFileProgressRequest) (*workflowsv1.GetFileProgressResponse, error) {
 	r, err := s.deps.Files.GetFile(ctx, &claimsv1.GetFileRequest{FileId: q.GetFileId()})
 	if err != nil {
@@ -88,11 +101,8 @@ func (s *Service) GetFileProgress(ctx context.Context, q *workflowsv1.GetFilePro
 		return nil, err
 	}
 	var p workflowsv1.GetFileProgressResponse
-	if !s.query(ctx, claimfile.WorkflowID(q.GetFileId()), claimfile.QueryProgress, &p) {
-		p.Stage = claimfile.StageWaiting
-		if file.GetOutcomeCount() > 0 {
-			p.Stage = claimfile.StageDeciding
-		}
+	if s.stirs(file) || !s.query(ctx, claimfile.WorkflowID(q.GetFileId()), claimfile.QueryProgress, &p) {
+		p.Stage = stageOf(file)
 	}
 	p.ClaimCount = file.GetClaimCount()
 	// A workflow that was started again, or can't be asked, knows less than the file.
@@ -111,6 +121,30 @@ func (s *Service) GetFileProgress(ctx context.Context, q *workflowsv1.GetFilePro
 		p.Stage = claimfile.StageRefused
 	}
 	return &p, nil
+}
+
+// stirs tells whether the file's record says all there is to say.
+func (s *Service) stirs(f *claimsv1.File) bool {
+	switch f.GetState() {
+	case claimsv1.FileState_FILE_STATE_COMPLETE, claimsv1.FileState_FILE_STATE_CANCELED, claimsv1.FileState_FILE_STATE_REFUSED:
+		return true
+	}
+	grown := f.GetReceivedTime()
+	if f.GetCompletedTime() != nil {
+		grown = f.GetCompletedTime()
+	}
+	return grown != nil && s.deps.Now().Sub(grown.AsTime()) < stirred
+}
+
+// stageOf is an open file's stage as far as its outcomes tell it.
+func stageOf(f *claimsv1.File) string {
+	switch done := f.GetOutcomeCount(); {
+	case done == 0:
+		return claimfile.StageWaiting
+	case done < f.GetClaimCount():
+		return claimfile.StageDeciding
+	}
+	return claimfile.StageRemitting
 }
 
 // GetReview answers from the claim's workflow. A claim that is final is
@@ -158,6 +192,7 @@ func (s *Service) ReviewClaim(ctx context.Context, q *workflowsv1.ReviewClaimReq
 		ID: claim.WorkflowID(q.GetClaimId()), TaskQueue: s.deps.TaskQueue,
 		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
 		WorkflowIDReusePolicy:    enumspb.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE,
+		TypedSearchAttributes:    hook.Attributes(c.GetPayerId(), ""),
 	}, claim.WorkflowType, claim.Start(q.GetClaimId(), "").Input)
 	handle, err := s.deps.Temporal.UpdateWithStartWorkflow(ctx, client.UpdateWithStartWorkflowOptions{
 		StartWorkflowOperation: start,

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/probity-health/probity/services/money"
 )
 
 // editsWorld is a small set of edits in the shape of CMS's tables; the pairs
@@ -100,6 +102,32 @@ func TestPairs(t *testing.T) {
 			hospital.Setting = OutpatientHospital
 			in.Edits = []*Edits{editsWorld(hospital)}
 		}), paidBoth},
+	})
+}
+
+// A chain of pairs takes all but its first, in whatever order the lines come:
+// the edits are about what was reported. A table that names a pair both ways
+// round costs one line.
+func TestAChainOfPairsLeavesItsFirst(t *testing.T) {
+	chain := func(rows []any, codes ...string) func(*Input) {
+		return func(in *Input) {
+			met(in, Deductible, InNetwork, 500_00, 500_00)
+			replan(in, func(p *PlanSpec) { p.MultipleProcedureBps = 0 })
+			var lines []Line
+			for _, c := range codes {
+				lines = append(lines, given(c, map[string]money.Cents{"45378": 800_00, "11402": 300_00, "99213": 150_00}[c], 1))
+			}
+			serve(in, lines...)
+			in.Edits = []*Edits{editsWorld(rows...)}
+		}
+	}
+	links := []any{pairOf("45378", "11402", PairNever, PairComponent), pairOf("11402", "99213", PairNever, PairComponent)}
+	circle := []any{pairOf("45378", "11402", PairNever, PairComponent), pairOf("11402", "45378", PairNever, PairComponent)}
+	tell(t, []story{
+		{"from the first", chain(links, "45378", "11402", "99213"), "paid\n1 pays 640.00, PR-2 160.00 share.coinsurance\n2 denied, CO-97 M15 300.00 pair.component\n3 denied, CO-97 M15 150.00 pair.component"},
+		{"from the last", chain(links, "99213", "11402", "45378"), "paid\n1 denied, CO-97 M15 150.00 pair.component\n2 denied, CO-97 M15 300.00 pair.component\n3 pays 640.00, PR-2 160.00 share.coinsurance"},
+		{"the first in the midst", chain(links, "11402", "45378", "99213"), "paid\n1 denied, CO-97 M15 300.00 pair.component\n2 pays 640.00, PR-2 160.00 share.coinsurance\n3 denied, CO-97 M15 150.00 pair.component"},
+		{"each the second of the other", chain(circle, "45378", "11402"), "paid\n1 pays 640.00, PR-2 160.00 share.coinsurance\n2 denied, CO-97 M15 300.00 pair.component"},
 	})
 }
 

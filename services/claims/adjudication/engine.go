@@ -67,7 +67,7 @@ import (
 
 // EngineVersion names this set of rules. A change of any outcome changes it,
 // so that a replay knows which rules decided.
-const EngineVersion = "probity-rules/3"
+const EngineVersion = "probity-rules/4"
 
 // run is one adjudication under way.
 type run struct {

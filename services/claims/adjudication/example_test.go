@@ -64,5 +64,5 @@ func ExampleAdjudicate() {
 	//   posts +10000 cents to family deductible, network in, plan year from 2026-01-01
 	//   posts +10400 cents to individual out_of_pocket, network in, plan year from 2026-01-01
 	//   posts +10400 cents to family out_of_pocket, network in, plan year from 2026-01-01
-	//   by rules probity-rules/3, plan plan_small@1, contract ctr_a@1, fee schedule fs_small@1, accumulators at 0, received 2026-03-12
+	//   by rules probity-rules/4, plan plan_small@1, contract ctr_a@1, fee schedule fs_small@1, accumulators at 0, received 2026-03-12
 }

@@ -1,6 +1,7 @@
 package adjudication
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/probity-health/probity/services/codes"
@@ -68,6 +69,11 @@ func (r *run) gave(h *HistoryLine) string {
 // pairs denies the second of two procedures that coding rules don't pay
 // together, on this claim or with one allowed before.
 //
+// The edits are about what was reported together (CMS, NCCI Policy Manual,
+// chapter 1, section A): a line that is itself denied as the second of a pair
+// still takes its own seconds with it. So the order of a claim's lines doesn't
+// choose the outcome.
+//
 // Where it is the first that comes late, its component having been paid on an
 // earlier claim, nobody can tell here which of the two is to give way: the
 // earlier payment would have to be taken back. That pends.
@@ -78,16 +84,22 @@ func pairs(r *run) {
 	}
 	for i := range r.lines {
 		l := &r.lines[i]
-		key, ok := keyOf(l.Procedure)
-		edits := r.pairTable(s, l.ServiceDate)
-		if !l.open() || !ok || edits == nil {
+		if _, ok := keyOf(l.Procedure); ok && l.open() {
+			l.pairTable = r.pairTable(s, l.ServiceDate)
+		}
+	}
+	for i := range r.lines {
+		if l := &r.lines[i]; l.pairTable != nil {
+			r.componentsOf(l, s)
+		}
+	}
+	for i := range r.lines {
+		l := &r.lines[i]
+		if !l.open() || l.pairTable == nil {
 			continue
 		}
-		l.pairTable = edits
-		rows := edits.column2(s, key)
-		if len(rows) > 0 {
-			r.componentsOf(l, rows)
-		}
+		key, _ := keyOf(l.Procedure)
+		rows := l.pairTable.column2(s, key)
 		for j := range r.in.History {
 			if h := &r.in.History[j]; h.Allowed && h.ServiceDate == l.ServiceDate && h.Subject == r.in.Member.Subject && r.gave(h) == r.giver(l) {
 				r.pairedBefore(l, key, rows, s, h)
@@ -100,7 +112,12 @@ func pairs(r *run) {
 }
 
 // componentsOf denies the claim's lines that a line's procedure takes in.
-func (r *run) componentsOf(first *line, rows []pairRow) {
+func (r *run) componentsOf(first *line, s Setting) {
+	key, _ := keyOf(first.Procedure)
+	rows := first.pairTable.column2(s, key)
+	if len(rows) == 0 {
+		return
+	}
 	for i := range r.lines {
 		second := &r.lines[i]
 		if second == first || !second.open() || second.ServiceDate != first.ServiceDate || r.giver(second) != r.giver(first) {
@@ -111,13 +128,22 @@ func (r *run) componentsOf(first *line, rows []pairRow) {
 			continue
 		}
 		pair, found := pairOn(rows, key, first.ServiceDate)
-		if !found || pair.opened(first.Modifiers, second.Modifiers, first.ServiceDate) {
+		if !found || pair.opened(first.Modifiers, second.Modifiers, first.ServiceDate) || r.takenBy(second, first) {
 			continue
 		}
-		second.pairTable = first.pairTable
-		r.deny(second, pair.rule(), "", Fact{"paired_line", int64(first.Number)}, Fact{"modifier_indicator", int64(pair.indicator)})
+		r.deny(second, pair.rule(), "", Fact{factPairedLine, int64(first.Number)}, Fact{"modifier_indicator", int64(pair.indicator)})
 	}
 }
+
+// takenBy tells whether the first of two was just denied as the second of the
+// same two: a table that names a pair both ways round costs one line, not both.
+func (r *run) takenBy(second, first *line) bool {
+	return first.out.Denied && slices.ContainsFunc(first.out.Adjustments[0].Facts, func(f Fact) bool {
+		return f.Key == factPairedLine && f.Value == int64(second.Number)
+	})
+}
+
+const factPairedLine = "paired_line"
 
 // pairedBefore looks at one earlier line of the person, provider and day.
 func (r *run) pairedBefore(l *line, key codeKey, rows []pairRow, s Setting, h *HistoryLine) {

@@ -185,6 +185,26 @@ func TestEveryDeadline(t *testing.T) {
 	}
 }
 
+// What a claim's first decision says of its deadlines is what its case says,
+// and says nothing where something is due at once.
+func TestTheFirstDecisionNamesTheFirstDeadline(t *testing.T) {
+	first := func(status claimsv1.ClaimStatus, on string, now time.Time, reasons ...*claimsv1.PendReason) *claimsv1.Deadline {
+		return First(&eventsv1.ClaimReceived{ClaimId: "clm_a", PayerId: "ACME"}, &eventsv1.ClaimDecided{
+			ClaimId: "clm_a", Status: status, PendReasons: reasons, PromptPayState: "TX", Versions: &claimsv1.Versions{ReceivedDate: on},
+		}, Now{Time: now}, terms)
+	}
+	x := received(t, pended, wantsPerson)
+	got := first(pended, "2026-03-02", noon, wantsPerson)
+	require.Equal(t, "escalation", got.GetKind())
+	require.Equal(t, x.deadline("escalation"), got.GetTime().AsTime())
+	require.Empty(t, x.due(got.GetTime().AsTime().Add(-time.Second)), "nothing is due before")
+	require.Equal(t, []string{"TaskEscalated due-soon"}, x.due(got.GetTime().AsTime()))
+
+	require.Nil(t, first(pended, "2026-03-02", noon, wantsPerson, wantsDocument), "the document is asked for at once")
+	require.Nil(t, first(pended, "2026-02-02", noon, wantsPerson), "it is escalated at once")
+	require.Nil(t, first(paid, "2026-03-02", noon), "it waits for nothing")
+}
+
 func TestWhatWasAskedInVainDeniesAndWhatHasMoreIsAPersons(t *testing.T) {
 	x := received(t, pended, wantsDocument)
 	require.True(t, x.s.WaitsForProvider(), "nothing to do for a reviewer, asked or not")

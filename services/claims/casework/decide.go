@@ -87,6 +87,17 @@ func (s State) Escalate() ([]proto.Message, error) {
 	return []proto.Message{s.escalated(CauseRequest)}, nil
 }
 
+// SetEscalation sets how far the task is escalated, up or down.
+func (s State) SetEscalation(level uint32) ([]proto.Message, error) {
+	switch {
+	case !s.Pended():
+		return nil, notPended()
+	case s.Escalation == level:
+		return nil, nil
+	}
+	return []proto.Message{&eventsv1.TaskEscalated{ClaimId: s.ClaimID, PayerId: s.PayerID, Level: level, Cause: CauseSet}}, nil
+}
+
 func (s State) escalated(cause string) proto.Message {
 	return &eventsv1.TaskEscalated{ClaimId: s.ClaimID, PayerId: s.PayerID, Level: s.Escalation + 1, Cause: cause}
 }
@@ -392,6 +403,16 @@ func (s State) Deadlines(now Now, t Terms) []*claimsv1.Deadline {
 	}
 	slices.SortStableFunc(out, func(a, b *claimsv1.Deadline) int { return a.GetTime().AsTime().Compare(b.GetTime().AsTime()) })
 	return out
+}
+
+// First is the earliest deadline of a claim as its first decision leaves it;
+// nil where something is due at once, or nothing is waited for.
+func First(received *eventsv1.ClaimReceived, decided *eventsv1.ClaimDecided, now Now, t Terms) *claimsv1.Deadline {
+	s := Evolve(Evolve(State{}, received, 0), decided, 1)
+	if deadlines := s.Deadlines(now, t); len(deadlines) > 0 && deadlines[0].GetTime().AsTime().After(now.Time) {
+		return deadlines[0]
+	}
+	return nil
 }
 
 // Case is the work as it is told.

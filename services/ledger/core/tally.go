@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/probity-health/probity/services/ledger/receipt"
 )
@@ -65,7 +66,11 @@ func (t *Tally) Add(note []byte) (news bool, evidence []receipt.Evidence, err er
 	if t.known[id] {
 		return false, nil, nil
 	}
-	c, cosignatures, err := t.policy.Cosignatures(note)
+	fresh := t.unheard(note)
+	if fresh == nil {
+		return false, nil, nil
+	}
+	c, cosignatures, err := t.policy.Cosignatures(fresh)
 	if err != nil {
 		return false, nil, err
 	}
@@ -88,6 +93,35 @@ func (t *Tally) Add(note []byte) (news bool, evidence []receipt.Evidence, err er
 	}
 	t.known[id] = true
 	return news, evidence, nil
+}
+
+// unheard returns a note without the signature lines that were verified
+// before, nil when there is no other. To verify one costs more than all else
+// of counting it, and every peer passes on what it heard.
+func (t *Tally) unheard(note []byte) []byte {
+	c, err := receipt.UnverifiedCheckpoint(note)
+	if err != nil || len(t.lines[c]) == 0 {
+		return note
+	}
+	// A checkpoint has one text, so the lines are of this one.
+	lines, ok := bytes.CutPrefix(note, c.Note())
+	if !ok || len(lines) == 0 {
+		return note
+	}
+	var fresh []string
+	for line := range strings.Lines(string(lines)) {
+		known := false
+		for _, l := range t.lines[c] {
+			known = known || l == line
+		}
+		if !known {
+			fresh = append(fresh, line)
+		}
+	}
+	if fresh == nil {
+		return nil
+	}
+	return c.Note(fresh...)
 }
 
 func (t *Tally) hold(c receipt.Checkpoint, s receipt.Cosignature) {

@@ -60,16 +60,26 @@ func UnverifiedCheckpoint(signed []byte) (Checkpoint, error) {
 // of the cosigners of the policy that governs its size cosigned it, and
 // returns it with their names.
 func (p Policy) OpenCheckpoint(signed []byte) (Checkpoint, []string, error) {
-	return p.openCheckpoint(signed, func(t *Terms) int { return t.Quorum })
+	return p.signers(signed, func(t *Terms) int { return t.Quorum })
 }
 
 // OpenSealed verifies that at least one cosigner signed a checkpoint. That is
 // its word alone: the checkpoint may never become final.
 func (p Policy) OpenSealed(signed []byte) (Checkpoint, []string, error) {
-	return p.openCheckpoint(signed, func(*Terms) int { return 1 })
+	return p.signers(signed, anyOne)
 }
 
-func (p Policy) openCheckpoint(signed []byte, quorum func(*Terms) int) (Checkpoint, []string, error) {
+func anyOne(*Terms) int { return 1 }
+
+func (p Policy) signers(signed []byte, quorum func(*Terms) int) (Checkpoint, []string, error) {
+	c, n, err := p.openCheckpoint(signed, quorum)
+	if err != nil {
+		return Checkpoint{}, nil, err
+	}
+	return c, names(n), nil
+}
+
+func (p Policy) openCheckpoint(signed []byte, quorum func(*Terms) int) (Checkpoint, *note.Note, error) {
 	if len(p.versions) == 0 {
 		return Checkpoint{}, nil, errors.New("receipt: the policy is empty")
 	}
@@ -87,14 +97,14 @@ func (p Policy) openCheckpoint(signed []byte, quorum func(*Terms) int) (Checkpoi
 	if terms == nil {
 		return Checkpoint{}, nil, errors.New("receipt: checkpoint is empty")
 	}
-	text, signers, err := open(signed, terms.Cosigners(), PublicKey.Cosignatures, quorum(terms))
+	n, err := openNote(signed, terms.Cosigners(), PublicKey.Cosignatures, quorum(terms))
 	if err != nil {
 		return Checkpoint{}, nil, err
 	}
-	if text != string(c.Marshal()) {
+	if n.Text != string(c.Marshal()) {
 		return Checkpoint{}, nil, errors.New("receipt: checkpoint: not in canonical form")
 	}
-	return c, signers, nil
+	return c, n, nil
 }
 
 // canonical tells whether s is the only base64 spelling of its bytes.
@@ -114,11 +124,7 @@ type Cosignature struct {
 // valid under the version of the policy that governs its size, at least one.
 // A signature by a cosigner's key that is not valid is an error.
 func (p Policy) Cosignatures(signed []byte) (Checkpoint, []Cosignature, error) {
-	c, _, err := p.OpenSealed(signed)
-	if err != nil {
-		return Checkpoint{}, nil, err
-	}
-	n, err := note.Open(signed, note.VerifierList(verifiers(p.At(c.Size).Cosigners(), PublicKey.Cosignatures)...))
+	c, n, err := p.openCheckpoint(signed, anyOne)
 	if err != nil {
 		return Checkpoint{}, nil, err
 	}

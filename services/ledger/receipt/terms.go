@@ -468,27 +468,42 @@ func noteText(signed []byte) ([]byte, bool) {
 // open verifies a signed note under at least quorum of the keys, with the
 // kind of verifier each gives, and returns its text and the signers' names.
 func open(signed []byte, keys []PublicKey, kind func(PublicKey) note.Verifier, quorum int) (text string, signers []string, err error) {
+	n, err := openNote(signed, keys, kind, quorum)
+	if err != nil {
+		return "", nil, err
+	}
+	return n.Text, names(n), nil
+}
+
+func names(n *note.Note) []string {
+	out := make([]string, len(n.Sigs))
+	for i, s := range n.Sigs {
+		out[i] = s.Name
+	}
+	return out
+}
+
+func openNote(signed []byte, keys []PublicKey, kind func(PublicKey) note.Verifier, quorum int) (*note.Note, error) {
 	n, err := note.Open(signed, note.VerifierList(verifiers(keys, kind)...))
 	var unsigned *note.UnverifiedNoteError
 	if errors.As(err, &unsigned) {
-		return "", nil, fmt.Errorf("receipt: signed by none of the parties (%d needed)", quorum)
+		return nil, fmt.Errorf("receipt: signed by none of the parties (%d needed)", quorum)
 	}
 	if err != nil {
-		return "", nil, fmt.Errorf("receipt: signature: %w", err)
+		return nil, fmt.Errorf("receipt: signature: %w", err)
 	}
 	// note.Open drops repeated signatures of one key, so each counts once. It
 	// takes more than one spelling of a signature, though; here a document has one.
 	for _, s := range n.Sigs {
 		if !canonical(s.Base64) {
-			return "", nil, errors.New("receipt: signature: not in canonical form")
+			return nil, errors.New("receipt: signature: not in canonical form")
 		}
-		signers = append(signers, s.Name)
 	}
-	if len(signers) < quorum {
-		return "", nil, fmt.Errorf("receipt: signed by %d of the %d parties needed (%s)",
-			len(signers), quorum, strings.Join(signers, ", "))
+	if len(n.Sigs) < quorum {
+		return nil, fmt.Errorf("receipt: signed by %d of the %d parties needed (%s)",
+			len(n.Sigs), quorum, strings.Join(names(n), ", "))
 	}
-	return n.Text, signers, nil
+	return n, nil
 }
 
 func verifiers(keys []PublicKey, kind func(PublicKey) note.Verifier) []note.Verifier {

@@ -65,6 +65,9 @@ type Blocks struct {
 	// Changed is broadcast when the block log was followed further, at every
 	// new checkpoint, when one became final, and on a halt.
 	Changed Signal
+	// Finalised is broadcast when a checkpoint became final, and on a halt:
+	// those who wait for that are many, and the rest is no news to them.
+	Finalised Signal
 	// wake makes Run step again: what withheld a signature may have passed.
 	wake Signal
 
@@ -472,6 +475,7 @@ func (b *Blocks) halt(cause error) error {
 	b.halted = err
 	b.mu.Unlock()
 	b.Changed.Broadcast()
+	b.Finalised.Broadcast()
 	return err
 }
 
@@ -772,11 +776,14 @@ func (b *Blocks) Receipt(log string, shard uint32, index uint64, sealed bool) (*
 	if !covers(block) {
 		return nil, nil
 	}
-	value, err := s.Commit(index)
+	r := &receipt.Receipt{Log: log, Shard: shard, Index: index, Header: block.Header(), Checkpoint: checkpoint}
+	err := s.eachCommit(index, index+1, func(_ uint64, value []byte) (bool, error) {
+		r.Entry = receipt.Entry(value)
+		return true, nil
+	})
 	if err != nil {
 		return nil, err
 	}
-	r := &receipt.Receipt{Log: log, Shard: shard, Index: index, Entry: receipt.Entry(value), Header: block.Header(), Checkpoint: checkpoint}
 	r.Head, r.Place, r.HeadProof, _ = block.ProveHead(log, shard)
 	if r.ShardProof, err = s.tree.Inclusion(index, r.Head.Size); err != nil {
 		return nil, err

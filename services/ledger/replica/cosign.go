@@ -172,6 +172,7 @@ func (b *Blocks) settle() error {
 		}
 		b.mu.Unlock()
 		b.Changed.Broadcast()
+		b.Finalised.Broadcast()
 	}
 	return b.accuse(strays)
 }

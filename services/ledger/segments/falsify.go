@@ -22,7 +22,7 @@ func Falsify(disk tiles.Disk, dir string, index uint64, change func(value []byte
 		return err
 	}
 	at := int64(p.offsets[index-p.first])
-	if err := p.file.Close(); err != nil {
+	if err := errors.Join(l.release(p.file), l.Close()); err != nil {
 		return err
 	}
 	raw, err := disk.ReadFile(l.path(p.first))

@@ -23,7 +23,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"path/filepath"
 	"slices"
@@ -58,17 +57,9 @@ const (
 	readBytes = 256 << 10
 	// heldTables bounds the tables of full files kept in memory.
 	heldTables = 16
+	// heldReaders bounds the files that are kept open to be read.
+	heldReaders = 4
 )
-
-type kind byte
-
-const (
-	commit kind = iota + 1
-	mark
-	table
-)
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Log is one shard's commits. Append must have one caller at a time; all else
 // is safe for concurrent use.
@@ -88,8 +79,12 @@ type Log struct {
 	last  []byte // the last mark
 	cut   int64  // bytes of a torn tail that Open left out
 
-	tableMu sync.Mutex          // guards what follows
-	tables  map[uint64][]uint32 // offsets of full files' commits, by first index
+	tableMu sync.Mutex           // guards what follows
+	tables  map[uint64]fullTable // by first index
+
+	readMu  sync.Mutex // guards what follows
+	readers []*reader  // open, the oldest first
+	closed  bool
 }
 
 // file is a full file.
@@ -117,7 +112,7 @@ func (l *Log) path(first uint64) string { return filepath.Join(l.dir, name(first
 // Open opens the log in dir, an empty one where there is none. It writes
 // nothing: what a crash tore is only cut off when something is appended.
 func Open(disk tiles.Disk, dir string) (*Log, error) {
-	l := &Log{disk: disk, dir: dir, limit: fileBytes, tables: map[uint64][]uint32{}}
+	l := &Log{disk: disk, dir: dir, limit: fileBytes, tables: map[uint64]fullTable{}}
 	if disk.SegmentBytes > 0 {
 		l.limit = disk.SegmentBytes
 	}
@@ -182,7 +177,7 @@ func (l *Log) openLast(first uint64) error {
 	switch {
 	case s.full:
 		l.full = append(l.full, file{first, uint64(len(s.offsets))})
-		l.tables[first] = s.offsets
+		l.tables[first] = fullTable{s.offsets, s.tableAt}
 	case s.whole == 0:
 		// Not even its header, or no batch, was written whole: it begins anew.
 		l.cut = int64(len(raw))
@@ -212,119 +207,6 @@ func (l *Log) markBefore() error {
 	}
 	l.last = slices.Clone(s.mark)
 	return nil
-}
-
-// scanned is what a file holds.
-type scanned struct {
-	offsets  []uint32 // of the commits of whole batches
-	mark     []byte
-	lastMark uint32
-	whole    int64 // where the last whole batch ends
-	full     bool
-	// fault is why the scan ended before the file did.
-	fault string
-	at    int64
-}
-
-// scan reads a file from its first byte as far as it is sound.
-func scan(raw []byte, first uint64) (s scanned) {
-	stop := func(at int64, format string, args ...any) scanned {
-		s.at, s.fault = at, fmt.Sprintf(format, args...)
-		s.offsets = s.offsets[:len(s.offsets):len(s.offsets)]
-		return s
-	}
-	if len(raw) < headerSize || string(raw[:8]) != magic || binary.BigEndian.Uint64(raw[8:]) != first ||
-		binary.BigEndian.Uint32(raw[16:]) != crc32.Checksum(raw[:16], castagnoli) {
-		return stop(0, "its header is not that of a segment that begins with %d", first)
-	}
-	at, batch := int64(headerSize), []uint32(nil)
-	for at < int64(len(raw)) {
-		k, payload, err := parse(raw[at:])
-		if err != nil {
-			return stop(at, "%v", err)
-		}
-		switch k {
-		case commit:
-			batch = append(batch, uint32(at))
-		case mark:
-			s.offsets, batch = append(s.offsets, batch...), batch[:0]
-			s.mark, s.lastMark = payload, uint32(at)
-		case table:
-			rest := raw[at+recordHead+int64(len(payload)):]
-			lastMark, offsets, err := parseTable(payload)
-			if err != nil || len(batch) > 0 || lastMark != s.lastMark || !slices.Equal(offsets, s.offsets) {
-				return stop(at, "its table is not that of its records")
-			}
-			if len(rest) != trailerSize || !bytesEqual(rest, trailer(uint32(at))) {
-				return stop(at, "it does not end with a trailer")
-			}
-			s.whole, s.full = int64(len(raw)), true
-			return s
-		}
-		at += recordHead + int64(len(payload))
-		if k == mark {
-			s.whole = at
-		}
-	}
-	if len(batch) > 0 {
-		return stop(s.whole, "it ends within a batch")
-	}
-	s.at = at
-	return s
-}
-
-func bytesEqual(a, b []byte) bool { return string(a) == string(b) }
-
-// parse reads the record that raw begins with.
-func parse(raw []byte) (kind, []byte, error) {
-	if len(raw) < recordHead {
-		return 0, nil, errors.New("a record is cut short")
-	}
-	size, k := int64(binary.BigEndian.Uint32(raw)), kind(raw[4])
-	switch {
-	case k < commit || k > table:
-		return 0, nil, errors.New("a record is of no known kind")
-	case size > int64(len(raw)-recordHead):
-		return 0, nil, errors.New("a record is cut short")
-	}
-	payload := raw[recordHead : recordHead+size : recordHead+size]
-	if sum(raw[:5], payload) != binary.BigEndian.Uint32(raw[5:]) {
-		return 0, nil, errors.New("a record does not match its checksum")
-	}
-	return k, payload, nil
-}
-
-func sum(head, payload []byte) uint32 {
-	return crc32.Update(crc32.Checksum(head, castagnoli), castagnoli, payload)
-}
-
-func appendRecord(b []byte, k kind, payload []byte) []byte {
-	at := len(b)
-	b = binary.BigEndian.AppendUint32(b, uint32(len(payload)))
-	b = append(b, byte(k))
-	b = binary.BigEndian.AppendUint32(b, sum(b[at:at+5], payload))
-	return append(b, payload...)
-}
-
-func header(first uint64) []byte {
-	b := binary.BigEndian.AppendUint64([]byte(magic), first)
-	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
-}
-
-func trailer(at uint32) []byte {
-	b := binary.BigEndian.AppendUint32(nil, at)
-	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
-}
-
-func parseTable(payload []byte) (lastMark uint32, offsets []uint32, err error) {
-	if len(payload) < 4 || len(payload)%4 != 0 {
-		return 0, nil, errors.New("a table is malformed")
-	}
-	offsets = make([]uint32, len(payload)/4-1)
-	for i := range offsets {
-		offsets[i] = binary.BigEndian.Uint32(payload[4*i+4:])
-	}
-	return binary.BigEndian.Uint32(payload), offsets, nil
 }
 
 // Count returns how many commits there are.
@@ -437,6 +319,9 @@ func (l *Log) grow(t *tail, count uint64) (*tail, error) {
 		if t.file != nil {
 			_ = t.file.Close()
 		}
+		if err := l.dropReaders(func(first uint64) bool { return first == t.first }); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
 		t = &tail{first: t.first, offsets: t.offsets, lastMark: t.lastMark, size: t.size, synced: t.size, listed: true, file: f}
 	default:
 		f, err := disk.OpenReadWrite(l.path(t.first), vfs.WriteCategoryUnspecified)
@@ -480,7 +365,7 @@ func (l *Log) fill(t *tail) error {
 		l.mu.Unlock()
 		return err
 	}
-	l.hold(t.first, t.offsets)
+	l.hold(t.first, fullTable{t.offsets, t.size})
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.full = append(l.full, file{t.first, uint64(len(t.offsets))})
@@ -518,6 +403,10 @@ func (l *Log) Sync() error {
 // Close makes everything durable and closes the files.
 func (l *Log) Close() error {
 	err := l.Sync()
+	l.readMu.Lock()
+	l.closed = true
+	l.readMu.Unlock()
+	err = errors.Join(err, l.dropReaders(func(uint64) bool { return true }))
 	l.syncing.Lock()
 	defer l.syncing.Unlock()
 	l.mu.Lock()
@@ -527,274 +416,4 @@ func (l *Log) Close() error {
 		l.tail.file = nil
 	}
 	return err
-}
-
-// Commit returns the commit at an index.
-func (l *Log) Commit(index uint64) (out []byte, err error) {
-	err = l.Each(index, index+1, func(_ uint64, value []byte) (bool, error) {
-		out = slices.Clone(value)
-		return true, nil
-	})
-	return out, err
-}
-
-// Each calls visit with the commits from an index up to but not including
-// another, in order; value is only valid during the call. It fails with
-// ErrDamaged where one does not match its checksum or there are too few.
-func (l *Log) Each(from, to uint64, visit func(index uint64, value []byte) (more bool, err error)) error {
-	buf := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
-	for from < to {
-		p, err := l.part(from)
-		if err != nil {
-			return err
-		}
-		end := min(to, p.first+uint64(len(p.offsets)))
-		more := true
-		for more && err == nil && from < end {
-			from, more, err = p.visit(buf, from, end, visit)
-		}
-		if err = errors.Join(err, p.file.Close()); err != nil || !more {
-			return err
-		}
-	}
-	return nil
-}
-
-// buffers are what Append gathers in and Each reads into: a shard that rests
-// holds none.
-var buffers = sync.Pool{New: func() any { return new([]byte) }}
-
-// part is a file being read.
-type part struct {
-	first   uint64
-	offsets []uint32
-	end     int64 // of the records
-	file    vfs.File
-}
-
-// part returns the file that holds an index.
-func (l *Log) part(index uint64) (part, error) {
-	l.mu.RLock()
-	if index >= l.count {
-		defer l.mu.RUnlock()
-		return part{}, damaged("there is no commit %d", index)
-	}
-	if t := l.tail; t != nil && index >= t.first {
-		p := part{first: t.first, offsets: t.offsets, end: t.size}
-		l.mu.RUnlock()
-		// Readers open it for themselves: it may become full meanwhile.
-		f, err := l.disk.Files().Open(l.path(p.first))
-		p.file = f
-		return p, err
-	}
-	n, ok := slices.BinarySearchFunc(l.full, index, func(f file, i uint64) int {
-		switch {
-		case i < f.first:
-			return 1
-		case i >= f.first+f.count:
-			return -1
-		}
-		return 0
-	})
-	var of file
-	if ok {
-		of = l.full[n]
-	}
-	l.mu.RUnlock()
-	if !ok {
-		return part{}, damaged("there is no commit %d", index)
-	}
-	f, err := l.disk.Files().Open(l.path(of.first))
-	if err != nil {
-		return part{}, err
-	}
-	offsets, end, err := l.table(f, of)
-	if err != nil {
-		return part{}, errors.Join(err, f.Close())
-	}
-	return part{first: of.first, offsets: offsets, end: end, file: f}, nil
-}
-
-// table returns the offsets of a full file's commits and where they end.
-func (l *Log) table(f vfs.File, of file) ([]uint32, int64, error) {
-	info, err := f.Stat()
-	if err != nil {
-		return nil, 0, err
-	}
-	tail := make([]byte, trailerSize)
-	if _, err := f.ReadAt(tail, info.Size()-trailerSize); err != nil {
-		return nil, 0, damaged("%s has no trailer: %v", name(of.first), err)
-	}
-	at := binary.BigEndian.Uint32(tail)
-	if !bytesEqual(tail, trailer(at)) || int64(at) > info.Size()-trailerSize {
-		return nil, 0, damaged("the trailer of %s does not match its checksum", name(of.first))
-	}
-	l.tableMu.Lock()
-	held := l.tables[of.first]
-	l.tableMu.Unlock()
-	if held != nil {
-		return held, int64(at), nil
-	}
-	raw := make([]byte, info.Size()-trailerSize-int64(at))
-	if _, err := f.ReadAt(raw, int64(at)); err != nil {
-		return nil, 0, damaged("the table of %s cannot be read: %v", name(of.first), err)
-	}
-	k, payload, err := parse(raw)
-	if err != nil || k != table {
-		return nil, 0, damaged("the table of %s cannot be read: %v", name(of.first), err)
-	}
-	_, offsets, err := parseTable(payload)
-	if err != nil || uint64(len(offsets)) != of.count {
-		return nil, 0, damaged("the table of %s is not of %d commits", name(of.first), of.count)
-	}
-	l.hold(of.first, offsets)
-	return offsets, int64(at), nil
-}
-
-func (l *Log) hold(first uint64, offsets []uint32) {
-	l.tableMu.Lock()
-	defer l.tableMu.Unlock()
-	for k := range l.tables {
-		if len(l.tables) < heldTables {
-			break
-		}
-		delete(l.tables, k)
-	}
-	l.tables[first] = offsets
-}
-
-// visit reads some commits from an index on and hands them out; it returns
-// the index to go on from.
-func (p part) visit(buf *[]byte, from, end uint64, visit func(uint64, []byte) (bool, error)) (uint64, bool, error) {
-	at := func(index uint64) int64 {
-		if i := index - p.first; i < uint64(len(p.offsets)) {
-			return int64(p.offsets[i])
-		}
-		return p.end
-	}
-	start, to := at(from), from+1
-	for to < end && at(to+1)-start <= readBytes {
-		to++
-	}
-	size := at(to) - start
-	if size <= 0 {
-		return from, false, damaged("the offsets of %s do not rise", name(p.first))
-	}
-	if int64(cap(*buf)) < size {
-		*buf = make([]byte, max(size, readBytes))
-	}
-	raw := (*buf)[:size]
-	if n, err := p.file.ReadAt(raw, start); n < len(raw) {
-		return from, false, damaged("%s cannot be read at %d: %v", name(p.first), start, err)
-	}
-	for ; from < to; from++ {
-		k, payload, err := parse(raw[at(from)-start:])
-		if err != nil || k != commit {
-			return from, false, damaged("index %d at %s@%d: %v", from, name(p.first), at(from), err)
-		}
-		if more, err := visit(from, payload); err != nil || !more {
-			return from, false, err
-		}
-	}
-	return from, true, nil
-}
-
-// Fault is damage of a file.
-type Fault struct {
-	File   string
-	Offset int64 // -1 where it isn't known
-	What   string
-}
-
-// Files returns how many files the log has.
-func (l *Log) Files() int {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	if l.tail != nil {
-		return len(l.full) + 1
-	}
-	return len(l.full)
-}
-
-// CheckFile verifies the n-th file of an open log, the first being 0, to its
-// last byte, or the last that was appended. It may run beside everything else.
-func (l *Log) CheckFile(n int) (Fault, bool) {
-	l.mu.RLock()
-	var first uint64
-	size, full := int64(-1), n < len(l.full)
-	switch {
-	case full:
-		first = l.full[n].first
-	case n == len(l.full) && l.tail != nil:
-		first, size = l.tail.first, l.tail.size
-	default:
-		l.mu.RUnlock()
-		return Fault{}, true
-	}
-	l.mu.RUnlock()
-	file := filepath.Join(filepath.Base(filepath.Dir(l.dir)), filepath.Base(l.dir), name(first))
-	raw, err := l.disk.ReadFile(l.path(first))
-	switch {
-	case err != nil:
-		return Fault{file, -1, err.Error()}, false
-	case int64(len(raw)) < size:
-		return Fault{file, int64(len(raw)), "it is shorter than what was appended"}, false
-	case !full:
-		raw = raw[:size]
-	}
-	s := scan(raw, first)
-	switch {
-	case s.fault != "":
-		return Fault{file, s.at, s.fault}, false
-	case full && !s.full:
-		return Fault{file, int64(len(raw)), "it has lost its table"}, false
-	}
-	return Fault{}, true
-}
-
-// Check verifies the files in dir to their last byte, and what else is there.
-// It is for a log that no node has open and that was closed cleanly: what a
-// crash tore counts as a fault.
-func Check(disk tiles.Disk, dir string) ([]Fault, error) {
-	names, err := disk.Files().List(dir)
-	if err != nil {
-		return nil, err
-	}
-	var out []Fault
-	fault := func(file string, at int64, format string, args ...any) {
-		out = append(out, Fault{file, at, fmt.Sprintf(format, args...)})
-	}
-	slices.Sort(names)
-	var next uint64
-	var segments []string
-	for _, n := range names {
-		number, ok := strings.CutSuffix(n, suffix)
-		first, err := strconv.ParseUint(number, 10, 64)
-		if !ok || err != nil || name(first) != n {
-			fault(n, -1, "a file that the commits don't have")
-			continue
-		}
-		segments = append(segments, n)
-	}
-	for i, n := range segments {
-		first, _ := strconv.ParseUint(strings.TrimSuffix(n, suffix), 10, 64)
-		if first != next {
-			fault(n, 0, "it follows %d commits", next)
-		}
-		raw, err := disk.ReadFile(filepath.Join(dir, n))
-		if err != nil {
-			fault(n, -1, "%v", err)
-			continue
-		}
-		s := scan(raw, first)
-		switch {
-		case s.fault != "":
-			fault(n, s.at, "%s; or the node did not stop cleanly: then start and stop it before checking", s.fault)
-		case !s.full && i < len(segments)-1:
-			fault(n, int64(len(raw)), "it has no table and another file follows it")
-		}
-		next = first + uint64(len(s.offsets))
-	}
-	return out, nil
 }

@@ -157,7 +157,7 @@ func (t *Tree) checkStored(size, from, to uint64) ([]receipt.Hash, error) {
 				if err != nil {
 					return nil, err
 				}
-				if fold(below) != row[child-n<<height] {
+				if _, above := tileOf(below); above != row[child-n<<height] {
 					return nil, fmt.Errorf("tiles: %s does not hash to node %d of %s", Path(level-1, child, width), child-n<<height, Path(level, n, w))
 				}
 			}

@@ -32,7 +32,7 @@ func (d Disk) OpenTree(dir string) (*Tree, error) {
 	if err := d.makeFolder(dir); err != nil {
 		return nil, err
 	}
-	t := &Tree{disk: d, dir: dir, fresh: map[rowID][]receipt.Hash{}, cache: map[rowID][]receipt.Hash{}, root: receipt.EmptyRoot()}
+	t := &Tree{disk: d, dir: dir, fresh: map[rowID]*nodes{}, cache: map[rowID]*nodes{}, root: receipt.EmptyRoot()}
 	raw, err := d.ReadFile(filepath.Join(dir, stateFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return t, nil
@@ -85,33 +85,36 @@ func parseState(raw []byte) (size uint64, root receipt.Hash, err error) {
 func (t *Tree) load(size uint64) error {
 	t.size = size
 	for level := 0; size>>(uint(level)*height) > 0; level++ {
-		nodes := size >> (uint(level) * height)
-		var row []receipt.Hash
-		if w := int(nodes % width); w > 0 {
-			var err error
-			if row, err = t.readTile(Path(level, nodes>>height, w), w); err != nil {
+		held := size >> (uint(level) * height)
+		edge := &nodes{}
+		if w := int(held % width); w > 0 {
+			row, err := t.readTile(Path(level, held>>height, w), w)
+			if err != nil {
 				return err
 			}
+			edge, _ = tileOf(row)
 		}
-		t.edge = append(t.edge, row)
+		t.edge = append(t.edge, edge)
 	}
-	t.firstEntry = size &^ (width - 1)
+	t.firstBundle = size >> height
 	if w := int(size % width); w > 0 {
 		raw, err := t.disk.ReadFile(filepath.Join(t.dir, EntriesPath(size>>height, w)))
 		if err != nil {
 			return err
 		}
-		if t.entries, err = ParseBundle(raw); err != nil {
+		entries, err := ParseBundle(raw)
+		if err != nil {
 			return err
 		}
-		if len(t.entries) != w {
+		if len(entries) != w {
 			return errors.New("entry bundle has the wrong width")
 		}
-		for i, e := range t.entries {
-			if receipt.LeafHash(e) != t.edge[0][i] {
+		for i, e := range entries {
+			if receipt.LeafHash(e) != t.edge[0][0][i] {
 				return errors.New("entry bundle does not match its tile")
 			}
 		}
+		t.bundles = [][]byte{raw}
 	}
 	return nil
 }
@@ -124,8 +127,7 @@ func (t *Tree) readTile(path string, w int) ([]receipt.Hash, error) {
 	if len(raw) != w*receipt.HashSize {
 		return nil, fmt.Errorf("tiles: %s has %d bytes", path, len(raw))
 	}
-	// Room for a full row, so that appending to an edge doesn't copy it.
-	row := make([]receipt.Hash, w, width)
+	row := make([]receipt.Hash, w)
 	for i := range row {
 		copy(row[i][:], raw[i*receipt.HashSize:])
 	}
@@ -152,13 +154,19 @@ func ParseBundle(raw []byte) ([][]byte, error) {
 	return out, nil
 }
 
-func bundle(entries [][]byte) []byte {
-	var out []byte
-	for _, e := range entries {
-		out = binary.BigEndian.AppendUint16(out, uint16(len(e)))
-		out = append(out, e...)
+// firstEntries returns the first w entries of a bundle, as a bundle.
+func firstEntries(raw []byte, w int) ([]byte, error) {
+	end := 0
+	for range w {
+		if len(raw) < end+2 {
+			return nil, errors.New("tiles: a bundle has too few entries")
+		}
+		end += 2 + int(binary.BigEndian.Uint16(raw[end:]))
 	}
-	return out
+	if len(raw) < end {
+		return nil, errors.New("tiles: a bundle is cut short")
+	}
+	return raw[:end:end], nil
 }
 
 type file struct {
@@ -172,6 +180,8 @@ func (t *Tree) Publish(size uint64) error {
 	if err := t.within(size); err != nil {
 		return err
 	}
+	t.publishing.Lock()
+	defer t.publishing.Unlock()
 	published, _ := t.Published()
 	if size <= published {
 		return nil
@@ -194,9 +204,9 @@ func (t *Tree) Publish(size uint64) error {
 	for _, id := range done {
 		delete(t.fresh, id)
 	}
-	if first := size &^ (width - 1); first > t.firstEntry {
-		t.entries = append([][]byte(nil), t.entries[first-t.firstEntry:]...)
-		t.firstEntry = first
+	if first := size >> height; first > t.firstBundle {
+		t.bundles = append([][]byte(nil), t.bundles[first-t.firstBundle:]...)
+		t.firstBundle = first
 	}
 	t.published, t.root = size, root
 	t.mu.Unlock()
@@ -215,21 +225,24 @@ func (t *Tree) Publish(size uint64) error {
 // full tiles among them.
 func (t *Tree) render(from, to uint64) (files []file, done []rowID, err error) {
 	for _, tile := range tlog.NewTiles(height, int64(from), int64(to)) {
-		data, err := tlog.ReadTileData(tile, tlog.HashReaderFunc(t.hashes))
+		row, err := t.row(rowID{tile.L, uint64(tile.N)})
 		if err != nil {
 			return nil, nil, err
 		}
-		files = append(files, file{Path(tile.L, uint64(tile.N), tile.W), data})
+		files = append(files, file{Path(tile.L, uint64(tile.N), tile.W), rawTile(row[:tile.W])})
 		if tile.W == width {
 			done = append(done, rowID{tile.L, uint64(tile.N)})
 		}
 	}
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	for first := t.firstEntry; first < to; first += width {
-		last := min(first+width, to)
-		part := t.entries[first-t.firstEntry : last-t.firstEntry]
-		files = append(files, file{EntriesPath(first>>height, int(last-first)), bundle(part)})
+	for n := t.firstBundle; n<<height < to; n++ {
+		w := int(min(width, to-n<<height))
+		raw, err := firstEntries(t.bundles[n-t.firstBundle], w)
+		if err != nil {
+			return nil, nil, err
+		}
+		files = append(files, file{EntriesPath(n, w), raw})
 	}
 	return files, done, nil
 }

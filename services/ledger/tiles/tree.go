@@ -12,6 +12,7 @@
 package tiles
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -27,35 +28,37 @@ import (
 // root. The tree must be rebuilt from the commits.
 var ErrDamaged = errors.New("tiles: published tiles do not hash to the published root")
 
-// cachedTiles bounds the full tiles kept in memory: 8 KiB each.
-const cachedTiles = 256
+// cachedTiles bounds the full tiles kept in memory: 16 KiB each.
+const cachedTiles = 128
 
 type rowID struct {
 	level int
 	n     uint64
 }
 
-// Tree is one tree. All methods are safe for concurrent use; Append and
-// Publish must each have one caller at a time.
+// Tree is one tree. All methods are safe for concurrent use; Append must have
+// one caller at a time.
 type Tree struct {
 	disk Disk
 	dir  string
 
 	mu   sync.RWMutex // guards what follows
 	size uint64
-	// edge holds, a level, the hashes of the tile that isn't full yet.
-	edge [][]receipt.Hash
+	// edge holds, a level, the tile that isn't full yet.
+	edge []*nodes
 	// fresh holds full tiles that are not on disk yet.
-	fresh map[rowID][]receipt.Hash
-	// entries holds the leaf entries from firstEntry, the start of the first
-	// bundle that isn't on disk as a full one, to size.
-	entries    [][]byte
-	firstEntry uint64
-	published  uint64
-	root       receipt.Hash
+	fresh map[rowID]*nodes
+	// bundles holds the leaf entries, bundle by bundle, from firstBundle, the
+	// first that isn't on disk as a full one.
+	bundles     [][]byte
+	firstBundle uint64
+	published   uint64
+	root        receipt.Hash
 
-	cacheMu sync.Mutex
-	cache   map[rowID][]receipt.Hash
+	publishing sync.Mutex // held while files are written
+
+	cacheMu sync.Mutex // guards what follows
+	cache   map[rowID]*nodes
 }
 
 // Size returns the number of leaves.
@@ -72,69 +75,73 @@ func (t *Tree) Published() (uint64, receipt.Hash) {
 	return t.published, t.root
 }
 
-// Append adds a leaf entry, which must be at most 65,535 bytes.
-func (t *Tree) Append(entry []byte) {
-	hash := receipt.LeafHash(entry)
+// Append adds leaf entries, each of which must be at most 65,535 bytes.
+func (t *Tree) Append(entries ...[]byte) {
+	// Hashed before the lock, under which readers wait.
+	var room [64]receipt.Hash
+	hashes := room[:0]
+	for _, e := range entries {
+		hashes = append(hashes, receipt.LeafHash(e))
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.entries = append(t.entries, entry)
+	for i, e := range entries {
+		if t.size%width == 0 {
+			t.bundles = append(t.bundles, make([]byte, 0, width*(2+len(e))))
+		}
+		last := &t.bundles[len(t.bundles)-1]
+		*last = append(binary.BigEndian.AppendUint16(*last, uint16(len(e))), e...)
+		t.push(hashes[i])
+	}
+}
+
+// push adds a leaf's hash. The caller holds mu.
+func (t *Tree) push(hash receipt.Hash) {
+	index := t.size
 	t.size++
-	index := t.size - 1
 	for level := 0; ; level++ {
 		if level == len(t.edge) {
-			t.edge = append(t.edge, nil)
+			t.edge = append(t.edge, &nodes{})
 		}
-		t.edge[level] = append(t.edge[level], hash)
-		if len(t.edge[level]) < width {
+		above, full := t.edge[level].push(hash)
+		if !full {
 			return
 		}
-		full := t.edge[level]
-		t.fresh[rowID{level, index >> height}] = full
-		t.edge[level] = nil
-		hash = fold(full)
 		index >>= height
+		t.fresh[rowID{level, index}] = t.edge[level]
+		t.edge[level] = &nodes{}
+		hash = above
 	}
 }
 
-// fold returns the root of a perfect subtree over a power of two of hashes.
-func fold(row []receipt.Hash) receipt.Hash {
-	var buf [width / 2]receipt.Hash
-	for len(row) > 1 {
-		for i := 0; i < len(row); i += 2 {
-			buf[i/2] = receipt.Hash(tlog.NodeHash(tlog.Hash(row[i]), tlog.Hash(row[i+1])))
-		}
-		row = buf[:len(row)/2]
-	}
-	return row[0]
-}
-
-// row returns the hashes known of one tile.
-func (t *Tree) row(id rowID) ([]receipt.Hash, error) {
+// tile returns what is known of one tile, as of now: of a tile that is not
+// full it is a copy, whose rows are only ever appended to behind their ends.
+func (t *Tree) tile(id rowID) (*nodes, error) {
 	t.mu.RLock()
-	var row []receipt.Hash
+	var tile *nodes
 	if full := t.size >> (uint(id.level+1) * height); id.n >= full {
 		if id.n == full && id.level < len(t.edge) {
-			row = t.edge[id.level]
+			now := *t.edge[id.level]
+			tile = &now
 		}
 	} else {
-		row = t.fresh[id]
+		tile = t.fresh[id]
 	}
 	t.mu.RUnlock()
-	// A row is only ever appended to, within its capacity or to a new array,
-	// so the slice seen here stays as it was.
-	if row != nil {
-		return row, nil
+	if tile != nil {
+		return tile, nil
 	}
 	t.cacheMu.Lock()
-	row = t.cache[id]
+	tile = t.cache[id]
 	t.cacheMu.Unlock()
-	if row != nil {
-		return row, nil
+	if tile != nil {
+		return tile, nil
 	}
 	row, err := t.readTile(Path(id.level, id.n, width), width)
 	if err != nil {
 		return nil, err
 	}
+	tile, _ = tileOf(row)
 	t.cacheMu.Lock()
 	defer t.cacheMu.Unlock()
 	if len(t.cache) >= cachedTiles {
@@ -143,8 +150,17 @@ func (t *Tree) row(id rowID) ([]receipt.Hash, error) {
 			break
 		}
 	}
-	t.cache[id] = row
-	return row, nil
+	t.cache[id] = tile
+	return tile, nil
+}
+
+// row returns the hashes known of one tile.
+func (t *Tree) row(id rowID) ([]receipt.Hash, error) {
+	tile, err := t.tile(id)
+	if err != nil {
+		return nil, err
+	}
+	return tile[0], nil
 }
 
 // hashes reads tree nodes in tlog's storage numbering.
@@ -153,16 +169,16 @@ func (t *Tree) hashes(indexes []int64) ([]tlog.Hash, error) {
 	for i, index := range indexes {
 		level, n := tlog.SplitStoredHashIndex(index)
 		sub := uint(level % height)
-		first := uint64(n) << sub
-		row, err := t.row(rowID{level / height, first >> height})
+		id := rowID{level / height, uint64(n) << sub >> height}
+		tile, err := t.tile(id)
 		if err != nil {
 			return nil, err
 		}
-		from, to := first%width, first%width+1<<sub
-		if to > uint64(len(row)) {
+		at := uint64(n) % (width >> sub)
+		if at >= uint64(len(tile[sub])) {
 			return nil, fmt.Errorf("tiles: node %d of level %d is beyond the tree", n, level)
 		}
-		out[i] = tlog.Hash(fold(row[from:to]))
+		out[i] = tlog.Hash(tile[sub][at])
 	}
 	return out, nil
 }
@@ -220,41 +236,40 @@ func (t *Tree) ReadFile(path string) ([]byte, error) {
 		return nil, fs.ErrNotExist
 	}
 	if level < 0 {
-		entries, err := t.bundle(n, w)
-		return bundle(entries), err
+		return t.bundle(n, w)
 	}
 	row, err := t.row(rowID{level, n})
 	if err != nil {
 		return nil, err
 	}
-	out := make([]byte, 0, w*receipt.HashSize)
-	for _, h := range row[:w] {
+	return rawTile(row[:w]), nil
+}
+
+// rawTile is a tile's file.
+func rawTile(row []receipt.Hash) []byte {
+	out := make([]byte, 0, len(row)*receipt.HashSize)
+	for _, h := range row {
 		out = append(out, h[:]...)
 	}
-	return out, nil
+	return out
 }
 
 // bundle returns the first w entries of a bundle that the tree has reached.
-func (t *Tree) bundle(n uint64, w int) ([][]byte, error) {
-	first := n << height
+func (t *Tree) bundle(n uint64, w int) ([]byte, error) {
 	t.mu.RLock()
-	if first >= t.firstEntry {
+	if n >= t.firstBundle {
 		defer t.mu.RUnlock()
-		return t.entries[first-t.firstEntry:][:w:w], nil
+		return firstEntries(t.bundles[n-t.firstBundle], w)
 	}
 	t.mu.RUnlock()
 	raw, err := t.disk.ReadFile(filepath.Join(t.dir, filepath.FromSlash(EntriesPath(n, width))))
 	if err != nil {
 		return nil, err
 	}
-	entries, err := ParseBundle(raw)
-	if err == nil && len(entries) != width {
-		err = ErrDamaged
+	if entries, err := ParseBundle(raw); err != nil || len(entries) != width {
+		return nil, errors.Join(ErrDamaged, err)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return entries[:w], nil
+	return firstEntries(raw, w)
 }
 
 // Root returns the root the tree had at a size it has reached.

@@ -89,6 +89,14 @@ type Coverage struct {
 	Plan *Plan
 }
 
+// KnowsPayer tells whether a payer has published a plan here.
+func (b *Book) KnowsPayer(id string) bool {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	_, ok := b.payers[id]
+	return ok
+}
+
 // For answers a query from one state of the book.
 func (b *Book) For(q Query) Context {
 	b.mu.RLock()

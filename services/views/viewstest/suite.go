@@ -39,6 +39,7 @@ func Run(t *testing.T, open func(t *testing.T) func() redis.UniversalClient) {
 	}{
 		{"events become answers", answers},
 		{"a reader waits for its token, but not for ever", tokens},
+		{"what comes together is written together, and no reader waits for that", gathered},
 		{"a crash between applying and acknowledging applies once", crash},
 		{"two runners at once apply once", twoRunners},
 		{"a dropped view is built again and answers the same", dropAll},
@@ -320,6 +321,30 @@ func tokens(t *testing.T, w *world) {
 	go func() { got <- r.view.WaitFor(w.ctx, p.Token()) }()
 	w.record(t, "sub_0", &eventsv1.SubjectKeyDestroyed{Subject: "sub_0"})
 	require.NoError(t, <-got)
+}
+
+func gathered(t *testing.T, w *world) {
+	// Given a runner that would wait for an hour for more to write at once.
+	w.options.Gather = time.Hour
+	client, scripts := w.client(), &lossy{n: 1 << 40}
+	client.AddHook(scripts)
+	r := w.start(t, projection(1), client, w.store)
+	w.append(t, 1)
+	w.at(t, r.view)
+	before := scripts.seen.Load()
+
+	// When much is recorded, commit by commit, and then somebody reads.
+	for range 300 {
+		w.append(t, 1)
+	}
+	same(t, w.expected(), w.dumped(t, r.view))
+
+	// Then the reader has it at once, and few scripts have written it.
+	require.Less(t, scripts.seen.Load()-before, int64(100))
+
+	// And again: what was written once is not what the next one waits for.
+	w.append(t, 5)
+	same(t, w.expected(), w.dumped(t, r.view))
 }
 
 func crash(t *testing.T, w *world) {
