@@ -152,7 +152,7 @@ func (a *Authorizer) Authorize(ctx context.Context, action string, r Resource) e
 // held for this very organisation or payer, would be let through?
 func (a *Authorizer) fix(p Principal, action string, r Resource) string {
 	var lacking []string
-	for _, role := range []Role{RoleSubmitter, RoleAdjudicator, RolePlanAdmin, RoleAuditor} {
+	for _, role := range []Role{RoleSubmitter, RoleAdjudicator, RoleSupervisor, RolePlanAdmin, RoleAuditor} {
 		ideal := Principal{Subject: "someone", Org: r.Org, Roles: []Role{role}, Payers: []string{r.Payer}}
 		if !a.Decide(ideal, action, r).Allowed {
 			continue
