@@ -140,12 +140,12 @@ func (s *Service) planCycle(ctx context.Context, caller identity.Principal, paye
 	if err != nil {
 		return nil, nil, err
 	}
-	known := make(map[string]State, len(states))
-	for _, c := range states {
-		known[c.Received.GetClaimId()] = c
+	known, tell := make(map[string]State, len(states)), make([]tellable, len(states))
+	for i, c := range states {
+		known[c.Received.GetClaimId()], tell[i] = c, tellableOf(c)
 	}
 	sc := scope{name: "cycle", run: run, date: s.day(s.now()).String()}
-	out.RemittanceIds, err = s.recordPlans(ctx, caller, planRemittances(s.index, sc, s.config.RemittanceClaims, states))
+	out.RemittanceIds, err = s.recordPlans(ctx, caller, planRemittances(s.index, sc, s.config.RemittanceClaims, tell))
 	return out, known, err
 }
 
