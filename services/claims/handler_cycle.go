@@ -110,10 +110,11 @@ func (s *Service) createCycle(ctx context.Context, caller identity.Principal, re
 }
 
 // planCycle records the plans of a cycle's remittances. The list that it takes
-// the claims from may be behind; what it doesn't show yet is the next cycle's,
-// and what it shows too long has nothing more to tell.
+// the claims from may be behind what other processes do; what it doesn't show
+// yet is the next cycle's, and what it shows too long has nothing more to tell.
 func (s *Service) planCycle(ctx context.Context, caller identity.Principal, payer, run string, cutoff time.Time) (*eventsv1.RemittanceCyclePlanned, map[string]State, error) {
 	out := &eventsv1.RemittanceCyclePlanned{RunId: run, PayerId: payer, CutoffTime: timestamppb.New(cutoff)}
+	s.ownListed(ctx)
 	reading, err := s.view.At(ctx, "")
 	if err != nil {
 		return nil, nil, err
