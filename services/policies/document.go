@@ -83,7 +83,7 @@ func (r *reader) judge(msg proto.Message, lint func() []problem.Problem) []probl
 	found := lint()
 	if len(unread)+len(broken) > 0 {
 		found = slices.DeleteFunc(found, func(p problem.Problem) bool {
-			return p.RuleID == unreachable ||
+			return p.RuleID == unreachable || p.RuleID == compiled ||
 				slices.ContainsFunc(unread, func(q problem.Problem) bool { return within(p.FieldPath, parent(q.FieldPath)) }) ||
 				slices.ContainsFunc(broken, func(q problem.Problem) bool { return within(p.FieldPath, q.FieldPath) })
 		})
