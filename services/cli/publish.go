@@ -23,8 +23,8 @@ func (a *app) plansPublish() *cobra.Command {
 	var kind, etag, requestID string
 	cmd := &cobra.Command{
 		Use:   "publish FILE",
-		Short: "Publish a version of a plan, fee schedule or contract",
-		Long: `Publish a version of a plan, fee schedule or contract.
+		Short: "Publish a version of a plan, fee schedule, contract or network",
+		Long: `Publish a version of a plan, fee schedule, contract or network.
 
 The document is linted first; one that isn't sound is refused and nothing is
 recorded. A version governs the dates of service that it names, from then on
@@ -72,7 +72,7 @@ what somebody else published in the meantime is not written over.`,
 			})
 		},
 	}
-	cmd.Flags().StringVar(&kind, "kind", "", "plan, fee_schedule or contract; found out when empty")
+	cmd.Flags().StringVar(&kind, "kind", "", "plan, fee_schedule, contract or network; found out when empty")
 	cmd.Flags().StringVar(&etag, "etag", "", "publish only where this is the newest version's etag")
 	cmd.Flags().StringVar(&requestID, "request-id", "", "idempotency key; the same key answers with the first result")
 	return cmd
@@ -89,6 +89,9 @@ func publishDocument(ctx context.Context, conn *connection, kind, text, etag, re
 	case "contract":
 		got, err := conn.policies.PublishContract(ctx, &policiesv1.PublishContractRequest{RequestId: requestID, Yaml: text, Etag: etag})
 		return got.GetContractId(), got, err
+	case "network":
+		got, err := conn.policies.PublishNetwork(ctx, &policiesv1.PublishNetworkRequest{RequestId: requestID, Yaml: text, Etag: etag})
+		return got.GetNetworkId(), got, err
 	}
-	return "", nil, usagef("--kind %q is none of plan, fee_schedule, contract", kind)
+	return "", nil, usagef("--kind %q is none of plan, fee_schedule, contract, network", kind)
 }

@@ -98,7 +98,7 @@ func (a *app) resolve(resolution, short string) *cobra.Command {
 }
 
 func (a *app) plansCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "plans", Short: "Check and publish benefit plans, fee schedules and contracts", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "plans", Short: "Check and publish benefit plans, fee schedules, contracts and networks", Args: cobra.NoArgs}
 	var kind string
 	lint := &cobra.Command{
 		Use:   "lint FILE...",
@@ -143,7 +143,7 @@ func (a *app) plansCommand() *cobra.Command {
 			return nil
 		},
 	}
-	lint.Flags().StringVar(&kind, "kind", "", "plan, fee_schedule or contract; found out when empty")
+	lint.Flags().StringVar(&kind, "kind", "", "plan, fee_schedule, contract or network; found out when empty")
 	cmd.AddCommand(lint, a.plansDiff(), a.plansSimulate(), a.plansPublish())
 	return cmd
 }
@@ -173,7 +173,7 @@ func kindOf(path string, text []byte) (string, error) {
 		return "", problem.New(problem.Invalid, problem.Problem{RuleID: "document.syntax", Message: path + " is not one YAML or JSON document", Fix: "write one document of fields and values; with --kind the place of the fault is told"})
 	}
 	for _, tell := range []struct{ kind, camel, snake string }{
-		{"contract", "contractId", "contract_id"}, {"plan", "planId", "plan_id"}, {"fee_schedule", "feeScheduleId", "fee_schedule_id"},
+		{"contract", "contractId", "contract_id"}, {"network", "networkId", "network_id"}, {"plan", "planId", "plan_id"}, {"fee_schedule", "feeScheduleId", "fee_schedule_id"},
 	} {
 		for _, key := range []string{tell.camel, tell.snake} {
 			if _, has := fields[key]; has {
@@ -181,5 +181,5 @@ func kindOf(path string, text []byte) (string, error) {
 			}
 		}
 	}
-	return "", usagef("%s has no planId, feeScheduleId or contractId; say what it is with --kind", path)
+	return "", usagef("%s has no planId, feeScheduleId, contractId or networkId; say what it is with --kind", path)
 }
