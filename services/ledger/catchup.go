@@ -29,7 +29,7 @@ func (c Config) catchUp(ctx context.Context, key *receipt.SigningKey, policy rec
 			c.Logger.Info("caught up from a peer", "peer", name, "height", height, "took", time.Since(began))
 			return nil
 		}
-		if errors.Is(err, replica.ErrFeed) {
+		if errors.Is(err, replica.ErrFeed) && !errors.Is(err, replica.ErrFeedShort) {
 			c.Logger.Error("a peer fed what no quorum cosigned", "peer", name, "error", err)
 		} else if err != nil {
 			c.Logger.Warn("could not catch up from a peer", "peer", name, "error", err)

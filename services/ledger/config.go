@@ -224,6 +224,12 @@ func (c Config) withDefaults() (Config, error) {
 
 func (c Config) topic(log string) string { return c.TopicPrefix + "." + log }
 
+// transactionalID is the name under which the owners of a shard fence each
+// other, the same for every node.
+func (c Config) transactionalID(log string, shard int) string {
+	return fmt.Sprintf("%s.%d", c.topic(log), shard)
+}
+
 func (c Config) clientID() string { return "probity-ledger/" + c.NodeName }
 
 // logNames returns the configured logs in order.

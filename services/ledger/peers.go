@@ -151,12 +151,14 @@ func (r replicas) RepublishShard(ctx context.Context, req *ledgerv1.RepublishSha
 		return nil, err
 	}
 	r.n.logger.Warn("republishing a lost shard", "log", req.GetLog(), "shard", partition, "commits", m.replica.Head().Next)
+	rewriter, err := shard.NewRewriter(ctx, client, topic, partition, r.n.cfg.transactionalID(req.GetLog(), partition), r.n.cfg.Now)
+	if err != nil {
+		return nil, err
+	}
 	out := &ledgerv1.RepublishShardResponse{}
 	err = r.n.read(func() error {
 		var err error
-		out.Commits, out.Records, err = m.replica.Republish(ctx, func(ctx context.Context, values [][]byte) error {
-			return publish(ctx, client, topic, partition, values)
-		})
+		out.Commits, out.Records, err = m.replica.Republish(ctx, rewriter.Write)
 		return err
 	})
 	return out, err
@@ -182,18 +184,4 @@ func emptyPartition(ctx context.Context, client *kafka.Client, topic string, par
 		}
 	}
 	return nil
-}
-
-func publish(ctx context.Context, client *kafka.Client, topic string, partition int, values [][]byte) error {
-	records := make([]kafka.Record, len(values))
-	for i, v := range values {
-		records[i] = kafka.Record{Value: kafka.NewBytes(v)}
-	}
-	res, err := client.Produce(ctx, &kafka.ProduceRequest{
-		Topic: topic, Partition: partition, RequiredAcks: kafka.RequireAll, Records: kafka.NewRecordReader(records...),
-	})
-	if err != nil {
-		return err
-	}
-	return res.Error
 }

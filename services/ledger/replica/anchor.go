@@ -42,11 +42,10 @@ const hinted = 256
 // is held too; were it not, the gap would show at the next commit.
 func (s *Shard) skip(ctx context.Context) error {
 	a := s.anchor
-	from := max(0, a.hint-hinted)
-	a.hint = 0
-	got, err := s.cfg.Source.Fetch(ctx, from)
+	got, err := s.cfg.Source.Fetch(ctx, max(0, a.hint-hinted))
 	if errors.Is(err, ErrOutOfRange) {
-		return nil // a wrong hint: from the start
+		a.hint = 0 // a wrong one: from the start
+		return nil
 	}
 	if err != nil {
 		return err
@@ -63,12 +62,73 @@ func (s *Shard) skip(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if bytes.Equal(stored, rec.Value) {
-			a.next, a.index, a.term = rec.Offset, c.Index, c.Term
-			return nil
+		if !bytes.Equal(stored, rec.Value) {
+			continue
 		}
+		owner, err := s.reigning(ctx, rec.Offset, c.Term)
+		if err != nil {
+			return err
+		}
+		a.next, a.index, a.term, a.owner = rec.Offset, c.Index, c.Term, owner
+		break
 	}
+	a.hint = 0
 	return nil
+}
+
+// windows bounds how far reigning looks back.
+const windows = 64
+
+// reigning finds who took a term, from the records before an offset: the first
+// barrier of the term, which comes after every commit of a lower one. It is
+// "" when that is too far back. Nothing rests on it but where a node that
+// doesn't own the shard sends appends, until the next barrier.
+func (s *Shard) reigning(ctx context.Context, before int64, term uint64) (owner string, err error) {
+	for range windows {
+		from := max(0, before-hinted)
+		found, below := "", false
+		for at := from; at < before; {
+			got, err := s.cfg.Source.Fetch(ctx, at)
+			if err != nil {
+				return "", err
+			}
+			if len(got.Records) == 0 {
+				return "", nil
+			}
+			for _, rec := range got.Records {
+				if at = rec.Offset + 1; rec.Offset >= before {
+					break
+				}
+				c := &ledgerv1.Commit{}
+				if proto.Unmarshal(rec.Value, c) != nil {
+					continue
+				}
+				switch {
+				case c.Barrier && c.Term == term && found == "":
+					found = c.RequestId
+				case !c.Barrier && c.Term < term && s.holds(c.Index, rec.Value):
+					found, below = "", true
+				}
+			}
+		}
+		if found != "" {
+			owner = found
+		}
+		if below || from == 0 {
+			return owner, nil
+		}
+		before = from
+	}
+	return "", nil
+}
+
+// holds tells whether a record is the commit held at an index.
+func (s *Shard) holds(index uint64, value []byte) bool {
+	if index >= s.Head().Next {
+		return false
+	}
+	stored, err := s.Commit(index)
+	return err == nil && bytes.Equal(stored, value)
 }
 
 // compare takes the comparison one fetch further.
@@ -85,6 +145,10 @@ func (s *Shard) compare(ctx context.Context, now time.Time) error {
 	// The record before is read again, so that a topic still being written
 	// answers at once with where it ends.
 	got, err := s.cfg.Source.Fetch(ctx, max(0, a.next-1))
+	if err == nil && len(got.Records) > 0 && got.Records[len(got.Records)-1].Offset < a.next && got.End > a.next {
+		// It alone filled the answer.
+		got, err = s.cfg.Source.Fetch(ctx, a.next)
+	}
 	if err != nil {
 		return err
 	}

@@ -27,6 +27,10 @@ type Feed interface {
 // directory holds it and must be deleted before anything else is done.
 var ErrFeed = errors.New("replica: what a peer fed does not lead to the checkpoint a quorum cosigned")
 
+// ErrFeedShort is the ErrFeed of a peer that knows more to be final than it
+// holds: it may lie, or be behind.
+var ErrFeedShort = fmt.Errorf("%w: it ends before", ErrFeed)
+
 // Empty tells whether this replica holds nothing yet.
 func (b *Blocks) Empty() bool {
 	for _, s := range b.cfg.Shards {
@@ -70,7 +74,7 @@ func (b *Blocks) CatchUp(ctx context.Context, feed Feed) (height uint64, err err
 			last = block.Height
 		}
 		if done && last < target.Size {
-			return 0, fmt.Errorf("%w: its block log ends at block %d of %d", ErrFeed, last, target.Size)
+			return 0, fmt.Errorf("%w: its block log ends at block %d of %d", ErrFeedShort, last, target.Size)
 		}
 	}
 	root, err := b.tree.Root(target.Size)
@@ -164,7 +168,7 @@ func (b *Blocks) feedShard(ctx context.Context, feed Feed, wait *waitingFor) err
 			return err
 		}
 		if len(values) == 0 {
-			return fmt.Errorf("%w: it has %d commits of %s/%d where block %d seals %d", ErrFeed, next, wait.log, wait.shard, wait.height, wait.size)
+			return fmt.Errorf("%w: it has %d commits of %s/%d where block %d seals %d", ErrFeedShort, next, wait.log, wait.shard, wait.height, wait.size)
 		}
 		if over := next + uint64(len(values)); over > wait.size {
 			values = values[:wait.size-next]
@@ -180,47 +184,34 @@ func (b *Blocks) feedShard(ctx context.Context, feed Feed, wait *waitingFor) err
 // commits, so a commit's own term is what reigns.
 func (s *Shard) absorb(values [][]byte, hint int64) error {
 	s.mu.RLock()
-	st := s.st
+	st, end := s.st, s.end
 	s.mu.RUnlock()
 	head := core.Head{Log: s.cfg.Log, Shard: s.cfg.Shard, Next: st.Next, Term: st.Term, Owner: st.Owner}
 	if err := s.known.load(s.index.rows); err != nil {
 		return err
 	}
-	view := core.NewOverlay(s)
-	var judged []stored
+	batch := &s.batch
+	batch.begin()
 	for _, value := range values {
 		c := &ledgerv1.Commit{}
 		if proto.Unmarshal(value, c) == nil {
 			head.Term = max(head.Term, c.Term)
 		}
-		j, err := core.Judge(head, view, value)
+		j, err := s.reader.Judge(head, batch, value)
 		if err == nil && j.Verdict != core.Accepted {
 			err = &core.Violation{Rule: "ledger.commit.term", What: fmt.Sprintf("index %d is void or no commit", head.Next)}
 		}
 		if err != nil {
 			return errors.Join(ErrFeed, err)
 		}
-		view.Add(j.Commit, j.Seen)
-		judged, head = append(judged, stored{j.Commit, j.Seen}), j.Head
+		batch.add(j, value)
+		head = j.Head
 	}
 	st.Next, st.Term, st.Owner, st.Hint = head.Next, head.Term, "", hint
-	s.known.announce(judged)
-	if err := s.commits.Append(values, st.marshal()); err != nil {
-		return sound(err)
+	if err := s.keep(st, end); err != nil {
+		return err
 	}
-	s.index.add(judged)
-	for _, a := range judged {
-		s.tree.Append(a.seen.Entry)
-	}
-	s.mu.Lock()
-	s.st = st
-	for _, a := range judged {
-		row := core.RowOf(a.commit, a.seen)
-		s.states.append(row.Leaf())
-	}
-	s.mu.Unlock()
 	s.anchor = &anchor{hint: hint}
-	s.broadcast()
 	if err := s.flushSome(); err != nil {
 		return err
 	}

@@ -43,7 +43,7 @@ func TestALostTopicIsRepublished(t *testing.T) {
 		return nil
 	})
 	require.NoError(t, err)
-	require.Equal(t, [2]uint64{1200, 1202}, [2]uint64{commits, records}, "a barrier where a term begins, and nothing void")
+	require.Equal(t, [2]uint64{1200, 1203}, [2]uint64{commits, records}, "a barrier where a term begins, one that ends them all, and nothing void")
 	require.NoError(t, first.stop())
 	require.NoError(t, second.stop())
 
@@ -85,14 +85,14 @@ func TestATopicRepublishedWronglyHalts(t *testing.T) {
 			for i := range 6 {
 				o.topic.write(o.commit(fmt.Sprint("r", i)))
 			}
-			for range 2 {
+			for range 3 {
 				heartbeat, err := core.Barrier("claims", 0, 1, 6, "o", time.Unix(1, 0))
 				require.NoError(t, err)
 				o.topic.write(heartbeat)
 			}
 			dir := t.TempDir()
 			r := run(t, dir, o.topic)
-			require.NoError(t, r.shard.WaitOffset(t.Context(), 8))
+			require.NoError(t, r.shard.WaitOffset(t.Context(), 9))
 			anew := &topic{}
 			_, _, err := r.shard.Republish(t.Context(), func(_ context.Context, values [][]byte) error {
 				for _, v := range values {

@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/probity-health/probity/services/ledger/core"
 )
@@ -52,10 +53,17 @@ const (
 	republishBytes   = 900_000
 )
 
+// republishedTerms is how far the last barrier of a republished topic is ahead
+// of the newest term that this replica knows: owners may have raised others
+// that it never read.
+const republishedTerms = 1000
+
 // Republish hands out, in order, the records that make an empty topic hold
 // what this replica holds: every commit's own bytes, and before the first of
-// each term a barrier that raises it. Barriers are no leaves, so the new
-// topic has the same indexes and roots and other offsets.
+// each term a barrier that raises it. A last barrier ends all terms there
+// were, so that nothing an owner of before still sends counts, should the
+// broker have forgotten to refuse it. Barriers are no leaves, so the new topic
+// has the same indexes and roots and other offsets.
 func (s *Shard) Republish(ctx context.Context, produce func(context.Context, [][]byte) error) (commits, records uint64, err error) {
 	var batch [][]byte
 	size := 0
@@ -79,19 +87,27 @@ func (s *Shard) Republish(ctx context.Context, produce func(context.Context, [][
 		batch, size = append(batch, value), size+len(value)
 		return nil
 	}
-	var term uint64
-	err = s.eachCommit(0, s.Head().Next, func(index uint64, value []byte) (bool, error) {
+	var (
+		term uint64
+		last time.Time
+		head = s.Head()
+	)
+	raise := func(to, index uint64, at time.Time) error {
+		term = to
+		barrier, err := core.Barrier(s.cfg.Log, s.cfg.Shard, to, index, "republished", at)
+		if err != nil {
+			return err
+		}
+		return add(barrier)
+	}
+	err = s.eachCommit(0, head.Next, func(index uint64, value []byte) (bool, error) {
 		c, err := decode(value)
 		if err != nil {
 			return false, err
 		}
+		last = c.RecordedTime.AsTime()
 		if c.Term > term {
-			term = c.Term
-			barrier, err := core.Barrier(c.Log, c.Shard, term, index, "republished", c.RecordedTime.AsTime())
-			if err != nil {
-				return false, err
-			}
-			if err := add(barrier); err != nil {
+			if err := raise(c.Term, index, last); err != nil {
 				return false, err
 			}
 		}
@@ -101,6 +117,9 @@ func (s *Shard) Republish(ctx context.Context, produce func(context.Context, [][
 		commits = index + 1
 		return true, ctx.Err()
 	})
+	if err == nil {
+		err = raise(max(term, head.Term)+republishedTerms, head.Next, last)
+	}
 	if err == nil {
 		err = flush()
 	}

@@ -14,6 +14,7 @@ var (
 	errTimeout    = errors.New("sim: timed out")
 	errOutOfOrder = errors.New("sim: out of order sequence number")
 	errMoved      = errors.New("sim: not the leader of the partition")
+	errNoTopic    = errors.New("sim: no such topic")
 )
 
 // batches is how many of a producer's last batches a partition remembers
@@ -36,6 +37,7 @@ type producerState struct {
 // partition is one topic's partition with its transaction coordinator.
 type partition struct {
 	values    [][]byte
+	lost      bool // the topic is no more
 	producers map[int64]*producerState
 
 	// The coordinator's: what the transactional id stands for; known is false
@@ -102,6 +104,9 @@ func (b *broker) begin(p int, last *shard.Producer) (shard.Producer, error) {
 // producer the partition has never seen, or forgot, may start anywhere.
 func (b *broker) produce(p int, from shard.Producer, records []shard.Record) (int64, error) {
 	part := b.parts[p]
+	if part.lost {
+		return 0, errNoTopic
+	}
 	state := part.producers[from.ID]
 	switch {
 	case state == nil:
@@ -146,6 +151,9 @@ func (b *broker) fetch(node, p int, offset int64, most int) (replica.Fetched, er
 		b.broken[node][p] = false
 		return replica.Fetched{}, errMoved
 	}
+	if err := b.gone(p); err != nil {
+		return replica.Fetched{}, err
+	}
 	end := b.end(p)
 	if offset > end {
 		return replica.Fetched{}, replica.ErrOutOfRange
@@ -155,6 +163,23 @@ func (b *broker) fetch(node, p int, offset int64, most int) (replica.Fetched, er
 		out.Records = append(out.Records, replica.Record{Offset: at, Value: slices.Clone(b.parts[p].values[at])})
 	}
 	return out, nil
+}
+
+// gone is the error of a topic that was lost.
+func (b *broker) gone(p int) error {
+	if b.parts[p].lost {
+		return errNoTopic
+	}
+	return nil
+}
+
+// lose deletes a topic, and with it what its leader knows of producers.
+func (b *broker) lose(p int) {
+	b.parts[p].lost, b.parts[p].values = true, nil
+	b.forgetProducers(p)
+	for _, n := range b.broken {
+		n[p] = true
+	}
 }
 
 // cut loses the end of a partition, as an unclean election does: with it goes

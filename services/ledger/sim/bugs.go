@@ -17,12 +17,14 @@ const (
 	TrustOffset        // a follower takes the record at a known offset for the one it knew
 	GuessAmbiguous     // an owner takes a produce without an answer for a success
 	ForgetWritten      // an owner doesn't compare what it reads with what it wrote
+	EarlyPolicy        // a replica counts by a policy that is not in force yet
 	Bugs
 )
 
 var bugNames = [Bugs]string{
 	"none", "skip the log's fsync", "skip last-signed's fsync", "sign before re-hash", "drop the barrier",
 	"serve before reading up to the barrier", "trust an offset", "guess an ambiguous produce", "forget what was written",
+	"accept a policy before its activation height",
 }
 
 // String names the bug.

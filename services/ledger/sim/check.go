@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/services/ledger/core"
@@ -39,7 +40,7 @@ func (w *world) unsettled() string {
 				return fmt.Sprintf("%s has %d of %d commits of %s/%d, in term %d of %d", n, got.Next, want.Next, want.Log, want.Shard, got.Term, want.Term)
 			}
 		}
-		if _, b := n.blocks.Sealed(); len(w.chain) > 0 && (b == nil || b.Height < uint64(len(w.chain))) {
+		if _, b := n.blocks.Sealed(); n.due() && (b == nil || b.Height < uint64(len(w.chain))) {
 			return fmt.Sprintf("%s has not signed all of %d blocks", n, len(w.chain))
 		}
 	}
@@ -54,6 +55,12 @@ func (w *world) unsettled() string {
 		}
 	}
 	return ""
+}
+
+// due tells whether the node's party is to sign the newest block.
+func (n *node) due() bool {
+	height := uint64(len(n.w.chain))
+	return height > 0 && slices.Contains(n.w.longest.At(height).Cosigners(), n.key.Public())
 }
 
 // final holds the end of a run against all that was promised in it.
@@ -101,7 +108,7 @@ func (w *world) convicted() {
 			return
 		}
 		for _, d := range documents {
-			found, err := receipt.VerifyEvidence(d, policy)
+			found, err := receipt.VerifyEvidence(d, w.longest)
 			if err != nil {
 				w.failf("%s keeps evidence that does not verify: %v", n, err)
 				return
@@ -138,7 +145,7 @@ func (w *world) finalsKept() {
 				holders++
 			}
 		}
-		if holders < quorum-1 {
+		if _, quorum := w.cosigners(tip.Height); holders < quorum-1-w.emptied {
 			w.failf("%d commits of %s/%d were final and %d replicas still have them", h.Size, h.Log, h.Shard, holders)
 		}
 	}

@@ -130,14 +130,14 @@ func (c *client) send() {
 	}
 	n := w.nodes[to]
 	try := a.tries
-	answered := func(ans shard.Answer, err error) {
-		a.by = n
+	answered := func(by *node, ans shard.Answer, err error) {
 		if lossy := w.now < w.storm && !w.healed && w.net.IntN(100) < w.loss; lossy {
 			w.cover("branch: answer to a caller lost")
 			return
 		}
 		w.after(w.leg(), func() {
 			if c.asked == a && a.tries == try {
+				a.by = by
 				c.answered(a, ans, err)
 			}
 		})
@@ -146,14 +146,7 @@ func (c *client) send() {
 		if !n.up || n.w.now < n.pausedUntil {
 			return
 		}
-		o := n.owners[a.part]
-		pend, err := o.Submit(a.request, core.Provenance{Actor: "sim"})
-		if err != nil {
-			answered(shard.Answer{}, err)
-			return
-		}
-		o.waiting = append(o.waiting, &waiting{pend: pend, since: w.wall(), reply: answered})
-		n.drive(a.part)
+		n.accept(a, 1, answered)
 	})
 	w.after(w.about(4*time.Second), func() {
 		if c.asked == a && a.tries == try {
@@ -229,7 +222,7 @@ func (c *client) acknowledged(a *asked, ans shard.Answer) {
 	document, err := ans.Promise()
 	if err == nil {
 		var v receipt.Verified
-		v, err = receipt.VerifyPromise(document, policy)
+		v, err = receipt.VerifyPromise(document, w.longest)
 		if err == nil && (v.Index != ans.Index || v.Log != names[a.part].log || v.Shard != names[a.part].shard) {
 			err = errors.New("it is for another position")
 		}

@@ -110,6 +110,13 @@ func (d *disk) crashed() bool {
 	return d.image != nil
 }
 
+// settle makes durable what the top folder holds.
+func (d *disk) settle() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.root.sync()
+}
+
 // crash crashes now, unless it has already, and returns the disk as it is
 // found afterwards.
 func (d *disk) crash() *disk {

@@ -1,9 +1,6 @@
 package sim
 
 import (
-	"crypto/ed25519"
-	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -24,42 +21,6 @@ const (
 	// flushAt is small, so that indexes are often written to the store.
 	flushAt = 16
 )
-
-// keys are the parties' signing keys, the same in every run.
-var keys = func() (out [replicas]*receipt.SigningKey) {
-	for i := range out {
-		seed := sha256.Sum256(fmt.Append(nil, "party ", i))
-		name := fmt.Sprintf("party%d.sim", i)
-		raw := append([]byte{1}, ed25519.NewKeyFromSeed(seed[:]).Public().(ed25519.PublicKey)...)
-		id := sha256.Sum256(append([]byte(name+"\n"), raw...))
-		key, err := receipt.ParseSigningKey(fmt.Sprintf("PRIVATE+KEY+%s+%08x+%s", name, id[:4], base64.StdEncoding.EncodeToString(append([]byte{1}, seed[:]...))))
-		if err != nil {
-			panic(err)
-		}
-		out[i] = key
-	}
-	return out
-}()
-
-// terms is the ledger's policy: four parties, three to finalise.
-var terms = func() *receipt.Terms {
-	t := &receipt.Terms{
-		Origin: origin, Sequence: 1, Activation: 1, Quorum: quorum,
-		Logs: []receipt.LogShards{{Log: names[0].log, Shards: blockLog}},
-	}
-	for _, k := range keys {
-		t.Members = append(t.Members, receipt.Member{Role: receipt.Cosigner, Key: k.Public()})
-	}
-	return t
-}()
-
-var policy = func() receipt.Policy {
-	p, err := receipt.FirstPolicy(terms)
-	if err != nil {
-		panic(err)
-	}
-	return p
-}()
 
 // node is one machine: its disk, and the replica, the owners and the proposer
 // that run on it while it is up.
@@ -86,6 +47,8 @@ type node struct {
 	slow        [parts]time.Duration
 	deceive     *deception
 	spoil       int
+	feeds       bool // it catches up from a peer when it opens
+	lies        int  // it lies to who catches up from it; which bit
 	// wronged: the broker or its disk lied to this node, so it may be unable
 	// to go on. It must still sign nothing wrong.
 	wronged bool
@@ -102,6 +65,8 @@ type node struct {
 	final  uint64 // the highest size it held final in this life
 	// stopped: it signs no more in this life, and that was looked into.
 	stopped bool
+	// bare: its disk was emptied, and it hasn't read what it signed for again.
+	bare bool
 	// gated is until when the proposer waits for its last block to be final.
 	gated time.Duration
 	gate  uint64
@@ -191,6 +156,21 @@ func (n *node) files() tiles.Disk {
 
 func (n *node) start() (err error) {
 	n.checked, n.sealed, n.final, n.stopped, n.proposed = [parts]uint64{}, 0, 0, false, -1
+	if err := n.catchUp(); err != nil {
+		return err
+	}
+	if err := n.load(func(p int) replica.Source { return &source{n: n, p: p} }); err != nil {
+		return err
+	}
+	for p := range parts {
+		n.owners[p] = newOwner(n, p)
+	}
+	n.look()
+	return nil
+}
+
+// load opens what is on the disk.
+func (n *node) load(from func(p int) replica.Source) (err error) {
 	n.store, err = replica.OpenStoreOn(n.files(), storeDir, silent)
 	if err != nil {
 		return err
@@ -198,22 +178,17 @@ func (n *node) start() (err error) {
 	for p := range parts {
 		n.follow[p], err = replica.OpenShard(replica.ShardConfig{
 			Log: names[p].log, Shard: names[p].shard, Store: n.store, Dir: tilesDir,
-			Source: &source{n: n, p: p}, Logger: silent, FlushAt: flushAt,
+			Source: from(p), Logger: silent, FlushAt: flushAt,
 		})
 		if err != nil {
 			return err
 		}
-		n.owners[p] = newOwner(n, p)
 	}
 	n.blocks, err = replica.OpenBlocks(replica.BlocksConfig{
 		Root: terms, Store: n.store, Dir: "/", Log: n.follow[blockLog],
 		Shards: n.follow[:blockLog], Key: n.key, Now: n.clock, Logger: silent,
 	})
-	if err != nil {
-		return err
-	}
-	n.look()
-	return nil
+	return err
 }
 
 // remembers checks what a replica must still know after whatever happened: all
@@ -230,6 +205,9 @@ func (n *node) remembers() {
 		return
 	}
 	last, _ := n.blocks.Last()
+	if n.bare = n.bare && (last == nil || last.Height < signed); n.bare {
+		return
+	}
 	if last == nil || last.Height < signed {
 		n.w.failf("%s signed size %d and lost the blocks", n, signed)
 		return

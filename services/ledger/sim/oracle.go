@@ -163,7 +163,7 @@ type signature struct {
 
 // notary keeps everything any replica signed.
 type notary struct {
-	quorum  int
+	chamber *chamber
 	signed  []map[signature]bool      // by replica, forged ones too
 	honest  []map[uint64]receipt.Hash // by replica: size → root, as its cosigner let them out
 	highest []uint64                  // by replica, of those
@@ -172,8 +172,8 @@ type notary struct {
 	tip   *receipt.Block // the highest final block
 }
 
-func newNotary(nodes, quorum int) *notary {
-	n := &notary{quorum: quorum, final: map[uint64]receipt.Hash{}, highest: make([]uint64, nodes)}
+func newNotary(nodes int, c *chamber) *notary {
+	n := &notary{chamber: c, final: map[uint64]receipt.Hash{}, highest: make([]uint64, nodes)}
 	for range nodes {
 		n.signed = append(n.signed, map[signature]bool{})
 		n.honest = append(n.honest, map[uint64]receipt.Hash{})
@@ -202,12 +202,13 @@ func (n *notary) sign(who int, s signature, block *receipt.Block) (final bool, e
 func (n *notary) count(who int, s signature) (final bool, err error) {
 	n.signed[who][s] = true
 	count := 0
-	for _, signed := range n.signed {
-		if signed[s] {
+	members, quorum := n.chamber.cosigners(s.size)
+	for _, m := range members {
+		if n.signed[m][s] {
 			count++
 		}
 	}
-	if count < n.quorum {
+	if count < quorum {
 		return false, nil
 	}
 	if before, ok := n.final[s.size]; ok {

@@ -25,6 +25,9 @@ const (
 	Idle                   // days pass; the broker forgets idle producers
 	Forget                 // a week passes; the coordinator forgets the transactional id
 	Late                   // a produce in flight stays on the way for long
+	Amend                  // the parties change the policy: members, a key, the quorum
+	Rebuild                // a node loses its disk but the memory of signing; N%4 of 0 asks no peer
+	Republish              // a topic is lost and, after a while, made anew from a replica
 	Slow                   // a replica reads one partition seldom
 	Truncate               // a partition loses its last N records
 	LoseTopic              // a partition loses all records
@@ -34,12 +37,13 @@ const (
 	Restore                // the victim's disk is restored from a backup; for odd N with its memory of signing
 	BadBlocks              // the victim proposes blocks that do not verify
 	Equivocate             // the victim signs a head that no block log has, for some of the others
+	Lie                    // the victim tells who catches up from it one bit wrong
 	kinds
 )
 
 var kindNames = [kinds]string{
-	"crash", "power cut", "cut", "storm", "broker down", "move", "pause", "skew", "idle", "forget", "late", "slow",
-	"truncate", "lose topic", "deceive", "flip tile", "flip body", "restore", "bad blocks", "equivocate",
+	"crash", "power cut", "cut", "storm", "broker down", "move", "pause", "skew", "idle", "forget", "late", "amend", "rebuild", "republish", "slow",
+	"truncate", "lose topic", "deceive", "flip tile", "flip body", "restore", "bad blocks", "equivocate", "lie",
 }
 
 // String names the kind.
@@ -94,7 +98,7 @@ func NewPlan(seed uint64) Plan {
 	var menu []Kind
 	for k := range kinds {
 		likely := 40
-		if k >= Truncate {
+		if k >= Truncate || k == Republish {
 			likely = 12
 		}
 		if dice.IntN(100) < likely {
@@ -120,12 +124,18 @@ func NewPlan(seed uint64) Plan {
 			f.N = dice.IntN(7200) - 3600
 		case Truncate:
 			f.N = 1 + dice.IntN(8)
-		case Deceive, FlipTile, FlipBody, BadBlocks, Restore, Equivocate:
+		case Amend, Rebuild, Republish:
+			f.N = dice.IntN(1 << 16)
+		case Deceive, FlipTile, FlipBody, BadBlocks, Restore, Equivocate, Lie:
 			f.Node, f.N = victim, dice.IntN(1<<16)
 		case Late:
 			f.For += time.Duration(dice.Int64N(int64(40 * time.Second)))
 		}
 		p.Faults = append(p.Faults, f)
+		if f.Kind == Lie {
+			// To somebody who has nothing and asks it first.
+			p.Faults = append(p.Faults, Fault{Kind: Rebuild, At: f.At + f.For, Node: (victim + replicas - 1) % replicas, N: 1})
+		}
 		if f.Kind == Truncate && dice.IntN(2) == 0 {
 			// An heir that had not read what is lost. It alone can go on where
 			// the log now ends, and only then do the others meet new records at

@@ -54,6 +54,9 @@ func (n *node) propose() {
 		n.record(fmt.Sprintf("policy-%d", next), replica.PolicyType, terms.Marshal())
 		return
 	}
+	if n.submit(next) {
+		return
+	}
 	var heads []receipt.Head
 	for p := range blockLog {
 		size := n.follow[p].Head().Next

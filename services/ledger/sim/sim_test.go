@@ -33,7 +33,9 @@ func TestRulesHold(t *testing.T) {
 		"produce fenced", "produce ambiguous", "acknowledgement lost", "request lost",
 		"replica halted", "signature withheld", "sealing halted", "block ignored", "block waits for its commits", "block final", "conflict", "refusal confirmed",
 		"answered from an earlier commit", "reused id refused", "log truncated", "replica deceived", "owner deceived about its own record", "tile bit flipped",
-		"stored commit's bit flipped", "restored from a backup", "replay compared", "shard reassigned",
+		"stored commit's bit flipped", "policy changed", "policy refused", "member removed", "member replaced", "key rotated", "node rekeyed", "newcomer",
+		"data directory lost", "caught up from a peer", "peer's lie noticed", "topic lost", "topic republished",
+		"append forwarded", "forwarded to an owner of before", "restored from a backup", "replay compared", "shard reassigned",
 	} {
 		require.NotZero(t, covered["branch: "+branch], branch)
 	}

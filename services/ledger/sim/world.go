@@ -69,6 +69,8 @@ type world struct {
 	authors [parts][]author
 	truth   [parts]*truth
 	notary  *notary
+	chamber
+	emptied int              // disks that lost everything but the memory of signing
 	chain   []*receipt.Block // what the block log says, to the truth's eye
 	chained uint64           // leaves of the block log judged so far
 	seals   frontier         // over the chain
@@ -130,7 +132,7 @@ func Run(seed uint64, plan Plan, bug Bug, trace bool) (res Result) {
 		plan: plan, bug: bug, keep: trace,
 		net:    rand.New(rand.NewPCG(seed, 0x6e6574)),
 		pace:   rand.New(rand.NewPCG(seed, 0x70616365)),
-		broker: newBroker(parts, replicas), notary: newNotary(replicas, quorum),
+		broker: newBroker(parts, replicas), chamber: newChamber(),
 		known: map[string]int64{}, covered: map[string]int{}, sum: sha256.New(), victim: -1,
 		sealed: []receipt.Hash{receipt.EmptyRoot()},
 	}
@@ -146,6 +148,7 @@ func Run(seed uint64, plan Plan, bug Bug, trace bool) (res Result) {
 		res = Result{Seed: seed, Failure: w.failure, Trace: hex.EncodeToString(w.sum.Sum(nil)), Lines: w.lines, Covered: w.covered}
 	}()
 	w.broker.appended = w.appended
+	w.notary = newNotary(replicas, &w.chamber)
 	for p := range parts {
 		w.truth[p] = newTruth(names[p].log, names[p].shard)
 		w.acked[p] = -1
@@ -164,7 +167,7 @@ func Run(seed uint64, plan Plan, bug Bug, trace bool) (res Result) {
 	for _, f := range plan.Faults {
 		w.at(f.At, func() { w.inject(f) })
 		switch f.Kind {
-		case Deceive, FlipTile, FlipBody, Restore, BadBlocks, Equivocate:
+		case Deceive, FlipTile, FlipBody, Restore, BadBlocks, Equivocate, Lie:
 			w.victim = f.Node
 		}
 	}
@@ -274,6 +277,12 @@ func (w *world) judgeBlocks() {
 	for ; w.chained < uint64(len(t.leaves)); w.chained++ {
 		for _, write := range t.leaves[w.chained].writes {
 			for _, e := range write.Events {
+				if e.Type == replica.PolicyType {
+					if err := w.record(e.Payload); err != nil {
+						w.tracef("policy ignored: %v", err)
+					}
+					continue
+				}
 				if e.Type != replica.BlockType {
 					continue
 				}
@@ -291,6 +300,7 @@ func (w *world) judgeBlocks() {
 			}
 		}
 	}
+	w.rekey()
 }
 
 func (w *world) judgeBlock(b *receipt.Block) error {
@@ -298,7 +308,7 @@ func (w *world) judgeBlock(b *receipt.Block) error {
 	if len(w.chain) > 0 {
 		prev = w.chain[len(w.chain)-1]
 	}
-	if err := core.CheckBlock(policy, prev, b); err != nil {
+	if err := core.CheckBlock(w.policy, prev, b); err != nil {
 		return err
 	}
 	for p := range blockLog {
@@ -383,7 +393,7 @@ func (w *world) ask(n *node, p int, op *shard.Op, done func(shard.Result)) {
 		case w.now < w.down && !w.healed:
 			res.Err = errNoBroker
 		case op.Kind == shard.AskEnd:
-			res.Offset = w.broker.end(p)
+			res.Offset, res.Err = w.broker.end(p), w.broker.gone(p)
 		case op.Kind == shard.Begin:
 			res.Producer, res.Err = w.broker.begin(p, op.Last)
 		default:
@@ -451,7 +461,12 @@ func (w *world) heal() {
 	w.healed = true
 	w.tracef("healed")
 	for _, n := range w.nodes {
-		n.cutUntil, n.pausedUntil, n.slow, n.deceive, n.spoil, n.skew = 0, w.now, [parts]time.Duration{}, nil, 0, 0
+		if n.skew > 0 && n.up {
+			// An owner's timers run on the process's clock, which doesn't jump
+			// when the machine's is set right; here there is one clock for both.
+			n.die()
+		}
+		n.cutUntil, n.pausedUntil, n.slow, n.deceive, n.spoil, n.skew, n.lies = 0, w.now, [parts]time.Duration{}, nil, 0, 0, 0
 		n.disk.arm(-1)
 	}
 }
@@ -511,7 +526,22 @@ func (w *world) inject(f Fault) {
 		n.equivocate(f.N)
 	case BadBlocks:
 		n.spoil = f.N%7 + 1
+	case Amend:
+		w.amend(f)
+	case Rebuild:
+		n.rebuild(f)
+	case Lie:
+		n.lies = 1 + f.N
+	case Republish:
+		w.loseTopic(f)
 	}
+}
+
+// retell follows the block log from its start again.
+func (w *world) retell() {
+	w.chain, w.chained, w.seals, w.sealed = nil, 0, frontier{}, w.sealed[:1]
+	w.policy = receipt.Policy{}
+	w.judgeBlocks()
 }
 
 // truncate loses the end of a partition, which no ledger can undo: from here
@@ -539,8 +569,7 @@ func (w *world) truncate(p int, keep int64, quiet bool) {
 		}
 	}
 	// The blocks' truth is told anew too.
-	w.chain, w.chained, w.seals, w.sealed = nil, 0, frontier{}, w.sealed[:1]
-	w.judgeBlocks()
+	w.retell()
 }
 
 var silent = slog.New(slog.DiscardHandler)
