@@ -210,6 +210,39 @@ func TestAFileGoesOnWithAnotherWorkerWhereTheFirstStopped(t *testing.T) {
 	record(t, ctx, c2, claimfile.WorkflowID(fileID), "claimfile.json")
 }
 
+// A file's workflow is stopped in Temporal itself, where nobody asked the file's
+// record: its sender has it resumed, and nothing is decided twice.
+func TestAFileWhoseWorkflowWasStoppedIsResumed(t *testing.T) {
+	ctx := testContext(t)
+	c := dialSealed(t, startTemporal(t, t.TempDir()))
+	i := newInstallation(2_100)
+	i.holdAt = 1_000
+	startWorker(t, c, i)
+	require.NoError(t, follower.Temporal{Client: c, TaskQueue: worker.TaskQueue}.Start(ctx, claimfile.Start(fileID)))
+	<-i.reached
+	svc := newService(t, c, i)
+	asBiller := identity.WithPrincipal(ctx, identity.Principal{Subject: "biller", Org: "prov", Roles: []identity.Role{identity.RoleSubmitter}})
+	resume := func(ctx context.Context) (bool, error) {
+		r, err := svc.ResumeFile(ctx, &workflowsv1.ResumeFileRequest{FileId: fileID})
+		return r.GetStarted(), err
+	}
+	started, err := resume(asBiller)
+	require.NoError(t, err)
+	require.False(t, started, "it is being worked on")
+	_, err = resume(identity.WithPrincipal(ctx, identity.Principal{Subject: "x", Org: "other", Roles: []identity.Role{identity.RoleSubmitter}}))
+	require.True(t, problem.Is(err, problem.Forbidden), "%v", err)
+
+	require.NoError(t, c.TerminateWorkflow(ctx, claimfile.WorkflowID(fileID), "", "by hand"))
+	started, err = resume(asBiller)
+	require.NoError(t, err)
+	require.True(t, started)
+	close(i.release)
+	require.NoError(t, c.GetWorkflow(ctx, claimfile.WorkflowID(fileID), "").Get(ctx, nil))
+	require.Len(t, i.decided, 2_100)
+	_, err = resume(asBiller)
+	require.True(t, problem.Is(err, problem.Conflict), "it is complete: %v", err)
+}
+
 func TestACanceledFileComesToItsEnd(t *testing.T) {
 	// Given a file that is canceled while a chunk of it is with the gateway.
 	ctx := testContext(t)
