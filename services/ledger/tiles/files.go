@@ -1,6 +1,7 @@
 package tiles
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"io/fs"
@@ -84,21 +85,11 @@ func (d Disk) ReadFile(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	// To the end, wherever that is by now: one byte more than there should be
-	// is room enough to see it.
-	out := make([]byte, 0, info.Size()+1)
-	for {
-		n, err := f.Read(out[len(out):cap(out)])
-		out = out[:len(out)+n]
-		switch {
-		case errors.Is(err, io.EOF):
-			return out, nil
-		case err != nil:
-			return nil, err
-		case len(out) == cap(out):
-			out = slices.Grow(out, len(out))
-		}
-	}
+	// As large as the file: what grows to it is copied several times, and a
+	// file of commits has 64 MiB.
+	raw := bytes.NewBuffer(make([]byte, 0, info.Size()+bytes.MinRead))
+	_, err = raw.ReadFrom(f)
+	return raw.Bytes(), err
 }
 
 // WriteFile replaces dir/name crash-safely: after it returns the file has
