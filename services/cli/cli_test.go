@@ -45,6 +45,11 @@ func TestScripts(t *testing.T) {
 			}
 			env.Defer(w.close)
 			env.Values[worldKey{}] = w
+			for name, document := range map[string][]byte{"kept.promise": w.ledger.kept, "broken.promise": w.ledger.broken} {
+				if err := os.WriteFile(filepath.Join(env.WorkDir, name), document, 0o600); err != nil {
+					return err
+				}
+			}
 			env.Setenv("URL", w.url)
 			env.Setenv("SECRETS", filepath.Join(env.WorkDir, ".issuer"))
 			env.Setenv("XDG_CONFIG_HOME", filepath.Join(env.WorkDir, ".config"))

@@ -75,6 +75,10 @@ type Config struct {
 	// Peers are the other members' nodes by member name: cosignatures are
 	// exchanged with them, and commits fetched that Kafka no longer has.
 	Peers map[string]Peer
+	// StartFromRows makes a node whose data directory is empty take the index
+	// rows of what is final from a peer, and not the commits: it then judges,
+	// cosigns and proves as any other, and gives out no event from before.
+	StartFromRows bool
 	// PeerInterval is the most time between two exchanges with a peer; 0 is
 	// 1 s. News is sent at once.
 	PeerInterval time.Duration

@@ -161,7 +161,7 @@ func (h handler) outcome(ctx context.Context, s *submitted) (*ledgerv1.AppendRes
 	return &ledgerv1.AppendResponse{
 		Position:  &ledgerv1.Position{Log: log, Shard: s.shard, Index: a.Index},
 		Revisions: a.Revisions, Token: core.Token(log, s.shard, a.Index),
-		Promise: promise, Replayed: a.Replayed, RecordedTime: timestamppb.New(a.Recorded),
+		Promise: promise, Replayed: a.Replayed, RecordedTime: recordedTime(a.Recorded),
 	}, nil
 }
 
@@ -457,4 +457,13 @@ func (h handler) GetLedger(context.Context, *ledgerv1.GetLedgerRequest) (*ledger
 
 func protoHead(h receipt.Head) *ledgerv1.ShardHead {
 	return &ledgerv1.ShardHead{Log: h.Log, Shard: h.Shard, Size: h.Size, Root: append([]byte(nil), h.Root[:]...), State: append([]byte(nil), h.State[:]...)}
+}
+
+// recordedTime leaves a time out that only a body has which this node doesn't
+// hold.
+func recordedTime(at time.Time) *timestamppb.Timestamp {
+	if at.IsZero() {
+		return nil
+	}
+	return timestamppb.New(at)
 }

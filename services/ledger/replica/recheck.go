@@ -123,16 +123,36 @@ func (s *Shard) recheck(from, to uint64, index bool) error {
 // compareStored is recheck against given leaf hashes.
 func (s *Shard) compareStored(from, to uint64, leaves []receipt.Hash, index bool) error {
 	next := from
-	err := s.eachCommit(from, to, func(i uint64, value []byte) (bool, error) {
-		next = i
-		if receipt.LeafHash(receipt.Entry(value)) != leaves[i-from] {
-			return false, damaged(s.cfg.Log, s.cfg.Shard, i, "the stored commit does not hash to its leaf")
-		}
-		if index {
-			return true, s.recheckIndex(i, value)
-		}
-		return true, nil
-	})
+	var err error
+	if from < s.outset {
+		// The rows are what is stored of these.
+		err = s.eachRow(from, min(to, s.outset), func(i uint64, row core.Row) (bool, error) {
+			next = i
+			if receipt.LeafHash(row.Entry) != leaves[i-from] {
+				return false, damaged(s.cfg.Log, s.cfg.Shard, i, "the stored index row does not hash to its leaf")
+			}
+			if index {
+				return true, s.recheckIndex(i, shell(row))
+			}
+			return true, nil
+		})
+	}
+	if held := max(from, s.outset); err == nil && held < to {
+		err = s.eachCommit(held, to, func(i uint64, value []byte) (bool, error) {
+			next = i
+			if receipt.LeafHash(receipt.Entry(value)) != leaves[i-from] {
+				return false, damaged(s.cfg.Log, s.cfg.Shard, i, "the stored commit does not hash to its leaf")
+			}
+			if !index {
+				return true, nil
+			}
+			c := &ledgerv1.Commit{}
+			if proto.Unmarshal(value, c) != nil {
+				return false, damaged(s.cfg.Log, s.cfg.Shard, i, "the stored commit cannot be read")
+			}
+			return true, s.recheckIndex(i, c)
+		})
+	}
 	if err != nil {
 		if v, ok := err.(*core.Violation); ok { //nolint:errorlint // made by the function above, unwrapped
 			return v
@@ -143,11 +163,7 @@ func (s *Shard) compareStored(from, to uint64, leaves []receipt.Hash, index bool
 }
 
 // recheckIndex compares the rows that lead to a commit with the commit.
-func (s *Shard) recheckIndex(index uint64, value []byte) error {
-	c := &ledgerv1.Commit{}
-	if proto.Unmarshal(value, c) != nil {
-		return damaged(s.cfg.Log, s.cfg.Shard, index, "the stored commit cannot be read")
-	}
+func (s *Shard) recheckIndex(index uint64, c *ledgerv1.Commit) error {
 	if at, ok, err := s.index.request(c.RequestId); err != nil || !ok || at != index {
 		return damaged(s.cfg.Log, s.cfg.Shard, index, "its request id does not lead to it")
 	}
