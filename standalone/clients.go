@@ -20,6 +20,7 @@ type Clients struct {
 	Files       claimsv1connect.FileServiceClient
 	Remittances claimsv1connect.RemittanceServiceClient
 	Payments    claimsv1connect.PaymentServiceClient
+	PayTasks    claimsv1connect.PaymentTaskServiceClient
 	Cycles      workflowsv1connect.PaymentCycleServiceClient
 	Replays     claimsv1connect.ReplayServiceClient
 	Adjustments claimsv1connect.AdjustmentServiceClient
@@ -30,7 +31,7 @@ type Clients struct {
 }
 
 // As returns clients that sign in as a client id of the development issuer:
-// "developer", "biller", "adjudicator", "plan-admin", "auditor", "service".
+// "developer", "biller", "adjudicator", "supervisor", "plan-admin", "auditor", "service".
 func (s *Stack) As(id string) (Clients, error) { return Dial(s.URL, s.DataDir, id) }
 
 // Dial is As for a stack that another process runs on the same data directory.
@@ -54,6 +55,7 @@ func NewClients(url string, tokens identity.TokenSource) (Clients, error) {
 		Files:       claimsv1connect.NewFileServiceClient(client, url, options...),
 		Remittances: claimsv1connect.NewRemittanceServiceClient(client, url, options...),
 		Payments:    claimsv1connect.NewPaymentServiceClient(client, url, options...),
+		PayTasks:    claimsv1connect.NewPaymentTaskServiceClient(client, url, options...),
 		Cycles:      workflowsv1connect.NewPaymentCycleServiceClient(client, url, options...),
 		Replays:     claimsv1connect.NewReplayServiceClient(client, url, options...),
 		Adjustments: claimsv1connect.NewAdjustmentServiceClient(client, url, options...),

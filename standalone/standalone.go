@@ -78,7 +78,7 @@ func principals() map[string]identity.Principal {
 	all := issuer.Development("lakeside-billing")
 	all[developer] = identity.Principal{
 		Subject: "dev-developer", Org: "lakeside-billing",
-		Roles:  []identity.Role{identity.RoleSubmitter, identity.RoleAdjudicator, identity.RolePlanAdmin},
+		Roles:  []identity.Role{identity.RoleSubmitter, identity.RoleAdjudicator, identity.RoleSupervisor, identity.RolePlanAdmin},
 		Payers: []string{identity.AllPayers},
 	}
 	return all

@@ -145,7 +145,7 @@ func (b *bench) claimsByFile(ctx context.Context, s *stack, dir string, round in
 	if err := os.Mkdir(remittances, 0o700); err != nil {
 		return err
 	}
-	run := &reconcile.Run{World: world, Clients: s.clients, Progress: b.Progress, Remittance: func(id string, document []byte) error {
+	run := &reconcile.Run{World: world, Clients: s.clients, Service: s.service, Progress: b.Progress, Remittance: func(id string, document []byte) error {
 		return os.WriteFile(filepath.Join(remittances, id+".835"), document, 0o600)
 	}}
 	if err := run.Prepare(ctx); err != nil {
@@ -177,6 +177,16 @@ func (b *bench) claimsByFile(ctx context.Context, s *stack, dir string, round in
 	b.report.Add("naive_model.cents_difference", float64(got.Cents), "cents", Lower)
 	b.report.Add("naive_model.lines_for_other_reasons", float64(got.Reasons), "lines", Lower)
 	b.report.Add("remittances.balanced", float64(got.Remittances), "documents", Higher)
+	adjusted, err := run.Adjust(ctx)
+	if err != nil {
+		return err
+	}
+	b.report.Add("adjusted.claims", float64(adjusted.Claims), "claims", Higher)
+	b.report.Add("adjusted.cents_difference", float64(adjusted.Cents), "cents", Lower)
+	b.report.Add("adjusted.lines_for_other_reasons", float64(adjusted.Reasons), "lines", Lower)
+	for _, text := range adjusted.Told {
+		b.say(round, "differs when adjusted: %s", text)
+	}
 	began := time.Now()
 	replayed, err := run.Replay(ctx)
 	if err != nil {

@@ -87,6 +87,7 @@ func writeHeap(path string) error {
 type stack struct {
 	process *process.Process
 	clients standalone.Clients
+	service standalone.Clients // as a service
 }
 
 // startStack starts a stack on a data directory and returns when it is ready.
@@ -105,6 +106,9 @@ func startStack(ctx context.Context, dir, address, profile string) (*stack, erro
 	defer cancel()
 	url := "http://" + address
 	if err := p.AwaitReady(ctx, url+"/readyz"); err != nil {
+		return nil, errors.Join(err, s.stop())
+	}
+	if s.service, err = standalone.Dial(url, data, "service"); err != nil {
 		return nil, errors.Join(err, s.stop())
 	}
 	if s.clients, err = standalone.Dial(url, data, "developer"); err != nil {

@@ -158,6 +158,8 @@ func (m *Model) Decide(text []byte) (Outcome, error) {
 // Correct files a replacement (frequency 7) or void (8) of a claim of the
 // family and returns what then becomes of every claim that stands: as if they
 // had been filed in their order without the original, the replacement last.
+// A replacement of which a service is past the filing limit is denied as a
+// whole (CO-29), and its original stays as it was.
 func (m *Model) Correct(text []byte) (map[string]Outcome, error) {
 	var c claim
 	if err := json.Unmarshal(text, &c); err != nil {
@@ -171,16 +173,53 @@ func (m *Model) Correct(text []byte) (map[string]Outcome, error) {
 	if at < 0 {
 		return nil, errors.New("naive: the original isn't known")
 	}
-	f.filed = slices.Delete(f.filed, at, at+1)
+	if c.Frequency == "8" || !m.late(&c, f) {
+		f.filed = slices.Delete(f.filed, at, at+1)
+	}
 	if c.Frequency == "7" {
 		f.filed = append(f.filed, &c)
 	}
+	return m.anew(f), nil
+}
+
+// late tells whether a covered service of a claim is past the filing limit.
+func (m *Model) late(c *claim, f *family) bool {
+	who := f.find(c.Patient)
+	return who != nil && slices.ContainsFunc(c.Lines, func(l claimLine) bool {
+		p := m.planOn(who, &l)
+		return p != nil && days(l.last(), m.received) > p.Filing
+	})
+}
+
+// Terminate ends a person's coverage, a subscriber's with that of all who
+// depend on it and are covered longer, and returns what then becomes of the
+// family's claims, in their order.
+func (m *Model) Terminate(member, birth, first, end string) (map[string]Outcome, error) {
+	f := m.families[member]
+	if f == nil {
+		return nil, errors.New("naive: nobody has the card")
+	}
+	who := f.find(person{First: first, Birth: birth})
+	if who == nil {
+		return nil, errors.New("naive: nobody of the family fits")
+	}
+	for i := range f.persons {
+		e := &f.persons[i]
+		if (e == who || who.Relationship == "18") && (e.Coverage.End == "" || e.Coverage.End > end) {
+			e.Coverage.End = end
+		}
+	}
+	return m.anew(f), nil
+}
+
+// anew decides a family's claims again from nothing, in their order.
+func (m *Model) anew(f *family) map[string]Outcome {
 	f.used, f.past = map[string]int64{}, nil
 	out := map[string]Outcome{}
 	for _, was := range f.filed {
 		out[was.ID] = m.outcome(was)
 	}
-	return out, nil
+	return out
 }
 
 // outcome decides a claim on what its family has used so far.
@@ -291,12 +330,15 @@ func (m *Model) each(c *claim, f *family, who *enrolment, lines []*work) (doubts
 		case !cover.has(w.Date) || !cover.has(w.last()):
 			w.deny("PR", "27")
 		default:
-			for i := range m.plans {
-				if m.plans[i].ID == policy.Plan && m.plans[i].Effective.has(w.Date) {
-					w.plan = &m.plans[i]
-				}
-			}
+			w.plan = m.planOn(who, &w.claimLine)
 			w.year = planYear(w.plan, who.Coverage.Start, w.Date)
+		}
+	}
+	if c.Frequency == "7" && m.late(c, f) {
+		for _, w := range lines {
+			if w.open() {
+				w.deny("CO", "29")
+			}
 		}
 	}
 	// Filed in time: CO-29.
@@ -476,6 +518,21 @@ func (s *schedule) fee(procedure string, modifiers []string) *fee {
 		}
 	}
 	return nil
+}
+
+// planOn is the plan that covers a person on a line's days; nil where none does.
+func (m *Model) planOn(who *enrolment, l *claimLine) *plan {
+	policy := m.policy(who.Policy)
+	if l.Date < policy.Effective.Start || !who.Coverage.has(l.Date) || !who.Coverage.has(l.last()) {
+		return nil
+	}
+	var found *plan
+	for i := range m.plans {
+		if m.plans[i].ID == policy.Plan && m.plans[i].Effective.has(l.Date) {
+			found = &m.plans[i]
+		}
+	}
+	return found
 }
 
 func (m *Model) policy(id string) policy {

@@ -137,6 +137,7 @@ type enrolment struct {
 	Member       string `json:"member_id"`
 	First        string `json:"first_name"`
 	Birth        string `json:"birth_date"`
+	Relationship string `json:"relationship_code"`
 	Coverage     period `json:"coverage"`
 	OtherPrimary bool   `json:"other_payer_primary"`
 }

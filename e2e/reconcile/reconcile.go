@@ -27,6 +27,8 @@ import (
 type Run struct {
 	World   *generate.World
 	Clients standalone.Clients
+	// Service signs in as one of the services, who alone may run a cycle; for Adjust.
+	Service standalone.Clients
 	// Remittance is handed every 835, nil ignores them.
 	Remittance func(id string, document []byte) error
 	// Progress is told what is being done; nil is told nothing.
@@ -36,6 +38,8 @@ type Run struct {
 	order    [2][]string
 	expected map[string]naive.Outcome
 	kinds    map[string]string
+	ids      map[string]string // the payer's claim numbers
+	adjusted adjustments
 }
 
 // Result of a run.
@@ -93,6 +97,7 @@ func (r *Run) Prepare(ctx context.Context) error {
 		}
 	}
 	r.expected, r.kinds = make(map[string]naive.Outcome, r.World.Claims()), make(map[string]string, r.World.Claims())
+	r.ids, r.adjusted.after = make(map[string]string, r.World.Claims()), map[string]naive.Outcome{}
 	var out [2]bytes.Buffer
 	writers := [2]*generate.Writer{r.World.NewWriter(&out[0], "P"), r.World.NewWriter(&out[1], "I")}
 	for f := range r.World.Families() {
@@ -137,6 +142,9 @@ func (r *Run) family(f *generate.Family, model *naive.Model, writers [2]*generat
 				return err
 			}
 		}
+	}
+	if err := r.adjust(f, model); err != nil {
+		return err
 	}
 	model.Forget(f.Enrollments[0].GetMemberId())
 	return nil
@@ -226,6 +234,7 @@ func (r *Run) file(ctx context.Context, k int, file []byte, out *Result) ([]stri
 		}
 		name := r.order[k][i]
 		want, have := r.expected[name], statuses[o.GetStatus()]
+		r.ids[name] = o.GetClaimId()
 		out.Claims++
 		switch have {
 		case "paid":

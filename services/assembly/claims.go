@@ -84,6 +84,7 @@ func Claims(p *Process, cfg ClaimsConfig) error {
 	p.Server.Mount(claimsv1connect.NewFileServiceHandler(service, options...))
 	p.Server.Mount(claimsv1connect.NewRemittanceServiceHandler(service, options...))
 	p.Server.Mount(claimsv1connect.NewPaymentServiceHandler(service, options...))
+	p.Server.Mount(claimsv1connect.NewPaymentTaskServiceHandler(service, options...))
 	p.Server.Mount(claimsv1connect.NewAdjustmentServiceHandler(service, options...))
 	p.Server.Mount(claimsv1connect.NewReplayServiceHandler(service, options...))
 	p.Server.Mount(claimsv1connect.NewCaseServiceHandler(service, options...))

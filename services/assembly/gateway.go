@@ -35,6 +35,7 @@ func (c GatewayConfig) routes() edge.Routes {
 		"/probity.claims.v1.ClaimsService/":               c.Claims,
 		"/probity.claims.v1.RemittanceService/":           c.Claims,
 		"/probity.claims.v1.PaymentService/":              c.Claims,
+		"/probity.claims.v1.PaymentTaskService/":          c.Claims,
 		"/probity.claims.v1.ReplayService/":               c.Claims,
 		"/probity.claims.v1.AdjustmentService/":           c.Claims,
 		"/probity.claims.v1.FileService/GetFile":          c.Claims,

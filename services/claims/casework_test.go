@@ -64,6 +64,10 @@ func reviewer(name string) context.Context {
 	return as(identity.Principal{Subject: name, Org: "payer-acme", Roles: []identity.Role{identity.RoleAdjudicator}, Payers: []string{payer}})
 }
 
+func supervisor(name string) context.Context {
+	return as(identity.Principal{Subject: name, Org: "payer-acme", Roles: []identity.Role{identity.RoleSupervisor}, Payers: []string{payer}})
+}
+
 func (w *world) advance(claim string) *claimsv1.Case {
 	w.t.Helper()
 	res, err := w.AdvanceCase(service(), &claimsv1.AdvanceCaseRequest{ClaimId: claim})
@@ -291,7 +295,7 @@ func TestATaskHeldByOneIsDecidedByNoOther(t *testing.T) {
 	}
 	_, err := w.ResolveClaim(service(), resolve(claim.ClaimId, "v1", "approve")) // adj-7
 	require.True(t, problem.Is(err, problem.Conflict), "%v", err)
-	_, err = w.ReassignTask(reviewer("lead"), &claimsv1.ReassignTaskRequest{ClaimId: claim.ClaimId, RequestId: "t2", Assignee: "adj-7"})
+	_, err = w.ReassignTask(supervisor("lead"), &claimsv1.ReassignTaskRequest{ClaimId: claim.ClaimId, RequestId: "t2", Assignee: "adj-7"})
 	require.NoError(t, err)
 	w.pass(day)
 	require.Empty(t, w.advance(claim.ClaimId).GetTask().GetAssignee(), "held too long")

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
+	policiesv1 "github.com/probity-health/probity/proto/probity/policies/v1"
 	"github.com/probity-health/probity/proto/probity/policies/v1/policiesv1connect"
 
 	"github.com/probity-health/probity/e2e/naive"
@@ -161,12 +162,12 @@ func moneyLine(number int, allowed, paid, patient int64, adjustments []naive.Adj
 func TestCorrectedFamiliesStandAsIfFiledAnew(t *testing.T) {
 	w := newWorld(t, 0)
 	mix := generate.DefaultMix()
-	mix.Replaced, mix.Voided, mix.Suspected, mix.Review = 140, 90, 0, 0
+	mix.Replaced, mix.Voided, mix.LateReplaced, mix.Suspected, mix.Review, mix.Terminated = 140, 90, 40, 0, 0, 0
 	g, err := generate.New(generate.Options{Seed: 5, Claims: 300, AsOf: noon, Mix: mix})
 	require.NoError(t, err)
 	w.publishGenerated(g)
 	model := naiveModel(t, g)
-	compared, corrected := 0, 0
+	compared, kinds := 0, map[string]int{}
 	for f := range g.Families() {
 		for _, e := range f.Enrollments {
 			require.NoError(t, model.Add(generate.JSON(e)))
@@ -196,7 +197,7 @@ func TestCorrectedFamiliesStandAsIfFiledAnew(t *testing.T) {
 			expected, err = model.Correct(text)
 			require.NoError(t, err)
 			ids[c.ID] = answer.GetClaim().GetClaimId()
-			corrected++
+			kinds[c.Kind]++
 		}
 		// A replacement that would now wait for a person, say because a
 		// duplicate of its original stands in the original's place, is decided
@@ -212,7 +213,9 @@ func TestCorrectedFamiliesStandAsIfFiledAnew(t *testing.T) {
 			require.Equal(t, naiveMoney(o), lineMoney(decision), "%s, after %d corrections", id, len(f.Corrections))
 		}
 	}
-	require.Greater(t, corrected, 40)
+	require.Greater(t, kinds["replacement"], 20)
+	require.Greater(t, kinds["void"], 10)
+	require.Greater(t, kinds["late replacement"], 4)
 	require.Greater(t, compared, 25)
 	_, end := replayAll(auditor(), t, w.Service, &claimsv1.ReplayDecisionsRequest{KeepGoing: true})
 	require.Equal(t, end.GetDecisions(), end.GetIdentical())
@@ -258,12 +261,12 @@ func (w *world) fileOneByOne(g *generate.World, lists ...[]generate.Claim) map[s
 	return out
 }
 
-// publishGenerated makes a generated payer known.
-func (w *world) publishGenerated(g *generate.World) {
+// publishGenerated makes a generated payer known and returns its policies service.
+func (w *world) publishGenerated(g *generate.World) *policies.Handler {
 	w.t.Helper()
 	directory := book.New()
 	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
+	w.t.Cleanup(cancel)
 	go func() { _ = directory.Run(ctx, w.store) }()
 	handler := policies.NewHandler(policies.Deps{Store: w.store, Directory: directory, Sealer: w.sealer, Index: w.index, Authorizer: w.auth})
 	who, _ := identity.FromContext(service())
@@ -274,4 +277,60 @@ func (w *world) publishGenerated(g *generate.World) {
 	defer server.Close()
 	require.NoError(w.t, g.Publish(service(), generate.Payer{Policies: handler, Edits: policiesv1connect.NewEditsServiceClient(server.Client(), server.URL)}, nil))
 	w.caughtUp(w.Service)
+	return handler
+}
+
+// Then the sponsor ends coverages before services that were paid. Nobody names
+// a claim: the service finds them, and each family stands as if its claims had
+// come after the news.
+func TestTerminatedFamiliesStandAsIfFiledAnew(t *testing.T) {
+	w := newWorld(t, 0, automatic)
+	mix := generate.DefaultMix()
+	mix.Terminated, mix.Suspected, mix.Review, mix.SameDay = 600, 0, 0, 0
+	g, err := generate.New(generate.Options{Seed: 9, Claims: 250, AsOf: noon, Mix: mix})
+	require.NoError(t, err)
+	handler := w.publishGenerated(g)
+	model := naiveModel(t, g)
+	expected, ids, taken := map[string]naive.Outcome{}, map[string]string{}, 0
+	for f := range g.Families() {
+		for _, e := range f.Enrollments {
+			require.NoError(t, model.Add(generate.JSON(e)))
+		}
+		for _, a := range f.Authorizations {
+			require.NoError(t, model.Add(generate.JSON(a)))
+		}
+		filed := w.fileOneByOne(g, f.Professional, f.Institutional)
+		stands := map[string]naive.Outcome{}
+		for _, c := range append(slices.Clone(f.Professional), f.Institutional...) {
+			o, err := model.Decide(w.json(&c))
+			require.NoError(t, err)
+			if r := filed[c.ID]; r != nil && c.Kind != "unknown member" {
+				stands[c.ID], ids[c.ID] = o, r.GetClaim().GetClaimId()
+			}
+		}
+		for _, end := range f.Terminations {
+			found, err := handler.LookupMember(service(), &policiesv1.LookupMemberRequest{PayerId: generate.PayerID, MemberId: end.MemberID, BirthDate: end.Person.Birth})
+			require.NoError(t, err)
+			_, err = handler.TerminateMember(service(), &policiesv1.TerminateMemberRequest{RequestId: "end-" + end.MemberID, Subject: found.GetSubject(), EndDate: end.End})
+			require.NoError(t, err)
+			after, err := model.Terminate(end.MemberID, end.Person.Birth, end.Person.First, end.End)
+			require.NoError(t, err)
+			for id, o := range after {
+				if was := stands[id]; was.Paid > 0 && o.Paid == 0 {
+					taken++
+				}
+				stands[id] = o
+			}
+		}
+		maps.Copy(expected, stands)
+	}
+	w.followed()
+	for id, o := range expected {
+		decision, err := w.openDecision(service(), w.claim(ids[id]))
+		require.NoError(t, err)
+		require.Equal(t, naiveMoney(o), lineMoney(decision), id)
+	}
+	require.Greater(t, taken, 20, "payments are taken back")
+	_, end := replayAll(auditor(), t, w.Service, &claimsv1.ReplayDecisionsRequest{KeepGoing: true})
+	require.Equal(t, end.GetDecisions(), end.GetIdentical())
 }

@@ -171,6 +171,14 @@ func (s *Service) EscalateTask(ctx context.Context, req *claimsv1.EscalateTaskRe
 	return &claimsv1.EscalateTaskResponse{Case: c, Token: token}, err
 }
 
+// SetEscalation implements claimsv1connect.CaseServiceHandler.
+func (s *Service) SetEscalation(ctx context.Context, req *claimsv1.SetEscalationRequest) (*claimsv1.SetEscalationResponse, error) {
+	c, token, err := s.change(ctx, "SetEscalation", req.GetClaimId(), req.GetRequestId(), func(_ identity.Principal, st State) ([]proto.Message, error) {
+		return st.Case.SetEscalation(req.GetLevel())
+	})
+	return &claimsv1.SetEscalationResponse{Case: c, Token: token}, err
+}
+
 // RequestInformation implements claimsv1connect.CaseServiceHandler.
 func (s *Service) RequestInformation(ctx context.Context, req *claimsv1.RequestInformationRequest) (*claimsv1.RequestInformationResponse, error) {
 	if err := knownKind(req.GetKind()); err != nil {

@@ -53,11 +53,15 @@ func (s *Service) IntendPayments(ctx context.Context, req *claimsv1.IntendPaymen
 	if err != nil {
 		return nil, err
 	}
-	unpaid, err := reading.Range(ctx, payerIndex(kindUnpaid, req.GetPayerId()), views.Page{Limit: intendedAtOnce})
+	methods, err := pairs(ctx, reading, payerIndex(kindMethods, req.GetPayerId()))
 	if err != nil {
 		return nil, err
 	}
-	out := &claimsv1.IntendPaymentsResponse{More: len(unpaid) == intendedAtOnce}
+	unpaid, more, held, err := s.unpaid(ctx, reading, req.GetPayerId())
+	if err != nil {
+		return nil, err
+	}
+	out := &claimsv1.IntendPaymentsResponse{More: more, Held: held}
 	var commits []eventstore.Commit
 	var amounts []int64
 	at := s.second()
@@ -69,7 +73,7 @@ func (s *Service) IntendPayments(ctx context.Context, req *claimsv1.IntendPaymen
 		if failed[i] != nil {
 			return nil, failed[i]
 		}
-		e, err := intendPayment(record, at)
+		e, err := intendPayment(record, methods[record.Issued.GetPayeeNpi()], at)
 		if err != nil {
 			return nil, err
 		}
@@ -93,6 +97,48 @@ func (s *Service) IntendPayments(ctx context.Context, req *claimsv1.IntendPaymen
 		written = append(written, positionProto(o.Appended.Position))
 	}
 	return out, s.awaitLists(ctx, written)
+}
+
+// unpaid are remittances that have no payment yet and whose payee isn't held,
+// as many as one call intends; whether more are left; and how many were passed
+// by for their payee's sake.
+func (s *Service) unpaid(ctx context.Context, r *views.Reading, payer string) (out []views.Member, more bool, held uint32, err error) {
+	payees, err := pairs(ctx, r, payerIndex(kindHeld, payer))
+	if err != nil {
+		return nil, false, 0, err
+	}
+	for after := (*views.Member)(nil); ; {
+		page, err := r.Range(ctx, payerIndex(kindUnpaid, payer), views.Page{After: after, Limit: intendedAtOnce})
+		if err != nil {
+			return nil, false, 0, err
+		}
+		free := page
+		if len(payees) > 0 {
+			rows, err := rowsOf(ctx, r, kindRemittances, page)
+			if err != nil {
+				return nil, false, 0, err
+			}
+			free = nil
+			for i, fields := range rows {
+				m, err := remittanceRow(fields)
+				if err != nil {
+					return nil, false, 0, err
+				}
+				if payees[m.GetPayeeNpi()] != "" {
+					held++
+				} else {
+					free = append(free, page[i])
+				}
+			}
+		}
+		if out = append(out, free...); len(out) >= intendedAtOnce {
+			return out[:intendedAtOnce], true, held, nil
+		}
+		if len(page) < intendedAtOnce {
+			return out, false, held, nil
+		}
+		after = &page[len(page)-1]
+	}
 }
 
 // awaitLists waits until the lists show commits of the claims log.
@@ -141,25 +187,31 @@ func (s *Service) paymentFor(ctx context.Context, action, id string) (PaymentRec
 // changePayment records what follows from a command and returns the payment as
 // it then stands.
 func (s *Service) changePayment(ctx context.Context, action, id string, c paymentCommand) (*claimsv1.Payment, error) {
+	record, err := s.commandPayment(ctx, action, id, c)
+	return record.Payment, err
+}
+
+func (s *Service) commandPayment(ctx context.Context, action, id string, c paymentCommand) (PaymentRecord, error) {
+	none := PaymentRecord{}
 	caller, err := callerOf(ctx)
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	leave, err := s.enter()
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	defer leave()
 	record, err := s.paymentFor(ctx, action, id)
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	for range decideAttempts {
 		events, err := record.decide(c, s.second())
 		if err != nil || len(events) == 0 {
-			return record.Payment, err
+			return record, err
 		}
-		_, err = s.store.Append(ctx, eventstore.Commit{
+		done, err := s.store.Append(ctx, eventstore.Commit{
 			// What follows from one revision is recorded once; a call whose answer
 			// was lost finds it by reading.
 			Log: logName, RoutingKey: remittanceOf(id), RequestID: id + "/" + action + "/" + itoa(uint32(record.Revision)), Causation: remittanceOf(id), Actor: caller.Subject,
@@ -169,18 +221,23 @@ func (s *Service) changePayment(ctx context.Context, action, id string, c paymen
 		switch {
 		case ok:
 			if record, err = s.readPayment(ctx, id, moved.Actual); err != nil {
-				return nil, err
+				return none, err
 			}
 		case err != nil:
-			return nil, err
+			return none, err
 		default:
 			for _, e := range events {
-				proto.Merge(record.Payment, paymentPart(e))
+				if p := paymentPart(e); p != nil {
+					proto.Merge(record.Payment, p)
+				}
+				record.task = record.task.evolve(e)
+				record.Revision++
 			}
-			return record.Payment, nil
+			record.Position = done.Position
+			return record, nil
 		}
 	}
-	return nil, busy(nil)
+	return none, busy(nil)
 }
 
 // RecordPayment implements claimsv1connect.PaymentServiceHandler.
@@ -201,10 +258,9 @@ func (s *Service) ConfirmPayment(ctx context.Context, req *claimsv1.ConfirmPayme
 	return &claimsv1.ConfirmPaymentResponse{Payment: p}, nil
 }
 
-// FailPayment implements claimsv1connect.PaymentServiceHandler. First it is
-// recorded that the payment failed, from when on nobody makes it; then what its
-// remittance did is undone step by step, each of which is done once whoever
-// does it: the payee's account, the claims, the remittance itself.
+// FailPayment implements claimsv1connect.PaymentServiceHandler. It records that
+// the payment failed, from when on nobody makes it, and a person has it as a
+// task. Where that was decided before, it completes what follows.
 func (s *Service) FailPayment(ctx context.Context, req *claimsv1.FailPaymentRequest) (*claimsv1.FailPaymentResponse, error) {
 	caller, err := callerOf(ctx)
 	if err != nil {
@@ -213,7 +269,13 @@ func (s *Service) FailPayment(ctx context.Context, req *claimsv1.FailPaymentRequ
 	if req.GetWithdrawn() && !caller.Has(identity.RoleService) {
 		return nil, problem.Invalidf("payments.withdrawn", "withdrawn", "that a payment is withdrawn is for the payment cycle to say; leave it out")
 	}
-	p, err := s.changePayment(ctx, "FailPayment", req.GetPaymentId(), failPayment{reason: req.GetReason(), withdrawn: req.GetWithdrawn()})
+	by := caller.Subject
+	if req.GetWithdrawn() {
+		by = "" // the port's word, which the cycle passes on
+	}
+	p, err := s.changePayment(ctx, "FailPayment", req.GetPaymentId(), failPayment{
+		reason: req.GetReason(), withdrawn: req.GetWithdrawn(), returned: req.GetReturned(), by: by,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -222,10 +284,23 @@ func (s *Service) FailPayment(ctx context.Context, req *claimsv1.FailPaymentRequ
 		return nil, err
 	}
 	defer leave()
-	return s.voidRemittance(ctx, caller, p)
+	record, err := s.readPayment(ctx, p.GetPaymentId(), 1) // it has failed: there is more than the intent
+	if err != nil {
+		return nil, err
+	}
+	// Whoever learns that it failed finds its payee held.
+	if err := s.view.WaitFor(ctx, record.Position.Token()); err != nil {
+		return nil, err
+	}
+	if !record.voids() && record.Payment.GetState() != claimsv1.PaymentState_PAYMENT_STATE_VOIDED {
+		return &claimsv1.FailPaymentResponse{Payment: record.Payment}, nil
+	}
+	return s.voidRemittance(ctx, caller, record.Payment)
 }
 
-// voidRemittance undoes the remittance of a failed payment.
+// voidRemittance undoes the remittance of a failed payment step by step, each
+// of which is done once whoever does it: the payee's account, the claims, the
+// remittance itself.
 func (s *Service) voidRemittance(ctx context.Context, caller identity.Principal, p *claimsv1.Payment) (*claimsv1.FailPaymentResponse, error) {
 	record, err := s.readRemittance(ctx, p.GetRemittanceId(), eventstore.NoStream)
 	if err != nil {
@@ -357,7 +432,46 @@ func (s *Service) GetPayment(ctx context.Context, req *claimsv1.GetPaymentReques
 	if err != nil {
 		return nil, err
 	}
-	return &claimsv1.GetPaymentResponse{Payment: record.Payment}, nil
+	reading, err := s.view.At(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	return &claimsv1.GetPaymentResponse{Payment: record.Payment}, markHeld(ctx, reading, []*claimsv1.Payment{record.Payment})
+}
+
+// pairs reads an index of pairs whole; the newest of each first half counts.
+func pairs(ctx context.Context, r *views.Reading, index string) (map[string]string, error) {
+	var all []views.Member
+	for after := (*views.Member)(nil); ; {
+		page, err := r.Range(ctx, index, views.Page{After: after, Limit: maxPage})
+		if err != nil {
+			return nil, err
+		}
+		if all = append(all, page...); len(page) < maxPage {
+			return newest(all), nil
+		}
+		after = &page[len(page)-1]
+	}
+}
+
+// markHeld names, on each payment that waits to be handed over, the failed one
+// of its payee that it waits for.
+func markHeld(ctx context.Context, r *views.Reading, list []*claimsv1.Payment) error {
+	held := map[string]map[string]string{} // by payer
+	for _, p := range list {
+		if p.GetState() != claimsv1.PaymentState_PAYMENT_STATE_INTENDED {
+			continue
+		}
+		if held[p.GetPayerId()] == nil {
+			of, err := pairs(ctx, r, payerIndex(kindHeld, p.GetPayerId()))
+			if err != nil {
+				return err
+			}
+			held[p.GetPayerId()] = of
+		}
+		p.HeldBy = held[p.GetPayerId()][p.GetPayeeNpi()]
+	}
+	return nil
 }
 
 // paymentScope is which payments a caller's list shows: with those of its
@@ -371,7 +485,7 @@ func paymentScope(p identity.Principal) identity.Scope {
 	if slices.Contains(p.Payers, identity.AllPayers) {
 		return identity.Scope{All: true}
 	}
-	if !p.Has(identity.RoleAdjudicator) {
+	if !p.Has(identity.RoleAdjudicator) && !p.Has(identity.RoleSupervisor) {
 		scope.Payers = append(slices.Clone(scope.Payers), p.Payers...)
 	}
 	return scope
@@ -412,5 +526,5 @@ func (s *Service) ListPayments(ctx context.Context, req *claimsv1.ListPaymentsRe
 	if err != nil {
 		return nil, err
 	}
-	return &claimsv1.ListPaymentsResponse{Payments: rows, NextPageToken: next}, nil
+	return &claimsv1.ListPaymentsResponse{Payments: rows, NextPageToken: next}, markHeld(ctx, reading, rows)
 }

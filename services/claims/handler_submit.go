@@ -38,7 +38,11 @@ func (s *Service) SubmitClaims(ctx context.Context, req *claimsv1.SubmitClaimsRe
 		return nil, err
 	}
 	out := &claimsv1.SubmitClaimsResponse{Results: make([]*claimsv1.SubmitClaimResponse, len(subs))}
+	basic := req.GetView() == claimsv1.SubmissionView_SUBMISSION_VIEW_BASIC
 	for i, sub := range subs {
+		if basic && sub.result != nil {
+			sub.result.Decision, sub.result.Promise = nil, nil
+		}
 		if out.Results[i] = sub.result; sub.err != nil {
 			own := problem.As(sub.err)
 			if own.Kind == problem.Internal {

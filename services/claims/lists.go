@@ -143,6 +143,8 @@ func rowKind(kind string) string {
 		return kindWork
 	case kindPaying:
 		return kindPayments
+	case kindPaymentTasks: // its own parts of the payments' rows
+		return kindPaymentTasks
 	}
 	return kind
 }

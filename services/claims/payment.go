@@ -15,21 +15,26 @@ import (
 
 // A remittance that pays something is paid by one payment, named after it:
 //
-//	Intended ── Sent ── Confirmed
-//	   │          └──┬─ Failed ── Voided
-//	   └─────────────┘
+//	Intended ── Sent ── Confirmed          ┌─ Voided
+//	   │          │         │              │
+//	   └──────────┴─────────┴── Failed ── Resolved
+//	                                       │
+//	                                       └─ WrittenOff
 //
 // That Intended can stand only at revision 0 of the payment's stream is what
 // pays a remittance once; whoever moves the money knows it by its id, and
 // makes it once. It fails only when it is certain that it was not made and
 // will not be: by the word of whoever moves the money (withdrawn), or of a
-// person who was told so about one that was handed over. In doubt it stays as
-// it is. Only after it has failed is anything of its remittance payable again.
+// person who was told so about one that was handed over, or that the money came
+// back. In doubt it stays as it is. Then a person decides: see PaymentTask. Only
+// where that is to pay after all is anything of its remittance payable again.
 
 // PaymentRecord is one payment as its stream tells it.
 type PaymentRecord struct {
 	Payment  *claimsv1.Payment // nil when it was never intended
 	Revision int64
+	Position eventstore.Position // of its last event
+	task     paymentTask
 }
 
 // FoldPayment reads a payment's stream.
@@ -44,7 +49,8 @@ func FoldPayment(events []eventstore.Recorded) PaymentRecord {
 				proto.Merge(out.Payment, p)
 			}
 		}
-		out.Revision = int64(r.Revision)
+		out.task = out.task.evolve(r.Event)
+		out.Revision, out.Position = int64(r.Revision), r.Position
 	}
 	return out
 }
@@ -60,15 +66,22 @@ func paymentPart(event any) *claimsv1.Payment {
 	case *eventsv1.PaymentConfirmed:
 		return &claimsv1.Payment{State: claimsv1.PaymentState_PAYMENT_STATE_CONFIRMED, Reference: e.GetReference(), StateTime: e.GetConfirmedTime()}
 	case *eventsv1.PaymentFailed:
-		return &claimsv1.Payment{State: claimsv1.PaymentState_PAYMENT_STATE_FAILED, FailureReason: e.GetReason(), StateTime: e.GetFailedTime()}
+		return &claimsv1.Payment{State: claimsv1.PaymentState_PAYMENT_STATE_FAILED, FailureReason: e.GetReason(), StateTime: e.GetFailedTime(), Returned: e.GetReturned()}
+	case *eventsv1.PaymentResolved:
+		part := &claimsv1.Payment{Resolution: e.GetResolution(), NextMethod: e.GetMethod(), ResolutionReference: e.GetReference()}
+		if e.GetResolution() == claimsv1.PaymentResolution_PAYMENT_RESOLUTION_WRITE_OFF {
+			part.State, part.StateTime = claimsv1.PaymentState_PAYMENT_STATE_WRITTEN_OFF, e.GetResolvedTime()
+		}
+		return part
 	case *eventsv1.PaymentVoided:
 		return &claimsv1.Payment{State: claimsv1.PaymentState_PAYMENT_STATE_VOIDED, StateTime: e.GetVoidedTime()}
 	}
 	return nil
 }
 
-// intendPayment decides on the payment of a remittance.
-func intendPayment(r RemittanceRecord, at *timestamppb.Timestamp) (*eventsv1.PaymentIntended, error) {
+// intendPayment decides on the payment of a remittance, by a method or, where
+// that is empty, by whichever the port has for the payee.
+func intendPayment(r RemittanceRecord, method string, at *timestamppb.Timestamp) (*eventsv1.PaymentIntended, error) {
 	m := r.Issued
 	switch {
 	case m == nil:
@@ -81,7 +94,7 @@ func intendPayment(r RemittanceRecord, at *timestamppb.Timestamp) (*eventsv1.Pay
 	return &eventsv1.PaymentIntended{Payment: &claimsv1.Payment{
 		PaymentId: paymentID(m.GetRemittanceId()), RemittanceId: m.GetRemittanceId(), PayerId: m.GetPayerId(), PayeeNpi: m.GetPayeeNpi(),
 		AmountCents: m.GetPaidCents(), PaymentDate: m.GetPaymentDate(), TraceNumber: m.GetTraceNumber(), SubmitterOrg: m.GetSubmitterOrg(),
-		State: claimsv1.PaymentState_PAYMENT_STATE_INTENDED, IntendedTime: at, StateTime: at,
+		State: claimsv1.PaymentState_PAYMENT_STATE_INTENDED, IntendedTime: at, StateTime: at, Method: method,
 	}}, nil
 }
 
@@ -96,10 +109,11 @@ type (
 	}
 	// confirmPayment says that one that was handed over was made.
 	confirmPayment struct{ reference string }
-	// failPayment says that it was not made and never will be.
+	// failPayment says that it was not made and never will be, or came back.
 	failPayment struct {
-		reason    string
-		withdrawn bool
+		reason              string
+		withdrawn, returned bool
+		by                  string // a person's subject; empty for the port's word
 	}
 )
 
@@ -115,7 +129,7 @@ func (r PaymentRecord) decide(c paymentCommand, at *timestamppb.Timestamp) ([]pr
 		return nil, notFound("payment")
 	}
 	state := p.GetState()
-	over := state == claimsv1.PaymentState_PAYMENT_STATE_FAILED || state == claimsv1.PaymentState_PAYMENT_STATE_VOIDED
+	over := slices.Contains(failedStates, state)
 	confirmed := func(reference string) *eventsv1.PaymentConfirmed {
 		if reference == "" {
 			reference = p.GetReference()
@@ -152,28 +166,43 @@ func (r PaymentRecord) decide(c paymentCommand, at *timestamppb.Timestamp) ([]pr
 		switch {
 		case over:
 			return nil, nil
-		case state == claimsv1.PaymentState_PAYMENT_STATE_CONFIRMED:
+		case state == claimsv1.PaymentState_PAYMENT_STATE_CONFIRMED && !c.returned:
 			return nil, problem.New(problem.Conflict, problem.Problem{RuleID: "payments.made", FieldPath: "payment_id",
-				Message: "the payment was made", Fix: "money that came back after it was confirmed is booked and paid by hand"})
+				Message: "the payment was made", Fix: "where the money has come back, say that it was returned"})
 		case state == claimsv1.PaymentState_PAYMENT_STATE_INTENDED && !c.withdrawn:
 			return nil, problem.New(problem.Conflict, problem.Problem{RuleID: "payments.not-withdrawn", FieldPath: "payment_id",
 				Message: "the payment may still be handed over", Fix: "run the payment cycle, which hands it over or withdraws it; then look at it again"})
 		}
-		return []proto.Message{&eventsv1.PaymentFailed{PaymentId: p.GetPaymentId(), Reason: c.reason, FailedTime: at, PayerId: p.GetPayerId()}}, nil
+		return []proto.Message{&eventsv1.PaymentFailed{
+			PaymentId: p.GetPaymentId(), Reason: c.reason, FailedTime: at, PayerId: p.GetPayerId(), PayeeNpi: p.GetPayeeNpi(),
+			Returned: state == claimsv1.PaymentState_PAYMENT_STATE_CONFIRMED, Task: true, ReportedBy: c.by,
+		}}, nil
+	}
+	if c, ok := c.(taskCommand); ok {
+		return r.work(c, at)
 	}
 	return nil, defect("payments.command", "unknown command")
 }
 
+// failedStates are those of a payment that was not made or came back.
+var failedStates = []claimsv1.PaymentState{
+	claimsv1.PaymentState_PAYMENT_STATE_FAILED, claimsv1.PaymentState_PAYMENT_STATE_VOIDED, claimsv1.PaymentState_PAYMENT_STATE_WRITTEN_OFF,
+}
+
 func paymentOver(p *claimsv1.Payment) error {
 	return problem.New(problem.Conflict, problem.Problem{RuleID: "payments.failed", FieldPath: "payment_id",
-		Message: "the payment has failed; its claims are paid by another", Fix: "if money moved all the same, tell whoever moves it at once: " + p.GetPaymentId() + " was paid by mistake"})
+		Message: "the payment has failed", Fix: "if money moved all the same, tell whoever moves it at once: " + p.GetPaymentId() + " was paid by mistake"})
 }
 
 // paymentOps put payments into the read models.
 func paymentOps(r eventstore.Recorded, at int64) ([]views.Op, error) {
 	p := paymentPart(r.Event)
-	if p == nil {
-		return nil, nil
+	switch r.Event.(type) {
+	case *eventsv1.PaymentTaskAssigned, *eventsv1.PayeeReleased:
+	default:
+		if p == nil {
+			return nil, nil
+		}
 	}
 	if e, ok := r.Event.(*eventsv1.PaymentIntended); ok {
 		id := e.GetPayment().GetPaymentId()
@@ -190,7 +219,17 @@ func paymentOps(r eventstore.Recorded, at int64) ([]views.Op, error) {
 		return row(kindPayments, id, "c", p)
 	case *eventsv1.PaymentFailed:
 		ops, err := row(kindPayments, id, "x", p)
-		return append(ops, views.ZAdd(payerIndex(kindPaying, e.GetPayerId()), at, id)), err
+		return append(ops, failedOps(e, id, at)...), err
+	case *eventsv1.PaymentTaskAssigned:
+		return []views.Op{views.HSet(rowsKey(kindPayments), rowField(id, "a"), e.GetAssignee())}, nil
+	case *eventsv1.PayeeReleased:
+		return []views.Op{
+			views.HSet(rowsKey(kindPayments), rowField(id, "l"), "1"),
+			views.ZRem(payerIndex(kindHeld, e.GetPayerId()), paired(e.GetPayeeNpi(), id)),
+		}, nil
+	case *eventsv1.PaymentResolved:
+		ops, err := row(kindPayments, id, "q", p)
+		return append(ops, resolvedOps(e, id, at)...), err
 	case *eventsv1.PaymentVoided:
 		ops, err := row(kindPayments, id, "v", p)
 		return append(ops, views.ZRem(payerIndex(kindPaying, e.GetPayerId()), id)), err
@@ -211,7 +250,8 @@ func paymentRow(fields map[string]string) (*claimsv1.Payment, error) {
 	return out, nil
 }
 
-// paymentOpen tells whether a payment waits for something to be done.
+// paymentOpen tells whether a cycle has something to do with a payment. What
+// waits for a person is left out by not being in the list.
 func paymentOpen(p *claimsv1.Payment) bool {
 	return slices.Contains([]claimsv1.PaymentState{claimsv1.PaymentState_PAYMENT_STATE_INTENDED, claimsv1.PaymentState_PAYMENT_STATE_FAILED}, p.GetState())
 }

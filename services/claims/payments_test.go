@@ -43,6 +43,11 @@ func (w *world) fail(ctx context.Context, id string, withdrawn bool) (*claimsv1.
 	return w.FailPayment(ctx, &claimsv1.FailPaymentRequest{PaymentId: id, Reason: "account-closed", Withdrawn: withdrawn})
 }
 
+// payAfterAll decides that a failed payment is paid anew.
+func (w *world) payAfterAll(s *Service, id string) (*claimsv1.ResolvePaymentTaskResponse, error) {
+	return s.ResolvePaymentTask(supervisor("sup-1"), &claimsv1.ResolvePaymentTaskRequest{PaymentId: id, Resolution: claimsv1.PaymentResolution_PAYMENT_RESOLUTION_RETRY})
+}
+
 func TestARemittanceThatPaysIsPaidOnce(t *testing.T) {
 	// Given a remittance of a cycle that pays, one of a file, and one that pays nothing.
 	w := newWorld(t, 2)
@@ -137,15 +142,25 @@ func TestAFailedPaymentIsAsIfNeverMade(t *testing.T) {
 	require.EqualValues(t, 8000, lost.PaidCents)
 	p := w.intend(w.Service)[0]
 
-	// When it is withdrawn and fails, however often that is said.
-	var failed *claimsv1.FailPaymentResponse
+	// When it is withdrawn and fails, however often that is said, nothing is
+	// undone before a person has decided.
 	for range 2 {
-		failed, err = w.fail(service(), p.PaymentId, true)
+		failed, err := w.fail(service(), p.PaymentId, true)
 		require.NoError(t, err)
-		require.Equal(t, claimsv1.PaymentState_PAYMENT_STATE_VOIDED, failed.Payment.State)
+		require.Equal(t, claimsv1.PaymentState_PAYMENT_STATE_FAILED, failed.Payment.State)
 		require.Equal(t, "account-closed", failed.Payment.FailureReason)
-		require.EqualValues(t, 2, failed.ClaimCount)
-		require.EqualValues(t, 8000, failed.RestoredCents)
+	}
+	w.pass(time.Second)
+	require.Empty(t, w.cycle("c3 again").Remittances)
+	require.Equal(t, lost.RemittanceId, w.claim(one).Summary().GetRemittanceId())
+	// And it is decided to pay after all, however often.
+	for range 2 {
+		decided, err := w.payAfterAll(w.Service, p.PaymentId)
+		require.NoError(t, err)
+		require.Equal(t, claimsv1.PaymentState_PAYMENT_STATE_VOIDED, decided.Task.Payment.State)
+		require.False(t, decided.Task.Open)
+		require.EqualValues(t, 2, decided.ClaimCount)
+		require.EqualValues(t, 8000, decided.RestoredCents)
 	}
 
 	// Then nobody hands it over or confirms it any more,
@@ -185,6 +200,8 @@ func TestATellingThatOthersBuildOnIsToldAgainAsItWas(t *testing.T) {
 	require.Equal(t, []string{id + " reverses -8000", id + " pays 4000"}, w.told(carried.RemittanceId))
 
 	_, err = w.fail(planAdmin(), p.PaymentId, false)
+	require.NoError(t, err)
+	_, err = w.payAfterAll(w.Service, p.PaymentId)
 	require.NoError(t, err)
 
 	require.Equal(t, carried.RemittanceId, w.claim(id).Summary().GetRemittanceId(), "the row goes on showing what was told last")
@@ -254,8 +271,9 @@ func balances(list []*eventsv1.OpenBalance) []string {
 }
 
 // Claims are sent, corrected and voided; cycles run; payments are handed over,
-// confirmed, fail; appends fail at any point; two processes do it. In the end
-// what was confirmed, less what is owed back, is what stands of all claims.
+// confirmed, fail, come back; persons decide what becomes of them; appends fail
+// at any point; two processes do it. In the end what was confirmed or settled
+// outside, less what is owed back, is what stands of all claims.
 func TestPaymentsTogetherPayWhatStands(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		const n = 4
@@ -302,7 +320,26 @@ func TestPaymentsTogetherPayWhatStands(t *testing.T) {
 			require.NoError(rt, err)
 			for _, p := range all.GetPayments() {
 				switch {
-				case p.GetState() == claimsv1.PaymentState_PAYMENT_STATE_FAILED:
+				case p.GetState() == claimsv1.PaymentState_PAYMENT_STATE_FAILED && rapid.Bool().Draw(rt, "is decided"):
+					decision := &claimsv1.ResolvePaymentTaskRequest{PaymentId: p.GetPaymentId(), Reference: "case-1"}
+					decision.Resolution = rapid.SampledFrom([]claimsv1.PaymentResolution{
+						claimsv1.PaymentResolution_PAYMENT_RESOLUTION_RETRY, claimsv1.PaymentResolution_PAYMENT_RESOLUTION_WRITE_OFF,
+					}).Draw(rt, "what becomes of it")
+					if p.GetResolution() != 0 { // by an earlier call that broke off
+						decision.Resolution = p.GetResolution()
+					}
+					ended := make(chan error, 2)
+					for _, s := range []*Service{w.Service, second} {
+						go func() {
+							_, err := s.ResolvePaymentTask(supervisor("sup-1"), decision)
+							ended <- err
+						}()
+					}
+					try(<-ended)
+					try(<-ended)
+				case p.GetState() == claimsv1.PaymentState_PAYMENT_STATE_CONFIRMED && rapid.IntRange(0, 3).Draw(rt, "comes back") == 0:
+					_, err := w.FailPayment(planAdmin(), &claimsv1.FailPaymentRequest{PaymentId: p.GetPaymentId(), Reason: "returned", Returned: true})
+					try(err)
 				case p.GetState() == claimsv1.PaymentState_PAYMENT_STATE_INTENDED && rapid.Bool().Draw(rt, "hands over"):
 					_, err = w.send(p.GetPaymentId(), rapid.Bool().Draw(rt, "with that made"))
 					try(err)
@@ -333,7 +370,11 @@ func TestPaymentsTogetherPayWhatStands(t *testing.T) {
 				switch p.GetState() {
 				case claimsv1.PaymentState_PAYMENT_STATE_FAILED:
 					done = false
-					_, err = w.fail(service(), p.GetPaymentId(), true)
+					if p.GetResolution() == 0 {
+						_, err = w.payAfterAll(w.Service, p.GetPaymentId())
+					} else { // a decision that broke off: the next cycle completes it
+						_, err = w.fail(service(), p.GetPaymentId(), true)
+					}
 				case claimsv1.PaymentState_PAYMENT_STATE_INTENDED, claimsv1.PaymentState_PAYMENT_STATE_SENT:
 					_, err = w.send(p.GetPaymentId(), true)
 				}
@@ -345,8 +386,8 @@ func TestPaymentsTogetherPayWhatStands(t *testing.T) {
 		}
 
 		amounts, intents := map[string]int64{}, map[string]int{}
-		made := int64(0)
-		confirmed, failed := map[string]bool{}, map[string]bool{}
+		made, settled := int64(0), int64(0)
+		confirmed, failed, ended := map[string]bool{}, map[string]bool{}, map[string]bool{}
 		owed, standing := int64(0), int64(0)
 		for _, r := range w.events() {
 			switch e := r.Event.(type) {
@@ -359,7 +400,20 @@ func TestPaymentsTogetherPayWhatStands(t *testing.T) {
 				made += amounts[e.GetPaymentId()]
 			case *eventsv1.PaymentFailed:
 				require.False(rt, failed[e.GetPaymentId()], "failed twice")
-				failed[e.GetPaymentId()] = true
+				require.Equal(rt, e.GetReturned(), confirmed[e.GetPaymentId()])
+				if failed[e.GetPaymentId()] = true; e.GetReturned() {
+					made -= amounts[e.GetPaymentId()]
+					delete(confirmed, e.GetPaymentId())
+				}
+			case *eventsv1.PaymentVoided:
+				require.False(rt, ended[e.GetPaymentId()], "voided twice")
+				ended[e.GetPaymentId()] = true
+			case *eventsv1.PaymentResolved:
+				if e.GetResolution() == claimsv1.PaymentResolution_PAYMENT_RESOLUTION_WRITE_OFF {
+					require.False(rt, ended[e.GetPaymentId()], "written off and voided")
+					ended[e.GetPaymentId()] = true
+					settled += amounts[e.GetPaymentId()]
+				}
 			case *eventsv1.PayeeAccountPosted:
 				owed = e.GetBalanceCents()
 			case *eventsv1.PayeeAccountRestored:
@@ -370,13 +424,14 @@ func TestPaymentsTogetherPayWhatStands(t *testing.T) {
 			require.Equal(rt, 1, n, remittance)
 			id := paymentID(remittance)
 			require.NotEqual(rt, confirmed[id], failed[id], "a payment was made or failed, never both nor neither")
+			require.Equal(rt, failed[id], ended[id], "one that failed came to its end, once")
 		}
 		for _, id := range latest {
 			if id != "" {
 				standing += w.claim(id).Summary().GetPaidCents()
 			}
 		}
-		require.Equal(rt, standing, made-owed, "made, less what is owed back, is what stands")
+		require.Equal(rt, standing, made+settled-owed, "made or settled outside, less what is owed back, is what stands")
 	})
 }
 
@@ -386,7 +441,7 @@ func TestTheScopeOfPaymentsAgreesWithThePolicySet(t *testing.T) {
 	require.NoError(t, err)
 	orgs := rapid.SampledFrom([]string{"", "lakeside", "elsewhere"})
 	payers := rapid.SampledFrom([]string{"", "keystone", "rival", identity.AllPayers})
-	roles := rapid.SampledFrom([]identity.Role{identity.RoleSubmitter, identity.RoleAdjudicator, identity.RolePlanAdmin, identity.RoleAuditor, identity.RoleService, "unheard-of"})
+	roles := rapid.SampledFrom([]identity.Role{identity.RoleSubmitter, identity.RoleAdjudicator, identity.RoleSupervisor, identity.RolePlanAdmin, identity.RoleAuditor, identity.RoleService, "unheard-of"})
 	rapid.Check(t, func(t *rapid.T) {
 		p := identity.Principal{
 			Subject: "u", Org: orgs.Draw(t, "org"),

@@ -17,7 +17,7 @@ import (
 )
 
 // projectionVersion rises with every change of what apply yields.
-const projectionVersion = 6
+const projectionVersion = 7
 
 // The view's keys. A row's parts are what events told of it, encoded messages
 // that are joined when read. They are fields <id>.<part> of one hash a kind and
@@ -28,14 +28,14 @@ const projectionVersion = 6
 //	row:claims                    r received, d decided, v voided or replaced, w whom it waits for, m remitted: ClaimSummary parts
 //	row:files                     f received: File; n outcomes, and np, nd, nw, nr the paid, denied, waiting, refused among them; t time of the last; x not processed; c completed: File
 //	row:remittances               i issued: Remittance without its claims; v voided
-//	row:payments                  i intended: Payment; s, c, x, v: parts of what came after
+//	row:payments                  i intended: Payment; s, c, x, q, v: parts of what came after
 //	row:changes                   p proposed, a approved, d done: Change; in the index changes:payer:<p>
 //	<kind>:all|org:<o>|payer:<p>  ids by recorded time; kind is claims, pended, files, remittances, payments
 //	claims:file:<f>               claim ids by ordinal
 //	remittances:file:<f>          remittance ids by recorded time
 //	unremitted:payer:<p>          ids of claims with something to tell the provider, by recorded time
 //	unpaid:payer:<p>              ids of issued remittances that pay and have no payment, by recorded time
-//	paying:payer:<p>              ids of payments intended, or failed and not voided, by recorded time
+//	paying:payer:<p>              ids of payments intended, or failed, decided on and not voided, by recorded time
 //	read:<ref>                    ids of claims whose decision, final or pended, read a version, by recorded time
 //	uncontracted:<p>:<npi>        ids of claims for which no contract listed the NPI
 //	wanting:<p>                   ids of claims that wait for a version of a plan or fee schedule
@@ -54,8 +54,11 @@ const (
 )
 
 func rowsKey(kind string) string {
-	if kind == kindWork { // more parts of the same rows
+	switch kind { // more parts of the same rows
+	case kindWork:
 		kind = kindClaims
+	case kindPaymentTasks:
+		kind = kindPayments
 	}
 	return "row:" + kind
 }
@@ -85,6 +88,7 @@ func Projection(changed func(claimID string)) views.Projection {
 		&eventsv1.AppealFiled{}, &eventsv1.AppealDecided{}, &eventsv1.AppealOverdue{},
 		&eventsv1.ClaimRemittanceVoided{}, &eventsv1.RemittanceVoided{},
 		&eventsv1.PaymentIntended{}, &eventsv1.PaymentSent{}, &eventsv1.PaymentConfirmed{}, &eventsv1.PaymentFailed{}, &eventsv1.PaymentVoided{},
+		&eventsv1.PaymentTaskAssigned{}, &eventsv1.PayeeReleased{}, &eventsv1.PaymentResolved{},
 	)
 	return views.Projection{
 		Name: "claims", Version: projectionVersion, Log: logName, Types: types,
@@ -326,7 +330,9 @@ var rowParts = map[string][]string{
 	kindRemittances: {"i", "v"},
 	kindWork:        {"r", "d", "v", "w", "m", "a", "h", "e", "o", "n", "u", "p", "l"},
 	kindChanges:     {"p", "a", "d"},
-	kindPayments:    {"i", "s", "c", "x", "v"},
+	kindPayments:    {"i", "s", "c", "x", "q", "v"},
+
+	kindPaymentTasks: {"i", "s", "c", "x", "q", "v", "a", "l"},
 }
 
 // claimRow joins a claim's row.

@@ -286,3 +286,27 @@ func withoutBoxes(m proto.Message) proto.Message {
 func positionOf(c *claimsv1.ClaimSummary) eventstore.Position {
 	return eventstore.Position{Log: c.Position.Log, Shard: c.Position.Shard, Index: c.Position.Index}
 }
+
+func TestABasicAnswerLeavesTheDecisionOutAndDecidesAlike(t *testing.T) {
+	w := newWorld(t, 2)
+	ask := func(request string, family int, view claimsv1.SubmissionView) *claimsv1.SubmitClaimResponse {
+		res, err := w.SubmitClaims(lakeside(), &claimsv1.SubmitClaimsRequest{
+			Claims: []*claimsv1.SubmitClaimRequest{{RequestId: request, Claim: visit(family, "2026-02-10")}}, View: view,
+		})
+		require.NoError(t, err)
+		return res.Results[0]
+	}
+	full := ask("r1", 0, claimsv1.SubmissionView_SUBMISSION_VIEW_UNSPECIFIED)
+	require.NotNil(t, full.Decision)
+
+	basic := ask("r2", 1, claimsv1.SubmissionView_SUBMISSION_VIEW_BASIC)
+	require.Nil(t, basic.Decision)
+	require.Empty(t, basic.Promise)
+	require.NotEmpty(t, basic.Token)
+	require.Equal(t, full.Claim.PatientCents, basic.Claim.PatientCents)
+
+	again := ask("r2", 1, claimsv1.SubmissionView_SUBMISSION_VIEW_BASIC)
+	require.True(t, again.Replayed)
+	require.Nil(t, again.Decision)
+	require.NotNil(t, ask("r2", 1, claimsv1.SubmissionView_SUBMISSION_VIEW_FULL).Decision, "who asks for it has it")
+}

@@ -137,7 +137,9 @@ func newWorld(dir string) (*world, error) {
 	srv.Mount(claimsv1connect.NewClaimsServiceHandler(claimsFake{world: w}, srv.Options()...))
 	srv.Mount(claimsv1connect.NewFileServiceHandler(filesFake{world: w}, srv.Options()...))
 	srv.Mount(claimsv1connect.NewRemittanceServiceHandler(remittancesFake{world: w}, srv.Options()...))
-	srv.Mount(claimsv1connect.NewPaymentServiceHandler(&paymentsFake{payment: aPayment()}, srv.Options()...))
+	payments := &paymentsFake{payment: aPayment()}
+	srv.Mount(claimsv1connect.NewPaymentServiceHandler(payments, srv.Options()...))
+	srv.Mount(claimsv1connect.NewPaymentTaskServiceHandler(payTasksFake{payments: payments}, srv.Options()...))
 	srv.Mount(workflowsv1connect.NewPaymentCycleServiceHandler(cyclesFake{}, srv.Options()...))
 	srv.Mount(claimsv1connect.NewReplayServiceHandler(replaysFake{world: w}, srv.Options()...))
 	srv.Mount(claimsv1connect.NewAdjustmentServiceHandler(adjustmentsFake{world: w}, srv.Options()...))

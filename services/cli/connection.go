@@ -25,6 +25,7 @@ type connection struct {
 	files       claimsv1connect.FileServiceClient
 	remittances claimsv1connect.RemittanceServiceClient
 	payments    claimsv1connect.PaymentServiceClient
+	payTasks    claimsv1connect.PaymentTaskServiceClient
 	cycles      workflowsv1connect.PaymentCycleServiceClient
 	replays     claimsv1connect.ReplayServiceClient
 	adjustments claimsv1connect.AdjustmentServiceClient
@@ -45,6 +46,7 @@ func newConnection(c *server.Client, url string) *connection {
 		files:       claimsv1connect.NewFileServiceClient(c, url, c.Options()...),
 		remittances: claimsv1connect.NewRemittanceServiceClient(c, url, c.Options()...),
 		payments:    claimsv1connect.NewPaymentServiceClient(c, url, c.Options()...),
+		payTasks:    claimsv1connect.NewPaymentTaskServiceClient(c, url, c.Options()...),
 		cycles:      workflowsv1connect.NewPaymentCycleServiceClient(c, url, c.Options()...),
 		replays:     claimsv1connect.NewReplayServiceClient(c, url, c.Options()...),
 		adjustments: claimsv1connect.NewAdjustmentServiceClient(c, url, c.Options()...),

@@ -69,6 +69,11 @@ func (f casesFake) EscalateTask(_ context.Context, r *claimsv1.EscalateTaskReque
 	return &claimsv1.EscalateTaskResponse{Case: c}, err
 }
 
+func (f casesFake) SetEscalation(_ context.Context, r *claimsv1.SetEscalationRequest) (*claimsv1.SetEscalationResponse, error) {
+	c, err := f.pending(r.GetClaimId(), func(c *claimsv1.Case) { c.Task.Escalation = r.GetLevel() })
+	return &claimsv1.SetEscalationResponse{Case: c}, err
+}
+
 func (f casesFake) RequestInformation(_ context.Context, r *claimsv1.RequestInformationRequest) (*claimsv1.RequestInformationResponse, error) {
 	c, err := f.pending(r.GetClaimId(), func(c *claimsv1.Case) {
 		c.Requests = []*claimsv1.InformationRequest{{Kind: r.GetKind(), State: claimsv1.InformationState_INFORMATION_STATE_REQUESTED, DueTime: timestamppb.New(noon)}}

@@ -24,6 +24,8 @@ var paymentStates = map[string]claimsv1.PaymentState{
 	"confirmed": claimsv1.PaymentState_PAYMENT_STATE_CONFIRMED,
 	"failed":    claimsv1.PaymentState_PAYMENT_STATE_FAILED,
 	"voided":    claimsv1.PaymentState_PAYMENT_STATE_VOIDED,
+
+	"written_off": claimsv1.PaymentState_PAYMENT_STATE_WRITTEN_OFF,
 }
 
 func paymentState(s claimsv1.PaymentState) string {
@@ -40,7 +42,7 @@ func (a *app) paymentsList() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var known bool
 			if filter.State, known = paymentStates[state]; !known {
-				return usagef("--state %q is none of intended, sent, confirmed, failed, voided", state)
+				return usagef("--state %q is none of intended, sent, confirmed, failed, voided, written_off", state)
 			}
 			conn, err := a.connect()
 			if err != nil {
@@ -54,16 +56,28 @@ func (a *app) paymentsList() *cobra.Command {
 			return a.emit(list, list, func(w io.Writer) error {
 				rows := right(grid("PAYMENT", "PAYER", "PAYEE", "AMOUNT", "DATE", "STATE", "SINCE", "WHY"), "AMOUNT")
 				for _, p := range got.GetPayments() {
-					rows.AppendRow([]any{p.GetPaymentId(), p.GetPayerId(), p.GetPayeeNpi(), dollars(p.GetAmountCents()), p.GetPaymentDate(), paymentState(p.GetState()), a.time(p.GetStateTime()), p.GetFailureReason()})
+					rows.AppendRow([]any{p.GetPaymentId(), p.GetPayerId(), p.GetPayeeNpi(), dollars(p.GetAmountCents()), p.GetPaymentDate(), paymentState(p.GetState()), a.time(p.GetStateTime()), paymentWhy(p)})
 				}
 				return render(w, rows)
 			})
 		},
 	}
 	cmd.Flags().StringVar(&filter.PayerId, "payer", "", "only those of this payer")
-	cmd.Flags().StringVar(&state, "state", "", "only intended, sent, confirmed, failed or voided")
+	cmd.Flags().StringVar(&state, "state", "", "only intended, sent, confirmed, failed, voided or written_off")
 	cmd.Flags().Uint32Var(&filter.PageSize, "limit", 50, "at most this many, up to 1000")
 	return cmd
+}
+
+// paymentWhy says why a payment is not made: its own failure, or the one of
+// its payee that it waits for.
+func paymentWhy(p *claimsv1.Payment) string {
+	switch {
+	case p.GetHeldBy() != "":
+		return "waits for " + p.GetHeldBy()
+	case p.GetReturned():
+		return p.GetFailureReason() + " (came back)"
+	}
+	return p.GetFailureReason()
 }
 
 func (a *app) paymentText(p *claimsv1.Payment) func(io.Writer) error {
@@ -74,8 +88,10 @@ func (a *app) paymentText(p *claimsv1.Payment) func(io.Writer) error {
 		if err == nil && p.GetReference() != "" {
 			_, err = fmt.Fprintf(w, "reference  %s\n", p.GetReference())
 		}
-		if err == nil && p.GetFailureReason() != "" {
-			_, err = fmt.Fprintf(w, "why        %s\n", p.GetFailureReason())
+		for _, line := range [][2]string{{"method", p.GetMethod()}, {"why", paymentWhy(p)}, {"decided", resolutionText(p)}} {
+			if err == nil && line[1] != "" {
+				_, err = fmt.Fprintf(w, "%-10s %s\n", line[0], line[1])
+			}
 		}
 		return err
 	}
@@ -127,7 +143,10 @@ this is run.`,
 				r := got.GetRun()
 				_, err := fmt.Fprintf(w, "%d remittances made; %d payments handed over, %s\n", r.GetRemittances(), r.GetPaid(), dollars(r.GetPaidCents()))
 				if err == nil && r.GetFailed() > 0 {
-					_, err = fmt.Fprintf(w, "%d payments failed: their claims are payable again (probity payments list --state voided)\n", r.GetFailed())
+					_, err = fmt.Fprintf(w, "%d payments failed: a person decides what becomes of them (probity tasks payments list)\n", r.GetFailed())
+				}
+				if err == nil && r.GetHeld() > 0 {
+					_, err = fmt.Fprintf(w, "%d payments wait because another of their payee's has failed (probity tasks payments list)\n", r.GetHeld())
 				}
 				if err == nil && r.GetInDoubt() > 0 {
 					_, err = fmt.Fprintf(w, "%d payments are in doubt: ask whoever moves the money whether they were made (probity payments list --state intended)\n", r.GetInDoubt())
@@ -169,12 +188,13 @@ func (a *app) paymentsFail() *cobra.Command {
 	req := &claimsv1.FailPaymentRequest{}
 	cmd := &cobra.Command{
 		Use:   "fail PAYMENT_ID",
-		Short: "Say that a payment that was handed over was not made and never will be",
-		Long: `Say that a payment that was handed over was not made and never will be.
+		Short: "Say that a payment that was handed over was not made, or came back",
+		Long: `Say that a payment that was handed over was not made and never will be or,
+with --returned, that it was made and the money has come back.
 
-Its remittance becomes void: its claims are payable again, and what it had
-recovered of the payee's debt is owed again. The next payment cycle pays anew.
-Be sure of it: if the money moves all the same, the claims are paid twice.`,
+It becomes a task (probity tasks payments list): another person decides whether
+it is paid after all, and until then the payee's other payments wait. Be sure of
+it: if the money moves all the same, the claims may be paid twice.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			conn, err := a.connect()
@@ -186,16 +206,11 @@ Be sure of it: if the money moves all the same, the claims are paid twice.`,
 			if err != nil {
 				return err
 			}
-			return a.emitOne(got, func(w io.Writer) error {
-				if err := a.paymentText(got.GetPayment())(w); err != nil {
-					return err
-				}
-				_, err := fmt.Fprintf(w, "%d claims are payable again; %s is owed again\n", got.GetClaimCount(), dollars(got.GetRestoredCents()))
-				return err
-			})
+			return a.emitOne(got, a.paymentText(got.GetPayment()))
 		},
 	}
 	cmd.Flags().StringVar(&req.Reason, "reason", "", "account-closed, account-unknown, returned, refused, not-delivered or request")
+	cmd.Flags().BoolVar(&req.Returned, "returned", false, "it was made, and the money has come back")
 	_ = cmd.MarkFlagRequired("reason")
 	return cmd
 }

@@ -16,7 +16,7 @@ import (
 )
 
 func (a *app) tasksCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "tasks", Short: "Work on claims that wait for a person", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "tasks", Short: "Work on claims and payments that wait for a person", Args: cobra.NoArgs}
 	cmd.AddCommand(
 		a.tasksList(), a.tasksShow(),
 		a.onTask("claim", "Take a task: until you release it nobody else decides it", func(ctx context.Context, c *connection, claim, request string) (*claimsv1.Case, error) {
@@ -31,7 +31,7 @@ func (a *app) tasksCommand() *cobra.Command {
 			r, err := c.cases.EscalateTask(ctx, &claimsv1.EscalateTaskRequest{ClaimId: claim, RequestId: request})
 			return r.GetCase(), err
 		}),
-		a.tasksReassign(), a.tasksDecide(), a.tasksRequest(), a.tasksReceive(),
+		a.tasksReassign(), a.tasksSetEscalation(), a.tasksDecide(), a.tasksRequest(), a.tasksReceive(), a.tasksPayments(),
 	)
 	return cmd
 }
@@ -217,6 +217,16 @@ func (a *app) tasksReassign() *cobra.Command {
 		return r.GetCase(), err
 	})
 	cmd.Flags().StringVar(&to, "to", "", "reviewer's id (required)")
+	return cmd
+}
+
+func (a *app) tasksSetEscalation() *cobra.Command {
+	var level uint32
+	cmd := a.onTask("set-escalation", "Set how far a task is escalated, up or down", func(ctx context.Context, c *connection, claim, request string) (*claimsv1.Case, error) {
+		r, err := c.cases.SetEscalation(ctx, &claimsv1.SetEscalationRequest{ClaimId: claim, RequestId: request, Level: level})
+		return r.GetCase(), err
+	})
+	cmd.Flags().Uint32Var(&level, "level", 0, "0 is not escalated, 9 the most")
 	return cmd
 }
 

@@ -130,7 +130,7 @@ func (s *Service) decide(ctx context.Context, submit []*claimsv1.SubmitClaimRequ
 }
 
 func (s *Service) decideBatch(ctx context.Context, submit []*claimsv1.SubmitClaimRequest) ([]*claimsv1.ClaimOutcome, error) {
-	res, err := s.deps.Claims.SubmitClaims(ctx, &claimsv1.SubmitClaimsRequest{Claims: submit})
+	res, err := s.deps.Claims.SubmitClaims(ctx, &claimsv1.SubmitClaimsRequest{Claims: submit, View: claimsv1.SubmissionView_SUBMISSION_VIEW_BASIC})
 	if err != nil {
 		return nil, err
 	}

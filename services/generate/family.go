@@ -20,11 +20,22 @@ type Family struct {
 	// filed once those are decided: Original is then the original's ID, for
 	// which the sender puts the payer's claim number.
 	Corrections []Claim
+	// Terminations are what the sponsor says when all that is decided. A
+	// family has one or the other.
+	Terminations []Termination
 
 	memberID string
 	plan     string
 	persons  []member
 	nextDay  int // days before AsOf of the next claim's service
+}
+
+// Termination ends a person's coverage late: services after its last day were
+// decided as covered.
+type Termination struct {
+	MemberID string
+	Person   Person
+	End      string // last covered day
 }
 
 type member struct {

@@ -61,6 +61,8 @@ type Mix struct {
 	Review          int // a charge above the plan's review threshold: pends
 	Replaced        int // replaced by another claim later; see Family.Corrections
 	Voided          int // voided later
+	LateReplaced    int // replaced by a claim that comes after the filing limit
+	Terminated      int // of the families: a coverage is ended back later; see Family.Terminations
 }
 
 // DefaultMix has about 97 % of the claims decided without a person.
@@ -69,6 +71,7 @@ func DefaultMix() *Mix {
 		Institutional: 90, Stays: 200, OutOfNetwork: 50, Emergency: 10, OtherPayer: 35, NoPrimaryAnswer: 8, Accident: 15, Late: 12,
 		Duplicate: 25, Suspected: 8, SameDay: 15, UnknownMember: 12, NotCovered: 12, NoReferral: 10, NoAuthorization: 12,
 		BadNPI: 4, OutOfBalance: 3, Modifiers: 8, Review: 4,
+		Replaced: 15, Voided: 8, LateReplaced: 4, Terminated: 25,
 	}
 }
 
@@ -104,6 +107,14 @@ func New(o Options) (*World, error) {
 	y, m, d := o.AsOf.Date()
 	o.AsOf = time.Date(y, m, d, 0, 0, 0, 0, time.UTC)
 	return &World{o: o, mix: *o.Mix, providers: makeProviders(), year: y}, nil
+}
+
+// Numbered is the same world under another control number, for a further file
+// of the same sender.
+func (w *World) Numbered(control int) (*World, error) {
+	o := w.o
+	o.Control = control
+	return New(o)
 }
 
 // Claims is how many claims Families yields.

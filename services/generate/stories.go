@@ -347,30 +347,60 @@ func revenueIf(c *Claim, code string) string {
 	return ""
 }
 
-// correct makes the replacements and voids of a family's claims.
+// correct makes what is said of a family once its claims are decided:
+// replacements and voids, or a coverage that ended before some of them.
 func (w *World) correct(rng *rand.Rand, f *Family) {
+	if sometimes(rng, w.mix.Terminated) {
+		w.terminate(rng, f)
+		return
+	}
 	for _, list := range [][]Claim{f.Professional, f.Institutional} {
 		for _, c := range list {
 			chance := rng.IntN(1000)
-			switch c.Kind {
-			case "bad NPI", "out of balance", "unknown member":
+			if !c.decidable() || c.MemberID != f.memberID {
 				continue // never decided, or nobody's
 			}
 			was := c
 			c.ID, c.Original = was.ID+"C", was.ID
+			c.Lines = append([]Line{}, was.Lines...)
+			late := chance >= w.mix.Replaced+w.mix.Voided
 			switch {
-			case chance < w.mix.Replaced:
+			case chance >= w.mix.Replaced+w.mix.Voided+w.mix.LateReplaced:
+				continue
+			case chance < w.mix.Replaced || late:
 				c.Kind, c.Frequency = "replacement", "7"
-				c.Lines = append([]Line{}, was.Lines...)
 				l := &c.Lines[len(c.Lines)-1]
 				l.Charge, l.Noncovered, l.Priors = l.Charge*9/10+1, 0, nil
 				c.sum()
-			case chance < w.mix.Replaced+w.mix.Voided:
-				c.Kind, c.Frequency = "void", "8"
+				if late {
+					c.Kind = "late replacement"
+					c.move(w.day(filingDays[f.plan] + 5))
+				}
 			default:
-				continue
+				c.Kind, c.Frequency = "void", "8"
 			}
 			f.Corrections = append(f.Corrections, c)
+		}
+	}
+}
+
+// decidable tells whether the edge lets the claim through.
+func (c *Claim) decidable() bool {
+	var total int64
+	for i := range c.Lines {
+		total += c.Lines[i].Charge
+	}
+	return total == c.Charge && c.BillingNPI == c.billing.npi
+}
+
+// terminate ends the coverage of somebody who was treated, some days before.
+func (w *World) terminate(rng *rand.Rand, f *Family) {
+	all := append(append([]Claim{}, f.Professional...), f.Institutional...)
+	c := pick(rng, all)
+	for _, p := range f.persons {
+		if p.Person == c.Patient && p.to == "" && c.MemberID == f.memberID {
+			f.Terminations = append(f.Terminations, Termination{MemberID: f.memberID, Person: p.Person, End: before(c.Lines[0].Date, 1+rng.IntN(20))})
+			return
 		}
 	}
 }

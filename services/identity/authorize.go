@@ -25,10 +25,11 @@ const (
 	typeResource  = cedar.EntityType("Probity::Resource")
 )
 
-// Authorizer decides by the embedded policy set. It is immutable and safe for
-// concurrent use.
+// Authorizer decides by the embedded policy set, which never changes. It is
+// safe for concurrent use.
 type Authorizer struct {
 	policies *cedar.PolicySet
+	answered answered
 }
 
 // NewAuthorizer parses the policy set; an error is a defect of the build.
@@ -57,9 +58,19 @@ type Decision struct {
 	Rule    string
 }
 
-// Decide is the pure question: may p do action to r?
+// Decide is the pure question: may p do action to r? Services ask the same
+// few thousands of times a second, so answers are remembered.
 func (a *Authorizer) Decide(p Principal, action string, r Resource) Decision {
-	action = method(action)
+	q := question{subject: p.Subject, org: p.Org, roles: listed(p.Roles), payers: listed(p.Payers), action: method(action), resource: r}
+	if d, known := a.answered.get(q); known {
+		return d
+	}
+	d := a.decide(p, q.action, r)
+	a.answered.put(q, d)
+	return d
+}
+
+func (a *Authorizer) decide(p Principal, action string, r Resource) Decision {
 	subject := cedar.NewEntityUID(typePrincipal, cedar.String(p.Subject))
 	roles := make([]cedar.EntityUID, 0, len(p.Roles))
 	for _, role := range p.Roles {
@@ -141,7 +152,7 @@ func (a *Authorizer) Authorize(ctx context.Context, action string, r Resource) e
 // held for this very organisation or payer, would be let through?
 func (a *Authorizer) fix(p Principal, action string, r Resource) string {
 	var lacking []string
-	for _, role := range []Role{RoleSubmitter, RoleAdjudicator, RolePlanAdmin, RoleAuditor} {
+	for _, role := range []Role{RoleSubmitter, RoleAdjudicator, RoleSupervisor, RolePlanAdmin, RoleAuditor} {
 		ideal := Principal{Subject: "someone", Org: r.Org, Roles: []Role{role}, Payers: []string{r.Payer}}
 		if !a.Decide(ideal, action, r).Allowed {
 			continue

@@ -34,7 +34,7 @@ import (
 // resource; "+": also on a resource without organisation or payer (an
 // unfiltered list); "!": on anybody's. Services may do everything.
 //
-//	S submitter  A adjudicator  P plan administrator  U auditor  R replica  * anyone signed in
+//	S submitter  A adjudicator  V supervisor  P plan administrator  U auditor  R replica  * anyone signed in
 const matrix = `
 SubmitFile               S
 ValidateFile             S
@@ -42,10 +42,10 @@ AdjudicateChunk
 GetDocument              S A
 SubmitClaim              S
 SubmitClaims             S
-GetClaim                 S A U!
-ListClaims               S+ A+ U!
-ExplainClaim             S A
-WatchClaim               S A U!
+GetClaim                 S A V U!
+ListClaims               S+ A+ V+ U!
+ExplainClaim             S A V
+WatchClaim               S A V U!
 ResolveClaim
 RegisterFile             S
 ReadFile                 S
@@ -60,7 +60,7 @@ ReprocessClaims          P
 ListAffectedClaims       P
 ListChanges              P
 ReprocessChange          P
-GetClaimHistory          S A U!
+GetClaimHistory          S A V U!
 CreateRemittances
 GetRemittance            S A
 ListRemittances          S+ A+ U!
@@ -68,22 +68,29 @@ IntendPayments
 RecordPayment
 ConfirmPayment           P
 FailPayment              P
-GetPayment               S A P U!
-ListPayments             S+ A+ P+ U!
+GetPayment               S A V P U!
+ListPayments             S+ A+ V+ P+ U!
+ListPaymentTasks         V+ P+ U!
+ClaimPaymentTask         V P
+ReleasePaymentTask       V P
+ReassignPaymentTask      V
+ReleasePayee             V P
+ResolvePaymentTask       V P
 RunPayments              P
 GetPaymentCycle          A P U!
 ReplayDecisions          S A U!
-GetCase                  S A U!
-ListTasks                A+ U!
-ClaimTask                A
-ReleaseTask              A
-ReassignTask             A
-EscalateTask             A
-RequestInformation       A
+GetCase                  S A V U!
+ListTasks                A+ V+ U!
+ClaimTask                A V
+ReleaseTask              A V
+ReassignTask             V
+EscalateTask             A V
+SetEscalation            V
+RequestInformation       A V
 ReceiveInformation       S A
 FileAppeal               S A
-ListAppeals              S+ A+ U!
-DecideAppeal             A
+ListAppeals              S+ A+ V+ U!
+DecideAppeal             A V
 AdvanceCase
 LintDocument             P!
 PublishPlan              P
@@ -106,8 +113,8 @@ ListEditTables           A P U!
 RecordProviderStatus     P
 SimulatePlan             P
 GetFileProgress          S U!
-GetReview                S A U!
-ReviewClaim              A
+GetReview                S A V U!
+ReviewClaim              A V
 DecodePayloads           A
 EncodePayloads
 Append
@@ -134,7 +141,7 @@ DestroySubjectKey
 var letters = map[string]identity.Role{
 	"S": identity.RoleSubmitter, "A": identity.RoleAdjudicator,
 	"P": identity.RolePlanAdmin, "U": identity.RoleAuditor,
-	"R": identity.RoleReplica,
+	"R": identity.RoleReplica, "V": identity.RoleSupervisor,
 }
 
 func TestTheWholeMatrixOfRolesAndRPCs(t *testing.T) {
@@ -230,13 +237,13 @@ func TestARefusalSaysWhatWouldHelp(t *testing.T) {
 		name, action, fix string
 		caller            identity.Principal
 	}{
-		{"the role is missing", "/probity.workflows.v1.WorkflowService/ReviewClaim", "sign in with the role adjudicator",
+		{"the role is missing", "/probity.workflows.v1.WorkflowService/ReviewClaim", "sign in with one of the roles adjudicator, supervisor",
 			identity.Principal{Subject: "u", Org: "lakeside", Roles: []identity.Role{identity.RoleSubmitter}}},
 		{"the organisation is another", "ExplainClaim", "sign in as the one that submitted it",
 			identity.Principal{Subject: "u", Org: "elsewhere", Roles: []identity.Role{identity.RoleSubmitter}}},
 		{"the payer is another", "ExplainClaim", "ask for access to that payer",
 			identity.Principal{Subject: "u", Roles: []identity.Role{identity.RoleAdjudicator}, Payers: []string{"rival"}}},
-		{"several roles would do", "ExplainClaim", "one of the roles submitter, adjudicator",
+		{"several roles would do", "ExplainClaim", "one of the roles submitter, adjudicator, supervisor",
 			identity.Principal{Subject: "u", Org: "lakeside"}},
 		{"nobody may", "Append", "only Probity's own services",
 			identity.Principal{Subject: "u", Org: "lakeside", Roles: []identity.Role{identity.RoleAuditor}}},
@@ -273,7 +280,7 @@ func TestScopeAgreesWithThePolicySet(t *testing.T) {
 	orgs := rapid.SampledFrom([]string{"", "lakeside", "elsewhere"})
 	payers := rapid.SampledFrom([]string{"", "keystone", "rival", identity.AllPayers})
 	roles := rapid.SampledFrom([]identity.Role{
-		identity.RoleSubmitter, identity.RoleAdjudicator, identity.RolePlanAdmin,
+		identity.RoleSubmitter, identity.RoleAdjudicator, identity.RoleSupervisor, identity.RolePlanAdmin,
 		identity.RoleAuditor, identity.RoleService, "unheard-of",
 	})
 	rapid.Check(t, func(t *rapid.T) {

@@ -14,6 +14,7 @@ type Role string
 const (
 	RoleSubmitter   Role = "submitter"   // provider's or clearinghouse's billing office
 	RoleAdjudicator Role = "adjudicator" // payer's claims staff
+	RoleSupervisor  Role = "supervisor"  // leads claims staff: gives tasks, sets escalation, second approver
 	RolePlanAdmin   Role = "plan_admin"  // payer's benefit configuration and enrolment
 	RoleAuditor     Role = "auditor"     // reads everything but plaintext health data
 	RoleReplica     Role = "replica"     // a ledger node of another party
@@ -28,7 +29,7 @@ type Principal struct {
 	Org string
 	// Roles, from the token.
 	Roles []Role
-	// Payers are the payer ids an adjudicator or plan administrator acts for ("payers" claim); "*" is all.
+	// Payers are the payer ids an adjudicator, supervisor or plan administrator acts for ("payers" claim); "*" is all.
 	Payers []string
 }
 

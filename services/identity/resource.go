@@ -53,7 +53,7 @@ func ScopeOf(p Principal) Scope {
 	if p.Has(RoleSubmitter) {
 		s.Org = p.Org
 	}
-	if p.Has(RoleAdjudicator) {
+	if p.Has(RoleAdjudicator) || p.Has(RoleSupervisor) {
 		for _, payer := range p.Payers {
 			if payer == AllPayers {
 				return Scope{All: true}

@@ -38,12 +38,11 @@ type handler struct{ n *Node }
 
 // Append implements the RPC.
 func (h handler) Append(ctx context.Context, r *ledgerv1.AppendRequest) (*ledgerv1.AppendResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
-	defer cancel()
 	s, err := h.submit(ctx, r, "")
 	if err != nil {
 		return nil, err
 	}
+	s.past = h.n.appends.from(s.start)
 	return h.answer(ctx, &s)
 }
 
@@ -56,6 +55,7 @@ type submitted struct {
 	member      *member
 	shard       uint32
 	start       time.Time
+	past        <-chan struct{} // closed when it has waited long enough; nil where the context tells
 
 	pending *shard.Pending
 	ticket  *convoy.Ticket[*ledgerv1.AppendRequest, *ledgerv1.AppendResult]
@@ -132,6 +132,8 @@ func (h handler) answer(ctx context.Context, s *submitted) (*ledgerv1.AppendResp
 // outcome waits for where the append was sent.
 func (h handler) outcome(ctx context.Context, s *submitted) (*ledgerv1.AppendResponse, error) {
 	if s.ticket != nil {
+		ctx, cancel := context.WithDeadline(ctx, s.start.Add(appendTimeout))
+		defer cancel()
 		result, err := s.ticket.Wait(ctx)
 		switch {
 		case errors.Is(err, convoy.ErrFull):
@@ -145,24 +147,36 @@ func (h handler) outcome(ctx context.Context, s *submitted) (*ledgerv1.AppendRes
 		}
 		return fromResult(result)
 	}
-	a, err := s.pending.Wait(ctx)
-	var conflict *core.ConflictError
-	if errors.As(err, &conflict) {
-		return nil, conflictError(&ledgerv1.Conflict{Stream: conflict.Stream, ActualRevision: conflict.Actual})
-	}
+	a, err := s.pending.WaitUntil(ctx, s.past)
 	if err != nil {
+		var conflict *core.ConflictError
+		if errors.As(err, &conflict) {
+			err = conflictError(&ledgerv1.Conflict{Stream: conflict.Stream, ActualRevision: conflict.Actual})
+		}
 		return nil, err
 	}
 	promise, err := a.Promise()
 	if err != nil {
 		return nil, err
 	}
-	log := s.request.Log
-	return &ledgerv1.AppendResponse{
-		Position:  &ledgerv1.Position{Log: log, Shard: s.shard, Index: a.Index},
-		Revisions: a.Revisions, Token: core.Token(log, s.shard, a.Index),
-		Promise: promise, Replayed: a.Replayed, RecordedTime: recordedTime(a.Recorded),
-	}, nil
+	// The parts of an answer live and die together.
+	made := &struct {
+		response  ledgerv1.AppendResponse
+		position  ledgerv1.Position
+		recorded  timestamppb.Timestamp
+		revisions [1]uint64
+	}{}
+	log, out := s.request.Log, &made.response
+	made.position.Log, made.position.Shard, made.position.Index = log, s.shard, a.Index
+	out.Position = &made.position
+	if !a.Recorded.IsZero() { // only a body has it, which this node may not hold
+		made.recorded.Seconds, made.recorded.Nanos = a.Recorded.Unix(), int32(a.Recorded.Nanosecond())
+		out.RecordedTime = &made.recorded
+	}
+	// A copy: the commit's own would keep the commit.
+	out.Revisions, out.Token = append(made.revisions[:0], a.Revisions...), core.Token(log, s.shard, a.Index)
+	out.Promise, out.Replayed = promise, a.Replayed
+	return out, nil
 }
 
 func conflictError(c *ledgerv1.Conflict) *connect.Error {
@@ -457,13 +471,4 @@ func (h handler) GetLedger(context.Context, *ledgerv1.GetLedgerRequest) (*ledger
 
 func protoHead(h receipt.Head) *ledgerv1.ShardHead {
 	return &ledgerv1.ShardHead{Log: h.Log, Shard: h.Shard, Size: h.Size, Root: append([]byte(nil), h.Root[:]...), State: append([]byte(nil), h.State[:]...)}
-}
-
-// recordedTime leaves a time out that only a body has which this node doesn't
-// hold.
-func recordedTime(at time.Time) *timestamppb.Timestamp {
-	if at.IsZero() {
-		return nil
-	}
-	return timestamppb.New(at)
 }

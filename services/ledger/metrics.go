@@ -30,16 +30,22 @@ type metrics struct {
 	gauges    metric.Registration
 
 	mu   sync.RWMutex // guards sets
-	sets map[labelled]metric.MeasurementOption
+	sets map[labelled]labels
 }
 
 type labelled struct{ log, outcome string }
+
+// labels are the attributes of a log and an outcome, as instruments take them.
+type labels struct {
+	add    []metric.AddOption
+	record []metric.RecordOption
+}
 
 func newMetrics(p metric.MeterProvider) (*metrics, error) {
 	if p == nil {
 		p = noop.NewMeterProvider()
 	}
-	m := &metrics{meter: p.Meter("github.com/probity-health/probity/services/ledger"), sets: map[labelled]metric.MeasurementOption{}}
+	m := &metrics{meter: p.Meter("github.com/probity-health/probity/services/ledger"), sets: map[labelled]labels{}}
 	var errs [7]error
 	m.appends, errs[0] = m.meter.Int64Counter("probity.ledger.appends",
 		metric.WithDescription("Appends answered, by log and outcome."))
@@ -82,24 +88,25 @@ func (m *metrics) observer(log string, index int) shard.Observer {
 
 func (m *metrics) appended(ctx context.Context, log string, took time.Duration, replayed bool, err error) {
 	outcome := "appended"
-	var conflict *core.ConflictError
 	switch {
-	case errors.As(err, &conflict): // of a connect.Error, too
-		outcome = "conflict"
 	case err != nil:
 		outcome = string(problem.As(err).Kind)
+		var conflict *core.ConflictError
+		if errors.As(err, &conflict) { // of a connect.Error, too
+			outcome = "conflict"
+		}
 	case replayed:
 		outcome = "replayed"
 	}
-	m.appends.Add(ctx, 1, m.labels(log, outcome))
+	m.appends.Add(ctx, 1, m.labels(log, outcome).add...)
 	if err == nil {
-		m.latency.Record(ctx, took.Seconds(), m.labels(log, ""))
+		m.latency.Record(ctx, took.Seconds(), m.labels(log, "").record...)
 	}
 }
 
 // labels returns the attributes of a log and an outcome, if there is one. They
 // are few, and making them anew costs more than counting.
-func (m *metrics) labels(log, outcome string) metric.MeasurementOption {
+func (m *metrics) labels(log, outcome string) labels {
 	m.mu.RLock()
 	held, ok := m.sets[labelled{log, outcome}]
 	m.mu.RUnlock()
@@ -110,7 +117,8 @@ func (m *metrics) labels(log, outcome string) metric.MeasurementOption {
 	if outcome != "" {
 		attrs = append(attrs, attribute.String("outcome", outcome))
 	}
-	held = metric.WithAttributeSet(attribute.NewSet(attrs...))
+	set := metric.WithAttributeSet(attribute.NewSet(attrs...))
+	held = labels{[]metric.AddOption{set}, []metric.RecordOption{set}}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.sets[labelled{log, outcome}] = held

@@ -48,6 +48,7 @@ type Node struct {
 	session string       // names this run of the node in barriers
 	group   *shard.Group // nil for a lone node
 	forward *forwarder   // nil for a lone node
+	appends horizon      // of calls that wait for an append
 	metrics *metrics
 	logger  *slog.Logger
 
@@ -111,7 +112,7 @@ func Open(ctx context.Context, config Config) (_ *Node, err error) {
 	if err := cfg.catchUp(ctx, key, policy); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, key: key, policy: policy, logger: cfg.Logger, logs: map[string]*log{}, closing: make(chan struct{})}
+	n := &Node{cfg: cfg, key: key, policy: policy, logger: cfg.Logger, logs: map[string]*log{}, closing: make(chan struct{}), appends: horizon{after: appendTimeout}}
 	if n.metrics, err = newMetrics(cfg.Meters); err != nil {
 		return nil, err
 	}

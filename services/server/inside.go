@@ -141,9 +141,7 @@ type insideBody struct {
 // Close implements io.Closer. An answer that isn't read to its end ends the call.
 func (b insideBody) Close() error {
 	b.end(http.ErrBodyReadAfterClose)
-	b.mu.Lock()
-	b.buf = bytes.Buffer{}
-	b.mu.Unlock()
+	b.release()
 	b.cancel()
 	return nil
 }
@@ -156,14 +154,30 @@ const maxConduit = 1 << 20
 type conduit struct {
 	mu    sync.Mutex // guards what follows
 	moved sync.Cond  // something was written, read or ended
-	buf   bytes.Buffer
+	buf   *bytes.Buffer
 	err   error // what a read gets after the buffer; what a write gets at once
 }
 
+// conduits are buffers that answers passed through: an answer of claims or
+// events is some hundred kilobytes, and most of what such a call would allocate.
+var conduits = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
 func newConduit() *conduit {
-	c := &conduit{}
+	c := &conduit{buf: conduits.Get().(*bytes.Buffer)} //nolint:forcetypeassert // nothing else is in it
 	c.moved.L = &c.mu
 	return c
+}
+
+// release gives the buffer back once nobody reads any more; the conduit has
+// ended, so nobody writes either.
+func (c *conduit) release() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.buf.Reset()
+	if c.buf.Cap() > 0 && c.buf.Cap() <= maxConduit {
+		conduits.Put(c.buf)
+	}
+	c.buf = new(bytes.Buffer)
 }
 
 // end makes err the last of it; the first call counts.

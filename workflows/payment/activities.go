@@ -130,16 +130,17 @@ func lastOf(all []*ledgerv1.Position) []*ledgerv1.Position {
 	return out
 }
 
-// Intend has the payments intended of all remittances that have none.
-func (a *Activities) Intend(ctx context.Context, payer string, after []*ledgerv1.Position) error {
+// Intend has the payments intended of all remittances that have none, and
+// tells of how many that was not done because their payee is held.
+func (a *Activities) Intend(ctx context.Context, payer string, after []*ledgerv1.Position) (held uint32, err error) {
 	defer beating(ctx)()
 	for {
 		r, err := a.Payments.IntendPayments(ctx, &claimsv1.IntendPaymentsRequest{PayerId: payer, MinPositions: after})
 		if err != nil {
-			return failure.FromRPC(err)
+			return 0, failure.FromRPC(err)
 		}
 		if !r.GetMore() {
-			return nil
+			return r.GetHeld(), nil
 		}
 		after = nil
 	}
@@ -154,6 +155,7 @@ type Paid struct {
 	Count   uint32 // handed over
 	Cents   int64
 	Failed  uint32
+	Held    uint32    // not handed over, as another of the payee's has failed
 	Refused []Refusal // to be withdrawn
 	Unsure  []string  // perhaps made, perhaps not
 }
@@ -162,12 +164,13 @@ func (p *Paid) add(o Paid) {
 	p.Count += o.Count
 	p.Cents += o.Cents
 	p.Failed += o.Failed
+	p.Held += o.Held
 	p.Refused = append(p.Refused, o.Refused...)
 	p.Unsure = append(p.Unsure, o.Unsure...)
 }
 
-// Pay hands over a page of the payments that wait, and completes the voiding
-// of those that have failed.
+// Pay hands over a page of the payments that wait, but for those whose payee is
+// held, and completes the voiding of those that are to be paid anew.
 func (a *Activities) Pay(ctx context.Context, payer, pageToken string) (Paid, error) {
 	defer beating(ctx)()
 	page, err := a.Payments.ListPayments(ctx, &claimsv1.ListPaymentsRequest{PayerId: payer, Open: true, PageSize: pagePayments, PageToken: pageToken})
@@ -220,7 +223,7 @@ func each[T any](list []T, do func(T) (Paid, error)) (Paid, error) {
 func orderOf(p *claimsv1.Payment) Order {
 	return Order{
 		PaymentID: p.GetPaymentId(), RemittanceID: p.GetRemittanceId(), PayerID: p.GetPayerId(), PayeeNPI: p.GetPayeeNpi(),
-		AmountCents: p.GetAmountCents(), PaymentDate: p.GetPaymentDate(), TraceNumber: p.GetTraceNumber(),
+		AmountCents: p.GetAmountCents(), PaymentDate: p.GetPaymentDate(), TraceNumber: p.GetTraceNumber(), Method: p.GetMethod(),
 	}
 }
 
@@ -228,10 +231,13 @@ func orderOf(p *claimsv1.Payment) Order {
 func (a *Activities) settle(ctx context.Context, p *claimsv1.Payment) (Paid, error) {
 	switch p.GetState() {
 	case claimsv1.PaymentState_PAYMENT_STATE_FAILED:
-		return a.fail(ctx, p.GetPaymentId(), p.GetFailureReason())
+		return Paid{}, a.void(ctx, p)
 	case claimsv1.PaymentState_PAYMENT_STATE_INTENDED:
 	default:
 		return Paid{}, nil // by another run
+	}
+	if p.GetHeldBy() != "" {
+		return Paid{Held: 1}, nil
 	}
 	calling, cancel := context.WithTimeout(ctx, portTimeout)
 	defer cancel()
@@ -274,12 +280,19 @@ func (a *Activities) paid(ctx context.Context, p *claimsv1.Payment, r Receipt) (
 	return Paid{}, failure.FromRPC(err)
 }
 
+// void completes the voiding of a failed payment's remittance, where it is
+// decided that it is paid after all.
+func (a *Activities) void(ctx context.Context, p *claimsv1.Payment) error {
+	_, err := a.Payments.FailPayment(ctx, &claimsv1.FailPaymentRequest{PaymentId: p.GetPaymentId(), Reason: p.GetFailureReason(), Withdrawn: true})
+	return failure.FromRPC(err)
+}
+
 func (a *Activities) fail(ctx context.Context, id, reason string) (Paid, error) {
 	_, err := a.Payments.FailPayment(ctx, &claimsv1.FailPaymentRequest{PaymentId: id, Reason: reason, Withdrawn: true})
 	switch {
 	case err == nil:
 		activity.GetMetricsHandler(ctx).Counter("probity_payments_failed").Inc(1)
-		activity.GetLogger(ctx).Warn("a payment failed; its claims are payable again", "payment_id", id, "reason", reason)
+		activity.GetLogger(ctx).Warn("a payment failed; a person decides what becomes of it (probity tasks payments)", "payment_id", id, "reason", reason)
 		return Paid{Failed: 1}, nil
 	case server.FromConnect(err).Kind == problem.Conflict:
 		return Paid{}, nil // it was confirmed meanwhile
@@ -296,7 +309,7 @@ func (a *Activities) withdraw(ctx context.Context, r Refusal) (Paid, error) {
 	switch p.GetState() {
 	case claimsv1.PaymentState_PAYMENT_STATE_INTENDED:
 	case claimsv1.PaymentState_PAYMENT_STATE_FAILED:
-		return a.fail(ctx, r.PaymentID, p.GetFailureReason())
+		return Paid{}, a.void(ctx, p)
 	default:
 		return Paid{}, nil
 	}

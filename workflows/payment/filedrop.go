@@ -23,6 +23,8 @@ import (
 //	                    that it is withdrawn. Never remove these
 //	staged/             orders being written
 //	advice/rem_….835    the 835s of orders, where Advices is set: they name patients
+//	stop/<NPI>          put there by whoever moves the money: orders for that payee
+//	                    are refused; its first line is a reason of FailPayment
 //
 // Exactly once: an order is written and synced under a name of its own in
 // staged, then linked to record, which only the first can. That file, and no
@@ -53,11 +55,12 @@ const (
 	dropRecord = "record"
 	dropStaged = "staged"
 	dropAdvice = "advice"
+	dropStop   = "stop"
 )
 
 // NewFileDrop makes the folders below dir.
 func NewFileDrop(dir string, o FileDropOptions) (*FileDrop, error) {
-	for _, name := range []string{dropOutbox, dropRecord, dropStaged, dropAdvice} {
+	for _, name := range []string{dropOutbox, dropRecord, dropStaged, dropAdvice, dropStop} {
 		if err := os.MkdirAll(filepath.Join(dir, name), 0o700); err != nil {
 			return nil, fmt.Errorf("payment drop: %w", err)
 		}
@@ -72,6 +75,9 @@ var withdrawal = []byte("{\n  \"withdrawn\": true\n}\n")
 func (d *FileDrop) Pay(ctx context.Context, o Order, advice Advice) (Receipt, error) {
 	name, err := dropName(o.PaymentID)
 	if err != nil {
+		return Receipt{}, err
+	}
+	if err := d.stopped(name, o.PayeeNPI); err != nil {
 		return Receipt{}, err
 	}
 	if d.options.Advices && advice != nil {
@@ -94,6 +100,34 @@ func (d *FileDrop) Pay(ctx context.Context, o Order, advice Advice) (Receipt, er
 		return Receipt{}, fmt.Errorf("payment drop: another order was given as %s", o.PaymentID)
 	}
 	return d.receipt(name), d.release(name)
+}
+
+// stopped refuses an order that isn't recorded yet where its payee is stopped.
+// What stands there and is no reason is none of ours to repeat: then it is "refused".
+func (d *FileDrop) stopped(name, npi string) error {
+	if len(npi) != 10 || strings.Trim(npi, "0123456789") != "" {
+		return nil
+	}
+	if _, err := os.Stat(filepath.Join(d.dir, dropRecord, name)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.Open(filepath.Join(d.dir, dropStop, npi))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	first, err := io.ReadAll(io.LimitReader(f, 64))
+	if err != nil {
+		return err
+	}
+	reason, _, _ := strings.Cut(string(first), "\n")
+	if reason = strings.TrimSpace(reason); reason != "account-closed" && reason != "account-unknown" {
+		reason = "refused"
+	}
+	return &RefusedError{Reason: reason}
 }
 
 // Withdraw implements Port. What is recorded as an order counts as made: it

@@ -180,3 +180,30 @@ func TestWhateverHappensAnOrderIsMadeOnceOrWithdrawn(t *testing.T) {
 		require.Equal(rt, want, said)
 	})
 }
+
+// Whoever moves the money stops a payee: what it has not been given is refused,
+// and what it has stands.
+func TestOrdersForAStoppedPayeeAreRefused(t *testing.T) {
+	dir := t.TempDir()
+	d := newDrop(t, dir, FileDropOptions{})
+	before, after := anOrder("a"), anOrder("b")
+	_, err := d.Pay(t.Context(), before, nil)
+	require.NoError(t, err)
+	for content, reason := range map[string]string{"account-closed\nsince May\n": "account-closed", "account-unknown": "account-unknown", "": "refused", "MARKER": "refused"} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "stop", after.PayeeNPI), []byte(content), 0o600))
+		_, err = d.Pay(t.Context(), after, nil)
+		var refused *RefusedError
+		require.ErrorAs(t, err, &refused)
+		require.Equal(t, reason, refused.Reason)
+	}
+	_, err = d.Pay(t.Context(), before, nil)
+	require.NoError(t, err, "it was taken already")
+	other := anOrder("c")
+	other.PayeeNPI = "../record/x"
+	_, err = d.Pay(t.Context(), other, nil)
+	require.NoError(t, err, "what is no NPI is no file's name")
+	require.NoError(t, os.Remove(filepath.Join(dir, "stop", after.PayeeNPI)))
+	_, err = d.Pay(t.Context(), after, nil)
+	require.NoError(t, err)
+	require.Len(t, take(t, dir), 3)
+}

@@ -16,6 +16,9 @@ type Order struct {
 	AmountCents  int64  `json:"amountCents"` // US cents, above zero
 	PaymentDate  string `json:"paymentDate"` // ISO 8601 (BPR16)
 	TraceNumber  string `json:"traceNumber"` // TRN02: the 835 bears the same
+	// Method that was decided on for the payee: "check", "eft" or "card"; empty
+	// is whichever whoever moves the money has for it.
+	Method string `json:"method,omitempty"`
 }
 
 // Receipt is a port's answer to an order that it has taken.

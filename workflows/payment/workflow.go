@@ -175,7 +175,8 @@ func (c *cycle) steps(ctx workflow.Context, r *workflowsv1.PaymentRun) error {
 		r.Remittances += made.Count
 		written, more = lastOf(append(written, made.Positions...)), made.More
 	}
-	if err := workflow.ExecuteActivity(ctx, activityIntend, c.in.PayerID, written).Get(ctx, nil); err != nil {
+	var waiting uint32
+	if err := workflow.ExecuteActivity(ctx, activityIntend, c.in.PayerID, written).Get(ctx, &waiting); err != nil {
 		return err
 	}
 	var all Paid
@@ -212,7 +213,7 @@ func (c *cycle) steps(ctx workflow.Context, r *workflowsv1.PaymentRun) error {
 		}
 		all.add(last)
 	}
-	r.Paid, r.PaidCents, r.Failed, r.InDoubt = all.Count, all.Cents, all.Failed, uint32(len(all.Unsure))
+	r.Paid, r.PaidCents, r.Failed, r.Held, r.InDoubt = all.Count, all.Cents, all.Failed, waiting+all.Held, uint32(len(all.Unsure))
 	return nil
 }
 

@@ -111,7 +111,12 @@ func (b *books) FailPayment(_ context.Context, q *claimsv1.FailPaymentRequest) (
 	if p.GetState() == claimsv1.PaymentState_PAYMENT_STATE_CONFIRMED || !q.GetWithdrawn() {
 		return nil, conflict()
 	}
-	p.State, p.FailureReason = claimsv1.PaymentState_PAYMENT_STATE_VOIDED, q.GetReason()
+	switch {
+	case p.GetState() != claimsv1.PaymentState_PAYMENT_STATE_FAILED:
+		p.State, p.FailureReason = claimsv1.PaymentState_PAYMENT_STATE_FAILED, q.GetReason()
+	case p.GetResolution() != 0:
+		p.State = claimsv1.PaymentState_PAYMENT_STATE_VOIDED
+	}
 	return &claimsv1.FailPaymentResponse{Payment: p}, nil
 }
 
@@ -127,7 +132,7 @@ func (b *books) ListPayments(_ context.Context, q *claimsv1.ListPaymentsRequest)
 	out := &claimsv1.ListPaymentsResponse{}
 	for _, id := range slices.Sorted(maps.Keys(b.payments)) {
 		p := b.payments[id]
-		if id <= q.GetPageToken() || p == nil || (p.State != claimsv1.PaymentState_PAYMENT_STATE_INTENDED && p.State != claimsv1.PaymentState_PAYMENT_STATE_FAILED) {
+		if id <= q.GetPageToken() || p == nil || (p.State != claimsv1.PaymentState_PAYMENT_STATE_INTENDED && (p.State != claimsv1.PaymentState_PAYMENT_STATE_FAILED || p.Resolution == 0)) {
 			continue
 		}
 		if len(out.Payments) == b.page {
@@ -270,11 +275,12 @@ func (r *run) until(s payment.Schedule) {
 
 func TestARunRemitsIntendsAndPays(t *testing.T) {
 	// Given three remittances to be made in as many calls, a payment that an
-	// earlier run left, and one whose voiding broke off.
+	// earlier run left, one whose voiding broke off, and one whose payee is held.
 	b := newBooks("rem_a", "rem_b", "rem_c")
 	b.page = 2
 	b.payments["pay_left"] = &claimsv1.Payment{PaymentId: "pay_left", AmountCents: 7, State: claimsv1.PaymentState_PAYMENT_STATE_INTENDED}
-	b.payments["pay_void"] = &claimsv1.Payment{PaymentId: "pay_void", AmountCents: 7, State: claimsv1.PaymentState_PAYMENT_STATE_FAILED, FailureReason: "returned"}
+	b.payments["pay_void"] = &claimsv1.Payment{PaymentId: "pay_void", AmountCents: 7, State: claimsv1.PaymentState_PAYMENT_STATE_FAILED, FailureReason: "returned", Resolution: claimsv1.PaymentResolution_PAYMENT_RESOLUTION_RETRY}
+	b.payments["pay_held"] = &claimsv1.Payment{PaymentId: "pay_held", AmountCents: 9, State: claimsv1.PaymentState_PAYMENT_STATE_INTENDED, HeldBy: "pay_other"}
 	port := newBank()
 	r := start(t, b, port)
 	b.away = 2 // and a service that is away at first
@@ -288,8 +294,8 @@ func TestARunRemitsIntendsAndPays(t *testing.T) {
 	require.Empty(t, r.failed)
 	require.Len(t, r.answers, 2)
 	first := r.answers[0]
-	require.Equal(t, []any{uint32(3), uint32(4), int64(307), uint32(1), uint32(0)},
-		[]any{first.GetRemittances(), first.GetPaid(), first.GetPaidCents(), first.GetFailed(), first.GetInDoubt()})
+	require.Equal(t, []any{uint32(3), uint32(4), int64(307), uint32(0), uint32(1), uint32(0)},
+		[]any{first.GetRemittances(), first.GetPaid(), first.GetPaidCents(), first.GetFailed(), first.GetHeld(), first.GetInDoubt()})
 	require.NotNil(t, first.GetEndTime())
 	require.Zero(t, r.answers[1].GetPaid())
 	require.Equal(t, map[string]int{"pay_a": 1, "pay_b": 1, "pay_c": 1, "pay_left": 1}, port.made)
@@ -311,9 +317,9 @@ func TestWhatAPortAnswersIsTakenAtItsWord(t *testing.T) {
 		{"fails twice, then takes it", []fault{fails, timesOut}, true, claimsv1.PaymentState_PAYMENT_STATE_CONFIRMED, false, ""},
 		{"fails but has paid", []fault{failsButPaid}, true, claimsv1.PaymentState_PAYMENT_STATE_CONFIRMED, false, ""},
 		{"times out but has paid, and fails to the end", []fault{timesOutButPaid, fails, fails, fails, fails}, true, claimsv1.PaymentState_PAYMENT_STATE_CONFIRMED, false, ""},
-		{"fails to the end", []fault{fails, fails, fails, fails, fails}, false, claimsv1.PaymentState_PAYMENT_STATE_VOIDED, false, "not-delivered"},
-		{"refuses", []fault{refuses}, false, claimsv1.PaymentState_PAYMENT_STATE_VOIDED, false, "account-closed"},
-		{"refuses at the second attempt", []fault{timesOut, refuses}, false, claimsv1.PaymentState_PAYMENT_STATE_VOIDED, false, "account-closed"},
+		{"fails to the end", []fault{fails, fails, fails, fails, fails}, false, claimsv1.PaymentState_PAYMENT_STATE_FAILED, false, "not-delivered"},
+		{"refuses", []fault{refuses}, false, claimsv1.PaymentState_PAYMENT_STATE_FAILED, false, "account-closed"},
+		{"refuses at the second attempt", []fault{timesOut, refuses}, false, claimsv1.PaymentState_PAYMENT_STATE_FAILED, false, "account-closed"},
 		{"can't be asked any more", []fault{fails, fails, fails, fails, fails, noWithdrawal}, false, claimsv1.PaymentState_PAYMENT_STATE_INTENDED, true, ""},
 		{"can't be asked any more but has paid", []fault{failsButPaid, fails, fails, fails, fails, noWithdrawal}, true, claimsv1.PaymentState_PAYMENT_STATE_INTENDED, true, ""},
 	} {
@@ -330,7 +336,7 @@ func TestWhatAPortAnswersIsTakenAtItsWord(t *testing.T) {
 			require.Equal(t, c.paid, port.made["pay_a"] == 1)
 			require.Equal(t, claimsv1.PaymentState_PAYMENT_STATE_CONFIRMED, b.state("pay_b"), "others are paid all the same")
 			require.Equal(t, c.doubt, r.answers[0].GetInDoubt() == 1)
-			require.Equal(t, c.state == claimsv1.PaymentState_PAYMENT_STATE_VOIDED, r.answers[0].GetFailed() == 1)
+			require.Equal(t, c.state == claimsv1.PaymentState_PAYMENT_STATE_FAILED, r.answers[0].GetFailed() == 1)
 		})
 	}
 }

@@ -87,6 +87,17 @@ func (s State) Escalate() ([]proto.Message, error) {
 	return []proto.Message{s.escalated(CauseRequest)}, nil
 }
 
+// SetEscalation sets how far the task is escalated, up or down.
+func (s State) SetEscalation(level uint32) ([]proto.Message, error) {
+	switch {
+	case !s.Pended():
+		return nil, notPended()
+	case s.Escalation == level:
+		return nil, nil
+	}
+	return []proto.Message{&eventsv1.TaskEscalated{ClaimId: s.ClaimID, PayerId: s.PayerID, Level: level, Cause: CauseSet}}, nil
+}
+
 func (s State) escalated(cause string) proto.Message {
 	return &eventsv1.TaskEscalated{ClaimId: s.ClaimID, PayerId: s.PayerID, Level: s.Escalation + 1, Cause: cause}
 }

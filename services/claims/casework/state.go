@@ -19,6 +19,7 @@ const (
 	CauseAuthorizationOverdue = "authorization-overdue"
 	CauseInformationExpired   = "information-expired"
 	CauseRequest              = "request"
+	CauseSet                  = "set" // by a supervisor, perhaps lower
 )
 
 // Rules of the engine that wait for others; adjudication has them.

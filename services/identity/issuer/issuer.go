@@ -57,13 +57,14 @@ type Config struct {
 }
 
 // Development returns principals for a stack on one's own machine: a biller of
-// org, and an adjudicator, a plan administrator, an auditor and a service
+// org, and an adjudicator, a supervisor, a plan administrator, an auditor and a service
 // account of every payer.
 func Development(org string) map[string]identity.Principal {
 	every := []string{identity.AllPayers}
 	return map[string]identity.Principal{
 		"biller":      {Subject: "dev-biller", Org: org, Roles: []identity.Role{identity.RoleSubmitter}},
 		"adjudicator": {Subject: "dev-adjudicator", Org: "payer", Roles: []identity.Role{identity.RoleAdjudicator}, Payers: every},
+		"supervisor":  {Subject: "dev-supervisor", Org: "payer", Roles: []identity.Role{identity.RoleSupervisor}, Payers: every},
 		"plan-admin":  {Subject: "dev-plan-admin", Org: "payer", Roles: []identity.Role{identity.RolePlanAdmin}, Payers: every},
 		"auditor":     {Subject: "dev-auditor", Org: "auditor", Roles: []identity.Role{identity.RoleAuditor}},
 		"service":     {Subject: "svc-standalone", Org: "probity", Roles: []identity.Role{identity.RoleService}},

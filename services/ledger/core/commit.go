@@ -217,9 +217,25 @@ type Decided struct {
 // with a *problem.Error where the request id was used for other content or
 // the record would be too large. Any other error is the view's.
 func Decide(head Head, view View, r *ledgerv1.AppendRequest, p Provenance) (Decided, error) {
-	writes := make([]*ledgerv1.CommittedWrite, len(r.Writes))
+	// What a commit of one write is made of lives and dies together.
+	made := &struct {
+		commit    ledgerv1.Commit
+		recorded  timestamppb.Timestamp
+		write     ledgerv1.CommittedWrite
+		writes    [1]*ledgerv1.CommittedWrite
+		revisions [1]uint64
+	}{}
+	writes, revisions := made.writes[:], made.revisions[:]
+	if n := len(r.Writes); n == 1 {
+		writes[0] = &made.write
+	} else {
+		writes, revisions = make([]*ledgerv1.CommittedWrite, n), make([]uint64, n)
+		for i := range writes {
+			writes[i] = &ledgerv1.CommittedWrite{}
+		}
+	}
 	for i, w := range r.Writes {
-		writes[i] = &ledgerv1.CommittedWrite{Stream: w.Stream, Events: w.Events}
+		writes[i].Stream, writes[i].Events = w.Stream, w.Events
 	}
 	digest := Digest(writes)
 	seen, ok, err := view.Request(r.RequestId)
@@ -236,7 +252,6 @@ func Decide(head Head, view View, r *ledgerv1.AppendRequest, p Provenance) (Deci
 		}
 		return Decided{Seen: seen, Replayed: true}, nil
 	}
-	revisions := make([]uint64, len(writes))
 	for i, w := range r.Writes {
 		last, err := view.LastRevision(w.Stream)
 		if err != nil {
@@ -248,11 +263,11 @@ func Decide(head Head, view View, r *ledgerv1.AppendRequest, p Provenance) (Deci
 		writes[i].FirstRevision = uint64(last + 1)
 		revisions[i] = uint64(last) + uint64(len(w.Events))
 	}
-	commit := &ledgerv1.Commit{
-		Format: Format, Log: head.Log, Shard: head.Shard, Term: head.Term, Index: head.Next,
-		RequestId: r.RequestId, Actor: p.Actor, Traceparent: p.Traceparent, Causation: r.Causation,
-		RecordedTime: timestamppb.New(p.Recorded), Writes: writes,
-	}
+	commit := &made.commit
+	commit.Format, commit.Log, commit.Shard, commit.Term, commit.Index = Format, head.Log, head.Shard, head.Term, head.Next
+	commit.RequestId, commit.Actor, commit.Traceparent, commit.Causation = r.RequestId, p.Actor, p.Traceparent, r.Causation
+	made.recorded.Seconds, made.recorded.Nanos = p.Recorded.Unix(), int32(p.Recorded.Nanosecond())
+	commit.RecordedTime, commit.Writes = &made.recorded, writes
 	value, err := proto.Marshal(commit)
 	if err != nil {
 		return Decided{}, problem.Invalidf("ledger.append.encoding", "writes", "the append cannot be encoded: a text field is not UTF-8").Because(err)

@@ -39,9 +39,12 @@ func violated(rule, format string, args ...any) error {
 // Judged is a judged record.
 type Judged struct {
 	Verdict Verdict
-	Commit  *ledgerv1.Commit
-	// Seen describes an accepted commit.
+	// Term is the one the record was written in.
+	Term   uint64
+	Commit *ledgerv1.Commit
+	// Seen describes an accepted commit, and so does Row where a Reader read it.
 	Seen Seen
+	Row  Row
 	// Head is the shard's head after the record.
 	Head Head
 }
@@ -74,28 +77,50 @@ func Judge(head Head, view View, value []byte) (Judged, error) {
 	if err := proto.Unmarshal(value, c); err != nil {
 		return Judged{}, violated("ledger.record.encoding", "a record is not a commit")
 	}
+	rec := recordOf(c)
+	out, err := judge(head, view, &rec, value)
+	if err != nil {
+		return Judged{}, err
+	}
+	out.Commit = c
+	if out.Verdict != Accepted {
+		return out, nil
+	}
+	revisions := make([]uint64, len(rec.writes))
+	for i, w := range rec.writes {
+		revisions[i] = w.Last()
+	}
+	out.Seen = Seen{
+		Index: c.Index, Digest: Digest(c.Writes), Entry: receipt.Entry(value),
+		Recorded: c.RecordedTime.AsTime(), Revisions: revisions,
+	}
+	return out, nil
+}
+
+// judge applies the rules to a record.
+func judge(head Head, view View, c *record, value []byte) (Judged, error) {
 	switch {
-	case c.Format != Format:
-		return Judged{}, violated("ledger.record.format", "a record has the unknown layout %d", c.Format)
-	case c.Log != head.Log || c.Shard != head.Shard:
+	case c.format != Format:
+		return Judged{}, violated("ledger.record.format", "a record has the unknown layout %d", c.format)
+	case c.log != head.Log || c.shard != head.Shard:
 		return Judged{}, violated("ledger.record.shard", "a record belongs to another shard")
-	case c.RequestId == "":
+	case c.requestID == "":
 		return Judged{}, violated("ledger.record.request-id", "a record has no request id")
 	}
-	out := Judged{Commit: c, Head: head}
-	if c.Barrier && len(c.Writes) > 0 {
+	out := Judged{Term: c.term, Head: head}
+	if c.barrier && len(c.writes) > 0 {
 		return Judged{}, violated("ledger.barrier.writes", "a barrier writes streams")
 	}
 	// Whatever else of it was changed, either the flag or the digest is left.
-	if (c.Barrier || len(c.BarrierDigest) > 0) && !barrierHolds(value) {
+	if (c.barrier || c.digested) && !barrierHolds(value) {
 		return Judged{}, violated("ledger.barrier.digest", "a barrier is not the one that was written")
 	}
-	if c.Barrier {
+	if c.barrier {
 		switch {
-		case c.Term > head.Term:
+		case c.term > head.Term:
 			out.Verdict = Raised
-			out.Head.Term, out.Head.Owner = c.Term, c.RequestId
-		case c.Term == head.Term && c.RequestId == head.Owner:
+			out.Head.Term, out.Head.Owner = c.term, c.requestID
+		case c.term == head.Term && c.requestID == head.Owner:
 			out.Verdict = Heartbeat
 		default:
 			out.Verdict = Void
@@ -103,41 +128,35 @@ func Judge(head Head, view View, value []byte) (Judged, error) {
 		return out, nil
 	}
 	switch {
-	case c.Term < head.Term:
+	case c.term < head.Term:
 		out.Verdict = Void
 		return out, nil
-	case c.Term > head.Term:
-		return Judged{}, violated("ledger.commit.term", "index %d has term %d, which no barrier raised", c.Index, c.Term)
-	case c.Index != head.Next:
-		return Judged{}, violated("ledger.commit.index", "expected index %d, found %d", head.Next, c.Index)
-	case len(c.Writes) == 0 || len(c.Writes) > MaxWrites:
-		return Judged{}, violated("ledger.commit.writes", "index %d writes %d streams", c.Index, len(c.Writes))
+	case c.term > head.Term:
+		return Judged{}, violated("ledger.commit.term", "index %d has term %d, which no barrier raised", c.index, c.term)
+	case c.index != head.Next:
+		return Judged{}, violated("ledger.commit.index", "expected index %d, found %d", head.Next, c.index)
+	case len(c.writes) == 0 || len(c.writes) > MaxWrites:
+		return Judged{}, violated("ledger.commit.writes", "index %d writes %d streams", c.index, len(c.writes))
 	}
-	if _, ok, err := view.Request(c.RequestId); err != nil {
+	if _, ok, err := view.Request(c.requestID); err != nil {
 		return Judged{}, err
 	} else if ok {
-		return Judged{}, violated("ledger.commit.request-id", "index %d repeats the request id of an earlier commit", c.Index)
+		return Judged{}, violated("ledger.commit.request-id", "index %d repeats the request id of an earlier commit", c.index)
 	}
-	revisions := make([]uint64, len(c.Writes))
-	for i, w := range c.Writes {
-		twice := slices.ContainsFunc(c.Writes[:i], func(before *ledgerv1.CommittedWrite) bool { return before.Stream == w.Stream })
-		if !ValidStream(w.Stream) || twice || len(w.Events) == 0 || len(w.Events) > MaxEvents {
-			return Judged{}, violated("ledger.commit.stream", "index %d has a malformed write %d", c.Index, i)
+	for i, w := range c.writes {
+		twice := slices.ContainsFunc(c.writes[:i], func(before RowWrite) bool { return before.Stream == w.Stream })
+		if !ValidStream(w.Stream) || twice || w.Count == 0 || w.Count > MaxEvents {
+			return Judged{}, violated("ledger.commit.stream", "index %d has a malformed write %d", c.index, i)
 		}
 		last, err := view.LastRevision(w.Stream)
 		if err != nil {
 			return Judged{}, err
 		}
-		if int64(w.FirstRevision) != last+1 {
-			return Judged{}, violated("ledger.commit.revision", "index %d starts stream %s at %d after %d", c.Index, w.Stream, w.FirstRevision, last)
+		if int64(w.First) != last+1 {
+			return Judged{}, violated("ledger.commit.revision", "index %d starts stream %s at %d after %d", c.index, w.Stream, w.First, last)
 		}
-		revisions[i] = w.FirstRevision + uint64(len(w.Events)) - 1
 	}
 	out.Verdict = Accepted
 	out.Head.Next++
-	out.Seen = Seen{
-		Index: c.Index, Digest: Digest(c.Writes), Entry: receipt.Entry(value),
-		Recorded: c.RecordedTime.AsTime(), Revisions: revisions,
-	}
 	return out, nil
 }

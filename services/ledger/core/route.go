@@ -20,7 +20,9 @@ func Route(key string, shards uint32) uint32 {
 // RecordKey is the Kafka record key of a routing key: a hash bound to the
 // ledger's origin, so that a topic reveals no key and two ledgers share none.
 func RecordKey(origin, routingKey string) []byte {
-	sum := sha256.Sum256([]byte("probity record key v1\x00" + origin + "\x00" + routingKey))
+	var room [512]byte
+	b := append(append(append(append(room[:0], "probity record key v1\x00"...), origin...), 0), routingKey...)
+	sum := sha256.Sum256(b)
 	return append([]byte(nil), sum[:16]...)
 }
 

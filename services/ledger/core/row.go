@@ -29,6 +29,9 @@ type RowWrite struct {
 	Count  uint64 // events
 }
 
+// Last is the revision of the last event.
+func (w RowWrite) Last() uint64 { return w.First + w.Count - 1 }
+
 const rowVersion = 1
 
 // RowOf returns a judged commit's row.

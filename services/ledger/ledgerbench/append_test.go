@@ -80,8 +80,8 @@ func run(b *testing.B, callers int, call func(context.Context) error) {
 	b.ReportMetric(n/b.Elapsed().Seconds(), "appends/s")
 	b.ReportMetric(float64(user+sys)/n/1000, "cpu-µs/op")
 	b.ReportMetric(float64(sys)/n/1000, "sys-µs/op")
-	b.ReportMetric(float64(m1.Mallocs-m0.Mallocs)/n, "allocs/op")
-	b.ReportMetric(float64(m1.TotalAlloc-m0.TotalAlloc)/n, "B/op")
+	b.ReportMetric(float64(m1.Mallocs-m0.Mallocs)/n, "mallocs/op")
+	b.ReportMetric(float64(m1.TotalAlloc-m0.TotalAlloc)/n, "heap-B/op")
 	b.ReportMetric(float64(all[len(all)/2].Microseconds()), "p50-µs")
 	b.ReportMetric(0, "ns/op")
 }

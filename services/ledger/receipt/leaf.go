@@ -37,10 +37,13 @@ const EntrySize = 1 + HashSize
 // version byte, then the value's SHA-256. The tree therefore holds no
 // payload, and a commit may be withheld while its place stays provable.
 func Entry(commit []byte) []byte {
-	sum, entry := sha256.Sum256(commit), make([]byte, EntrySize)
-	entry[0] = EntryVersion
-	copy(entry[1:], sum[:])
-	return entry
+	return AppendEntry(make([]byte, 0, EntrySize), commit)
+}
+
+// AppendEntry appends Entry to b.
+func AppendEntry(b, commit []byte) []byte {
+	sum := sha256.Sum256(commit)
+	return append(append(b, EntryVersion), sum[:]...)
 }
 
 // LeafHash is RFC 6962 section 2.1's leaf hash: SHA-256(0x00 || entry).

@@ -224,47 +224,34 @@ func (b *Blocks) feedShard(ctx context.Context, feed Feed, wait *waitingFor, row
 // commits, so a commit's own term is what reigns.
 func (s *Shard) absorb(values [][]byte, hint int64) error {
 	s.mu.RLock()
-	st := s.st
+	st, end := s.st, s.end
 	s.mu.RUnlock()
 	head := core.Head{Log: s.cfg.Log, Shard: s.cfg.Shard, Next: st.Next, Term: st.Term, Owner: st.Owner}
 	if err := s.known.load(s.index.rows); err != nil {
 		return err
 	}
-	view := core.NewOverlay(s)
-	var judged []stored
+	batch := &s.batch
+	batch.begin()
 	for _, value := range values {
 		c := &ledgerv1.Commit{}
 		if proto.Unmarshal(value, c) == nil {
 			head.Term = max(head.Term, c.Term)
 		}
-		j, err := core.Judge(head, view, value)
+		j, err := s.reader.Judge(head, batch, value)
 		if err == nil && j.Verdict != core.Accepted {
 			err = &core.Violation{Rule: "ledger.commit.term", What: fmt.Sprintf("index %d is void or no commit", head.Next)}
 		}
 		if err != nil {
 			return errors.Join(ErrFeed, err)
 		}
-		view.Add(j.Commit, j.Seen)
-		judged, head = append(judged, stored{j.Commit, j.Seen}), j.Head
+		batch.add(j, value)
+		head = j.Head
 	}
 	st.Next, st.Term, st.Owner, st.Hint = head.Next, head.Term, "", hint
-	s.known.announce(judged)
-	if err := s.commits.Append(values, st.marshal()); err != nil {
-		return sound(err)
+	if err := s.keep(st, end); err != nil {
+		return err
 	}
-	s.index.add(judged)
-	for _, a := range judged {
-		s.tree.Append(a.seen.Entry)
-	}
-	s.mu.Lock()
-	s.st = st
-	for _, a := range judged {
-		row := core.RowOf(a.commit, a.seen)
-		s.states.append(row.Leaf())
-	}
-	s.mu.Unlock()
 	s.anchor = &anchor{hint: hint}
-	s.broadcast()
 	if err := s.flushSome(); err != nil {
 		return err
 	}

@@ -12,17 +12,20 @@ import (
 )
 
 // index finds a shard's commits by request id and by stream. What was added
-// last is in memory only; flush writes it to the store in one batch, in the
-// order of its keys. A start reads the commits since the last flush again.
+// last is in memory only. When roll has set enough of it apart, write writes
+// that to the store in one batch, in the order of its keys, while the next
+// comes in. A start reads the commits since the last such batch again.
 //
-// A flush must come after the commits it is of are durable, so that no row in
-// the store leads to a commit that a crash took. add and flush must have one
-// caller; all else is safe for concurrent use.
+// A write must come after the commits it is of are durable, so that no row in
+// the store leads to a commit that a crash took. Only one goroutine, the
+// follower's, may add and roll, and it alone may look without the lock; all
+// else is safe for concurrent use.
 type index struct {
-	rows rows
+	rows   rows
+	hashes hashes
 
 	mu sync.RWMutex // guards what follows
-	// fresh is not in the store yet. older is; it spares look-ups.
+	// fresh takes what comes. older is being written or was; it spares look-ups.
 	fresh, older *generation
 }
 
@@ -32,8 +35,10 @@ const flushAt = 1 << 13
 // generation is the index of some commits that follow each other.
 type generation struct {
 	commits  int
-	requests map[string]uint64
-	streams  map[string]int32 // the newest of extents
+	requests names
+	at       []uint64 // index of each request's commit
+	streams  names
+	newest   []int32 // of each stream's extents
 	extents  []chained
 }
 
@@ -41,16 +46,18 @@ type generation struct {
 // generation, -1 when there is none.
 type chained struct {
 	extent
-	stream string
+	stream int32
 	before int32
 }
 
-func newGeneration(size int) *generation {
-	return &generation{requests: make(map[string]uint64, size), streams: make(map[string]int32, size)}
+// stored is a commit that was accepted.
+type stored struct {
+	index uint64
+	row   core.Row
 }
 
 func newIndex(r rows) *index {
-	return &index{rows: r, fresh: newGeneration(0), older: newGeneration(0)}
+	return &index{rows: r, hashes: newHashes(), fresh: &generation{}, older: &generation{}}
 }
 
 // add takes in commits that were stored.
@@ -59,35 +66,72 @@ func (x *index) add(entries []stored) {
 	defer x.mu.Unlock()
 	g := x.fresh
 	g.commits += len(entries)
-	for _, e := range entries {
-		g.requests[e.commit.RequestId] = e.seen.Index
-		for i, w := range e.commit.Writes {
-			before, ok := g.streams[w.Stream]
-			if !ok {
-				before = -1
+	for i := range entries {
+		e := &entries[i]
+		if n, fresh := g.requests.add(x.hashes.request(e.row.RequestID), e.row.RequestID); fresh {
+			g.at = append(g.at, e.index)
+		} else {
+			g.at[n] = e.index
+		}
+		for k, w := range e.row.Writes {
+			c := chained{extent: extent{first: w.First, index: e.index, write: k, count: int(w.Count)}, before: -1}
+			n, fresh := g.streams.add(x.hashes.stream(w.Stream), w.Stream)
+			if fresh {
+				g.newest = append(g.newest, 0)
+			} else {
+				c.before = g.newest[n]
 			}
-			g.streams[w.Stream] = int32(len(g.extents))
-			g.extents = append(g.extents, chained{
-				extent: extent{first: w.FirstRevision, index: e.seen.Index, write: i, count: len(w.Events)}, stream: w.Stream, before: before,
-			})
+			c.stream, g.newest[n] = int32(n), int32(len(g.extents))
+			g.extents = append(g.extents, c)
 		}
 	}
 }
 
-// flush writes what is in memory only, and that the index has every commit
-// below next.
-func (x *index) flush(next uint64) error {
-	g := x.fresh // add has the same caller
+// roll sets what is in memory only apart, to be written. What was set apart
+// before must have been.
+func (x *index) roll() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.older, x.fresh = x.fresh, &generation{}
+}
+
+// write writes what was set apart, and that the index has every commit below
+// next.
+func (x *index) write(next uint64) error {
+	x.mu.RLock()
+	g := x.older // nobody changes it any more
+	x.mu.RUnlock()
 	type row struct{ key, value []byte }
-	out := make([]row, 0, len(g.requests)+len(g.extents))
-	for id, at := range g.requests {
-		out = append(out, row{x.rows.key(kindRequest, []byte(id)), binary.AppendUvarint(nil, at)})
+	out := make([]row, 0, g.requests.len()+len(g.extents))
+	// All keys and values have one room.
+	var room []byte
+	cut := func(from int) []byte { return room[from:len(room):len(room)] }
+	for n, id := range g.requests.names {
+		if cap(room)-len(room) < len(x.rows.prefix)+len(id)+32 {
+			room = make([]byte, 0, max(64<<10, len(x.rows.prefix)+len(id)+32))
+		}
+		from := len(room)
+		room = append(append(append(room, x.rows.prefix...), kindRequest), id...)
+		key := cut(from)
+		from = len(room)
+		room = binary.AppendUvarint(room, g.at[n])
+		out = append(out, row{key, cut(from)})
 	}
-	for _, e := range g.extents {
-		out = append(out, row{x.rows.extentKey(e.stream, e.first), e.append(nil)})
+	for i := range g.extents {
+		e := &g.extents[i]
+		stream := g.streams.names[e.stream]
+		if cap(room)-len(room) < len(x.rows.prefix)+len(stream)+64 {
+			room = make([]byte, 0, max(64<<10, len(x.rows.prefix)+len(stream)+64))
+		}
+		from := len(room)
+		room = x.rows.appendExtentKey(room, stream, e.first)
+		key := cut(from)
+		from = len(room)
+		room = e.append(room)
+		out = append(out, row{key, cut(from)})
 	}
 	slices.SortFunc(out, func(a, b row) int { return bytes.Compare(a.key, b.key) })
-	batch := x.rows.db.NewBatch()
+	batch := x.rows.db.NewBatchWithSize(len(out) * 64)
 	defer batch.Close()
 	for _, r := range out {
 		if err := batch.Set(r.key, r.value, nil); err != nil {
@@ -97,22 +141,21 @@ func (x *index) flush(next uint64) error {
 	if err := batch.Set(x.rows.key(kindIndexed), be64(next), nil); err != nil {
 		return err
 	}
-	if err := batch.Commit(pebble.NoSync); err != nil {
-		return err
-	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.fresh, x.older = newGeneration(g.commits), g
-	return nil
+	return batch.Commit(pebble.NoSync)
 }
 
 // last returns a stream's last revision where it is in memory.
 func (x *index) last(stream string) (int64, bool) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	for _, g := range []*generation{x.fresh, x.older} {
-		if at, ok := g.streams[stream]; ok {
-			return g.extents[at].last(), true
+	return x.held(x.hashes.stream(stream), stream)
+}
+
+// held is last. The caller holds mu or is the follower.
+func (x *index) held(h uint64, stream string) (int64, bool) {
+	for _, g := range [...]*generation{x.fresh, x.older} {
+		if n, ok := g.streams.find(h, stream); ok {
+			return g.extents[g.newest[n]].last(), true
 		}
 	}
 	return core.NoStream, false
@@ -129,10 +172,7 @@ func (x *index) lastRevision(stream string) (int64, error) {
 // request returns the index of the commit a request id named.
 func (x *index) request(id string) (at uint64, ok bool, err error) {
 	x.mu.RLock()
-	at, ok = x.fresh.requests[id]
-	if !ok {
-		at, ok = x.older.requests[id]
-	}
+	at, ok = x.named(x.hashes.request(id), id)
 	x.mu.RUnlock()
 	if ok {
 		return at, true, nil
@@ -140,15 +180,29 @@ func (x *index) request(id string) (at uint64, ok bool, err error) {
 	return x.rows.request(id)
 }
 
+// named is request of what is in memory. The caller holds mu or is the
+// follower.
+func (x *index) named(h uint64, id string) (at uint64, ok bool) {
+	for _, g := range [...]*generation{x.fresh, x.older} {
+		if n, ok := g.requests.find(h, id); ok {
+			return g.at[n], true
+		}
+	}
+	return 0, false
+}
+
 // eachExtent calls visit with a stream's extents from the one that holds
 // revision from on, in order.
 func (x *index) eachExtent(stream string, from uint64, visit func(extent) (more bool, err error)) error {
-	// What is in memory first: a flush meanwhile would hide it from both.
+	// What is in memory first: a roll meanwhile would hide it from both.
 	var fresh []extent
+	h := x.hashes.stream(stream)
 	x.mu.RLock()
-	if at, ok := x.fresh.streams[stream]; ok {
-		for ; at >= 0; at = x.fresh.extents[at].before {
-			fresh = append(fresh, x.fresh.extents[at].extent)
+	for _, g := range [...]*generation{x.fresh, x.older} {
+		if n, ok := g.streams.find(h, stream); ok {
+			for at := g.newest[n]; at >= 0; at = g.extents[at].before {
+				fresh = append(fresh, g.extents[at].extent)
+			}
 		}
 	}
 	x.mu.RUnlock()
@@ -221,7 +275,10 @@ const (
 )
 
 func (r rows) extentKey(stream string, first uint64) []byte {
-	k := make([]byte, 0, len(r.prefix)+len(stream)+10)
+	return r.appendExtentKey(make([]byte, 0, len(r.prefix)+len(stream)+10), stream, first)
+}
+
+func (r rows) appendExtentKey(k []byte, stream string, first uint64) []byte {
 	k = append(append(k, r.prefix...), kindStream)
 	k = append(append(k, stream...), 0)
 	return binary.BigEndian.AppendUint64(k, first)

@@ -3,9 +3,12 @@ package replica
 import (
 	"bytes"
 	"hash/maphash"
+	"math/bits"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/probity-health/probity/services/ledger/core"
 )
 
 // known spares the index most look-ups. Nearly every append asks for a
@@ -15,7 +18,7 @@ import (
 // The filter knows a shard's older keys once load has read them all; until
 // then it answers nothing. Safe for concurrent use.
 type known struct {
-	requests, streams maphash.Seed
+	hashes hashes
 
 	mu     sync.RWMutex // guards what follows
 	layers []layer      // each twice the one before; the last takes new keys
@@ -24,7 +27,8 @@ type known struct {
 }
 
 // layer is a blocked Bloom filter: a key has all its bits in one block of a
-// cache line. At 10 bits a key about one in sixty unknown keys passes.
+// cache line. At 16 bits a key about one in five hundred unknown keys passes a
+// full layer, and each that does costs a look-up in the store.
 type layer struct {
 	blocks []block
 	room   int
@@ -34,41 +38,43 @@ type block [8]uint64
 
 const (
 	firstBlocks = 1 << 10
-	keysABlock  = 512 / 10
-	probes      = 6
+	keysABlock  = 512 / 16
+	probes      = 7
 	// loadKeys bounds what one load reads.
 	loadKeys = 1 << 16
 )
 
-func newKnown() *known {
-	return &known{
-		requests: maphash.MakeSeed(), streams: maphash.MakeSeed(),
-		layers: []layer{newLayer(firstBlocks)},
-	}
+func newKnown(h hashes) *known {
+	return &known{hashes: h, layers: []layer{newLayer(firstBlocks)}}
 }
 
 func newLayer(blocks int) layer {
 	return layer{blocks: make([]block, blocks), room: blocks * keysABlock}
 }
 
+// at returns a key's block and the bits that say which of its bits are the
+// key's, nine for each.
+func (l *layer) at(h uint64) (*block, uint64) {
+	n, _ := bits.Mul64(h, uint64(len(l.blocks)))
+	return &l.blocks[n], h * 0x9e3779b97f4a7c15
+}
+
 func (l *layer) has(h uint64) bool {
-	b := &l.blocks[h%uint64(len(l.blocks))]
-	h = h>>32 | h<<32
+	b, x := l.at(h)
 	for range probes {
-		if b[h>>6&7]&(1<<(h&63)) == 0 {
+		if b[x>>6&7]&(1<<(x&63)) == 0 {
 			return false
 		}
-		h = h>>9 | h<<55
+		x >>= 9
 	}
 	return true
 }
 
 func (l *layer) add(h uint64) {
-	b := &l.blocks[h%uint64(len(l.blocks))]
-	h = h>>32 | h<<32
+	b, x := l.at(h)
 	for range probes {
-		b[h>>6&7] |= 1 << (h & 63)
-		h = h>>9 | h<<55
+		b[x>>6&7] |= 1 << (x & 63)
+		x >>= 9
 	}
 	l.room--
 }
@@ -83,7 +89,8 @@ func (k *known) add(h uint64) {
 	last.add(h)
 }
 
-// absent tells whether a key is surely in no commit. The caller holds mu.
+// absent tells whether a key is surely in no commit. The caller holds mu or is
+// the one who announces and loads.
 func (k *known) absent(h uint64) bool {
 	if !k.whole {
 		return false
@@ -98,7 +105,7 @@ func (k *known) absent(h uint64) bool {
 
 // noRequest tells whether surely no commit has a request id.
 func (k *known) noRequest(id string) bool {
-	h := maphash.String(k.requests, id)
+	h := k.hashes.request(id)
 	k.mu.RLock()
 	defer k.mu.RUnlock()
 	return k.absent(h)
@@ -106,23 +113,21 @@ func (k *known) noRequest(id string) bool {
 
 // noStream tells whether surely no commit writes a stream.
 func (k *known) noStream(stream string) bool {
-	h := maphash.String(k.streams, stream)
+	h := k.hashes.stream(stream)
 	k.mu.RLock()
 	defer k.mu.RUnlock()
 	return k.absent(h)
 }
 
-// announce takes in the keys of commits that are about to be stored: a filter
+// announce takes in the keys of a commit that is about to be stored: a filter
 // that learned of them after the store would deny them for a moment.
-func (k *known) announce(entries []stored) {
+func (k *known) announce(row *core.Row) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for _, e := range entries {
-		k.add(maphash.String(k.requests, e.commit.RequestId))
-		for _, w := range e.commit.Writes {
-			if w.FirstRevision == 0 {
-				k.add(maphash.String(k.streams, w.Stream))
-			}
+	k.add(k.hashes.request(row.RequestID))
+	for _, w := range row.Writes {
+		if w.First == 0 {
+			k.add(k.hashes.stream(w.Stream))
 		}
 	}
 }
@@ -157,13 +162,13 @@ func (k *known) load(r rows) error {
 		n++
 		switch name := key[prefix+1:]; {
 		case key[prefix] == kindRequest:
-			k.add(maphash.Bytes(k.requests, name))
+			k.add(maphash.Bytes(k.hashes.requests, name))
 		case key[prefix] != kindStream:
 			// Another kind stands between the two.
 			ok = it.SeekGE(r.key(kindStream))
 			continue
 		case bytes.HasSuffix(name, firstExtent):
-			k.add(maphash.Bytes(k.streams, name[:len(name)-len(firstExtent)]))
+			k.add(maphash.Bytes(k.hashes.streams, name[:len(name)-len(firstExtent)]))
 		}
 		ok = it.Next()
 	}

@@ -8,7 +8,6 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 
-	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/services/ledger/core"
 	"github.com/probity-health/probity/services/ledger/receipt"
 	"github.com/probity-health/probity/services/problem"
@@ -149,9 +148,8 @@ func (s *Shard) TakeRows(raw [][]byte, hint int64) error {
 		if err != nil {
 			return errors.Join(ErrFeed, err)
 		}
-		entries := []stored{{shell(row), seen}}
-		s.known.announce(entries)
-		s.index.add(entries)
+		s.known.announce(&row)
+		s.index.add([]stored{{seen.Index, row}})
 		s.tree.Append(row.Entry)
 		leaves, head = append(leaves, row.Leaf()), next
 	}
@@ -163,19 +161,13 @@ func (s *Shard) TakeRows(raw [][]byte, hint int64) error {
 	}
 	s.mu.Unlock()
 	s.broadcast()
-	if s.index.fresh.commits < s.cfg.FlushAt {
-		return nil
+	if s.index.fresh.commits >= s.cfg.FlushAt {
+		s.index.roll()
+		if err := s.index.write(st.Next); err != nil {
+			return err
+		}
 	}
-	return s.index.flush(st.Next)
-}
-
-// shell is as much of a commit as the index takes in.
-func shell(row core.Row) *ledgerv1.Commit {
-	c := &ledgerv1.Commit{RequestId: row.RequestID, Term: row.Term, Writes: make([]*ledgerv1.CommittedWrite, len(row.Writes))}
-	for i, w := range row.Writes {
-		c.Writes[i] = &ledgerv1.CommittedWrite{Stream: w.Stream, FirstRevision: w.First, Events: make([]*ledgerv1.Event, w.Count)}
-	}
-	return c
+	return s.publishSome()
 }
 
 // Begin makes the rows that were taken the shard's outset: bodies are kept
@@ -187,7 +179,8 @@ func (s *Shard) Begin() error {
 	if s.outset == 0 {
 		return nil
 	}
-	if err := s.index.flush(s.outset); err != nil {
+	s.index.roll()
+	if err := s.index.write(s.outset); err != nil {
 		return err
 	}
 	if err := s.index.rows.db.Set(s.index.rows.key(kindOutset), be64(s.outset), pebble.NoSync); err != nil {

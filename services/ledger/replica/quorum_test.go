@@ -193,8 +193,8 @@ func TestAFlippedByteStopsOneOfFour(t *testing.T) {
 		"an entry":                        {tile("claims/0/tile/entries/000.p/2"), "tile/entries/000.p/2", false},
 		"a block's entry":                 {tile("blocks/tile/entries/000.p/1"), "tile/entries/000.p/1", false},
 		"a request id": {func(t *testing.T, b *bench) {
-			require.NoError(t, b.claims.index.flush(b.claims.Head().Next))
-			b.claims.index.older = newGeneration(0)
+			require.NoError(t, b.claims.flush())
+			b.claims.index.older = &generation{}
 			require.NoError(t, b.store.db.Set(b.claims.index.rows.key(kindRequest, []byte("r2")), []byte{0}, pebble.Sync))
 		}, "claims/0 index 1: its request id", false},
 		"a stored block": {func(t *testing.T, b *bench) {

@@ -4,9 +4,6 @@ import (
 	"fmt"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
-	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/services/ledger/core"
 	"github.com/probity-health/probity/services/ledger/receipt"
 	"github.com/probity-health/probity/services/ledger/tiles"
@@ -132,7 +129,7 @@ func (s *Shard) compareStored(from, to uint64, leaves []receipt.Hash, index bool
 				return false, damaged(s.cfg.Log, s.cfg.Shard, i, "the stored index row does not hash to its leaf")
 			}
 			if index {
-				return true, s.recheckIndex(i, shell(row))
+				return true, s.recheckIndex(i, row)
 			}
 			return true, nil
 		})
@@ -146,11 +143,11 @@ func (s *Shard) compareStored(from, to uint64, leaves []receipt.Hash, index bool
 			if !index {
 				return true, nil
 			}
-			c := &ledgerv1.Commit{}
-			if proto.Unmarshal(value, c) != nil {
+			row, err := rowOf(value)
+			if err != nil {
 				return false, damaged(s.cfg.Log, s.cfg.Shard, i, "the stored commit cannot be read")
 			}
-			return true, s.recheckIndex(i, c)
+			return true, s.recheckIndex(i, row)
 		})
 	}
 	if err != nil {
@@ -163,18 +160,18 @@ func (s *Shard) compareStored(from, to uint64, leaves []receipt.Hash, index bool
 }
 
 // recheckIndex compares the rows that lead to a commit with the commit.
-func (s *Shard) recheckIndex(index uint64, c *ledgerv1.Commit) error {
-	if at, ok, err := s.index.request(c.RequestId); err != nil || !ok || at != index {
+func (s *Shard) recheckIndex(index uint64, row core.Row) error {
+	if at, ok, err := s.index.request(row.RequestID); err != nil || !ok || at != index {
 		return damaged(s.cfg.Log, s.cfg.Shard, index, "its request id does not lead to it")
 	}
-	for i, w := range c.Writes {
+	for i, w := range row.Writes {
 		found := false
-		err := s.index.eachExtent(w.Stream, w.FirstRevision, func(e extent) (bool, error) {
-			found = e == extent{first: w.FirstRevision, index: index, write: i, count: len(w.Events)}
+		err := s.index.eachExtent(w.Stream, w.First, func(e extent) (bool, error) {
+			found = e == extent{first: w.First, index: index, write: i, count: int(w.Count)}
 			return false, nil
 		})
 		if err != nil || !found {
-			return damaged(s.cfg.Log, s.cfg.Shard, index, fmt.Sprintf("revision %d of its write %d does not lead to it", w.FirstRevision, i))
+			return damaged(s.cfg.Log, s.cfg.Shard, index, fmt.Sprintf("revision %d of its write %d does not lead to it", w.First, i))
 		}
 	}
 	return nil

@@ -1,10 +1,8 @@
 package replica
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/services/ledger/core"
 	"github.com/probity-health/probity/services/ledger/receipt"
 	"github.com/probity-health/probity/services/ledger/segments"
@@ -27,8 +24,11 @@ const (
 	truncationGrace = 10 * time.Second
 	// unpublished bounds the leaves a tree keeps in memory only.
 	unpublished = 1 << 16
-	retryFirst  = 20 * time.Millisecond
-	retryMost   = 2 * time.Second
+	// behindMost is how many times what is written at once may wait while the
+	// disk is busy with what came before.
+	behindMost = 8
+	retryFirst = 20 * time.Millisecond
+	retryMost  = 2 * time.Second
 )
 
 // ShardConfig is what a Shard is made of.
@@ -73,23 +73,27 @@ type Shard struct {
 	expected   []core.Written // by this node's own owner, on their way; indexes rise
 
 	// Only Step touches these.
-	batch    *core.Overlay // of the records being applied, where there are many
-	checked  bool          // the topic's tail was compared since the last failure
-	lostFrom time.Time     // since when the next offset is out of range; zero if it isn't
-	anchor   *anchor       // comparing a topic made anew; nil otherwise
+	reader   core.Reader
+	batch    batch
+	flushing behind    // the index set apart
+	unsaved  uint64    // what the index set apart leads up to and is not known to be written; 0 is none
+	tiling   behind    // the tiles
+	checked  bool      // the topic's tail was compared since the last failure
+	lostFrom time.Time // since when the next offset is out of range; zero if it isn't
+	anchor   *anchor   // comparing a topic made anew; nil otherwise
 }
 
 // OpenShard opens a shard's local data and brings its index and its tree level
 // with its commits.
 func OpenShard(cfg ShardConfig) (*Shard, error) {
 	rows := cfg.Store.rows(cfg.Log, cfg.Shard)
-	s := &Shard{cfg: cfg, index: newIndex(rows), known: newKnown(), end: -1}
+	s := &Shard{cfg: cfg, index: newIndex(rows), end: -1}
+	s.known, s.batch.shard = newKnown(s.index.hashes), s
 	s.cfg.Logger = cfg.Logger.With("log", cfg.Log, "shard", cfg.Shard)
 	s.cfg.FlushAt = cmp.Or(cfg.FlushAt, flushAt)
 	if s.cfg.Grace == 0 {
 		s.cfg.Grace = truncationGrace
 	}
-	s.batch = core.NewOverlay(s)
 	var err error
 	if s.outset, err = rows.outset(); err != nil {
 		return nil, err
@@ -143,17 +147,12 @@ func OpenShard(cfg ShardConfig) (*Shard, error) {
 	}
 	err = s.commits.Each(max(s.outset, min(indexed, s.tree.Size())), s.st.Next, func(at uint64, value []byte) (bool, error) {
 		if at >= indexed {
-			c, err := decode(value)
+			row, err := rowOf(value)
 			if err != nil {
 				return false, err
 			}
-			seen := core.Seen{Index: at}
-			for _, w := range c.Writes {
-				seen.Revisions = append(seen.Revisions, w.FirstRevision+uint64(len(w.Events))-1)
-			}
-			entries := []stored{{c, seen}}
-			s.known.announce(entries)
-			s.index.add(entries)
+			s.known.announce(&row)
+			s.index.add([]stored{{at, row}})
 		}
 		if at >= s.tree.Size() {
 			s.tree.Append(receipt.Entry(value))
@@ -162,7 +161,7 @@ func OpenShard(cfg ShardConfig) (*Shard, error) {
 		return true, nil
 	})
 	if err != nil {
-		return nil, sound(err)
+		return nil, sound(errors.Join(err, s.tiling.wait()))
 	}
 	cfg.Store.mu.Lock()
 	defer cfg.Store.mu.Unlock()
@@ -170,34 +169,103 @@ func OpenShard(cfg ShardConfig) (*Shard, error) {
 	return s, nil
 }
 
-// publishSome keeps the unpublished part of the tree bounded.
-func (s *Shard) publishSome() error {
-	if done, _ := s.tree.Published(); s.tree.Size()-done < unpublished {
+// behind does one thing at a time beside its caller, or before it goes on
+// where the disk does one operation at a time.
+type behind struct{ done chan error }
+
+// wait returns when nothing is under way, with what came of it.
+func (b *behind) wait() error {
+	if b.done == nil {
 		return nil
 	}
-	if err := s.commits.Sync(); err != nil {
+	err := <-b.done
+	b.done = nil
+	return err
+}
+
+// busy tells whether something is under way.
+func (b *behind) busy() bool { return b.done != nil && len(b.done) == 0 }
+
+// start begins something; nothing may be under way.
+func (b *behind) start(disk tiles.Disk, do func() error) error {
+	if disk.Serial {
+		return do()
+	}
+	done := make(chan error, 1)
+	b.done = done
+	go func() { done <- do() }()
+	return nil
+}
+
+// publishSome keeps the unpublished part of the tree bounded.
+func (s *Shard) publishSome() error {
+	done, _ := s.tree.Published()
+	if ahead := s.tree.Size() - done; ahead < unpublished || s.tiling.busy() && ahead < behindMost*unpublished {
+		return nil
+	}
+	if err := s.tiling.wait(); err != nil {
 		return err
 	}
-	return s.tree.Publish(s.tree.Size())
+	size := s.tree.Size()
+	return s.tiling.start(s.cfg.Store.disk, func() error {
+		if err := s.commits.Sync(); err != nil {
+			return err
+		}
+		return s.tree.Publish(size)
+	})
 }
 
 // flushSome keeps the part of the index bounded that is in memory only.
 func (s *Shard) flushSome() error {
-	if s.index.fresh.commits < s.cfg.FlushAt {
+	if n := s.index.fresh.commits; n < s.cfg.FlushAt || s.flushing.busy() && n < behindMost*s.cfg.FlushAt {
 		return nil
 	}
-	return s.flush()
-}
-
-// flush brings the store level with the commits.
-func (s *Shard) flush() error {
-	if s.index.fresh.commits == 0 {
-		return nil
-	}
-	if err := s.commits.Sync(); err != nil {
+	if err := s.flushed(); err != nil {
 		return err
 	}
-	return s.index.flush(s.commits.Count())
+	s.index.roll()
+	s.unsaved = s.commits.Count()
+	err := s.flushing.start(s.cfg.Store.disk, s.save(s.unsaved))
+	if err == nil && s.cfg.Store.disk.Serial {
+		s.unsaved = 0
+	}
+	return err
+}
+
+// save writes the index set apart, which leads to the commits below next,
+// once those are durable.
+func (s *Shard) save(next uint64) func() error {
+	return func() error {
+		if err := s.commits.Sync(); err != nil {
+			return err
+		}
+		return s.index.write(next)
+	}
+}
+
+// flushed returns when the index set apart is in the store.
+func (s *Shard) flushed() error {
+	err := s.flushing.wait()
+	if s.unsaved > 0 && (err != nil || s.cfg.Store.disk.Serial) {
+		err = s.save(s.unsaved)()
+	}
+	if err == nil {
+		s.unsaved = 0
+	}
+	return err
+}
+
+// flush brings the store level with the commits and ends what is under way.
+func (s *Shard) flush() error {
+	err := s.flushed()
+	if err == nil && s.index.fresh.commits > 0 {
+		s.index.roll()
+		s.unsaved = s.commits.Count()
+		if err = s.save(s.unsaved)(); err == nil {
+			s.unsaved = 0
+		}
+	}
+	return errors.Join(err, s.tiling.wait())
 }
 
 // Head returns where the shard stands.
@@ -330,55 +398,6 @@ func (s *Shard) sound(err error) error {
 	return err
 }
 
-// Expect tells what this node's owner of the shard is about to write, so that
-// it need not be judged twice: a record that reads back with the hash it was
-// written with is what was decided. Anything else is judged as anybody's.
-func (s *Shard) Expect(commits []core.Written) {
-	s.expectedMu.Lock()
-	defer s.expectedMu.Unlock()
-	// What an earlier session expected at these places never came to be.
-	n := len(s.expected)
-	for n > 0 && s.expected[n-1].Seen.Index >= commits[0].Seen.Index {
-		n--
-	}
-	s.expected = append(s.expected[:n:n], commits...)
-}
-
-// own returns the judgement on a record that the node's own owner wrote.
-func (s *Shard) own(head core.Head, value []byte) (core.Judged, bool) {
-	s.expectedMu.Lock()
-	defer s.expectedMu.Unlock()
-	for len(s.expected) > 0 && s.expected[0].Seen.Index < head.Next {
-		s.expected = s.expected[1:]
-	}
-	if len(s.expected) == 0 || s.expected[0].Seen.Index != head.Next {
-		return core.Judged{}, false
-	}
-	w := s.expected[0]
-	if !w.Is(head, receipt.Entry(value)) {
-		return core.Judged{}, false
-	}
-	head.Next++
-	return core.Judged{Verdict: core.Accepted, Commit: w.Commit, Seen: w.Seen, Head: head}, true
-}
-
-// denied compares a record that is not what this node's own owner wrote at its
-// place, though valid: the owner would answer, and promise, from it.
-func (s *Shard) denied(head core.Head, j core.Judged) error {
-	s.expectedMu.Lock()
-	defer s.expectedMu.Unlock()
-	if j.Verdict == core.Accepted && len(s.expected) > 0 && s.expected[0].Denies(head, j.Seen.Entry) {
-		return &core.Violation{Rule: "ledger.topic.altered", What: fmt.Sprintf("the record at index %d is not the one that this node wrote", head.Next)}
-	}
-	return nil
-}
-
-// stored is a commit that was accepted.
-type stored struct {
-	commit *ledgerv1.Commit
-	seen   core.Seen
-}
-
 // Halted returns why the shard stopped following, nil while it follows.
 func (s *Shard) Halted() error {
 	s.mu.RLock()
@@ -463,279 +482,5 @@ func (s *Shard) broadcast() {
 	s.Changed.Broadcast()
 	for _, sig := range s.cfg.Signals {
 		sig.Broadcast()
-	}
-}
-
-// Run follows the topic until ctx ends, which is no error, or the shard halts.
-func (s *Shard) Run(ctx context.Context) error {
-	delay := retryFirst
-	for ctx.Err() == nil {
-		err := s.Step(ctx, time.Now())
-		switch {
-		case err == nil:
-			delay = retryFirst
-			continue
-		case ctx.Err() != nil:
-			return nil
-		case s.Halted() != nil:
-			return err
-		case !errors.Is(err, ErrOutOfRange):
-			s.cfg.Logger.Warn("following failed, trying again", "error", err)
-		}
-		select {
-		case <-time.After(delay):
-		case <-ctx.Done():
-		}
-		delay = min(2*delay, retryMost)
-	}
-	return nil
-}
-
-// Step fetches once and applies what came; it waits for nothing but the
-// Source. After a failure it first reads the last followed record again. An
-// error means that nothing was applied and a later Step may succeed, unless
-// the shard is Halted: then it is the halt and no Step does anything more.
-func (s *Shard) Step(ctx context.Context, now time.Time) error {
-	if err := s.Halted(); err != nil {
-		return err
-	}
-	var err error
-	switch {
-	case s.anchor != nil:
-		err = s.compare(ctx, now)
-	case s.checked:
-		err = s.step(ctx)
-	default:
-		if err = s.checkTail(ctx); err == nil {
-			s.knows(true)
-			err = s.step(ctx)
-		}
-	}
-	var v *core.Violation
-	switch {
-	case err == nil:
-		s.lostFrom = time.Time{}
-		return nil
-	case s.Halted() != nil:
-		return s.Halted()
-	case errors.As(err, &v):
-		return s.halt(v.Rule, v.What, nil)
-	case isDamage(err):
-		return s.sound(err)
-	case errors.Is(err, errOtherTopic) && ctx.Err() == nil:
-		s.cfg.Logger.Warn("the topic is not the one followed before: comparing it from its start", "index", s.Head().Next)
-		s.anchor = &anchor{since: now}
-	case errors.Is(err, ErrOutOfRange) && ctx.Err() == nil:
-		if s.lostFrom.IsZero() {
-			s.lostFrom = now
-		}
-		switch {
-		case s.anchor != nil:
-			if now.Sub(s.anchor.since) >= s.cfg.Grace {
-				return s.halt("ledger.topic.truncated", fmt.Sprintf("the topic ends after %d of the commits read from it before", s.anchor.index), nil)
-			}
-		case now.Sub(s.lostFrom) >= s.cfg.Grace:
-			s.anchor = &anchor{since: now}
-		}
-	}
-	s.knows(false)
-	return err
-}
-
-// checkTail reads the last followed record again: a topic that was cut and
-// written anew, or deleted and made again, reads back differently.
-func (s *Shard) checkTail(ctx context.Context) error {
-	s.mu.RLock()
-	st := s.st
-	s.mu.RUnlock()
-	if st.Offset == 0 {
-		return nil
-	}
-	got, err := s.cfg.Source.Fetch(ctx, st.Offset-1)
-	if err != nil {
-		return err
-	}
-	if len(got.Records) == 0 {
-		return ErrOutOfRange
-	}
-	first := got.Records[0]
-	if sum := sha256.Sum256(first.Value); first.Offset != st.Offset-1 || !bytes.Equal(sum[:], st.Last) {
-		return errOtherTopic
-	}
-	return nil
-}
-
-// step fetches once and applies what came.
-func (s *Shard) step(ctx context.Context) error {
-	s.mu.RLock()
-	next := s.st.Offset
-	s.mu.RUnlock()
-	got, err := s.cfg.Source.Fetch(ctx, next)
-	if err != nil {
-		return err
-	}
-	if len(got.Records) == 0 {
-		s.mu.Lock()
-		first := s.end < 0
-		s.end = got.End
-		s.mu.Unlock()
-		if first {
-			s.broadcast()
-		}
-		if got.End < next {
-			return ErrOutOfRange
-		}
-		return nil
-	}
-	return s.apply(got)
-}
-
-// worthKeeping is of how many records on the room of a batch's overlay is kept:
-// to empty it costs as much as the largest batch needed.
-const worthKeeping = 64
-
-// apply judges fetched records and stores the valid ones. On a broken rule it
-// keeps the records before it.
-func (s *Shard) apply(got Fetched) error {
-	s.mu.RLock()
-	st := s.st
-	s.mu.RUnlock()
-	head := core.Head{Log: s.cfg.Log, Shard: s.cfg.Shard, Next: st.Next, Term: st.Term, Owner: st.Owner}
-	if err := s.known.load(s.index.rows); err != nil {
-		return err
-	}
-	view := s.batch
-	if len(got.Records) < worthKeeping {
-		view = core.NewOverlay(s)
-	}
-	view.Reset()
-	accepted, values := make([]stored, 0, len(got.Records)), make([][]byte, 0, len(got.Records))
-	leaves := make([]receipt.Hash, 0, len(got.Records)) // of the index rows
-	var broken error
-	for _, rec := range got.Records {
-		if rec.Offset != st.Offset {
-			broken = &core.Violation{Rule: "ledger.topic.gap", What: fmt.Sprintf("expected offset %d, found %d", st.Offset, rec.Offset)}
-			break
-		}
-		j, own := s.own(head, rec.Value)
-		if !own {
-			var err error
-			if j, err = core.Judge(head, view, rec.Value); err == nil {
-				err = s.denied(head, j)
-			}
-			if err != nil {
-				broken = err
-				break
-			}
-		}
-		switch j.Verdict {
-		case core.Accepted:
-			view.Add(j.Commit, j.Seen)
-			accepted, values = append(accepted, stored{j.Commit, j.Seen}), append(values, rec.Value)
-			row := core.RowOf(j.Commit, j.Seen)
-			leaves = append(leaves, row.Leaf())
-		case core.Raised:
-			s.cfg.Logger.Info("term raised", "term", j.Head.Term, "index", head.Next)
-		case core.Void:
-			s.cfg.Logger.Warn("ignored a record of a deposed owner", "offset", rec.Offset, "term", j.Commit.Term, "reigning", head.Term)
-		}
-		head = j.Head
-		if st.Offset = rec.Offset + 1; j.Verdict == core.Accepted {
-			st.Last = j.Seen.Entry[1:] // the same hash
-		} else {
-			sum := sha256.Sum256(rec.Value)
-			st.Last = sum[:]
-		}
-	}
-	st.Next, st.Term, st.Owner = head.Next, head.Term, head.Owner
-	// A filter that learned of keys after the index would deny them for a moment.
-	s.known.announce(accepted)
-	if err := s.commits.Append(values, st.marshal()); err != nil {
-		return sound(err)
-	}
-	s.index.add(accepted)
-	for _, a := range accepted {
-		s.tree.Append(a.seen.Entry)
-	}
-	s.mu.Lock()
-	s.st, s.end = st, got.End
-	for _, l := range leaves {
-		s.states.append(l)
-	}
-	s.mu.Unlock()
-	s.broadcast()
-	if broken != nil {
-		return broken
-	}
-	if err := s.flushSome(); err != nil {
-		return err
-	}
-	return s.publishSome()
-}
-
-// Commit returns a commit's record value.
-func (s *Shard) Commit(index uint64) ([]byte, error) {
-	if index < s.outset {
-		return nil, s.noBody(index)
-	}
-	value, err := s.commits.Commit(index)
-	return value, sound(err)
-}
-
-// Commits calls visit with the decoded commits from an index on, in order,
-// up to where the shard stands; it returns the index to go on from.
-func (s *Shard) Commits(from uint64, visit func(c *ledgerv1.Commit) (more bool)) (uint64, error) {
-	to := s.Head().Next
-	if from >= to {
-		return from, nil
-	}
-	err := s.eachCommit(from, to, func(index uint64, value []byte) (bool, error) {
-		c, err := decode(value)
-		if err != nil {
-			return false, err
-		}
-		from = index + 1
-		return visit(c), nil
-	})
-	return from, err
-}
-
-// Stream calls visit with a stream's events from a revision on, oldest first.
-func (s *Shard) Stream(stream string, from uint64, visit func(*ledgerv1.RecordedEvent) (more bool)) error {
-	return s.index.eachExtent(stream, from, func(e extent) (bool, error) {
-		if e.last() < int64(from) {
-			return true, nil
-		}
-		value, err := s.Commit(e.index)
-		if err != nil {
-			return false, err
-		}
-		c, err := decode(value)
-		if err != nil {
-			return false, err
-		}
-		if e.write >= len(c.Writes) || len(c.Writes[e.write].Events) != e.count {
-			return false, errDamaged
-		}
-		for i := range c.Writes[e.write].Events {
-			if e.first+uint64(i) < from {
-				continue
-			}
-			if !visit(Recorded(c, e.write, i)) {
-				return false, nil
-			}
-		}
-		return true, nil
-	})
-}
-
-// Recorded returns one event of a commit as readers see it.
-func Recorded(c *ledgerv1.Commit, write, event int) *ledgerv1.RecordedEvent {
-	w := c.Writes[write]
-	return &ledgerv1.RecordedEvent{
-		Position: &ledgerv1.Position{Log: c.Log, Shard: c.Shard, Index: c.Index},
-		Stream:   w.Stream, Revision: w.FirstRevision + uint64(event), Event: w.Events[event],
-		RecordedTime: c.RecordedTime, Actor: c.Actor, RequestId: c.RequestId,
-		Traceparent: c.Traceparent, Causation: c.Causation,
 	}
 }

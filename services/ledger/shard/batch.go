@@ -3,6 +3,8 @@ package shard
 import (
 	"encoding/binary"
 	"hash/crc32"
+	"math/bits"
+	"slices"
 	"time"
 )
 
@@ -36,16 +38,16 @@ const (
 	headSize = 61
 )
 
-// encodeBatch returns a record set for a Produce request: its length, then
-// one uncompressed v2 record batch. The timestamps must be current: the
+// encodeBatch appends a record set for a Produce request to b: its length,
+// then one uncompressed v2 record batch. The timestamps must be current: the
 // broker forgets an idle producer's epoch, and with it the fence, by them.
-func encodeBatch(p Producer, at time.Time, records []Record) []byte {
+func encodeBatch(b []byte, p Producer, at time.Time, records []Record) []byte {
 	size := 4 + headSize
 	for i := range records {
-		size += len(records[i].Value) + len(records[i].Key) + len(records[i].Traceparent) + 48
+		size += recordSize(i, &records[i]) + binary.MaxVarintLen32
 	}
-	millis := at.UnixMilli()
-	b := make([]byte, 4, size)
+	millis, start := at.UnixMilli(), len(b)
+	b = append(slices.Grow(b, size), 0, 0, 0, 0)                 // the set's length, below
 	b = binary.BigEndian.AppendUint64(b, 0)                      // base offset, the broker's to set
 	b = binary.BigEndian.AppendUint32(b, 0)                      // length, below
 	b = binary.BigEndian.AppendUint32(b, 0xffffffff)             // partition leader epoch
@@ -59,29 +61,48 @@ func encodeBatch(p Producer, at time.Time, records []Record) []byte {
 	b = binary.BigEndian.AppendUint16(b, uint16(p.Epoch))
 	b = binary.BigEndian.AppendUint32(b, uint32(p.Sequence))
 	b = binary.BigEndian.AppendUint32(b, uint32(len(records)))
-	var body []byte
-	for i, r := range records {
-		body = body[:0]
-		body = append(body, 0)                     // attributes
-		body = binary.AppendVarint(body, 0)        // timestamp delta
-		body = binary.AppendVarint(body, int64(i)) // offset delta
-		body = appendBytes(body, r.Key)
-		body = appendBytes(body, r.Value)
+	for i := range records {
+		r := &records[i]
+		b = binary.AppendVarint(b, int64(recordSize(i, r)))
+		b = append(b, 0)                     // attributes
+		b = binary.AppendVarint(b, 0)        // timestamp delta
+		b = binary.AppendVarint(b, int64(i)) // offset delta
+		b = appendBytes(b, r.Key)
+		b = appendBytes(b, r.Value)
 		if r.Traceparent == "" {
-			body = binary.AppendVarint(body, 0)
-		} else {
-			body = binary.AppendVarint(body, 1)
-			body = appendBytes(body, []byte("traceparent"))
-			body = appendBytes(body, []byte(r.Traceparent))
+			b = binary.AppendVarint(b, 0)
+			continue
 		}
-		b = binary.AppendVarint(b, int64(len(body)))
-		b = append(b, body...)
+		b = binary.AppendVarint(b, 1)
+		b = append(binary.AppendVarint(b, int64(len(traceparent))), traceparent...)
+		b = append(binary.AppendVarint(b, int64(len(r.Traceparent))), r.Traceparent...)
 	}
-	set := b[4:]
-	binary.BigEndian.PutUint32(b, uint32(len(set)))
+	set := b[start+4:]
+	binary.BigEndian.PutUint32(b[start:], uint32(len(set)))
 	binary.BigEndian.PutUint32(set[lengthAt:], uint32(len(set)-lengthAt-4))
 	binary.BigEndian.PutUint32(set[crcAt:], crc32.Checksum(set[crcAt+4:], castagnoli))
 	return b
+}
+
+const traceparent = "traceparent" // the header's name
+
+// recordSize is the length of the i-th record beyond its own length field.
+func recordSize(i int, r *Record) int {
+	size := 2 + varintSize(i) + bytesSize(r.Key) + bytesSize(r.Value) + 1
+	if r.Traceparent != "" {
+		size += varintSize(len(traceparent)) + len(traceparent) + varintSize(len(r.Traceparent)) + len(r.Traceparent)
+	}
+	return size
+}
+
+// varintSize is the length of a number that is not negative as a zigzag varint.
+func varintSize(n int) int { return 1 + max(0, bits.Len(uint(n)<<1)-1)/7 }
+
+func bytesSize(v []byte) int {
+	if v == nil {
+		return 1
+	}
+	return varintSize(len(v)) + len(v)
 }
 
 // appendBytes appends a length as a zigzag varint and the bytes; nil is null.

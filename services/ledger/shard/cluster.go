@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -115,17 +116,24 @@ func (b *broker) begin(ctx context.Context, last *Producer) (Producer, error) {
 	return Producer{ID: int64(res.Producer.ProducerID), Epoch: int16(res.Producer.ProducerEpoch)}, nil
 }
 
+// batches are what produce encodes into: a shard that rests holds none.
+var batches = sync.Pool{New: func() any { return new([]byte) }}
+
 // produce appends records as one batch, acknowledged by all in-sync replicas,
 // and returns the first one's offset. After any error but ErrFenced it is
 // unknown whether they were appended.
 func (b *broker) produce(ctx context.Context, p Producer, at time.Time, records []Record) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
+	buf := batches.Get().(*[]byte)
+	*buf = encodeBatch((*buf)[:0], p, at, records)
 	res, err := b.client.RawProduce(ctx, &kafka.RawProduceRequest{
 		Topic: b.topic, Partition: b.partition, RequiredAcks: kafka.RequireAll,
-		RawRecords: protocol.RawRecordSet{Reader: bytes.NewReader(encodeBatch(p, at, records))},
+		RawRecords: protocol.RawRecordSet{Reader: bytes.NewReader(*buf)},
 	})
 	if err == nil {
+		// After a failure a connection may still be reading it.
+		batches.Put(buf)
 		err = res.Error
 	}
 	if err != nil {

@@ -44,14 +44,21 @@ type Answer struct {
 // Wait waits for the answer: an acknowledged commit, a *core.ConflictError,
 // or a *problem.Error. When ctx ends first the outcome is unknown and the
 // error says how to learn it.
-func (p *Pending) Wait(ctx context.Context) (Answer, error) {
+func (p *Pending) Wait(ctx context.Context) (Answer, error) { return p.WaitUntil(ctx, nil) }
+
+// WaitUntil is Wait, which ends as well when past is closed: as if a deadline
+// of ctx had passed. Many calls can share one past.
+func (p *Pending) WaitUntil(ctx context.Context, past <-chan struct{}) (Answer, error) {
+	cause := context.DeadlineExceeded
 	select {
 	case <-p.done:
 		return p.answer, p.err
 	case <-ctx.Done():
-		p.abandoned.Store(true)
-		return Answer{}, outcomeUnknown("the call ended before the append was acknowledged").Because(ctx.Err())
+		cause = ctx.Err()
+	case <-past:
 	}
+	p.abandoned.Store(true)
+	return Answer{}, outcomeUnknown("the call ended before the append was acknowledged").Because(cause)
 }
 
 // outcomeUnknown is the answer to an append that may have been made or not.

@@ -24,8 +24,11 @@ func TestABatchIsReadByOthers(t *testing.T) {
 		p := Producer{ID: rapid.Int64Min(0).Draw(t, "id"), Epoch: rapid.Int16Min(0).Draw(t, "epoch"), Sequence: rapid.Int32Min(0).Draw(t, "sequence")}
 		at := time.UnixMilli(rapid.Int64Range(1, 1<<41).Draw(t, "at"))
 		var records []Record
-		for range rapid.IntRange(1, 20).Draw(t, "n") {
-			r := Record{Value: rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(t, "value")}
+		for range rapid.OneOf(rapid.IntRange(1, 20), rapid.IntRange(60, 70)).Draw(t, "n") {
+			r := Record{Value: make([]byte, rapid.OneOf(rapid.IntRange(0, 300), rapid.IntRange(8000, 8400)).Draw(t, "size"))}
+			for k := range r.Value {
+				r.Value[k] = byte(k)
+			}
 			if rapid.Bool().Draw(t, "keyed") {
 				r.Key = rapid.SliceOfN(rapid.Byte(), 1, 16).Draw(t, "key")
 			}
@@ -34,7 +37,8 @@ func TestABatchIsReadByOthers(t *testing.T) {
 			}
 			records = append(records, r)
 		}
-		set := encodeBatch(p, at, records)
+		before := rapid.SliceOfN(rapid.Byte(), 0, 9).Draw(t, "before")
+		set := encodeBatch(bytes.Clone(before), p, at, records)[len(before):]
 
 		var batch kmsg.RecordBatch
 		if err := batch.ReadFrom(set[4:]); err != nil {

@@ -180,6 +180,8 @@ func (t *Tree) Publish(size uint64) error {
 	if err := t.within(size); err != nil {
 		return err
 	}
+	t.publishing.Lock()
+	defer t.publishing.Unlock()
 	published, _ := t.Published()
 	if size <= published {
 		return nil

@@ -36,8 +36,8 @@ type rowID struct {
 	n     uint64
 }
 
-// Tree is one tree. All methods are safe for concurrent use; Append and
-// Publish must each have one caller at a time.
+// Tree is one tree. All methods are safe for concurrent use; Append must have
+// one caller at a time.
 type Tree struct {
 	disk Disk
 	dir  string
@@ -54,6 +54,8 @@ type Tree struct {
 	firstBundle uint64
 	published   uint64
 	root        receipt.Hash
+
+	publishing sync.Mutex // held while files are written
 
 	cacheMu sync.Mutex // guards what follows
 	cache   map[rowID]*nodes

@@ -1805,6 +1805,125 @@ func (x *EscalateTaskResponse) GetToken() string {
 	return ""
 }
 
+// SetEscalation's request.
+type SetEscalationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Claim id.
+	ClaimId string `protobuf:"bytes,1,opt,name=claim_id,json=claimId,proto3" json:"claim_id,omitempty"`
+	// The caller's name for this call: repeated, it changes nothing.
+	RequestId string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Level, zero for none.
+	Level         uint32 `protobuf:"varint,3,opt,name=level,proto3" json:"level,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetEscalationRequest) Reset() {
+	*x = SetEscalationRequest{}
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetEscalationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetEscalationRequest) ProtoMessage() {}
+
+func (x *SetEscalationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetEscalationRequest.ProtoReflect.Descriptor instead.
+func (*SetEscalationRequest) Descriptor() ([]byte, []int) {
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *SetEscalationRequest) GetClaimId() string {
+	if x != nil {
+		return x.ClaimId
+	}
+	return ""
+}
+
+func (x *SetEscalationRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *SetEscalationRequest) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+// SetEscalation's answer.
+type SetEscalationResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The work on the claim as it now stands.
+	Case *Case `protobuf:"bytes,1,opt,name=case,proto3" json:"case,omitempty"`
+	// Read-your-writes token.
+	Token         string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetEscalationResponse) Reset() {
+	*x = SetEscalationResponse{}
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetEscalationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetEscalationResponse) ProtoMessage() {}
+
+func (x *SetEscalationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetEscalationResponse.ProtoReflect.Descriptor instead.
+func (*SetEscalationResponse) Descriptor() ([]byte, []int) {
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *SetEscalationResponse) GetCase() *Case {
+	if x != nil {
+		return x.Case
+	}
+	return nil
+}
+
+func (x *SetEscalationResponse) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
 // RequestInformation's request.
 type RequestInformationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1822,7 +1941,7 @@ type RequestInformationRequest struct {
 
 func (x *RequestInformationRequest) Reset() {
 	*x = RequestInformationRequest{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[21]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1834,7 +1953,7 @@ func (x *RequestInformationRequest) String() string {
 func (*RequestInformationRequest) ProtoMessage() {}
 
 func (x *RequestInformationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[21]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1847,7 +1966,7 @@ func (x *RequestInformationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestInformationRequest.ProtoReflect.Descriptor instead.
 func (*RequestInformationRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{21}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RequestInformationRequest) GetClaimId() string {
@@ -1891,7 +2010,7 @@ type RequestInformationResponse struct {
 
 func (x *RequestInformationResponse) Reset() {
 	*x = RequestInformationResponse{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[22]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1903,7 +2022,7 @@ func (x *RequestInformationResponse) String() string {
 func (*RequestInformationResponse) ProtoMessage() {}
 
 func (x *RequestInformationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[22]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1916,7 +2035,7 @@ func (x *RequestInformationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestInformationResponse.ProtoReflect.Descriptor instead.
 func (*RequestInformationResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{22}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RequestInformationResponse) GetCase() *Case {
@@ -1953,7 +2072,7 @@ type ReceiveInformationRequest struct {
 
 func (x *ReceiveInformationRequest) Reset() {
 	*x = ReceiveInformationRequest{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[23]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1965,7 +2084,7 @@ func (x *ReceiveInformationRequest) String() string {
 func (*ReceiveInformationRequest) ProtoMessage() {}
 
 func (x *ReceiveInformationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[23]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1978,7 +2097,7 @@ func (x *ReceiveInformationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReceiveInformationRequest.ProtoReflect.Descriptor instead.
 func (*ReceiveInformationRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{23}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ReceiveInformationRequest) GetClaimId() string {
@@ -2029,7 +2148,7 @@ type ReceiveInformationResponse struct {
 
 func (x *ReceiveInformationResponse) Reset() {
 	*x = ReceiveInformationResponse{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[24]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2041,7 +2160,7 @@ func (x *ReceiveInformationResponse) String() string {
 func (*ReceiveInformationResponse) ProtoMessage() {}
 
 func (x *ReceiveInformationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[24]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2054,7 +2173,7 @@ func (x *ReceiveInformationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReceiveInformationResponse.ProtoReflect.Descriptor instead.
 func (*ReceiveInformationResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{24}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ReceiveInformationResponse) GetCase() *Case {
@@ -2088,7 +2207,7 @@ type FileAppealRequest struct {
 
 func (x *FileAppealRequest) Reset() {
 	*x = FileAppealRequest{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[25]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2100,7 +2219,7 @@ func (x *FileAppealRequest) String() string {
 func (*FileAppealRequest) ProtoMessage() {}
 
 func (x *FileAppealRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[25]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2113,7 +2232,7 @@ func (x *FileAppealRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileAppealRequest.ProtoReflect.Descriptor instead.
 func (*FileAppealRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{25}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *FileAppealRequest) GetClaimId() string {
@@ -2157,7 +2276,7 @@ type FileAppealResponse struct {
 
 func (x *FileAppealResponse) Reset() {
 	*x = FileAppealResponse{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[26]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2169,7 +2288,7 @@ func (x *FileAppealResponse) String() string {
 func (*FileAppealResponse) ProtoMessage() {}
 
 func (x *FileAppealResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[26]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2182,7 +2301,7 @@ func (x *FileAppealResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileAppealResponse.ProtoReflect.Descriptor instead.
 func (*FileAppealResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{26}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *FileAppealResponse) GetAppeal() *Appeal {
@@ -2216,7 +2335,7 @@ type ListAppealsRequest struct {
 
 func (x *ListAppealsRequest) Reset() {
 	*x = ListAppealsRequest{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[27]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2228,7 +2347,7 @@ func (x *ListAppealsRequest) String() string {
 func (*ListAppealsRequest) ProtoMessage() {}
 
 func (x *ListAppealsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[27]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2241,7 +2360,7 @@ func (x *ListAppealsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAppealsRequest.ProtoReflect.Descriptor instead.
 func (*ListAppealsRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{27}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListAppealsRequest) GetPageSize() uint32 {
@@ -2285,7 +2404,7 @@ type ListAppealsResponse struct {
 
 func (x *ListAppealsResponse) Reset() {
 	*x = ListAppealsResponse{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[28]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2297,7 +2416,7 @@ func (x *ListAppealsResponse) String() string {
 func (*ListAppealsResponse) ProtoMessage() {}
 
 func (x *ListAppealsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[28]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2310,7 +2429,7 @@ func (x *ListAppealsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAppealsResponse.ProtoReflect.Descriptor instead.
 func (*ListAppealsResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{28}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListAppealsResponse) GetAppeals() []*Appeal {
@@ -2349,7 +2468,7 @@ type DecideAppealRequest struct {
 
 func (x *DecideAppealRequest) Reset() {
 	*x = DecideAppealRequest{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[29]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2361,7 +2480,7 @@ func (x *DecideAppealRequest) String() string {
 func (*DecideAppealRequest) ProtoMessage() {}
 
 func (x *DecideAppealRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[29]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2374,7 +2493,7 @@ func (x *DecideAppealRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideAppealRequest.ProtoReflect.Descriptor instead.
 func (*DecideAppealRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{29}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *DecideAppealRequest) GetClaimId() string {
@@ -2434,7 +2553,7 @@ type DecideAppealResponse struct {
 
 func (x *DecideAppealResponse) Reset() {
 	*x = DecideAppealResponse{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[30]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2446,7 +2565,7 @@ func (x *DecideAppealResponse) String() string {
 func (*DecideAppealResponse) ProtoMessage() {}
 
 func (x *DecideAppealResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[30]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2459,7 +2578,7 @@ func (x *DecideAppealResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideAppealResponse.ProtoReflect.Descriptor instead.
 func (*DecideAppealResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{30}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DecideAppealResponse) GetAppeal() *Appeal {
@@ -2494,7 +2613,7 @@ type AdvanceCaseRequest struct {
 
 func (x *AdvanceCaseRequest) Reset() {
 	*x = AdvanceCaseRequest{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[31]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2506,7 +2625,7 @@ func (x *AdvanceCaseRequest) String() string {
 func (*AdvanceCaseRequest) ProtoMessage() {}
 
 func (x *AdvanceCaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[31]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2519,7 +2638,7 @@ func (x *AdvanceCaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdvanceCaseRequest.ProtoReflect.Descriptor instead.
 func (*AdvanceCaseRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{31}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *AdvanceCaseRequest) GetClaimId() string {
@@ -2542,7 +2661,7 @@ type AdvanceCaseResponse struct {
 
 func (x *AdvanceCaseResponse) Reset() {
 	*x = AdvanceCaseResponse{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[32]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2554,7 +2673,7 @@ func (x *AdvanceCaseResponse) String() string {
 func (*AdvanceCaseResponse) ProtoMessage() {}
 
 func (x *AdvanceCaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[32]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2567,7 +2686,7 @@ func (x *AdvanceCaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdvanceCaseResponse.ProtoReflect.Descriptor instead.
 func (*AdvanceCaseResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{32}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *AdvanceCaseResponse) GetCase() *Case {
@@ -2711,6 +2830,14 @@ const file_probity_claims_v1_casework_proto_rawDesc = "" +
 	"request_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18xR\trequestId\"Y\n" +
 	"\x14EscalateTaskResponse\x12+\n" +
 	"\x04case\x18\x01 \x01(\v2\x17.probity.claims.v1.CaseR\x04case\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\"\x95\x01\n" +
+	"\x14SetEscalationRequest\x124\n" +
+	"\bclaim_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^clm_[a-z2-7]{26}$R\aclaimId\x12(\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18xR\trequestId\x12\x1d\n" +
+	"\x05level\x18\x03 \x01(\rB\a\xbaH\x04*\x02\x18\tR\x05level\"Z\n" +
+	"\x15SetEscalationResponse\x12+\n" +
+	"\x04case\x18\x01 \x01(\v2\x17.probity.claims.v1.CaseR\x04case\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\"\xd7\x01\n" +
 	"\x19RequestInformationRequest\x124\n" +
 	"\bclaim_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^clm_[a-z2-7]{26}$R\aclaimId\x12(\n" +
@@ -2796,14 +2923,16 @@ const file_probity_claims_v1_casework_proto_rawDesc = "" +
 	"\x14APPEAL_STATE_OVERDUE\x10\x02\x12\x17\n" +
 	"\x13APPEAL_STATE_UPHELD\x10\x03\x12\x1b\n" +
 	"\x17APPEAL_STATE_OVERTURNED\x10\x04\x12\x15\n" +
-	"\x11APPEAL_STATE_MOOT\x10\x052\x9c\t\n" +
+	"\x11APPEAL_STATE_MOOT\x10\x052\x80\n" +
+	"\n" +
 	"\vCaseService\x12U\n" +
 	"\aGetCase\x12!.probity.claims.v1.GetCaseRequest\x1a\".probity.claims.v1.GetCaseResponse\"\x03\x90\x02\x01\x12[\n" +
 	"\tListTasks\x12#.probity.claims.v1.ListTasksRequest\x1a$.probity.claims.v1.ListTasksResponse\"\x03\x90\x02\x01\x12V\n" +
 	"\tClaimTask\x12#.probity.claims.v1.ClaimTaskRequest\x1a$.probity.claims.v1.ClaimTaskResponse\x12\\\n" +
 	"\vReleaseTask\x12%.probity.claims.v1.ReleaseTaskRequest\x1a&.probity.claims.v1.ReleaseTaskResponse\x12_\n" +
 	"\fReassignTask\x12&.probity.claims.v1.ReassignTaskRequest\x1a'.probity.claims.v1.ReassignTaskResponse\x12_\n" +
-	"\fEscalateTask\x12&.probity.claims.v1.EscalateTaskRequest\x1a'.probity.claims.v1.EscalateTaskResponse\x12q\n" +
+	"\fEscalateTask\x12&.probity.claims.v1.EscalateTaskRequest\x1a'.probity.claims.v1.EscalateTaskResponse\x12b\n" +
+	"\rSetEscalation\x12'.probity.claims.v1.SetEscalationRequest\x1a(.probity.claims.v1.SetEscalationResponse\x12q\n" +
 	"\x12RequestInformation\x12,.probity.claims.v1.RequestInformationRequest\x1a-.probity.claims.v1.RequestInformationResponse\x12q\n" +
 	"\x12ReceiveInformation\x12,.probity.claims.v1.ReceiveInformationRequest\x1a-.probity.claims.v1.ReceiveInformationResponse\x12Y\n" +
 	"\n" +
@@ -2825,7 +2954,7 @@ func file_probity_claims_v1_casework_proto_rawDescGZIP() []byte {
 }
 
 var file_probity_claims_v1_casework_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_probity_claims_v1_casework_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_probity_claims_v1_casework_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_probity_claims_v1_casework_proto_goTypes = []any{
 	(InformationKind)(0),               // 0: probity.claims.v1.InformationKind
 	(InformationState)(0),              // 1: probity.claims.v1.InformationState
@@ -2852,43 +2981,45 @@ var file_probity_claims_v1_casework_proto_goTypes = []any{
 	(*ReassignTaskResponse)(nil),       // 22: probity.claims.v1.ReassignTaskResponse
 	(*EscalateTaskRequest)(nil),        // 23: probity.claims.v1.EscalateTaskRequest
 	(*EscalateTaskResponse)(nil),       // 24: probity.claims.v1.EscalateTaskResponse
-	(*RequestInformationRequest)(nil),  // 25: probity.claims.v1.RequestInformationRequest
-	(*RequestInformationResponse)(nil), // 26: probity.claims.v1.RequestInformationResponse
-	(*ReceiveInformationRequest)(nil),  // 27: probity.claims.v1.ReceiveInformationRequest
-	(*ReceiveInformationResponse)(nil), // 28: probity.claims.v1.ReceiveInformationResponse
-	(*FileAppealRequest)(nil),          // 29: probity.claims.v1.FileAppealRequest
-	(*FileAppealResponse)(nil),         // 30: probity.claims.v1.FileAppealResponse
-	(*ListAppealsRequest)(nil),         // 31: probity.claims.v1.ListAppealsRequest
-	(*ListAppealsResponse)(nil),        // 32: probity.claims.v1.ListAppealsResponse
-	(*DecideAppealRequest)(nil),        // 33: probity.claims.v1.DecideAppealRequest
-	(*DecideAppealResponse)(nil),       // 34: probity.claims.v1.DecideAppealResponse
-	(*AdvanceCaseRequest)(nil),         // 35: probity.claims.v1.AdvanceCaseRequest
-	(*AdvanceCaseResponse)(nil),        // 36: probity.claims.v1.AdvanceCaseResponse
-	(*timestamppb.Timestamp)(nil),      // 37: google.protobuf.Timestamp
-	(*OtherPayer)(nil),                 // 38: probity.claims.v1.OtherPayer
-	(*PendReason)(nil),                 // 39: probity.claims.v1.PendReason
-	(ClaimStatus)(0),                   // 40: probity.claims.v1.ClaimStatus
-	(*ClaimSummary)(nil),               // 41: probity.claims.v1.ClaimSummary
+	(*SetEscalationRequest)(nil),       // 25: probity.claims.v1.SetEscalationRequest
+	(*SetEscalationResponse)(nil),      // 26: probity.claims.v1.SetEscalationResponse
+	(*RequestInformationRequest)(nil),  // 27: probity.claims.v1.RequestInformationRequest
+	(*RequestInformationResponse)(nil), // 28: probity.claims.v1.RequestInformationResponse
+	(*ReceiveInformationRequest)(nil),  // 29: probity.claims.v1.ReceiveInformationRequest
+	(*ReceiveInformationResponse)(nil), // 30: probity.claims.v1.ReceiveInformationResponse
+	(*FileAppealRequest)(nil),          // 31: probity.claims.v1.FileAppealRequest
+	(*FileAppealResponse)(nil),         // 32: probity.claims.v1.FileAppealResponse
+	(*ListAppealsRequest)(nil),         // 33: probity.claims.v1.ListAppealsRequest
+	(*ListAppealsResponse)(nil),        // 34: probity.claims.v1.ListAppealsResponse
+	(*DecideAppealRequest)(nil),        // 35: probity.claims.v1.DecideAppealRequest
+	(*DecideAppealResponse)(nil),       // 36: probity.claims.v1.DecideAppealResponse
+	(*AdvanceCaseRequest)(nil),         // 37: probity.claims.v1.AdvanceCaseRequest
+	(*AdvanceCaseResponse)(nil),        // 38: probity.claims.v1.AdvanceCaseResponse
+	(*timestamppb.Timestamp)(nil),      // 39: google.protobuf.Timestamp
+	(*OtherPayer)(nil),                 // 40: probity.claims.v1.OtherPayer
+	(*PendReason)(nil),                 // 41: probity.claims.v1.PendReason
+	(ClaimStatus)(0),                   // 42: probity.claims.v1.ClaimStatus
+	(*ClaimSummary)(nil),               // 43: probity.claims.v1.ClaimSummary
 }
 var file_probity_claims_v1_casework_proto_depIdxs = []int32{
 	0,  // 0: probity.claims.v1.InformationRequest.kind:type_name -> probity.claims.v1.InformationKind
 	1,  // 1: probity.claims.v1.InformationRequest.state:type_name -> probity.claims.v1.InformationState
-	37, // 2: probity.claims.v1.InformationRequest.requested_time:type_name -> google.protobuf.Timestamp
-	37, // 3: probity.claims.v1.InformationRequest.due_time:type_name -> google.protobuf.Timestamp
-	37, // 4: probity.claims.v1.InformationRequest.reminder_time:type_name -> google.protobuf.Timestamp
-	38, // 5: probity.claims.v1.InformationAnswer.other_payers:type_name -> probity.claims.v1.OtherPayer
-	37, // 6: probity.claims.v1.PromptPayClock.stopped_time:type_name -> google.protobuf.Timestamp
+	39, // 2: probity.claims.v1.InformationRequest.requested_time:type_name -> google.protobuf.Timestamp
+	39, // 3: probity.claims.v1.InformationRequest.due_time:type_name -> google.protobuf.Timestamp
+	39, // 4: probity.claims.v1.InformationRequest.reminder_time:type_name -> google.protobuf.Timestamp
+	40, // 5: probity.claims.v1.InformationAnswer.other_payers:type_name -> probity.claims.v1.OtherPayer
+	39, // 6: probity.claims.v1.PromptPayClock.stopped_time:type_name -> google.protobuf.Timestamp
 	2,  // 7: probity.claims.v1.Appeal.level:type_name -> probity.claims.v1.AppealLevel
 	3,  // 8: probity.claims.v1.Appeal.state:type_name -> probity.claims.v1.AppealState
-	37, // 9: probity.claims.v1.Appeal.filed_time:type_name -> google.protobuf.Timestamp
-	37, // 10: probity.claims.v1.Appeal.due_time:type_name -> google.protobuf.Timestamp
-	37, // 11: probity.claims.v1.Appeal.decided_time:type_name -> google.protobuf.Timestamp
-	39, // 12: probity.claims.v1.Task.pend_reasons:type_name -> probity.claims.v1.PendReason
-	37, // 13: probity.claims.v1.Task.held_until:type_name -> google.protobuf.Timestamp
+	39, // 9: probity.claims.v1.Appeal.filed_time:type_name -> google.protobuf.Timestamp
+	39, // 10: probity.claims.v1.Appeal.due_time:type_name -> google.protobuf.Timestamp
+	39, // 11: probity.claims.v1.Appeal.decided_time:type_name -> google.protobuf.Timestamp
+	41, // 12: probity.claims.v1.Task.pend_reasons:type_name -> probity.claims.v1.PendReason
+	39, // 13: probity.claims.v1.Task.held_until:type_name -> google.protobuf.Timestamp
 	9,  // 14: probity.claims.v1.Task.opinions:type_name -> probity.claims.v1.Opinion
-	40, // 15: probity.claims.v1.Task.status:type_name -> probity.claims.v1.ClaimStatus
-	37, // 16: probity.claims.v1.Deadline.time:type_name -> google.protobuf.Timestamp
-	40, // 17: probity.claims.v1.Case.status:type_name -> probity.claims.v1.ClaimStatus
+	42, // 15: probity.claims.v1.Task.status:type_name -> probity.claims.v1.ClaimStatus
+	39, // 16: probity.claims.v1.Deadline.time:type_name -> google.protobuf.Timestamp
+	42, // 17: probity.claims.v1.Case.status:type_name -> probity.claims.v1.ClaimStatus
 	10, // 18: probity.claims.v1.Case.task:type_name -> probity.claims.v1.Task
 	4,  // 19: probity.claims.v1.Case.requests:type_name -> probity.claims.v1.InformationRequest
 	8,  // 20: probity.claims.v1.Case.appeals:type_name -> probity.claims.v1.Appeal
@@ -2900,47 +3031,50 @@ var file_probity_claims_v1_casework_proto_depIdxs = []int32{
 	12, // 26: probity.claims.v1.ReleaseTaskResponse.case:type_name -> probity.claims.v1.Case
 	12, // 27: probity.claims.v1.ReassignTaskResponse.case:type_name -> probity.claims.v1.Case
 	12, // 28: probity.claims.v1.EscalateTaskResponse.case:type_name -> probity.claims.v1.Case
-	0,  // 29: probity.claims.v1.RequestInformationRequest.kind:type_name -> probity.claims.v1.InformationKind
-	12, // 30: probity.claims.v1.RequestInformationResponse.case:type_name -> probity.claims.v1.Case
-	0,  // 31: probity.claims.v1.ReceiveInformationRequest.kind:type_name -> probity.claims.v1.InformationKind
-	5,  // 32: probity.claims.v1.ReceiveInformationRequest.answer:type_name -> probity.claims.v1.InformationAnswer
-	12, // 33: probity.claims.v1.ReceiveInformationResponse.case:type_name -> probity.claims.v1.Case
-	8,  // 34: probity.claims.v1.FileAppealResponse.appeal:type_name -> probity.claims.v1.Appeal
-	8,  // 35: probity.claims.v1.ListAppealsResponse.appeals:type_name -> probity.claims.v1.Appeal
-	7,  // 36: probity.claims.v1.DecideAppealRequest.overturned:type_name -> probity.claims.v1.Finding
-	8,  // 37: probity.claims.v1.DecideAppealResponse.appeal:type_name -> probity.claims.v1.Appeal
-	41, // 38: probity.claims.v1.DecideAppealResponse.claim:type_name -> probity.claims.v1.ClaimSummary
-	12, // 39: probity.claims.v1.AdvanceCaseResponse.case:type_name -> probity.claims.v1.Case
-	37, // 40: probity.claims.v1.AdvanceCaseResponse.now:type_name -> google.protobuf.Timestamp
-	13, // 41: probity.claims.v1.CaseService.GetCase:input_type -> probity.claims.v1.GetCaseRequest
-	15, // 42: probity.claims.v1.CaseService.ListTasks:input_type -> probity.claims.v1.ListTasksRequest
-	17, // 43: probity.claims.v1.CaseService.ClaimTask:input_type -> probity.claims.v1.ClaimTaskRequest
-	19, // 44: probity.claims.v1.CaseService.ReleaseTask:input_type -> probity.claims.v1.ReleaseTaskRequest
-	21, // 45: probity.claims.v1.CaseService.ReassignTask:input_type -> probity.claims.v1.ReassignTaskRequest
-	23, // 46: probity.claims.v1.CaseService.EscalateTask:input_type -> probity.claims.v1.EscalateTaskRequest
-	25, // 47: probity.claims.v1.CaseService.RequestInformation:input_type -> probity.claims.v1.RequestInformationRequest
-	27, // 48: probity.claims.v1.CaseService.ReceiveInformation:input_type -> probity.claims.v1.ReceiveInformationRequest
-	29, // 49: probity.claims.v1.CaseService.FileAppeal:input_type -> probity.claims.v1.FileAppealRequest
-	31, // 50: probity.claims.v1.CaseService.ListAppeals:input_type -> probity.claims.v1.ListAppealsRequest
-	33, // 51: probity.claims.v1.CaseService.DecideAppeal:input_type -> probity.claims.v1.DecideAppealRequest
-	35, // 52: probity.claims.v1.CaseService.AdvanceCase:input_type -> probity.claims.v1.AdvanceCaseRequest
-	14, // 53: probity.claims.v1.CaseService.GetCase:output_type -> probity.claims.v1.GetCaseResponse
-	16, // 54: probity.claims.v1.CaseService.ListTasks:output_type -> probity.claims.v1.ListTasksResponse
-	18, // 55: probity.claims.v1.CaseService.ClaimTask:output_type -> probity.claims.v1.ClaimTaskResponse
-	20, // 56: probity.claims.v1.CaseService.ReleaseTask:output_type -> probity.claims.v1.ReleaseTaskResponse
-	22, // 57: probity.claims.v1.CaseService.ReassignTask:output_type -> probity.claims.v1.ReassignTaskResponse
-	24, // 58: probity.claims.v1.CaseService.EscalateTask:output_type -> probity.claims.v1.EscalateTaskResponse
-	26, // 59: probity.claims.v1.CaseService.RequestInformation:output_type -> probity.claims.v1.RequestInformationResponse
-	28, // 60: probity.claims.v1.CaseService.ReceiveInformation:output_type -> probity.claims.v1.ReceiveInformationResponse
-	30, // 61: probity.claims.v1.CaseService.FileAppeal:output_type -> probity.claims.v1.FileAppealResponse
-	32, // 62: probity.claims.v1.CaseService.ListAppeals:output_type -> probity.claims.v1.ListAppealsResponse
-	34, // 63: probity.claims.v1.CaseService.DecideAppeal:output_type -> probity.claims.v1.DecideAppealResponse
-	36, // 64: probity.claims.v1.CaseService.AdvanceCase:output_type -> probity.claims.v1.AdvanceCaseResponse
-	53, // [53:65] is the sub-list for method output_type
-	41, // [41:53] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	12, // 29: probity.claims.v1.SetEscalationResponse.case:type_name -> probity.claims.v1.Case
+	0,  // 30: probity.claims.v1.RequestInformationRequest.kind:type_name -> probity.claims.v1.InformationKind
+	12, // 31: probity.claims.v1.RequestInformationResponse.case:type_name -> probity.claims.v1.Case
+	0,  // 32: probity.claims.v1.ReceiveInformationRequest.kind:type_name -> probity.claims.v1.InformationKind
+	5,  // 33: probity.claims.v1.ReceiveInformationRequest.answer:type_name -> probity.claims.v1.InformationAnswer
+	12, // 34: probity.claims.v1.ReceiveInformationResponse.case:type_name -> probity.claims.v1.Case
+	8,  // 35: probity.claims.v1.FileAppealResponse.appeal:type_name -> probity.claims.v1.Appeal
+	8,  // 36: probity.claims.v1.ListAppealsResponse.appeals:type_name -> probity.claims.v1.Appeal
+	7,  // 37: probity.claims.v1.DecideAppealRequest.overturned:type_name -> probity.claims.v1.Finding
+	8,  // 38: probity.claims.v1.DecideAppealResponse.appeal:type_name -> probity.claims.v1.Appeal
+	43, // 39: probity.claims.v1.DecideAppealResponse.claim:type_name -> probity.claims.v1.ClaimSummary
+	12, // 40: probity.claims.v1.AdvanceCaseResponse.case:type_name -> probity.claims.v1.Case
+	39, // 41: probity.claims.v1.AdvanceCaseResponse.now:type_name -> google.protobuf.Timestamp
+	13, // 42: probity.claims.v1.CaseService.GetCase:input_type -> probity.claims.v1.GetCaseRequest
+	15, // 43: probity.claims.v1.CaseService.ListTasks:input_type -> probity.claims.v1.ListTasksRequest
+	17, // 44: probity.claims.v1.CaseService.ClaimTask:input_type -> probity.claims.v1.ClaimTaskRequest
+	19, // 45: probity.claims.v1.CaseService.ReleaseTask:input_type -> probity.claims.v1.ReleaseTaskRequest
+	21, // 46: probity.claims.v1.CaseService.ReassignTask:input_type -> probity.claims.v1.ReassignTaskRequest
+	23, // 47: probity.claims.v1.CaseService.EscalateTask:input_type -> probity.claims.v1.EscalateTaskRequest
+	25, // 48: probity.claims.v1.CaseService.SetEscalation:input_type -> probity.claims.v1.SetEscalationRequest
+	27, // 49: probity.claims.v1.CaseService.RequestInformation:input_type -> probity.claims.v1.RequestInformationRequest
+	29, // 50: probity.claims.v1.CaseService.ReceiveInformation:input_type -> probity.claims.v1.ReceiveInformationRequest
+	31, // 51: probity.claims.v1.CaseService.FileAppeal:input_type -> probity.claims.v1.FileAppealRequest
+	33, // 52: probity.claims.v1.CaseService.ListAppeals:input_type -> probity.claims.v1.ListAppealsRequest
+	35, // 53: probity.claims.v1.CaseService.DecideAppeal:input_type -> probity.claims.v1.DecideAppealRequest
+	37, // 54: probity.claims.v1.CaseService.AdvanceCase:input_type -> probity.claims.v1.AdvanceCaseRequest
+	14, // 55: probity.claims.v1.CaseService.GetCase:output_type -> probity.claims.v1.GetCaseResponse
+	16, // 56: probity.claims.v1.CaseService.ListTasks:output_type -> probity.claims.v1.ListTasksResponse
+	18, // 57: probity.claims.v1.CaseService.ClaimTask:output_type -> probity.claims.v1.ClaimTaskResponse
+	20, // 58: probity.claims.v1.CaseService.ReleaseTask:output_type -> probity.claims.v1.ReleaseTaskResponse
+	22, // 59: probity.claims.v1.CaseService.ReassignTask:output_type -> probity.claims.v1.ReassignTaskResponse
+	24, // 60: probity.claims.v1.CaseService.EscalateTask:output_type -> probity.claims.v1.EscalateTaskResponse
+	26, // 61: probity.claims.v1.CaseService.SetEscalation:output_type -> probity.claims.v1.SetEscalationResponse
+	28, // 62: probity.claims.v1.CaseService.RequestInformation:output_type -> probity.claims.v1.RequestInformationResponse
+	30, // 63: probity.claims.v1.CaseService.ReceiveInformation:output_type -> probity.claims.v1.ReceiveInformationResponse
+	32, // 64: probity.claims.v1.CaseService.FileAppeal:output_type -> probity.claims.v1.FileAppealResponse
+	34, // 65: probity.claims.v1.CaseService.ListAppeals:output_type -> probity.claims.v1.ListAppealsResponse
+	36, // 66: probity.claims.v1.CaseService.DecideAppeal:output_type -> probity.claims.v1.DecideAppealResponse
+	38, // 67: probity.claims.v1.CaseService.AdvanceCase:output_type -> probity.claims.v1.AdvanceCaseResponse
+	55, // [55:68] is the sub-list for method output_type
+	42, // [42:55] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_probity_claims_v1_casework_proto_init() }
@@ -2957,7 +3091,7 @@ func file_probity_claims_v1_casework_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probity_claims_v1_casework_proto_rawDesc), len(file_probity_claims_v1_casework_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   33,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -27,6 +27,60 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// How much of a submission's result is answered.
+type SubmissionView int32
+
+const (
+	// As FULL.
+	SubmissionView_SUBMISSION_VIEW_UNSPECIFIED SubmissionView = 0
+	// The claim's summary, problems, token and whether it was a repetition:
+	// enough to record an outcome.
+	SubmissionView_SUBMISSION_VIEW_BASIC SubmissionView = 1
+	// The decision and the ledger's promise too.
+	SubmissionView_SUBMISSION_VIEW_FULL SubmissionView = 2
+)
+
+// Enum value maps for SubmissionView.
+var (
+	SubmissionView_name = map[int32]string{
+		0: "SUBMISSION_VIEW_UNSPECIFIED",
+		1: "SUBMISSION_VIEW_BASIC",
+		2: "SUBMISSION_VIEW_FULL",
+	}
+	SubmissionView_value = map[string]int32{
+		"SUBMISSION_VIEW_UNSPECIFIED": 0,
+		"SUBMISSION_VIEW_BASIC":       1,
+		"SUBMISSION_VIEW_FULL":        2,
+	}
+)
+
+func (x SubmissionView) Enum() *SubmissionView {
+	p := new(SubmissionView)
+	*p = x
+	return p
+}
+
+func (x SubmissionView) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (SubmissionView) Descriptor() protoreflect.EnumDescriptor {
+	return file_probity_claims_v1_claims_service_proto_enumTypes[0].Descriptor()
+}
+
+func (SubmissionView) Type() protoreflect.EnumType {
+	return &file_probity_claims_v1_claims_service_proto_enumTypes[0]
+}
+
+func (x SubmissionView) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use SubmissionView.Descriptor instead.
+func (SubmissionView) EnumDescriptor() ([]byte, []int) {
+	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{0}
+}
+
 // How a file stands.
 type FileState int32
 
@@ -76,11 +130,11 @@ func (x FileState) String() string {
 }
 
 func (FileState) Descriptor() protoreflect.EnumDescriptor {
-	return file_probity_claims_v1_claims_service_proto_enumTypes[0].Descriptor()
+	return file_probity_claims_v1_claims_service_proto_enumTypes[1].Descriptor()
 }
 
 func (FileState) Type() protoreflect.EnumType {
-	return &file_probity_claims_v1_claims_service_proto_enumTypes[0]
+	return &file_probity_claims_v1_claims_service_proto_enumTypes[1]
 }
 
 func (x FileState) Number() protoreflect.EnumNumber {
@@ -89,7 +143,7 @@ func (x FileState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FileState.Descriptor instead.
 func (FileState) EnumDescriptor() ([]byte, []int) {
-	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{0}
+	return file_probity_claims_v1_claims_service_proto_rawDescGZIP(), []int{1}
 }
 
 // SubmitClaim's request.
@@ -287,7 +341,9 @@ func (x *SubmitClaimResponse) GetReplayed() bool {
 type SubmitClaimsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Independent submissions.
-	Claims        []*SubmitClaimRequest `protobuf:"bytes,1,rep,name=claims,proto3" json:"claims,omitempty"`
+	Claims []*SubmitClaimRequest `protobuf:"bytes,1,rep,name=claims,proto3" json:"claims,omitempty"`
+	// How much of each result is answered (AIP-157); FULL when not given.
+	View          SubmissionView `protobuf:"varint,2,opt,name=view,proto3,enum=probity.claims.v1.SubmissionView" json:"view,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -327,6 +383,13 @@ func (x *SubmitClaimsRequest) GetClaims() []*SubmitClaimRequest {
 		return x.Claims
 	}
 	return nil
+}
+
+func (x *SubmitClaimsRequest) GetView() SubmissionView {
+	if x != nil {
+		return x.View
+	}
+	return SubmissionView_SUBMISSION_VIEW_UNSPECIFIED
 }
 
 // SubmitClaims' answer, in the request's order. A submission that failed for
@@ -3253,9 +3316,10 @@ const file_probity_claims_v1_claims_service_proto_rawDesc = "" +
 	"\bproblems\x18\x03 \x03(\v2\x1b.probity.problem.v1.ProblemR\bproblems\x12\x14\n" +
 	"\x05token\x18\x04 \x01(\tR\x05token\x12\x18\n" +
 	"\apromise\x18\x05 \x01(\fR\apromise\x12\x1a\n" +
-	"\breplayed\x18\x06 \x01(\bR\breplayed\"a\n" +
+	"\breplayed\x18\x06 \x01(\bR\breplayed\"\xa2\x01\n" +
 	"\x13SubmitClaimsRequest\x12J\n" +
-	"\x06claims\x18\x01 \x03(\v2%.probity.claims.v1.SubmitClaimRequestB\v\xbaH\b\x92\x01\x05\b\x01\x10\xf4\x03R\x06claims\"X\n" +
+	"\x06claims\x18\x01 \x03(\v2%.probity.claims.v1.SubmitClaimRequestB\v\xbaH\b\x92\x01\x05\b\x01\x10\xf4\x03R\x06claims\x12?\n" +
+	"\x04view\x18\x02 \x01(\x0e2!.probity.claims.v1.SubmissionViewB\b\xbaH\x05\x82\x01\x02\x10\x01R\x04view\"X\n" +
 	"\x14SubmitClaimsResponse\x12@\n" +
 	"\aresults\x18\x01 \x03(\v2&.probity.claims.v1.SubmitClaimResponseR\aresults\"\xb7\x06\n" +
 	"\fClaimSummary\x12\x19\n" +
@@ -3478,7 +3542,11 @@ const file_probity_claims_v1_claims_service_proto_rawDesc = "" +
 	"\afile_id\x18\x03 \x01(\tR\x06fileId\"\x82\x01\n" +
 	"\x17ListRemittancesResponse\x12?\n" +
 	"\vremittances\x18\x01 \x03(\v2\x1d.probity.claims.v1.RemittanceR\vremittances\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*\xa6\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*f\n" +
+	"\x0eSubmissionView\x12\x1f\n" +
+	"\x1bSUBMISSION_VIEW_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15SUBMISSION_VIEW_BASIC\x10\x01\x12\x18\n" +
+	"\x14SUBMISSION_VIEW_FULL\x10\x02*\xa6\x01\n" +
 	"\tFileState\x12\x1a\n" +
 	"\x16FILE_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15FILE_STATE_PROCESSING\x10\x01\x12\x17\n" +
@@ -3523,154 +3591,156 @@ func file_probity_claims_v1_claims_service_proto_rawDescGZIP() []byte {
 	return file_probity_claims_v1_claims_service_proto_rawDescData
 }
 
-var file_probity_claims_v1_claims_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_probity_claims_v1_claims_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_probity_claims_v1_claims_service_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_probity_claims_v1_claims_service_proto_goTypes = []any{
-	(FileState)(0),                    // 0: probity.claims.v1.FileState
-	(*SubmitClaimRequest)(nil),        // 1: probity.claims.v1.SubmitClaimRequest
-	(*SubmitClaimResponse)(nil),       // 2: probity.claims.v1.SubmitClaimResponse
-	(*SubmitClaimsRequest)(nil),       // 3: probity.claims.v1.SubmitClaimsRequest
-	(*SubmitClaimsResponse)(nil),      // 4: probity.claims.v1.SubmitClaimsResponse
-	(*ClaimSummary)(nil),              // 5: probity.claims.v1.ClaimSummary
-	(*GetClaimRequest)(nil),           // 6: probity.claims.v1.GetClaimRequest
-	(*GetClaimResponse)(nil),          // 7: probity.claims.v1.GetClaimResponse
-	(*TimelineEntry)(nil),             // 8: probity.claims.v1.TimelineEntry
-	(*ListClaimsRequest)(nil),         // 9: probity.claims.v1.ListClaimsRequest
-	(*ListClaimsResponse)(nil),        // 10: probity.claims.v1.ListClaimsResponse
-	(*ExplainClaimRequest)(nil),       // 11: probity.claims.v1.ExplainClaimRequest
-	(*ExplainClaimResponse)(nil),      // 12: probity.claims.v1.ExplainClaimResponse
-	(*WatchClaimRequest)(nil),         // 13: probity.claims.v1.WatchClaimRequest
-	(*WatchClaimResponse)(nil),        // 14: probity.claims.v1.WatchClaimResponse
-	(*ResolveClaimRequest)(nil),       // 15: probity.claims.v1.ResolveClaimRequest
-	(*ResolveClaimResponse)(nil),      // 16: probity.claims.v1.ResolveClaimResponse
-	(*RegisterFileRequest)(nil),       // 17: probity.claims.v1.RegisterFileRequest
-	(*FileHeader)(nil),                // 18: probity.claims.v1.FileHeader
-	(*RegisterFileResponse)(nil),      // 19: probity.claims.v1.RegisterFileResponse
-	(*File)(nil),                      // 20: probity.claims.v1.File
-	(*ClaimOutcome)(nil),              // 21: probity.claims.v1.ClaimOutcome
-	(*ReadFileRequest)(nil),           // 22: probity.claims.v1.ReadFileRequest
-	(*ReadFileResponse)(nil),          // 23: probity.claims.v1.ReadFileResponse
-	(*GetFileRequest)(nil),            // 24: probity.claims.v1.GetFileRequest
-	(*GetFileResponse)(nil),           // 25: probity.claims.v1.GetFileResponse
-	(*CancelFileRequest)(nil),         // 26: probity.claims.v1.CancelFileRequest
-	(*CancelFileResponse)(nil),        // 27: probity.claims.v1.CancelFileResponse
-	(*ListFileOutcomesRequest)(nil),   // 28: probity.claims.v1.ListFileOutcomesRequest
-	(*ListFileOutcomesResponse)(nil),  // 29: probity.claims.v1.ListFileOutcomesResponse
-	(*ListFilesRequest)(nil),          // 30: probity.claims.v1.ListFilesRequest
-	(*ListFilesResponse)(nil),         // 31: probity.claims.v1.ListFilesResponse
-	(*RecordOutcomesRequest)(nil),     // 32: probity.claims.v1.RecordOutcomesRequest
-	(*RecordOutcomesResponse)(nil),    // 33: probity.claims.v1.RecordOutcomesResponse
-	(*CompleteFileRequest)(nil),       // 34: probity.claims.v1.CompleteFileRequest
-	(*CompleteFileResponse)(nil),      // 35: probity.claims.v1.CompleteFileResponse
-	(*CreateRemittancesRequest)(nil),  // 36: probity.claims.v1.CreateRemittancesRequest
-	(*CreateRemittancesResponse)(nil), // 37: probity.claims.v1.CreateRemittancesResponse
-	(*Remittance)(nil),                // 38: probity.claims.v1.Remittance
-	(*ProviderAdjustment)(nil),        // 39: probity.claims.v1.ProviderAdjustment
-	(*GetRemittanceRequest)(nil),      // 40: probity.claims.v1.GetRemittanceRequest
-	(*GetRemittanceResponse)(nil),     // 41: probity.claims.v1.GetRemittanceResponse
-	(*RemittedClaim)(nil),             // 42: probity.claims.v1.RemittedClaim
-	(*ListRemittancesRequest)(nil),    // 43: probity.claims.v1.ListRemittancesRequest
-	(*ListRemittancesResponse)(nil),   // 44: probity.claims.v1.ListRemittancesResponse
-	(*Claim)(nil),                     // 45: probity.claims.v1.Claim
-	(*timestamppb.Timestamp)(nil),     // 46: google.protobuf.Timestamp
-	(*Decision)(nil),                  // 47: probity.claims.v1.Decision
-	(*v1.Problem)(nil),                // 48: probity.problem.v1.Problem
-	(ClaimStatus)(0),                  // 49: probity.claims.v1.ClaimStatus
-	(*v11.Position)(nil),              // 50: probity.ledger.v1.Position
-	(*PendReason)(nil),                // 51: probity.claims.v1.PendReason
+	(SubmissionView)(0),               // 0: probity.claims.v1.SubmissionView
+	(FileState)(0),                    // 1: probity.claims.v1.FileState
+	(*SubmitClaimRequest)(nil),        // 2: probity.claims.v1.SubmitClaimRequest
+	(*SubmitClaimResponse)(nil),       // 3: probity.claims.v1.SubmitClaimResponse
+	(*SubmitClaimsRequest)(nil),       // 4: probity.claims.v1.SubmitClaimsRequest
+	(*SubmitClaimsResponse)(nil),      // 5: probity.claims.v1.SubmitClaimsResponse
+	(*ClaimSummary)(nil),              // 6: probity.claims.v1.ClaimSummary
+	(*GetClaimRequest)(nil),           // 7: probity.claims.v1.GetClaimRequest
+	(*GetClaimResponse)(nil),          // 8: probity.claims.v1.GetClaimResponse
+	(*TimelineEntry)(nil),             // 9: probity.claims.v1.TimelineEntry
+	(*ListClaimsRequest)(nil),         // 10: probity.claims.v1.ListClaimsRequest
+	(*ListClaimsResponse)(nil),        // 11: probity.claims.v1.ListClaimsResponse
+	(*ExplainClaimRequest)(nil),       // 12: probity.claims.v1.ExplainClaimRequest
+	(*ExplainClaimResponse)(nil),      // 13: probity.claims.v1.ExplainClaimResponse
+	(*WatchClaimRequest)(nil),         // 14: probity.claims.v1.WatchClaimRequest
+	(*WatchClaimResponse)(nil),        // 15: probity.claims.v1.WatchClaimResponse
+	(*ResolveClaimRequest)(nil),       // 16: probity.claims.v1.ResolveClaimRequest
+	(*ResolveClaimResponse)(nil),      // 17: probity.claims.v1.ResolveClaimResponse
+	(*RegisterFileRequest)(nil),       // 18: probity.claims.v1.RegisterFileRequest
+	(*FileHeader)(nil),                // 19: probity.claims.v1.FileHeader
+	(*RegisterFileResponse)(nil),      // 20: probity.claims.v1.RegisterFileResponse
+	(*File)(nil),                      // 21: probity.claims.v1.File
+	(*ClaimOutcome)(nil),              // 22: probity.claims.v1.ClaimOutcome
+	(*ReadFileRequest)(nil),           // 23: probity.claims.v1.ReadFileRequest
+	(*ReadFileResponse)(nil),          // 24: probity.claims.v1.ReadFileResponse
+	(*GetFileRequest)(nil),            // 25: probity.claims.v1.GetFileRequest
+	(*GetFileResponse)(nil),           // 26: probity.claims.v1.GetFileResponse
+	(*CancelFileRequest)(nil),         // 27: probity.claims.v1.CancelFileRequest
+	(*CancelFileResponse)(nil),        // 28: probity.claims.v1.CancelFileResponse
+	(*ListFileOutcomesRequest)(nil),   // 29: probity.claims.v1.ListFileOutcomesRequest
+	(*ListFileOutcomesResponse)(nil),  // 30: probity.claims.v1.ListFileOutcomesResponse
+	(*ListFilesRequest)(nil),          // 31: probity.claims.v1.ListFilesRequest
+	(*ListFilesResponse)(nil),         // 32: probity.claims.v1.ListFilesResponse
+	(*RecordOutcomesRequest)(nil),     // 33: probity.claims.v1.RecordOutcomesRequest
+	(*RecordOutcomesResponse)(nil),    // 34: probity.claims.v1.RecordOutcomesResponse
+	(*CompleteFileRequest)(nil),       // 35: probity.claims.v1.CompleteFileRequest
+	(*CompleteFileResponse)(nil),      // 36: probity.claims.v1.CompleteFileResponse
+	(*CreateRemittancesRequest)(nil),  // 37: probity.claims.v1.CreateRemittancesRequest
+	(*CreateRemittancesResponse)(nil), // 38: probity.claims.v1.CreateRemittancesResponse
+	(*Remittance)(nil),                // 39: probity.claims.v1.Remittance
+	(*ProviderAdjustment)(nil),        // 40: probity.claims.v1.ProviderAdjustment
+	(*GetRemittanceRequest)(nil),      // 41: probity.claims.v1.GetRemittanceRequest
+	(*GetRemittanceResponse)(nil),     // 42: probity.claims.v1.GetRemittanceResponse
+	(*RemittedClaim)(nil),             // 43: probity.claims.v1.RemittedClaim
+	(*ListRemittancesRequest)(nil),    // 44: probity.claims.v1.ListRemittancesRequest
+	(*ListRemittancesResponse)(nil),   // 45: probity.claims.v1.ListRemittancesResponse
+	(*Claim)(nil),                     // 46: probity.claims.v1.Claim
+	(*timestamppb.Timestamp)(nil),     // 47: google.protobuf.Timestamp
+	(*Decision)(nil),                  // 48: probity.claims.v1.Decision
+	(*v1.Problem)(nil),                // 49: probity.problem.v1.Problem
+	(ClaimStatus)(0),                  // 50: probity.claims.v1.ClaimStatus
+	(*v11.Position)(nil),              // 51: probity.ledger.v1.Position
+	(*PendReason)(nil),                // 52: probity.claims.v1.PendReason
 }
 var file_probity_claims_v1_claims_service_proto_depIdxs = []int32{
-	45, // 0: probity.claims.v1.SubmitClaimRequest.claim:type_name -> probity.claims.v1.Claim
-	46, // 1: probity.claims.v1.SubmitClaimRequest.received_time:type_name -> google.protobuf.Timestamp
-	5,  // 2: probity.claims.v1.SubmitClaimResponse.claim:type_name -> probity.claims.v1.ClaimSummary
-	47, // 3: probity.claims.v1.SubmitClaimResponse.decision:type_name -> probity.claims.v1.Decision
-	48, // 4: probity.claims.v1.SubmitClaimResponse.problems:type_name -> probity.problem.v1.Problem
-	1,  // 5: probity.claims.v1.SubmitClaimsRequest.claims:type_name -> probity.claims.v1.SubmitClaimRequest
-	2,  // 6: probity.claims.v1.SubmitClaimsResponse.results:type_name -> probity.claims.v1.SubmitClaimResponse
-	49, // 7: probity.claims.v1.ClaimSummary.status:type_name -> probity.claims.v1.ClaimStatus
-	46, // 8: probity.claims.v1.ClaimSummary.received_time:type_name -> google.protobuf.Timestamp
-	46, // 9: probity.claims.v1.ClaimSummary.decided_time:type_name -> google.protobuf.Timestamp
-	50, // 10: probity.claims.v1.ClaimSummary.position:type_name -> probity.ledger.v1.Position
-	51, // 11: probity.claims.v1.ClaimSummary.pend_reasons:type_name -> probity.claims.v1.PendReason
-	5,  // 12: probity.claims.v1.GetClaimResponse.claim:type_name -> probity.claims.v1.ClaimSummary
-	8,  // 13: probity.claims.v1.GetClaimResponse.timeline:type_name -> probity.claims.v1.TimelineEntry
-	46, // 14: probity.claims.v1.TimelineEntry.time:type_name -> google.protobuf.Timestamp
-	50, // 15: probity.claims.v1.TimelineEntry.position:type_name -> probity.ledger.v1.Position
-	49, // 16: probity.claims.v1.ListClaimsRequest.status:type_name -> probity.claims.v1.ClaimStatus
-	5,  // 17: probity.claims.v1.ListClaimsResponse.claims:type_name -> probity.claims.v1.ClaimSummary
-	5,  // 18: probity.claims.v1.ExplainClaimResponse.claim:type_name -> probity.claims.v1.ClaimSummary
-	47, // 19: probity.claims.v1.ExplainClaimResponse.decision:type_name -> probity.claims.v1.Decision
-	45, // 20: probity.claims.v1.ExplainClaimResponse.submitted:type_name -> probity.claims.v1.Claim
-	5,  // 21: probity.claims.v1.WatchClaimResponse.claim:type_name -> probity.claims.v1.ClaimSummary
-	5,  // 22: probity.claims.v1.ResolveClaimResponse.claim:type_name -> probity.claims.v1.ClaimSummary
-	18, // 23: probity.claims.v1.RegisterFileRequest.header:type_name -> probity.claims.v1.FileHeader
-	48, // 24: probity.claims.v1.FileHeader.problems:type_name -> probity.problem.v1.Problem
-	20, // 25: probity.claims.v1.RegisterFileResponse.file:type_name -> probity.claims.v1.File
-	0,  // 26: probity.claims.v1.File.state:type_name -> probity.claims.v1.FileState
-	46, // 27: probity.claims.v1.File.received_time:type_name -> google.protobuf.Timestamp
-	46, // 28: probity.claims.v1.File.completed_time:type_name -> google.protobuf.Timestamp
-	50, // 29: probity.claims.v1.File.position:type_name -> probity.ledger.v1.Position
-	48, // 30: probity.claims.v1.File.problems:type_name -> probity.problem.v1.Problem
-	49, // 31: probity.claims.v1.ClaimOutcome.status:type_name -> probity.claims.v1.ClaimStatus
-	48, // 32: probity.claims.v1.ClaimOutcome.problems:type_name -> probity.problem.v1.Problem
-	20, // 33: probity.claims.v1.GetFileResponse.file:type_name -> probity.claims.v1.File
-	21, // 34: probity.claims.v1.GetFileResponse.outcomes:type_name -> probity.claims.v1.ClaimOutcome
-	20, // 35: probity.claims.v1.CancelFileResponse.file:type_name -> probity.claims.v1.File
-	21, // 36: probity.claims.v1.ListFileOutcomesResponse.outcomes:type_name -> probity.claims.v1.ClaimOutcome
-	20, // 37: probity.claims.v1.ListFilesResponse.files:type_name -> probity.claims.v1.File
-	21, // 38: probity.claims.v1.RecordOutcomesRequest.outcomes:type_name -> probity.claims.v1.ClaimOutcome
-	20, // 39: probity.claims.v1.CompleteFileResponse.file:type_name -> probity.claims.v1.File
-	46, // 40: probity.claims.v1.CreateRemittancesRequest.cutoff_time:type_name -> google.protobuf.Timestamp
-	38, // 41: probity.claims.v1.CreateRemittancesResponse.remittances:type_name -> probity.claims.v1.Remittance
-	50, // 42: probity.claims.v1.Remittance.position:type_name -> probity.ledger.v1.Position
-	39, // 43: probity.claims.v1.Remittance.adjustments:type_name -> probity.claims.v1.ProviderAdjustment
-	38, // 44: probity.claims.v1.GetRemittanceResponse.remittance:type_name -> probity.claims.v1.Remittance
-	42, // 45: probity.claims.v1.GetRemittanceResponse.claims:type_name -> probity.claims.v1.RemittedClaim
-	45, // 46: probity.claims.v1.RemittedClaim.submitted:type_name -> probity.claims.v1.Claim
-	47, // 47: probity.claims.v1.RemittedClaim.decision:type_name -> probity.claims.v1.Decision
-	46, // 48: probity.claims.v1.RemittedClaim.received_time:type_name -> google.protobuf.Timestamp
-	38, // 49: probity.claims.v1.ListRemittancesResponse.remittances:type_name -> probity.claims.v1.Remittance
-	1,  // 50: probity.claims.v1.ClaimsService.SubmitClaim:input_type -> probity.claims.v1.SubmitClaimRequest
-	3,  // 51: probity.claims.v1.ClaimsService.SubmitClaims:input_type -> probity.claims.v1.SubmitClaimsRequest
-	6,  // 52: probity.claims.v1.ClaimsService.GetClaim:input_type -> probity.claims.v1.GetClaimRequest
-	9,  // 53: probity.claims.v1.ClaimsService.ListClaims:input_type -> probity.claims.v1.ListClaimsRequest
-	11, // 54: probity.claims.v1.ClaimsService.ExplainClaim:input_type -> probity.claims.v1.ExplainClaimRequest
-	13, // 55: probity.claims.v1.ClaimsService.WatchClaim:input_type -> probity.claims.v1.WatchClaimRequest
-	15, // 56: probity.claims.v1.ClaimsService.ResolveClaim:input_type -> probity.claims.v1.ResolveClaimRequest
-	17, // 57: probity.claims.v1.FileService.RegisterFile:input_type -> probity.claims.v1.RegisterFileRequest
-	22, // 58: probity.claims.v1.FileService.ReadFile:input_type -> probity.claims.v1.ReadFileRequest
-	24, // 59: probity.claims.v1.FileService.GetFile:input_type -> probity.claims.v1.GetFileRequest
-	30, // 60: probity.claims.v1.FileService.ListFiles:input_type -> probity.claims.v1.ListFilesRequest
-	32, // 61: probity.claims.v1.FileService.RecordOutcomes:input_type -> probity.claims.v1.RecordOutcomesRequest
-	34, // 62: probity.claims.v1.FileService.CompleteFile:input_type -> probity.claims.v1.CompleteFileRequest
-	26, // 63: probity.claims.v1.FileService.CancelFile:input_type -> probity.claims.v1.CancelFileRequest
-	28, // 64: probity.claims.v1.FileService.ListFileOutcomes:input_type -> probity.claims.v1.ListFileOutcomesRequest
-	36, // 65: probity.claims.v1.RemittanceService.CreateRemittances:input_type -> probity.claims.v1.CreateRemittancesRequest
-	40, // 66: probity.claims.v1.RemittanceService.GetRemittance:input_type -> probity.claims.v1.GetRemittanceRequest
-	43, // 67: probity.claims.v1.RemittanceService.ListRemittances:input_type -> probity.claims.v1.ListRemittancesRequest
-	2,  // 68: probity.claims.v1.ClaimsService.SubmitClaim:output_type -> probity.claims.v1.SubmitClaimResponse
-	4,  // 69: probity.claims.v1.ClaimsService.SubmitClaims:output_type -> probity.claims.v1.SubmitClaimsResponse
-	7,  // 70: probity.claims.v1.ClaimsService.GetClaim:output_type -> probity.claims.v1.GetClaimResponse
-	10, // 71: probity.claims.v1.ClaimsService.ListClaims:output_type -> probity.claims.v1.ListClaimsResponse
-	12, // 72: probity.claims.v1.ClaimsService.ExplainClaim:output_type -> probity.claims.v1.ExplainClaimResponse
-	14, // 73: probity.claims.v1.ClaimsService.WatchClaim:output_type -> probity.claims.v1.WatchClaimResponse
-	16, // 74: probity.claims.v1.ClaimsService.ResolveClaim:output_type -> probity.claims.v1.ResolveClaimResponse
-	19, // 75: probity.claims.v1.FileService.RegisterFile:output_type -> probity.claims.v1.RegisterFileResponse
-	23, // 76: probity.claims.v1.FileService.ReadFile:output_type -> probity.claims.v1.ReadFileResponse
-	25, // 77: probity.claims.v1.FileService.GetFile:output_type -> probity.claims.v1.GetFileResponse
-	31, // 78: probity.claims.v1.FileService.ListFiles:output_type -> probity.claims.v1.ListFilesResponse
-	33, // 79: probity.claims.v1.FileService.RecordOutcomes:output_type -> probity.claims.v1.RecordOutcomesResponse
-	35, // 80: probity.claims.v1.FileService.CompleteFile:output_type -> probity.claims.v1.CompleteFileResponse
-	27, // 81: probity.claims.v1.FileService.CancelFile:output_type -> probity.claims.v1.CancelFileResponse
-	29, // 82: probity.claims.v1.FileService.ListFileOutcomes:output_type -> probity.claims.v1.ListFileOutcomesResponse
-	37, // 83: probity.claims.v1.RemittanceService.CreateRemittances:output_type -> probity.claims.v1.CreateRemittancesResponse
-	41, // 84: probity.claims.v1.RemittanceService.GetRemittance:output_type -> probity.claims.v1.GetRemittanceResponse
-	44, // 85: probity.claims.v1.RemittanceService.ListRemittances:output_type -> probity.claims.v1.ListRemittancesResponse
-	68, // [68:86] is the sub-list for method output_type
-	50, // [50:68] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	46, // 0: probity.claims.v1.SubmitClaimRequest.claim:type_name -> probity.claims.v1.Claim
+	47, // 1: probity.claims.v1.SubmitClaimRequest.received_time:type_name -> google.protobuf.Timestamp
+	6,  // 2: probity.claims.v1.SubmitClaimResponse.claim:type_name -> probity.claims.v1.ClaimSummary
+	48, // 3: probity.claims.v1.SubmitClaimResponse.decision:type_name -> probity.claims.v1.Decision
+	49, // 4: probity.claims.v1.SubmitClaimResponse.problems:type_name -> probity.problem.v1.Problem
+	2,  // 5: probity.claims.v1.SubmitClaimsRequest.claims:type_name -> probity.claims.v1.SubmitClaimRequest
+	0,  // 6: probity.claims.v1.SubmitClaimsRequest.view:type_name -> probity.claims.v1.SubmissionView
+	3,  // 7: probity.claims.v1.SubmitClaimsResponse.results:type_name -> probity.claims.v1.SubmitClaimResponse
+	50, // 8: probity.claims.v1.ClaimSummary.status:type_name -> probity.claims.v1.ClaimStatus
+	47, // 9: probity.claims.v1.ClaimSummary.received_time:type_name -> google.protobuf.Timestamp
+	47, // 10: probity.claims.v1.ClaimSummary.decided_time:type_name -> google.protobuf.Timestamp
+	51, // 11: probity.claims.v1.ClaimSummary.position:type_name -> probity.ledger.v1.Position
+	52, // 12: probity.claims.v1.ClaimSummary.pend_reasons:type_name -> probity.claims.v1.PendReason
+	6,  // 13: probity.claims.v1.GetClaimResponse.claim:type_name -> probity.claims.v1.ClaimSummary
+	9,  // 14: probity.claims.v1.GetClaimResponse.timeline:type_name -> probity.claims.v1.TimelineEntry
+	47, // 15: probity.claims.v1.TimelineEntry.time:type_name -> google.protobuf.Timestamp
+	51, // 16: probity.claims.v1.TimelineEntry.position:type_name -> probity.ledger.v1.Position
+	50, // 17: probity.claims.v1.ListClaimsRequest.status:type_name -> probity.claims.v1.ClaimStatus
+	6,  // 18: probity.claims.v1.ListClaimsResponse.claims:type_name -> probity.claims.v1.ClaimSummary
+	6,  // 19: probity.claims.v1.ExplainClaimResponse.claim:type_name -> probity.claims.v1.ClaimSummary
+	48, // 20: probity.claims.v1.ExplainClaimResponse.decision:type_name -> probity.claims.v1.Decision
+	46, // 21: probity.claims.v1.ExplainClaimResponse.submitted:type_name -> probity.claims.v1.Claim
+	6,  // 22: probity.claims.v1.WatchClaimResponse.claim:type_name -> probity.claims.v1.ClaimSummary
+	6,  // 23: probity.claims.v1.ResolveClaimResponse.claim:type_name -> probity.claims.v1.ClaimSummary
+	19, // 24: probity.claims.v1.RegisterFileRequest.header:type_name -> probity.claims.v1.FileHeader
+	49, // 25: probity.claims.v1.FileHeader.problems:type_name -> probity.problem.v1.Problem
+	21, // 26: probity.claims.v1.RegisterFileResponse.file:type_name -> probity.claims.v1.File
+	1,  // 27: probity.claims.v1.File.state:type_name -> probity.claims.v1.FileState
+	47, // 28: probity.claims.v1.File.received_time:type_name -> google.protobuf.Timestamp
+	47, // 29: probity.claims.v1.File.completed_time:type_name -> google.protobuf.Timestamp
+	51, // 30: probity.claims.v1.File.position:type_name -> probity.ledger.v1.Position
+	49, // 31: probity.claims.v1.File.problems:type_name -> probity.problem.v1.Problem
+	50, // 32: probity.claims.v1.ClaimOutcome.status:type_name -> probity.claims.v1.ClaimStatus
+	49, // 33: probity.claims.v1.ClaimOutcome.problems:type_name -> probity.problem.v1.Problem
+	21, // 34: probity.claims.v1.GetFileResponse.file:type_name -> probity.claims.v1.File
+	22, // 35: probity.claims.v1.GetFileResponse.outcomes:type_name -> probity.claims.v1.ClaimOutcome
+	21, // 36: probity.claims.v1.CancelFileResponse.file:type_name -> probity.claims.v1.File
+	22, // 37: probity.claims.v1.ListFileOutcomesResponse.outcomes:type_name -> probity.claims.v1.ClaimOutcome
+	21, // 38: probity.claims.v1.ListFilesResponse.files:type_name -> probity.claims.v1.File
+	22, // 39: probity.claims.v1.RecordOutcomesRequest.outcomes:type_name -> probity.claims.v1.ClaimOutcome
+	21, // 40: probity.claims.v1.CompleteFileResponse.file:type_name -> probity.claims.v1.File
+	47, // 41: probity.claims.v1.CreateRemittancesRequest.cutoff_time:type_name -> google.protobuf.Timestamp
+	39, // 42: probity.claims.v1.CreateRemittancesResponse.remittances:type_name -> probity.claims.v1.Remittance
+	51, // 43: probity.claims.v1.Remittance.position:type_name -> probity.ledger.v1.Position
+	40, // 44: probity.claims.v1.Remittance.adjustments:type_name -> probity.claims.v1.ProviderAdjustment
+	39, // 45: probity.claims.v1.GetRemittanceResponse.remittance:type_name -> probity.claims.v1.Remittance
+	43, // 46: probity.claims.v1.GetRemittanceResponse.claims:type_name -> probity.claims.v1.RemittedClaim
+	46, // 47: probity.claims.v1.RemittedClaim.submitted:type_name -> probity.claims.v1.Claim
+	48, // 48: probity.claims.v1.RemittedClaim.decision:type_name -> probity.claims.v1.Decision
+	47, // 49: probity.claims.v1.RemittedClaim.received_time:type_name -> google.protobuf.Timestamp
+	39, // 50: probity.claims.v1.ListRemittancesResponse.remittances:type_name -> probity.claims.v1.Remittance
+	2,  // 51: probity.claims.v1.ClaimsService.SubmitClaim:input_type -> probity.claims.v1.SubmitClaimRequest
+	4,  // 52: probity.claims.v1.ClaimsService.SubmitClaims:input_type -> probity.claims.v1.SubmitClaimsRequest
+	7,  // 53: probity.claims.v1.ClaimsService.GetClaim:input_type -> probity.claims.v1.GetClaimRequest
+	10, // 54: probity.claims.v1.ClaimsService.ListClaims:input_type -> probity.claims.v1.ListClaimsRequest
+	12, // 55: probity.claims.v1.ClaimsService.ExplainClaim:input_type -> probity.claims.v1.ExplainClaimRequest
+	14, // 56: probity.claims.v1.ClaimsService.WatchClaim:input_type -> probity.claims.v1.WatchClaimRequest
+	16, // 57: probity.claims.v1.ClaimsService.ResolveClaim:input_type -> probity.claims.v1.ResolveClaimRequest
+	18, // 58: probity.claims.v1.FileService.RegisterFile:input_type -> probity.claims.v1.RegisterFileRequest
+	23, // 59: probity.claims.v1.FileService.ReadFile:input_type -> probity.claims.v1.ReadFileRequest
+	25, // 60: probity.claims.v1.FileService.GetFile:input_type -> probity.claims.v1.GetFileRequest
+	31, // 61: probity.claims.v1.FileService.ListFiles:input_type -> probity.claims.v1.ListFilesRequest
+	33, // 62: probity.claims.v1.FileService.RecordOutcomes:input_type -> probity.claims.v1.RecordOutcomesRequest
+	35, // 63: probity.claims.v1.FileService.CompleteFile:input_type -> probity.claims.v1.CompleteFileRequest
+	27, // 64: probity.claims.v1.FileService.CancelFile:input_type -> probity.claims.v1.CancelFileRequest
+	29, // 65: probity.claims.v1.FileService.ListFileOutcomes:input_type -> probity.claims.v1.ListFileOutcomesRequest
+	37, // 66: probity.claims.v1.RemittanceService.CreateRemittances:input_type -> probity.claims.v1.CreateRemittancesRequest
+	41, // 67: probity.claims.v1.RemittanceService.GetRemittance:input_type -> probity.claims.v1.GetRemittanceRequest
+	44, // 68: probity.claims.v1.RemittanceService.ListRemittances:input_type -> probity.claims.v1.ListRemittancesRequest
+	3,  // 69: probity.claims.v1.ClaimsService.SubmitClaim:output_type -> probity.claims.v1.SubmitClaimResponse
+	5,  // 70: probity.claims.v1.ClaimsService.SubmitClaims:output_type -> probity.claims.v1.SubmitClaimsResponse
+	8,  // 71: probity.claims.v1.ClaimsService.GetClaim:output_type -> probity.claims.v1.GetClaimResponse
+	11, // 72: probity.claims.v1.ClaimsService.ListClaims:output_type -> probity.claims.v1.ListClaimsResponse
+	13, // 73: probity.claims.v1.ClaimsService.ExplainClaim:output_type -> probity.claims.v1.ExplainClaimResponse
+	15, // 74: probity.claims.v1.ClaimsService.WatchClaim:output_type -> probity.claims.v1.WatchClaimResponse
+	17, // 75: probity.claims.v1.ClaimsService.ResolveClaim:output_type -> probity.claims.v1.ResolveClaimResponse
+	20, // 76: probity.claims.v1.FileService.RegisterFile:output_type -> probity.claims.v1.RegisterFileResponse
+	24, // 77: probity.claims.v1.FileService.ReadFile:output_type -> probity.claims.v1.ReadFileResponse
+	26, // 78: probity.claims.v1.FileService.GetFile:output_type -> probity.claims.v1.GetFileResponse
+	32, // 79: probity.claims.v1.FileService.ListFiles:output_type -> probity.claims.v1.ListFilesResponse
+	34, // 80: probity.claims.v1.FileService.RecordOutcomes:output_type -> probity.claims.v1.RecordOutcomesResponse
+	36, // 81: probity.claims.v1.FileService.CompleteFile:output_type -> probity.claims.v1.CompleteFileResponse
+	28, // 82: probity.claims.v1.FileService.CancelFile:output_type -> probity.claims.v1.CancelFileResponse
+	30, // 83: probity.claims.v1.FileService.ListFileOutcomes:output_type -> probity.claims.v1.ListFileOutcomesResponse
+	38, // 84: probity.claims.v1.RemittanceService.CreateRemittances:output_type -> probity.claims.v1.CreateRemittancesResponse
+	42, // 85: probity.claims.v1.RemittanceService.GetRemittance:output_type -> probity.claims.v1.GetRemittanceResponse
+	45, // 86: probity.claims.v1.RemittanceService.ListRemittances:output_type -> probity.claims.v1.ListRemittancesResponse
+	69, // [69:87] is the sub-list for method output_type
+	51, // [51:69] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_probity_claims_v1_claims_service_proto_init() }
@@ -3689,7 +3759,7 @@ func file_probity_claims_v1_claims_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probity_claims_v1_claims_service_proto_rawDesc), len(file_probity_claims_v1_claims_service_proto_rawDesc)),
-			NumEnums:      1,
+			NumEnums:      2,
 			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   3,

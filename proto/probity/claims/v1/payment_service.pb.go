@@ -36,12 +36,15 @@ const (
 	PaymentState_PAYMENT_STATE_INTENDED PaymentState = 1
 	// Handed over; whether it was made is not known yet.
 	PaymentState_PAYMENT_STATE_SENT PaymentState = 2
-	// Made. An end.
+	// Made. An end, unless it comes back.
 	PaymentState_PAYMENT_STATE_CONFIRMED PaymentState = 3
-	// Not made and never will be; its remittance is being voided.
+	// Not made and never will be, or come back. A person decides what becomes of
+	// it; where that is decided its remittance is being voided.
 	PaymentState_PAYMENT_STATE_FAILED PaymentState = 4
 	// Its remittance is void and its claims are payable again. An end.
 	PaymentState_PAYMENT_STATE_VOIDED PaymentState = 5
+	// It failed and is settled outside of Probity; its remittance stands. An end.
+	PaymentState_PAYMENT_STATE_WRITTEN_OFF PaymentState = 6
 )
 
 // Enum value maps for PaymentState.
@@ -53,6 +56,7 @@ var (
 		3: "PAYMENT_STATE_CONFIRMED",
 		4: "PAYMENT_STATE_FAILED",
 		5: "PAYMENT_STATE_VOIDED",
+		6: "PAYMENT_STATE_WRITTEN_OFF",
 	}
 	PaymentState_value = map[string]int32{
 		"PAYMENT_STATE_UNSPECIFIED": 0,
@@ -61,6 +65,7 @@ var (
 		"PAYMENT_STATE_CONFIRMED":   3,
 		"PAYMENT_STATE_FAILED":      4,
 		"PAYMENT_STATE_VOIDED":      5,
+		"PAYMENT_STATE_WRITTEN_OFF": 6,
 	}
 )
 
@@ -91,6 +96,64 @@ func (PaymentState) EnumDescriptor() ([]byte, []int) {
 	return file_probity_claims_v1_payment_service_proto_rawDescGZIP(), []int{0}
 }
 
+// What a person has decided on a failed payment.
+type PaymentResolution int32
+
+const (
+	// Nothing yet.
+	PaymentResolution_PAYMENT_RESOLUTION_UNSPECIFIED PaymentResolution = 0
+	// The cause is gone: the next cycle pays the claims again.
+	PaymentResolution_PAYMENT_RESOLUTION_RETRY PaymentResolution = 1
+	// As RETRY, and from now on the payee is paid another way.
+	PaymentResolution_PAYMENT_RESOLUTION_CHANGE_METHOD PaymentResolution = 2
+	// The amount is settled outside of Probity: paid by hand, or handed to a state
+	// as unclaimed property. The remittance stands as it was told.
+	PaymentResolution_PAYMENT_RESOLUTION_WRITE_OFF PaymentResolution = 3
+)
+
+// Enum value maps for PaymentResolution.
+var (
+	PaymentResolution_name = map[int32]string{
+		0: "PAYMENT_RESOLUTION_UNSPECIFIED",
+		1: "PAYMENT_RESOLUTION_RETRY",
+		2: "PAYMENT_RESOLUTION_CHANGE_METHOD",
+		3: "PAYMENT_RESOLUTION_WRITE_OFF",
+	}
+	PaymentResolution_value = map[string]int32{
+		"PAYMENT_RESOLUTION_UNSPECIFIED":   0,
+		"PAYMENT_RESOLUTION_RETRY":         1,
+		"PAYMENT_RESOLUTION_CHANGE_METHOD": 2,
+		"PAYMENT_RESOLUTION_WRITE_OFF":     3,
+	}
+)
+
+func (x PaymentResolution) Enum() *PaymentResolution {
+	p := new(PaymentResolution)
+	*p = x
+	return p
+}
+
+func (x PaymentResolution) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PaymentResolution) Descriptor() protoreflect.EnumDescriptor {
+	return file_probity_claims_v1_payment_service_proto_enumTypes[1].Descriptor()
+}
+
+func (PaymentResolution) Type() protoreflect.EnumType {
+	return &file_probity_claims_v1_payment_service_proto_enumTypes[1]
+}
+
+func (x PaymentResolution) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PaymentResolution.Descriptor instead.
+func (PaymentResolution) EnumDescriptor() ([]byte, []int) {
+	return file_probity_claims_v1_payment_service_proto_rawDescGZIP(), []int{1}
+}
+
 // A payment. Its id is its remittance's with another prefix: there is one for each.
 type Payment struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -119,7 +182,21 @@ type Payment struct {
 	// When it was intended.
 	IntendedTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=intended_time,json=intendedTime,proto3" json:"intended_time,omitempty"`
 	// When it came to its state.
-	StateTime     *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=state_time,json=stateTime,proto3" json:"state_time,omitempty"`
+	StateTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=state_time,json=stateTime,proto3" json:"state_time,omitempty"`
+	// How whoever moves the money is asked to: "check", "eft" or "card"; empty
+	// leaves it to them.
+	Method string `protobuf:"bytes,14,opt,name=method,proto3" json:"method,omitempty"`
+	// It was made, and came back.
+	Returned bool `protobuf:"varint,15,opt,name=returned,proto3" json:"returned,omitempty"`
+	// What was decided on it after it had failed.
+	Resolution PaymentResolution `protobuf:"varint,16,opt,name=resolution,proto3,enum=probity.claims.v1.PaymentResolution" json:"resolution,omitempty"`
+	// Method for the payee's next payments, where that was decided.
+	NextMethod string `protobuf:"bytes,17,opt,name=next_method,json=nextMethod,proto3" json:"next_method,omitempty"`
+	// The decision's own reference: a letter, a case, an unclaimed property report.
+	ResolutionReference string `protobuf:"bytes,18,opt,name=resolution_reference,json=resolutionReference,proto3" json:"resolution_reference,omitempty"`
+	// The payee's failed payment because of which this one isn't handed over;
+	// empty where nothing holds it. Never recorded.
+	HeldBy        string `protobuf:"bytes,19,opt,name=held_by,json=heldBy,proto3" json:"held_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -245,6 +322,48 @@ func (x *Payment) GetStateTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Payment) GetMethod() string {
+	if x != nil {
+		return x.Method
+	}
+	return ""
+}
+
+func (x *Payment) GetReturned() bool {
+	if x != nil {
+		return x.Returned
+	}
+	return false
+}
+
+func (x *Payment) GetResolution() PaymentResolution {
+	if x != nil {
+		return x.Resolution
+	}
+	return PaymentResolution_PAYMENT_RESOLUTION_UNSPECIFIED
+}
+
+func (x *Payment) GetNextMethod() string {
+	if x != nil {
+		return x.NextMethod
+	}
+	return ""
+}
+
+func (x *Payment) GetResolutionReference() string {
+	if x != nil {
+		return x.ResolutionReference
+	}
+	return ""
+}
+
+func (x *Payment) GetHeldBy() string {
+	if x != nil {
+		return x.HeldBy
+	}
+	return ""
+}
+
 // IntendPayments' request.
 type IntendPaymentsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -308,7 +427,10 @@ type IntendPaymentsResponse struct {
 	// Their sum, US cents.
 	AmountCents int64 `protobuf:"varint,2,opt,name=amount_cents,json=amountCents,proto3" json:"amount_cents,omitempty"`
 	// Remittances were left over: call again.
-	More          bool `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
+	More bool `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`
+	// Remittances that were passed by: a payment of their payee has failed and
+	// nobody has decided yet what becomes of it.
+	Held          uint32 `protobuf:"varint,4,opt,name=held,proto3" json:"held,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -362,6 +484,13 @@ func (x *IntendPaymentsResponse) GetMore() bool {
 		return x.More
 	}
 	return false
+}
+
+func (x *IntendPaymentsResponse) GetHeld() uint32 {
+	if x != nil {
+		return x.Held
+	}
+	return 0
 }
 
 // RecordPayment's request.
@@ -584,7 +713,10 @@ type FailPaymentRequest struct {
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// True where whoever moves the money has promised never to make it: only
 	// then can a payment fail that was not recorded as handed over. For services.
-	Withdrawn     bool `protobuf:"varint,3,opt,name=withdrawn,proto3" json:"withdrawn,omitempty"`
+	Withdrawn bool `protobuf:"varint,3,opt,name=withdrawn,proto3" json:"withdrawn,omitempty"`
+	// True where the payment was made and the money has come back: only then can
+	// one fail that was confirmed.
+	Returned      bool `protobuf:"varint,4,opt,name=returned,proto3" json:"returned,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -640,10 +772,17 @@ func (x *FailPaymentRequest) GetWithdrawn() bool {
 	return false
 }
 
+func (x *FailPaymentRequest) GetReturned() bool {
+	if x != nil {
+		return x.Returned
+	}
+	return false
+}
+
 // FailPayment's answer.
 type FailPaymentResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The payment, voided.
+	// The payment as it now stands.
 	Payment *Payment `protobuf:"bytes,1,opt,name=payment,proto3" json:"payment,omitempty"`
 	// Claims that are payable again.
 	ClaimCount uint32 `protobuf:"varint,2,opt,name=claim_count,json=claimCount,proto3" json:"claim_count,omitempty"`
@@ -803,8 +942,8 @@ type ListPaymentsRequest struct {
 	PayerId string `protobuf:"bytes,1,opt,name=payer_id,json=payerId,proto3" json:"payer_id,omitempty"`
 	// Only those that stand so.
 	State PaymentState `protobuf:"varint,2,opt,name=state,proto3,enum=probity.claims.v1.PaymentState" json:"state,omitempty"`
-	// Only those that wait for something: intended, or failed and not yet
-	// voided. Needs payer_id; oldest first.
+	// Only those that a cycle has work with: intended, or failed, decided on and
+	// not yet voided. Needs payer_id; oldest first.
 	Open bool `protobuf:"varint,3,opt,name=open,proto3" json:"open,omitempty"`
 	// At most; 0 is 50.
 	PageSize uint32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
@@ -947,7 +1086,7 @@ var File_probity_claims_v1_payment_service_proto protoreflect.FileDescriptor
 
 const file_probity_claims_v1_payment_service_proto_rawDesc = "" +
 	"\n" +
-	"'probity/claims/v1/payment_service.proto\x12\x11probity.claims.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1eprobity/ledger/v1/ledger.proto\"\x8b\x04\n" +
+	"'probity/claims/v1/payment_service.proto\x12\x11probity.claims.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1eprobity/ledger/v1/ledger.proto\"\xf2\x05\n" +
 	"\aPayment\x12\x1d\n" +
 	"\n" +
 	"payment_id\x18\x01 \x01(\tR\tpaymentId\x12#\n" +
@@ -964,14 +1103,24 @@ const file_probity_claims_v1_payment_service_proto_rawDesc = "" +
 	"\x0efailure_reason\x18\v \x01(\tR\rfailureReason\x12?\n" +
 	"\rintended_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\fintendedTime\x129\n" +
 	"\n" +
-	"state_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\tstateTime\"\x8a\x01\n" +
+	"state_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\tstateTime\x12\x16\n" +
+	"\x06method\x18\x0e \x01(\tR\x06method\x12\x1a\n" +
+	"\breturned\x18\x0f \x01(\bR\breturned\x12D\n" +
+	"\n" +
+	"resolution\x18\x10 \x01(\x0e2$.probity.claims.v1.PaymentResolutionR\n" +
+	"resolution\x12\x1f\n" +
+	"\vnext_method\x18\x11 \x01(\tR\n" +
+	"nextMethod\x121\n" +
+	"\x14resolution_reference\x18\x12 \x01(\tR\x13resolutionReference\x12\x17\n" +
+	"\aheld_by\x18\x13 \x01(\tR\x06heldBy\"\x8a\x01\n" +
 	"\x15IntendPaymentsRequest\x12$\n" +
 	"\bpayer_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\apayerId\x12K\n" +
-	"\rmin_positions\x18\x02 \x03(\v2\x1b.probity.ledger.v1.PositionB\t\xbaH\x06\x92\x01\x03\x10\x80\bR\fminPositions\"e\n" +
+	"\rmin_positions\x18\x02 \x03(\v2\x1b.probity.ledger.v1.PositionB\t\xbaH\x06\x92\x01\x03\x10\x80\bR\fminPositions\"y\n" +
 	"\x16IntendPaymentsResponse\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\rR\x05count\x12!\n" +
 	"\famount_cents\x18\x02 \x01(\x03R\vamountCents\x12\x12\n" +
-	"\x04more\x18\x03 \x01(\bR\x04more\"\xae\x01\n" +
+	"\x04more\x18\x03 \x01(\bR\x04more\x12\x12\n" +
+	"\x04held\x18\x04 \x01(\rR\x04held\"\xae\x01\n" +
 	"\x14RecordPaymentRequest\x128\n" +
 	"\n" +
 	"payment_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^pay_[a-z2-7]{26}$R\tpaymentId\x12>\n" +
@@ -984,12 +1133,13 @@ const file_probity_claims_v1_payment_service_proto_rawDesc = "" +
 	"payment_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^pay_[a-z2-7]{26}$R\tpaymentId\x12>\n" +
 	"\treference\x18\x02 \x01(\tB \xbaH\x1dr\x1b2\x19^[A-Za-z0-9._:/-]{0,120}$R\treference\"N\n" +
 	"\x16ConfirmPaymentResponse\x124\n" +
-	"\apayment\x18\x01 \x01(\v2\x1a.probity.claims.v1.PaymentR\apayment\"\xd7\x01\n" +
+	"\apayment\x18\x01 \x01(\v2\x1a.probity.claims.v1.PaymentR\apayment\"\xf3\x01\n" +
 	"\x12FailPaymentRequest\x128\n" +
 	"\n" +
 	"payment_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^pay_[a-z2-7]{26}$R\tpaymentId\x12i\n" +
 	"\x06reason\x18\x02 \x01(\tBQ\xbaHNrLR\x0eaccount-closedR\x0faccount-unknownR\breturnedR\arefusedR\rnot-deliveredR\arequestR\x06reason\x12\x1c\n" +
-	"\twithdrawn\x18\x03 \x01(\bR\twithdrawn\"\x93\x01\n" +
+	"\twithdrawn\x18\x03 \x01(\bR\twithdrawn\x12\x1a\n" +
+	"\breturned\x18\x04 \x01(\bR\breturned\"\x93\x01\n" +
 	"\x13FailPaymentResponse\x124\n" +
 	"\apayment\x18\x01 \x01(\v2\x1a.probity.claims.v1.PaymentR\apayment\x12\x1f\n" +
 	"\vclaim_count\x18\x02 \x01(\rR\n" +
@@ -1010,14 +1160,20 @@ const file_probity_claims_v1_payment_service_proto_rawDesc = "" +
 	"\tmin_token\x18\x06 \x01(\tR\bminToken\"v\n" +
 	"\x14ListPaymentsResponse\x126\n" +
 	"\bpayments\x18\x01 \x03(\v2\x1a.probity.claims.v1.PaymentR\bpayments\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*\xb2\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*\xd1\x01\n" +
 	"\fPaymentState\x12\x1d\n" +
 	"\x19PAYMENT_STATE_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16PAYMENT_STATE_INTENDED\x10\x01\x12\x16\n" +
 	"\x12PAYMENT_STATE_SENT\x10\x02\x12\x1b\n" +
 	"\x17PAYMENT_STATE_CONFIRMED\x10\x03\x12\x18\n" +
 	"\x14PAYMENT_STATE_FAILED\x10\x04\x12\x18\n" +
-	"\x14PAYMENT_STATE_VOIDED\x10\x052\xe6\x04\n" +
+	"\x14PAYMENT_STATE_VOIDED\x10\x05\x12\x1d\n" +
+	"\x19PAYMENT_STATE_WRITTEN_OFF\x10\x06*\x9d\x01\n" +
+	"\x11PaymentResolution\x12\"\n" +
+	"\x1ePAYMENT_RESOLUTION_UNSPECIFIED\x10\x00\x12\x1c\n" +
+	"\x18PAYMENT_RESOLUTION_RETRY\x10\x01\x12$\n" +
+	" PAYMENT_RESOLUTION_CHANGE_METHOD\x10\x02\x12 \n" +
+	"\x1cPAYMENT_RESOLUTION_WRITE_OFF\x10\x032\xe6\x04\n" +
 	"\x0ePaymentService\x12e\n" +
 	"\x0eIntendPayments\x12(.probity.claims.v1.IntendPaymentsRequest\x1a).probity.claims.v1.IntendPaymentsResponse\x12b\n" +
 	"\rRecordPayment\x12'.probity.claims.v1.RecordPaymentRequest\x1a(.probity.claims.v1.RecordPaymentResponse\x12e\n" +
@@ -1039,54 +1195,56 @@ func file_probity_claims_v1_payment_service_proto_rawDescGZIP() []byte {
 	return file_probity_claims_v1_payment_service_proto_rawDescData
 }
 
-var file_probity_claims_v1_payment_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_probity_claims_v1_payment_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_probity_claims_v1_payment_service_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_probity_claims_v1_payment_service_proto_goTypes = []any{
 	(PaymentState)(0),              // 0: probity.claims.v1.PaymentState
-	(*Payment)(nil),                // 1: probity.claims.v1.Payment
-	(*IntendPaymentsRequest)(nil),  // 2: probity.claims.v1.IntendPaymentsRequest
-	(*IntendPaymentsResponse)(nil), // 3: probity.claims.v1.IntendPaymentsResponse
-	(*RecordPaymentRequest)(nil),   // 4: probity.claims.v1.RecordPaymentRequest
-	(*RecordPaymentResponse)(nil),  // 5: probity.claims.v1.RecordPaymentResponse
-	(*ConfirmPaymentRequest)(nil),  // 6: probity.claims.v1.ConfirmPaymentRequest
-	(*ConfirmPaymentResponse)(nil), // 7: probity.claims.v1.ConfirmPaymentResponse
-	(*FailPaymentRequest)(nil),     // 8: probity.claims.v1.FailPaymentRequest
-	(*FailPaymentResponse)(nil),    // 9: probity.claims.v1.FailPaymentResponse
-	(*GetPaymentRequest)(nil),      // 10: probity.claims.v1.GetPaymentRequest
-	(*GetPaymentResponse)(nil),     // 11: probity.claims.v1.GetPaymentResponse
-	(*ListPaymentsRequest)(nil),    // 12: probity.claims.v1.ListPaymentsRequest
-	(*ListPaymentsResponse)(nil),   // 13: probity.claims.v1.ListPaymentsResponse
-	(*timestamppb.Timestamp)(nil),  // 14: google.protobuf.Timestamp
-	(*v1.Position)(nil),            // 15: probity.ledger.v1.Position
+	(PaymentResolution)(0),         // 1: probity.claims.v1.PaymentResolution
+	(*Payment)(nil),                // 2: probity.claims.v1.Payment
+	(*IntendPaymentsRequest)(nil),  // 3: probity.claims.v1.IntendPaymentsRequest
+	(*IntendPaymentsResponse)(nil), // 4: probity.claims.v1.IntendPaymentsResponse
+	(*RecordPaymentRequest)(nil),   // 5: probity.claims.v1.RecordPaymentRequest
+	(*RecordPaymentResponse)(nil),  // 6: probity.claims.v1.RecordPaymentResponse
+	(*ConfirmPaymentRequest)(nil),  // 7: probity.claims.v1.ConfirmPaymentRequest
+	(*ConfirmPaymentResponse)(nil), // 8: probity.claims.v1.ConfirmPaymentResponse
+	(*FailPaymentRequest)(nil),     // 9: probity.claims.v1.FailPaymentRequest
+	(*FailPaymentResponse)(nil),    // 10: probity.claims.v1.FailPaymentResponse
+	(*GetPaymentRequest)(nil),      // 11: probity.claims.v1.GetPaymentRequest
+	(*GetPaymentResponse)(nil),     // 12: probity.claims.v1.GetPaymentResponse
+	(*ListPaymentsRequest)(nil),    // 13: probity.claims.v1.ListPaymentsRequest
+	(*ListPaymentsResponse)(nil),   // 14: probity.claims.v1.ListPaymentsResponse
+	(*timestamppb.Timestamp)(nil),  // 15: google.protobuf.Timestamp
+	(*v1.Position)(nil),            // 16: probity.ledger.v1.Position
 }
 var file_probity_claims_v1_payment_service_proto_depIdxs = []int32{
 	0,  // 0: probity.claims.v1.Payment.state:type_name -> probity.claims.v1.PaymentState
-	14, // 1: probity.claims.v1.Payment.intended_time:type_name -> google.protobuf.Timestamp
-	14, // 2: probity.claims.v1.Payment.state_time:type_name -> google.protobuf.Timestamp
-	15, // 3: probity.claims.v1.IntendPaymentsRequest.min_positions:type_name -> probity.ledger.v1.Position
-	1,  // 4: probity.claims.v1.RecordPaymentResponse.payment:type_name -> probity.claims.v1.Payment
-	1,  // 5: probity.claims.v1.ConfirmPaymentResponse.payment:type_name -> probity.claims.v1.Payment
-	1,  // 6: probity.claims.v1.FailPaymentResponse.payment:type_name -> probity.claims.v1.Payment
-	1,  // 7: probity.claims.v1.GetPaymentResponse.payment:type_name -> probity.claims.v1.Payment
-	0,  // 8: probity.claims.v1.ListPaymentsRequest.state:type_name -> probity.claims.v1.PaymentState
-	1,  // 9: probity.claims.v1.ListPaymentsResponse.payments:type_name -> probity.claims.v1.Payment
-	2,  // 10: probity.claims.v1.PaymentService.IntendPayments:input_type -> probity.claims.v1.IntendPaymentsRequest
-	4,  // 11: probity.claims.v1.PaymentService.RecordPayment:input_type -> probity.claims.v1.RecordPaymentRequest
-	6,  // 12: probity.claims.v1.PaymentService.ConfirmPayment:input_type -> probity.claims.v1.ConfirmPaymentRequest
-	8,  // 13: probity.claims.v1.PaymentService.FailPayment:input_type -> probity.claims.v1.FailPaymentRequest
-	10, // 14: probity.claims.v1.PaymentService.GetPayment:input_type -> probity.claims.v1.GetPaymentRequest
-	12, // 15: probity.claims.v1.PaymentService.ListPayments:input_type -> probity.claims.v1.ListPaymentsRequest
-	3,  // 16: probity.claims.v1.PaymentService.IntendPayments:output_type -> probity.claims.v1.IntendPaymentsResponse
-	5,  // 17: probity.claims.v1.PaymentService.RecordPayment:output_type -> probity.claims.v1.RecordPaymentResponse
-	7,  // 18: probity.claims.v1.PaymentService.ConfirmPayment:output_type -> probity.claims.v1.ConfirmPaymentResponse
-	9,  // 19: probity.claims.v1.PaymentService.FailPayment:output_type -> probity.claims.v1.FailPaymentResponse
-	11, // 20: probity.claims.v1.PaymentService.GetPayment:output_type -> probity.claims.v1.GetPaymentResponse
-	13, // 21: probity.claims.v1.PaymentService.ListPayments:output_type -> probity.claims.v1.ListPaymentsResponse
-	16, // [16:22] is the sub-list for method output_type
-	10, // [10:16] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	15, // 1: probity.claims.v1.Payment.intended_time:type_name -> google.protobuf.Timestamp
+	15, // 2: probity.claims.v1.Payment.state_time:type_name -> google.protobuf.Timestamp
+	1,  // 3: probity.claims.v1.Payment.resolution:type_name -> probity.claims.v1.PaymentResolution
+	16, // 4: probity.claims.v1.IntendPaymentsRequest.min_positions:type_name -> probity.ledger.v1.Position
+	2,  // 5: probity.claims.v1.RecordPaymentResponse.payment:type_name -> probity.claims.v1.Payment
+	2,  // 6: probity.claims.v1.ConfirmPaymentResponse.payment:type_name -> probity.claims.v1.Payment
+	2,  // 7: probity.claims.v1.FailPaymentResponse.payment:type_name -> probity.claims.v1.Payment
+	2,  // 8: probity.claims.v1.GetPaymentResponse.payment:type_name -> probity.claims.v1.Payment
+	0,  // 9: probity.claims.v1.ListPaymentsRequest.state:type_name -> probity.claims.v1.PaymentState
+	2,  // 10: probity.claims.v1.ListPaymentsResponse.payments:type_name -> probity.claims.v1.Payment
+	3,  // 11: probity.claims.v1.PaymentService.IntendPayments:input_type -> probity.claims.v1.IntendPaymentsRequest
+	5,  // 12: probity.claims.v1.PaymentService.RecordPayment:input_type -> probity.claims.v1.RecordPaymentRequest
+	7,  // 13: probity.claims.v1.PaymentService.ConfirmPayment:input_type -> probity.claims.v1.ConfirmPaymentRequest
+	9,  // 14: probity.claims.v1.PaymentService.FailPayment:input_type -> probity.claims.v1.FailPaymentRequest
+	11, // 15: probity.claims.v1.PaymentService.GetPayment:input_type -> probity.claims.v1.GetPaymentRequest
+	13, // 16: probity.claims.v1.PaymentService.ListPayments:input_type -> probity.claims.v1.ListPaymentsRequest
+	4,  // 17: probity.claims.v1.PaymentService.IntendPayments:output_type -> probity.claims.v1.IntendPaymentsResponse
+	6,  // 18: probity.claims.v1.PaymentService.RecordPayment:output_type -> probity.claims.v1.RecordPaymentResponse
+	8,  // 19: probity.claims.v1.PaymentService.ConfirmPayment:output_type -> probity.claims.v1.ConfirmPaymentResponse
+	10, // 20: probity.claims.v1.PaymentService.FailPayment:output_type -> probity.claims.v1.FailPaymentResponse
+	12, // 21: probity.claims.v1.PaymentService.GetPayment:output_type -> probity.claims.v1.GetPaymentResponse
+	14, // 22: probity.claims.v1.PaymentService.ListPayments:output_type -> probity.claims.v1.ListPaymentsResponse
+	17, // [17:23] is the sub-list for method output_type
+	11, // [11:17] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_probity_claims_v1_payment_service_proto_init() }
@@ -1099,7 +1257,7 @@ func file_probity_claims_v1_payment_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probity_claims_v1_payment_service_proto_rawDesc), len(file_probity_claims_v1_payment_service_proto_rawDesc)),
-			NumEnums:      1,
+			NumEnums:      2,
 			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,

@@ -190,11 +190,12 @@ type TaskEscalated struct {
 	ClaimId string `protobuf:"bytes,1,opt,name=claim_id,json=claimId,proto3" json:"claim_id,omitempty"`
 	// Payer id.
 	PayerId string `protobuf:"bytes,2,opt,name=payer_id,json=payerId,proto3" json:"payer_id,omitempty"`
-	// From 1; it only rises.
+	// From 1. It rises by one each time, but where a supervisor sets it: then it
+	// may fall, also to zero.
 	Level uint32 `protobuf:"varint,3,opt,name=level,proto3" json:"level,omitempty"`
 	// "due-soon", "overdue": the prompt-pay clock; "dispute": reviewers differ;
 	// "authorization-overdue": the time to answer a prior authorisation request
-	// has passed; "information-expired": others must judge what is left; "request".
+	// has passed; "information-expired": others must judge what is left; "request"; "set": by a supervisor.
 	Cause         string `protobuf:"bytes,4,opt,name=cause,proto3" json:"cause,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

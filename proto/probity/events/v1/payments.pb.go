@@ -210,8 +210,7 @@ func (x *PaymentConfirmed) GetConfirmedTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// A payment was not made and never will be. Its remittance is voided after
-// this, by whoever finds that undone.
+// A payment was not made and never will be, or came back.
 type PaymentFailed struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Payment id.
@@ -221,7 +220,17 @@ type PaymentFailed struct {
 	// When.
 	FailedTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=failed_time,json=failedTime,proto3" json:"failed_time,omitempty"`
 	// Payer id.
-	PayerId       string `protobuf:"bytes,4,opt,name=payer_id,json=payerId,proto3" json:"payer_id,omitempty"`
+	PayerId string `protobuf:"bytes,4,opt,name=payer_id,json=payerId,proto3" json:"payer_id,omitempty"`
+	// Payee's NPI.
+	PayeeNpi string `protobuf:"bytes,5,opt,name=payee_npi,json=payeeNpi,proto3" json:"payee_npi,omitempty"`
+	// It had been confirmed, and the money came back.
+	Returned bool `protobuf:"varint,6,opt,name=returned,proto3" json:"returned,omitempty"`
+	// A person decides what becomes of it (PaymentResolved), and until then or
+	// PayeeReleased no other payment of the payee is handed over. Not set in
+	// events from before that: such a payment's remittance is voided at once.
+	Task bool `protobuf:"varint,7,opt,name=task,proto3" json:"task,omitempty"`
+	// Who said that it failed, a token's subject; empty where the port did.
+	ReportedBy    string `protobuf:"bytes,8,opt,name=reported_by,json=reportedBy,proto3" json:"reported_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -280,6 +289,34 @@ func (x *PaymentFailed) GetFailedTime() *timestamppb.Timestamp {
 func (x *PaymentFailed) GetPayerId() string {
 	if x != nil {
 		return x.PayerId
+	}
+	return ""
+}
+
+func (x *PaymentFailed) GetPayeeNpi() string {
+	if x != nil {
+		return x.PayeeNpi
+	}
+	return ""
+}
+
+func (x *PaymentFailed) GetReturned() bool {
+	if x != nil {
+		return x.Returned
+	}
+	return false
+}
+
+func (x *PaymentFailed) GetTask() bool {
+	if x != nil {
+		return x.Task
+	}
+	return false
+}
+
+func (x *PaymentFailed) GetReportedBy() string {
+	if x != nil {
+		return x.ReportedBy
 	}
 	return ""
 }
@@ -616,14 +653,19 @@ const file_probity_events_v1_payments_proto_rawDesc = "" +
 	"\n" +
 	"payment_id\x18\x01 \x01(\tR\tpaymentId\x12\x1c\n" +
 	"\treference\x18\x02 \x01(\tR\treference\x12A\n" +
-	"\x0econfirmed_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\rconfirmedTime\"\x9e\x01\n" +
+	"\x0econfirmed_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\rconfirmedTime\"\x8c\x02\n" +
 	"\rPaymentFailed\x12\x1d\n" +
 	"\n" +
 	"payment_id\x18\x01 \x01(\tR\tpaymentId\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12;\n" +
 	"\vfailed_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"failedTime\x12\x19\n" +
-	"\bpayer_id\x18\x04 \x01(\tR\apayerId\"\x86\x01\n" +
+	"\bpayer_id\x18\x04 \x01(\tR\apayerId\x12\x1b\n" +
+	"\tpayee_npi\x18\x05 \x01(\tR\bpayeeNpi\x12\x1a\n" +
+	"\breturned\x18\x06 \x01(\bR\breturned\x12\x12\n" +
+	"\x04task\x18\a \x01(\bR\x04task\x12\x1f\n" +
+	"\vreported_by\x18\b \x01(\tR\n" +
+	"reportedBy\"\x86\x01\n" +
 	"\rPaymentVoided\x12\x1d\n" +
 	"\n" +
 	"payment_id\x18\x01 \x01(\tR\tpaymentId\x12\x19\n" +

@@ -139,11 +139,14 @@ type PaymentRun struct {
 	Paid uint32 `protobuf:"varint,4,opt,name=paid,proto3" json:"paid,omitempty"`
 	// Their sum, US cents.
 	PaidCents int64 `protobuf:"varint,5,opt,name=paid_cents,json=paidCents,proto3" json:"paid_cents,omitempty"`
-	// Payments that failed: their remittances are void, their claims payable again.
+	// Payments that failed: a person decides what becomes of each.
 	Failed uint32 `protobuf:"varint,6,opt,name=failed,proto3" json:"failed,omitempty"`
 	// Payments of which nobody knows whether they were made. They stay intended
 	// and the next run asks again; a person should ask whoever moves the money.
-	InDoubt       uint32 `protobuf:"varint,7,opt,name=in_doubt,json=inDoubt,proto3" json:"in_doubt,omitempty"`
+	InDoubt uint32 `protobuf:"varint,7,opt,name=in_doubt,json=inDoubt,proto3" json:"in_doubt,omitempty"`
+	// Payments that were not handed over because another of the payee's failed
+	// and nobody has decided what becomes of that yet.
+	Held          uint32 `protobuf:"varint,8,opt,name=held,proto3" json:"held,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -223,6 +226,13 @@ func (x *PaymentRun) GetFailed() uint32 {
 func (x *PaymentRun) GetInDoubt() uint32 {
 	if x != nil {
 		return x.InDoubt
+	}
+	return 0
+}
+
+func (x *PaymentRun) GetHeld() uint32 {
+	if x != nil {
+		return x.Held
 	}
 	return 0
 }
@@ -347,7 +357,7 @@ const file_probity_workflows_v1_payment_cycle_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18xR\trequestId\"I\n" +
 	"\x13RunPaymentsResponse\x122\n" +
-	"\x03run\x18\x01 \x01(\v2 .probity.workflows.v1.PaymentRunR\x03run\"\x86\x02\n" +
+	"\x03run\x18\x01 \x01(\v2 .probity.workflows.v1.PaymentRunR\x03run\"\x9a\x02\n" +
 	"\n" +
 	"PaymentRun\x129\n" +
 	"\n" +
@@ -358,7 +368,8 @@ const file_probity_workflows_v1_payment_cycle_proto_rawDesc = "" +
 	"\n" +
 	"paid_cents\x18\x05 \x01(\x03R\tpaidCents\x12\x16\n" +
 	"\x06failed\x18\x06 \x01(\rR\x06failed\x12\x19\n" +
-	"\bin_doubt\x18\a \x01(\rR\ainDoubt\">\n" +
+	"\bin_doubt\x18\a \x01(\rR\ainDoubt\x12\x12\n" +
+	"\x04held\x18\b \x01(\rR\x04held\">\n" +
 	"\x16GetPaymentCycleRequest\x12$\n" +
 	"\bpayer_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18PR\apayerId\"\xa2\x01\n" +
 	"\x17GetPaymentCycleResponse\x12\x18\n" +

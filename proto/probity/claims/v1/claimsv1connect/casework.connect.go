@@ -51,6 +51,9 @@ const (
 	// CaseServiceEscalateTaskProcedure is the fully-qualified name of the CaseService's EscalateTask
 	// RPC.
 	CaseServiceEscalateTaskProcedure = "/probity.claims.v1.CaseService/EscalateTask"
+	// CaseServiceSetEscalationProcedure is the fully-qualified name of the CaseService's SetEscalation
+	// RPC.
+	CaseServiceSetEscalationProcedure = "/probity.claims.v1.CaseService/SetEscalation"
 	// CaseServiceRequestInformationProcedure is the fully-qualified name of the CaseService's
 	// RequestInformation RPC.
 	CaseServiceRequestInformationProcedure = "/probity.claims.v1.CaseService/RequestInformation"
@@ -83,6 +86,8 @@ type CaseServiceClient interface {
 	ReassignTask(context.Context, *v1.ReassignTaskRequest) (*v1.ReassignTaskResponse, error)
 	// Tells more senior people of a task.
 	EscalateTask(context.Context, *v1.EscalateTaskRequest) (*v1.EscalateTaskResponse, error)
+	// Sets how far a task is escalated, up or down; zero is not at all.
+	SetEscalation(context.Context, *v1.SetEscalationRequest) (*v1.SetEscalationResponse, error)
 	// Asks for what a pended claim lacks.
 	RequestInformation(context.Context, *v1.RequestInformationRequest) (*v1.RequestInformationResponse, error)
 	// Hands in what was asked for, or what a denied claim lacked. Where the
@@ -148,6 +153,12 @@ func NewCaseServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(caseServiceMethods.ByName("EscalateTask")),
 			connect.WithClientOptions(opts...),
 		),
+		setEscalation: connect.NewClient[v1.SetEscalationRequest, v1.SetEscalationResponse](
+			httpClient,
+			baseURL+CaseServiceSetEscalationProcedure,
+			connect.WithSchema(caseServiceMethods.ByName("SetEscalation")),
+			connect.WithClientOptions(opts...),
+		),
 		requestInformation: connect.NewClient[v1.RequestInformationRequest, v1.RequestInformationResponse](
 			httpClient,
 			baseURL+CaseServiceRequestInformationProcedure,
@@ -196,6 +207,7 @@ type caseServiceClient struct {
 	releaseTask        *connect.Client[v1.ReleaseTaskRequest, v1.ReleaseTaskResponse]
 	reassignTask       *connect.Client[v1.ReassignTaskRequest, v1.ReassignTaskResponse]
 	escalateTask       *connect.Client[v1.EscalateTaskRequest, v1.EscalateTaskResponse]
+	setEscalation      *connect.Client[v1.SetEscalationRequest, v1.SetEscalationResponse]
 	requestInformation *connect.Client[v1.RequestInformationRequest, v1.RequestInformationResponse]
 	receiveInformation *connect.Client[v1.ReceiveInformationRequest, v1.ReceiveInformationResponse]
 	fileAppeal         *connect.Client[v1.FileAppealRequest, v1.FileAppealResponse]
@@ -252,6 +264,15 @@ func (c *caseServiceClient) ReassignTask(ctx context.Context, req *v1.ReassignTa
 // EscalateTask calls probity.claims.v1.CaseService.EscalateTask.
 func (c *caseServiceClient) EscalateTask(ctx context.Context, req *v1.EscalateTaskRequest) (*v1.EscalateTaskResponse, error) {
 	response, err := c.escalateTask.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// SetEscalation calls probity.claims.v1.CaseService.SetEscalation.
+func (c *caseServiceClient) SetEscalation(ctx context.Context, req *v1.SetEscalationRequest) (*v1.SetEscalationResponse, error) {
+	response, err := c.setEscalation.CallUnary(ctx, connect.NewRequest(req))
 	if response != nil {
 		return response.Msg, err
 	}
@@ -327,6 +348,8 @@ type CaseServiceHandler interface {
 	ReassignTask(context.Context, *v1.ReassignTaskRequest) (*v1.ReassignTaskResponse, error)
 	// Tells more senior people of a task.
 	EscalateTask(context.Context, *v1.EscalateTaskRequest) (*v1.EscalateTaskResponse, error)
+	// Sets how far a task is escalated, up or down; zero is not at all.
+	SetEscalation(context.Context, *v1.SetEscalationRequest) (*v1.SetEscalationResponse, error)
 	// Asks for what a pended claim lacks.
 	RequestInformation(context.Context, *v1.RequestInformationRequest) (*v1.RequestInformationResponse, error)
 	// Hands in what was asked for, or what a denied claim lacked. Where the
@@ -388,6 +411,12 @@ func NewCaseServiceHandler(svc CaseServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(caseServiceMethods.ByName("EscalateTask")),
 		connect.WithHandlerOptions(opts...),
 	)
+	caseServiceSetEscalationHandler := connect.NewUnaryHandlerSimple(
+		CaseServiceSetEscalationProcedure,
+		svc.SetEscalation,
+		connect.WithSchema(caseServiceMethods.ByName("SetEscalation")),
+		connect.WithHandlerOptions(opts...),
+	)
 	caseServiceRequestInformationHandler := connect.NewUnaryHandlerSimple(
 		CaseServiceRequestInformationProcedure,
 		svc.RequestInformation,
@@ -439,6 +468,8 @@ func NewCaseServiceHandler(svc CaseServiceHandler, opts ...connect.HandlerOption
 			caseServiceReassignTaskHandler.ServeHTTP(w, r)
 		case CaseServiceEscalateTaskProcedure:
 			caseServiceEscalateTaskHandler.ServeHTTP(w, r)
+		case CaseServiceSetEscalationProcedure:
+			caseServiceSetEscalationHandler.ServeHTTP(w, r)
 		case CaseServiceRequestInformationProcedure:
 			caseServiceRequestInformationHandler.ServeHTTP(w, r)
 		case CaseServiceReceiveInformationProcedure:
@@ -482,6 +513,10 @@ func (UnimplementedCaseServiceHandler) ReassignTask(context.Context, *v1.Reassig
 
 func (UnimplementedCaseServiceHandler) EscalateTask(context.Context, *v1.EscalateTaskRequest) (*v1.EscalateTaskResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("probity.claims.v1.CaseService.EscalateTask is not implemented"))
+}
+
+func (UnimplementedCaseServiceHandler) SetEscalation(context.Context, *v1.SetEscalationRequest) (*v1.SetEscalationResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("probity.claims.v1.CaseService.SetEscalation is not implemented"))
 }
 
 func (UnimplementedCaseServiceHandler) RequestInformation(context.Context, *v1.RequestInformationRequest) (*v1.RequestInformationResponse, error) {

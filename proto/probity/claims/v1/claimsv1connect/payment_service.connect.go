@@ -66,8 +66,10 @@ type PaymentServiceClient interface {
 	RecordPayment(context.Context, *v1.RecordPaymentRequest) (*v1.RecordPaymentResponse, error)
 	// Records that a payment that was handed over was made. Recorded before, it changes nothing.
 	ConfirmPayment(context.Context, *v1.ConfirmPaymentRequest) (*v1.ConfirmPaymentResponse, error)
-	// Records that a payment was not made and never will be, and voids its
-	// remittance. Called again, it completes what an earlier call began.
+	// Records that a payment was not made and never will be, or came back. From
+	// then on a person has the task to decide what becomes of it, and until that
+	// is done or the hold lifted no other payment of the payee is handed over.
+	// Called again once it is decided, it completes the voiding.
 	FailPayment(context.Context, *v1.FailPaymentRequest) (*v1.FailPaymentResponse, error)
 	// Returns one payment.
 	GetPayment(context.Context, *v1.GetPaymentRequest) (*v1.GetPaymentResponse, error)
@@ -202,8 +204,10 @@ type PaymentServiceHandler interface {
 	RecordPayment(context.Context, *v1.RecordPaymentRequest) (*v1.RecordPaymentResponse, error)
 	// Records that a payment that was handed over was made. Recorded before, it changes nothing.
 	ConfirmPayment(context.Context, *v1.ConfirmPaymentRequest) (*v1.ConfirmPaymentResponse, error)
-	// Records that a payment was not made and never will be, and voids its
-	// remittance. Called again, it completes what an earlier call began.
+	// Records that a payment was not made and never will be, or came back. From
+	// then on a person has the task to decide what becomes of it, and until that
+	// is done or the hold lifted no other payment of the payee is handed over.
+	// Called again once it is decided, it completes the voiding.
 	FailPayment(context.Context, *v1.FailPaymentRequest) (*v1.FailPaymentResponse, error)
 	// Returns one payment.
 	GetPayment(context.Context, *v1.GetPaymentRequest) (*v1.GetPaymentResponse, error)

@@ -1,0 +1,112 @@
+package claims
+
+import (
+	"context"
+
+	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
+	"github.com/probity-health/probity/proto/probity/claims/v1/claimsv1connect"
+	"github.com/probity-health/probity/services/identity"
+)
+
+var _ claimsv1connect.PaymentTaskServiceHandler = (*Service)(nil)
+
+// ListPaymentTasks implements claimsv1connect.PaymentTaskServiceHandler.
+func (s *Service) ListPaymentTasks(ctx context.Context, req *claimsv1.ListPaymentTasksRequest) (*claimsv1.ListPaymentTasksResponse, error) {
+	caller, err := callerOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.auth.Authorize(ctx, "ListPaymentTasks", identity.Resource{Type: identity.Payment, Payer: req.GetPayerId()}); err != nil {
+		return nil, err
+	}
+	// A task is the payer's: a sender's own organisation shows it none.
+	scope := paymentScope(caller)
+	scope.Org = ""
+	reading, err := s.view.At(ctx, req.GetMinToken())
+	if err != nil {
+		return nil, err
+	}
+	rows, next, err := pageOf(ctx, reading, listing[*claimsv1.PaymentTask]{
+		kind: kindPaymentTasks, indexes: indexesFor(kindPaymentTasks, scope, req.GetPayerId()), ascending: true,
+		size: int(req.GetPageSize()), token: req.GetPageToken(), row: paymentTaskRow,
+		filter: filterOf(caller, "payment-tasks", req.GetPayerId(), req.GetAssignee()),
+		keep: func(t *claimsv1.PaymentTask) bool {
+			return t.GetOpen() && scope.Includes("", t.GetPayment().GetPayerId()) &&
+				(req.GetAssignee() == "" || req.GetAssignee() == t.GetAssignee() || (req.GetAssignee() == "-" && t.GetAssignee() == ""))
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &claimsv1.ListPaymentTasksResponse{Tasks: rows, NextPageToken: next}, nil
+}
+
+// workPayment records a command to a payment's task and returns when the lists show it.
+func (s *Service) workPayment(ctx context.Context, action, id string, command func(identity.Principal) taskCommand) (PaymentRecord, error) {
+	caller, err := callerOf(ctx)
+	if err != nil {
+		return PaymentRecord{}, err
+	}
+	record, err := s.commandPayment(ctx, action, id, command(caller))
+	if err != nil {
+		return record, err
+	}
+	return record, s.view.WaitFor(ctx, record.Position.Token())
+}
+
+// ClaimPaymentTask implements claimsv1connect.PaymentTaskServiceHandler.
+func (s *Service) ClaimPaymentTask(ctx context.Context, req *claimsv1.ClaimPaymentTaskRequest) (*claimsv1.ClaimPaymentTaskResponse, error) {
+	record, err := s.workPayment(ctx, "ClaimPaymentTask", req.GetPaymentId(), func(p identity.Principal) taskCommand {
+		return assignTask{assignee: p.Subject, who: p.Subject}
+	})
+	return &claimsv1.ClaimPaymentTaskResponse{Task: record.Task()}, err
+}
+
+// ReleasePaymentTask implements claimsv1connect.PaymentTaskServiceHandler.
+func (s *Service) ReleasePaymentTask(ctx context.Context, req *claimsv1.ReleasePaymentTaskRequest) (*claimsv1.ReleasePaymentTaskResponse, error) {
+	record, err := s.workPayment(ctx, "ReleasePaymentTask", req.GetPaymentId(), func(p identity.Principal) taskCommand {
+		return assignTask{who: p.Subject}
+	})
+	return &claimsv1.ReleasePaymentTaskResponse{Task: record.Task()}, err
+}
+
+// ReassignPaymentTask implements claimsv1connect.PaymentTaskServiceHandler.
+func (s *Service) ReassignPaymentTask(ctx context.Context, req *claimsv1.ReassignPaymentTaskRequest) (*claimsv1.ReassignPaymentTaskResponse, error) {
+	record, err := s.workPayment(ctx, "ReassignPaymentTask", req.GetPaymentId(), func(p identity.Principal) taskCommand {
+		return assignTask{assignee: req.GetAssignee(), who: p.Subject, by: p.Subject}
+	})
+	return &claimsv1.ReassignPaymentTaskResponse{Task: record.Task()}, err
+}
+
+// ReleasePayee implements claimsv1connect.PaymentTaskServiceHandler.
+func (s *Service) ReleasePayee(ctx context.Context, req *claimsv1.ReleasePayeeRequest) (*claimsv1.ReleasePayeeResponse, error) {
+	record, err := s.workPayment(ctx, "ReleasePayee", req.GetPaymentId(), func(p identity.Principal) taskCommand {
+		return releasePayee{who: p.Subject}
+	})
+	return &claimsv1.ReleasePayeeResponse{Task: record.Task()}, err
+}
+
+// ResolvePaymentTask implements claimsv1connect.PaymentTaskServiceHandler.
+func (s *Service) ResolvePaymentTask(ctx context.Context, req *claimsv1.ResolvePaymentTaskRequest) (*claimsv1.ResolvePaymentTaskResponse, error) {
+	record, err := s.workPayment(ctx, "ResolvePaymentTask", req.GetPaymentId(), func(p identity.Principal) taskCommand {
+		return resolveTask{resolution: req.GetResolution(), method: req.GetMethod(), reference: req.GetReference(), who: p.Subject}
+	})
+	if err != nil || record.Payment.GetState() == claimsv1.PaymentState_PAYMENT_STATE_WRITTEN_OFF {
+		return &claimsv1.ResolvePaymentTaskResponse{Task: record.Task()}, err
+	}
+	leave, err := s.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	caller, err := callerOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	voided, err := s.voidRemittance(ctx, caller, record.Payment)
+	if err != nil {
+		return nil, err
+	}
+	record.Payment = voided.GetPayment()
+	return &claimsv1.ResolvePaymentTaskResponse{Task: record.Task(), ClaimCount: voided.GetClaimCount(), RestoredCents: voided.GetRestoredCents()}, nil
+}

@@ -1,0 +1,293 @@
+package core
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"math"
+	"strings"
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
+	"github.com/probity-health/probity/services/ledger/receipt"
+)
+
+// record is what the rules look at of a record of a shard's topic.
+type record struct {
+	format    uint32
+	log       string
+	shard     uint32
+	term      uint64
+	index     uint64
+	requestID string
+	writes    []RowWrite
+	barrier   bool
+	digested  bool // it has a barrier's digest
+}
+
+func recordOf(c *ledgerv1.Commit) record {
+	r := record{
+		format: c.Format, log: c.Log, shard: c.Shard, term: c.Term, index: c.Index, requestID: c.RequestId,
+		writes: make([]RowWrite, len(c.Writes)), barrier: c.Barrier, digested: len(c.BarrierDigest) > 0,
+	}
+	for i, w := range c.Writes {
+		r.writes[i] = RowWrite{Stream: w.Stream, First: w.FirstRevision, Count: uint64(len(w.Events))}
+	}
+	return r
+}
+
+// Reader judges records that follow each other, as Judge does each. What it
+// reads of a record it keeps in room that many share, for a replica judges
+// every record of its ledger. The zero value is ready to use; it is not safe
+// for concurrent use.
+//
+// A commit as Decide spells it, every field at most once and in order, is read
+// without the protobuf library. Anything else is the library's to read, so that
+// the two never differ in what they accept.
+type Reader struct {
+	names   strings.Builder
+	writes  []RowWrite
+	entries []byte
+	content []byte // what the digest of the record being read is over
+}
+
+// Room that is taken at once.
+const (
+	roomOfNames   = 16 << 10
+	roomOfWrites  = 256
+	roomOfEntries = 128 * receipt.EntrySize
+)
+
+// Judge is the function Judge; of an accepted commit it gives the Row instead
+// of the Commit, and of Seen what a Row has.
+func (r *Reader) Judge(head Head, view View, value []byte) (Judged, error) {
+	rec, ok := r.read(value, head.Log)
+	if !ok {
+		j, err := Judge(head, view, value)
+		if err == nil && j.Verdict == Accepted {
+			j.Row = RowOf(j.Commit, j.Seen)
+		}
+		return j, err
+	}
+	out, err := judge(head, view, &rec, value)
+	if err != nil || out.Verdict != Accepted {
+		return out, err
+	}
+	out.Seen = Seen{Index: rec.index, Digest: sha256.Sum256(r.content), Entry: r.Entry(value)}
+	out.Row = Row{Entry: out.Seen.Entry, RequestID: rec.requestID, Digest: out.Seen.Digest, Term: rec.term, Writes: rec.writes}
+	return out, nil
+}
+
+// Entry is receipt.Entry.
+func (r *Reader) Entry(value []byte) []byte {
+	if cap(r.entries)-len(r.entries) < receipt.EntrySize {
+		r.entries = make([]byte, 0, roomOfEntries)
+	}
+	at := len(r.entries)
+	r.entries = receipt.AppendEntry(r.entries, value)
+	return r.entries[at:len(r.entries):len(r.entries)]
+}
+
+// text keeps bytes as a string.
+func (r *Reader) text(b []byte) string {
+	if r.names.Cap()-r.names.Len() < len(b) {
+		// What was written to a builder never changes, so the old one's
+		// strings stay.
+		r.names = strings.Builder{}
+		r.names.Grow(max(roomOfNames, len(b)))
+	}
+	at := r.names.Len()
+	r.names.Write(b)
+	return r.names.String()[at:]
+}
+
+// Numbers of the fields, of Commit, CommittedWrite and Event.
+const (
+	fieldFormat = iota + 1
+	fieldLog
+	fieldShard
+	fieldTerm
+	fieldIndex
+	fieldRequestID
+	fieldActor
+	fieldTraceparent
+	fieldCausation
+	fieldRecordedTime
+	fieldWrites
+)
+
+const (
+	fieldStream = iota + 1
+	fieldFirstRevision
+	fieldEvents
+)
+
+const (
+	fieldType = iota + 1
+	fieldPayload
+)
+
+// fields takes the fields of a message one by one; none has a number beyond 15.
+type fields struct {
+	rest []byte
+	last byte // number of the field before
+	bad  bool // it is not in the form that is read here
+}
+
+// next returns a field's number, 0 at the end, and its content: number of a
+// varint, or text. Numbers must rise, but for one that may be repeated.
+func (f *fields) next(repeated byte) (field byte, number uint64, text []byte) {
+	if len(f.rest) == 0 {
+		return 0, 0, nil
+	}
+	tag := f.rest[0]
+	field = tag >> 3
+	if tag >= 0x80 || field == 0 || field < f.last || field == f.last && field != repeated {
+		f.bad = true
+		return 0, 0, nil
+	}
+	f.last = field
+	n, size := binary.Uvarint(f.rest[1:])
+	if size <= 0 {
+		f.bad = true
+		return 0, 0, nil
+	}
+	f.rest = f.rest[1+size:]
+	switch protowire.Type(tag & 7) {
+	case protowire.VarintType:
+		return field, n, nil
+	case protowire.BytesType:
+		if n <= uint64(len(f.rest)) {
+			text = f.rest[:n:n]
+			f.rest = f.rest[n:]
+			return field, 0, text
+		}
+	}
+	f.bad = true
+	return 0, 0, nil
+}
+
+// read reads a commit that is spelled as Decide spells it; it is false for
+// anything else. log is the name that is expected.
+func (r *Reader) read(value []byte, log string) (rec record, ok bool) {
+	f := fields{rest: value}
+	r.content = r.content[:0]
+	first := len(r.writes)
+	if cap(r.writes)-first < MaxWrites {
+		r.writes, first = make([]RowWrite, 0, roomOfWrites), 0
+	}
+	for {
+		field, number, text := f.next(fieldWrites)
+		// A number where a text belongs is as bad, and the other way round.
+		switch is := text != nil; {
+		case field == 0:
+			rec.writes = r.writes[first:len(r.writes):len(r.writes)]
+			if f.bad {
+				r.writes = r.writes[:first]
+			}
+			return rec, !f.bad
+		case field == fieldFormat && !is && number <= math.MaxUint32:
+			rec.format = uint32(number)
+		case field == fieldLog && is && string(text) == log:
+			rec.log = log
+		case field == fieldShard && !is && number <= math.MaxUint32:
+			rec.shard = uint32(number)
+		case field == fieldTerm && !is:
+			rec.term = number
+		case field == fieldIndex && !is:
+			rec.index = number
+		case field == fieldRequestID && is && utf8.Valid(text):
+			rec.requestID = r.text(text)
+		case (field == fieldActor || field == fieldTraceparent || field == fieldCausation) && is && utf8.Valid(text):
+		case field == fieldRecordedTime && is && isTime(text):
+		case field == fieldWrites && is && len(r.writes)-first < MaxWrites && r.readWrite(text):
+		default:
+			f.bad, f.rest = true, nil
+		}
+	}
+}
+
+// isTime tells whether a Timestamp is spelled as the library spells it.
+func isTime(raw []byte) bool {
+	f := fields{rest: raw}
+	for {
+		switch field, _, text := f.next(0); {
+		case field == 0:
+			return !f.bad
+		case field > 2 || text != nil:
+			return false
+		}
+	}
+}
+
+// readWrite adds a write to those of the record and to what its digest is over.
+func (r *Reader) readWrite(raw []byte) bool {
+	f := fields{rest: raw}
+	var w RowWrite
+	var stream []byte
+	counted := -1 // where the events' number stands
+	begin := func() {
+		r.content = binary.BigEndian.AppendUint64(r.content, uint64(len(stream)))
+		r.content = append(r.content, stream...)
+		counted = len(r.content)
+		r.content = binary.BigEndian.AppendUint64(r.content, 0)
+	}
+	for {
+		field, number, text := f.next(fieldEvents)
+		switch is := text != nil; {
+		case field == 0:
+			if f.bad {
+				return false
+			}
+			if counted < 0 {
+				begin()
+			}
+			binary.BigEndian.PutUint64(r.content[counted:], w.Count)
+			w.Stream = r.text(stream)
+			r.writes = append(r.writes, w)
+			return true
+		case field == fieldStream && is && utf8.Valid(text):
+			stream = text
+		case field == fieldFirstRevision && !is:
+			w.First = number
+		case field == fieldEvents && is:
+			if counted < 0 {
+				begin()
+			}
+			if !r.readEvent(text) {
+				return false
+			}
+			w.Count++
+		default:
+			return false
+		}
+	}
+}
+
+func (r *Reader) readEvent(raw []byte) bool {
+	f := fields{rest: raw}
+	var kind, payload []byte
+	for {
+		field, _, text := f.next(0)
+		switch {
+		case field == 0:
+			if f.bad {
+				return false
+			}
+			r.content = binary.BigEndian.AppendUint64(r.content, uint64(len(kind)))
+			r.content = append(r.content, kind...)
+			r.content = binary.BigEndian.AppendUint64(r.content, uint64(len(payload)))
+			r.content = append(r.content, payload...)
+			return true
+		case text == nil:
+			return false
+		case field == fieldType && utf8.Valid(text):
+			kind = text
+		case field == fieldPayload:
+			payload = text
+		default:
+			return false
+		}
+	}
+}

@@ -1,0 +1,105 @@
+package standalone
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"os"
+	"runtime/debug"
+	"runtime/metrics"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A stack's live heap is some 200 MB, most of what it allocates lives for
+// one claim, and Go's own rule collects whenever the heap has doubled: a fifth
+// of the CPU of a file. Below a floor the heap is therefore left to grow, as
+// far as the machine can well spare it; above, Go's own rule holds. So memory
+// is flat at the floor until what lives takes half of it.
+const (
+	// heapShare of the memory that the process may use is the floor, unless
+	// the command says otherwise.
+	heapShare = 16
+	// maxHeapFloor is more than a stack gains by.
+	maxHeapFloor = 1 << 30
+	// maxGCPercent keeps the first seconds, in which next to nothing lives, in measure.
+	maxGCPercent = 1000
+	// heapLook is how often what lives is looked at.
+	heapLook = time.Second
+)
+
+// defaultHeapFloor is the floor in bytes; 0, which leaves it to Go, where the
+// environment says how to collect or the machine's memory isn't known.
+func defaultHeapFloor() uint64 {
+	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
+		return 0
+	}
+	return min(usableMemory()/heapShare, maxHeapFloor)
+}
+
+// tendHeap keeps the collector at the floor until ctx ends.
+func tendHeap(ctx context.Context, floor uint64) {
+	if floor == 0 {
+		return
+	}
+	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	now := 100
+	tick := time.NewTicker(heapLook)
+	defer tick.Stop()
+	defer func() { debug.SetGCPercent(100) }()
+	for {
+		metrics.Read(sample)
+		if want := gcPercent(sample[0].Value.Uint64(), floor); want > now+now/10 || want < now-now/10 {
+			debug.SetGCPercent(want)
+			now = want
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// gcPercent is how much of what lives may be allocated until the heap is at
+// the floor, and never less than Go's own 100.
+func gcPercent(live, floor uint64) int {
+	if live == 0 {
+		return maxGCPercent
+	}
+	if live >= floor {
+		return 100
+	}
+	return int(min(max((floor-live)*100/live, 100), maxGCPercent))
+}
+
+// usableMemory is what the machine, or the container, has; 0 where it isn't known.
+func usableMemory() uint64 {
+	total := uint64(0)
+	if raw, err := os.ReadFile("/proc/meminfo"); err == nil {
+		total = memTotal(raw)
+	}
+	if raw, err := os.ReadFile("/sys/fs/cgroup/memory.max"); err == nil {
+		if limit, err := strconv.ParseUint(strings.TrimSpace(string(raw)), 10, 64); err == nil && (total == 0 || limit < total) {
+			total = limit
+		}
+	}
+	return total
+}
+
+// memTotal reads the line "MemTotal:  24105 kB" of /proc/meminfo.
+func memTotal(raw []byte) uint64 {
+	lines := bufio.NewScanner(bytes.NewReader(raw))
+	for lines.Scan() {
+		rest, ok := strings.CutPrefix(lines.Text(), "MemTotal:")
+		if !ok {
+			continue
+		}
+		number, unit, _ := strings.Cut(strings.TrimSpace(rest), " ")
+		if kib, err := strconv.ParseUint(number, 10, 54); err == nil && unit == "kB" {
+			return kib << 10
+		}
+	}
+	return 0
+}
