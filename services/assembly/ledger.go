@@ -143,6 +143,9 @@ func (p *Process) cluster(cfg *ClusterConfig) (*ledger.Cluster, error) {
 		Dial: func(url string) ledgerv1connect.LedgerServiceClient {
 			return ledgerv1connect.NewLedgerServiceClient(client, url, client.Options()...)
 		},
+		DialProofs: func(url string) ledgerv1connect.ProofServiceClient {
+			return ledgerv1connect.NewProofServiceClient(client, url, client.Options()...)
+		},
 	}, nil
 }
 

@@ -123,6 +123,9 @@ type Cluster struct {
 	// Dial returns a client of the node at a URL that acts under this node's
 	// own credentials, not its callers'.
 	Dial func(url string) ledgerv1connect.LedgerServiceClient
+	// DialProofs does the same for the ProofService, to pass changes of the
+	// policy on. Nil passes none on.
+	DialProofs func(url string) ledgerv1connect.ProofServiceClient
 	// SessionTimeout is how long a node may be silent before its shards are
 	// given to others; 0 is 6 s, the least brokers allow by default.
 	SessionTimeout time.Duration
