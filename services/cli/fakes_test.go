@@ -62,6 +62,7 @@ type world struct {
 	polls     int             // guarded by mu; of progress, which each poll advances
 	resolved  string          // guarded by mu; review of pendedID
 	canceled  bool            // guarded by mu; the good file
+	resumed   bool            // guarded by mu; the good file
 }
 
 func (w *world) claims() []*claimsv1.ClaimSummary {
@@ -306,6 +307,13 @@ type policiesFake struct {
 	*world
 }
 
+func (policiesFake) PublishPlan(_ context.Context, r *policiesv1.PublishPlanRequest) (*policiesv1.PublishPlanResponse, error) {
+	if r.GetEtag() == "stale" {
+		return nil, problem.New(problem.Conflict, problem.Problem{RuleID: "document.etag", FieldPath: "etag", Message: "another version was published since", Fix: "read the newest version and make the change in it"})
+	}
+	return &policiesv1.PublishPlanResponse{PlanId: "plan_gold", Version: 4, Etag: "0123abcd"}, nil
+}
+
 func (policiesFake) LintDocument(_ context.Context, r *policiesv1.LintDocumentRequest) (*policiesv1.LintDocumentResponse, error) {
 	if bytes.Contains([]byte(r.GetDocument()), []byte("bad")) {
 		return &policiesv1.LintDocumentResponse{Problems: []*problemv1.Problem{{RuleId: "plan.overlap", FieldPath: "benefits[1].match", Message: r.GetKind() + ": two benefits match the same services", Fix: "narrow one of them"}}}, nil
@@ -316,6 +324,14 @@ func (policiesFake) LintDocument(_ context.Context, r *policiesv1.LintDocumentRe
 type workflowsFake struct {
 	workflowsv1connect.UnimplementedWorkflowServiceHandler
 	*world
+}
+
+func (w workflowsFake) ResumeFile(_ context.Context, q *workflowsv1.ResumeFileRequest) (*workflowsv1.ResumeFileResponse, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	started := !w.resumed
+	w.resumed = true
+	return &workflowsv1.ResumeFileResponse{Started: started}, nil
 }
 
 func (w workflowsFake) GetFileProgress(context.Context, *workflowsv1.GetFileProgressRequest) (*workflowsv1.GetFileProgressResponse, error) {

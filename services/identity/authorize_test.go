@@ -98,6 +98,7 @@ GetPlan                  A P U!
 ListPlans                A+ P+ U!
 PublishFeeSchedule       P
 PublishContract          P
+PublishNetwork           P
 CreatePolicy             P
 EnrollMembers            P
 TerminateMember          P
@@ -113,6 +114,7 @@ ListEditTables           A P U!
 RecordProviderStatus     P
 SimulatePlan             P
 GetFileProgress          S U!
+ResumeFile               S
 GetReview                S A V U!
 ReviewClaim              A V
 DecodePayloads           A

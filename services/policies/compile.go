@@ -34,12 +34,18 @@ func planSpec(d *policiesv1.PlanDocument, ref string) adjudication.PlanSpec {
 
 		AwaitOtherPayer: d.GetAwaitOtherPayer(), AwaitAuthorization: d.GetAwaitPriorAuthorization(),
 	}
+	if r := d.GetSecondReviewer(); r != nil {
+		spec.SecondReviewer = &adjudication.SecondReviewer{From: money.Cents(r.GetFromCents()), Never: r.GetNever()}
+	}
 	if d.GetOutOfNetwork() != nil {
 		out := costShare(d.GetOutOfNetwork())
 		spec.OutOfNetwork = &out
 	}
 	for _, b := range d.GetBenefits() {
 		spec.Benefits = append(spec.Benefits, benefitSpec(b))
+	}
+	for _, use := range d.GetNetworks() {
+		spec.Networks = append(spec.Networks, adjudication.NetworkUse{ID: use.GetNetworkId(), Tiers: use.GetTiers()})
 	}
 	for _, rule := range d.GetRules() {
 		spec.Rules = append(spec.Rules, ruleSpec(rule))
