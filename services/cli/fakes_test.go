@@ -375,7 +375,10 @@ type ledgerFake struct {
 	evidence   []byte
 	receipt    []byte
 	commit     []byte
-	asked      atomic.Int32
+	// kept and broken are promises of the commit's position: of that commit,
+	// and of another.
+	kept, broken []byte
+	asked        atomic.Int32
 }
 
 const origin = "probity.example/test"
@@ -428,8 +431,17 @@ func newLedgerFake() (*ledgerFake, error) {
 	}
 	r := receipt.Receipt{Log: "claims", Shard: 3, Index: 0, Entry: entry, Header: block.Header(), Checkpoint: signed}
 	r.Head, r.Place, r.HeadProof, _ = block.ProveHead("claims", 3)
+	promise := func(entry []byte) []byte {
+		group := receipt.Group{Origin: origin, Log: "claims", Shard: 3, Count: 1, Root: receipt.LeafHash(entry)}
+		signed, err := group.Sign(key.Notes())
+		if err != nil {
+			panic(err)
+		}
+		p := receipt.Promise{Log: "claims", Shard: 3, Entry: entry, Note: signed}
+		return p.Marshal()
+	}
 	e := receipt.Evidence{Wrong: receipt.TwoHeads, First: signed, Second: twice}
-	return &ledgerFake{policy: policy.Marshal(), checkpoint: signed, evidence: e.Marshal(), receipt: r.Marshal(), commit: commit}, nil
+	return &ledgerFake{policy: policy.Marshal(), checkpoint: signed, evidence: e.Marshal(), receipt: r.Marshal(), commit: commit, kept: promise(entry), broken: promise(receipt.Entry([]byte("another")))}, nil
 }
 
 func (l *ledgerFake) GetReceipt(_ context.Context, r *ledgerv1.GetReceiptRequest) (*ledgerv1.GetReceiptResponse, error) {
@@ -457,6 +469,11 @@ func (l *ledgerFake) GetConsistency(_ context.Context, r *ledgerv1.GetConsistenc
 
 func (l *ledgerFake) ListEvidence(context.Context, *ledgerv1.ListEvidenceRequest) (*ledgerv1.ListEvidenceResponse, error) {
 	return &ledgerv1.ListEvidenceResponse{Evidence: [][]byte{l.evidence}}, nil
+}
+
+func (l *ledgerFake) SubmitEvidence(_ context.Context, r *ledgerv1.SubmitEvidenceRequest) (*ledgerv1.SubmitEvidenceResponse, error) {
+	l.evidence = r.GetEvidence()
+	return &ledgerv1.SubmitEvidenceResponse{}, nil
 }
 
 func (l *ledgerFake) GetLedger(context.Context, *ledgerv1.GetLedgerRequest) (*ledgerv1.GetLedgerResponse, error) {

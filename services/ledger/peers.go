@@ -123,7 +123,8 @@ func (r replicas) GetRows(_ context.Context, req *ledgerv1.GetRowsRequest) (*led
 	}
 	out := &ledgerv1.GetRowsResponse{}
 	err = r.n.read(func() error {
-		out.Size = m.replica.Head().Next
+		// The offset first, as in GetCommits.
+		out.NextOffset, out.Size = m.replica.Offset(), m.replica.Head().Next
 		var err error
 		out.Rows, err = m.replica.Rows(req.GetFromIndex(), min(most, 4096))
 		return err

@@ -783,11 +783,8 @@ func (b *Blocks) Receipt(log string, shard uint32, index uint64, sealed bool) (*
 		return nil, nil
 	}
 	r := &receipt.Receipt{Log: log, Shard: shard, Index: index, Header: block.Header(), Checkpoint: checkpoint}
-	err := s.eachCommit(index, index+1, func(_ uint64, value []byte) (bool, error) {
-		r.Entry = receipt.Entry(value)
-		return true, nil
-	})
-	if err != nil {
+	var err error
+	if r.Entry, err = s.Entry(index); err != nil {
 		return nil, err
 	}
 	r.Head, r.Place, r.HeadProof, _ = block.ProveHead(log, shard)
