@@ -307,6 +307,13 @@ type policiesFake struct {
 	*world
 }
 
+func (policiesFake) PublishPlan(_ context.Context, r *policiesv1.PublishPlanRequest) (*policiesv1.PublishPlanResponse, error) {
+	if r.GetEtag() == "stale" {
+		return nil, problem.New(problem.Conflict, problem.Problem{RuleID: "document.etag", FieldPath: "etag", Message: "another version was published since", Fix: "read the newest version and make the change in it"})
+	}
+	return &policiesv1.PublishPlanResponse{PlanId: "plan_gold", Version: 4, Etag: "0123abcd"}, nil
+}
+
 func (policiesFake) LintDocument(_ context.Context, r *policiesv1.LintDocumentRequest) (*policiesv1.LintDocumentResponse, error) {
 	if bytes.Contains([]byte(r.GetDocument()), []byte("bad")) {
 		return &policiesv1.LintDocumentResponse{Problems: []*problemv1.Problem{{RuleId: "plan.overlap", FieldPath: "benefits[1].match", Message: r.GetKind() + ": two benefits match the same services", Fix: "narrow one of them"}}}, nil
@@ -368,7 +375,10 @@ type ledgerFake struct {
 	evidence   []byte
 	receipt    []byte
 	commit     []byte
-	asked      atomic.Int32
+	// kept and broken are promises of the commit's position: of that commit,
+	// and of another.
+	kept, broken []byte
+	asked        atomic.Int32
 }
 
 const origin = "probity.example/test"
@@ -421,8 +431,17 @@ func newLedgerFake() (*ledgerFake, error) {
 	}
 	r := receipt.Receipt{Log: "claims", Shard: 3, Index: 0, Entry: entry, Header: block.Header(), Checkpoint: signed}
 	r.Head, r.Place, r.HeadProof, _ = block.ProveHead("claims", 3)
+	promise := func(entry []byte) []byte {
+		group := receipt.Group{Origin: origin, Log: "claims", Shard: 3, Count: 1, Root: receipt.LeafHash(entry)}
+		signed, err := group.Sign(key.Notes())
+		if err != nil {
+			panic(err)
+		}
+		p := receipt.Promise{Log: "claims", Shard: 3, Entry: entry, Note: signed}
+		return p.Marshal()
+	}
 	e := receipt.Evidence{Wrong: receipt.TwoHeads, First: signed, Second: twice}
-	return &ledgerFake{policy: policy.Marshal(), checkpoint: signed, evidence: e.Marshal(), receipt: r.Marshal(), commit: commit}, nil
+	return &ledgerFake{policy: policy.Marshal(), checkpoint: signed, evidence: e.Marshal(), receipt: r.Marshal(), commit: commit, kept: promise(entry), broken: promise(receipt.Entry([]byte("another")))}, nil
 }
 
 func (l *ledgerFake) GetReceipt(_ context.Context, r *ledgerv1.GetReceiptRequest) (*ledgerv1.GetReceiptResponse, error) {
@@ -450,6 +469,11 @@ func (l *ledgerFake) GetConsistency(_ context.Context, r *ledgerv1.GetConsistenc
 
 func (l *ledgerFake) ListEvidence(context.Context, *ledgerv1.ListEvidenceRequest) (*ledgerv1.ListEvidenceResponse, error) {
 	return &ledgerv1.ListEvidenceResponse{Evidence: [][]byte{l.evidence}}, nil
+}
+
+func (l *ledgerFake) SubmitEvidence(_ context.Context, r *ledgerv1.SubmitEvidenceRequest) (*ledgerv1.SubmitEvidenceResponse, error) {
+	l.evidence = r.GetEvidence()
+	return &ledgerv1.SubmitEvidenceResponse{}, nil
 }
 
 func (l *ledgerFake) GetLedger(context.Context, *ledgerv1.GetLedgerRequest) (*ledgerv1.GetLedgerResponse, error) {

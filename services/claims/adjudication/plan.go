@@ -38,6 +38,8 @@ type PlanSpec struct {
 	// AwaitOtherPayer pends, instead of denying, what another payer decides
 	// first and hasn't; AwaitAuthorization what has no prior authorisation yet.
 	AwaitOtherPayer, AwaitAuthorization bool
+	// Networks whose participants are in network; empty: whoever has a contract.
+	Networks []NetworkUse
 	// SecondReviewer says when two people must agree on a claim that pends; nil
 	// leaves it to the caller. The engine only hands it on.
 	SecondReviewer *SecondReviewer

@@ -76,9 +76,13 @@ type PlanDocument struct {
 	// Wait for a prior authorisation that a service needs and has not, instead of
 	// denying for want of it (CO-197).
 	AwaitPriorAuthorization bool `protobuf:"varint,63,opt,name=await_prior_authorization,json=awaitPriorAuthorization,proto3" json:"await_prior_authorization,omitempty"`
+	// Networks whose participants are in network. Empty: every provider with a
+	// contract for the plan is. Where the plan names networks, they alone decide
+	// the tier, and a contract prices what is in network.
+	Networks []*PlanNetwork `protobuf:"bytes,64,rep,name=networks,proto3" json:"networks,omitempty"`
 	// When two people must agree on a claim that pends; absent is as the
 	// installation has it.
-	SecondReviewer *SecondReviewer `protobuf:"bytes,64,opt,name=second_reviewer,json=secondReviewer,proto3" json:"second_reviewer,omitempty"`
+	SecondReviewer *SecondReviewer `protobuf:"bytes,65,opt,name=second_reviewer,json=secondReviewer,proto3" json:"second_reviewer,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -258,6 +262,13 @@ func (x *PlanDocument) GetAwaitPriorAuthorization() bool {
 		return x.AwaitPriorAuthorization
 	}
 	return false
+}
+
+func (x *PlanDocument) GetNetworks() []*PlanNetwork {
+	if x != nil {
+		return x.Networks
+	}
+	return nil
 }
 
 func (x *PlanDocument) GetSecondReviewer() *SecondReviewer {
@@ -1299,8 +1310,7 @@ var File_probity_policies_v1_documents_proto protoreflect.FileDescriptor
 
 const file_probity_policies_v1_documents_proto_rawDesc = "" +
 	"\n" +
-	"#probity/policies/v1/documents.proto\x12\x13probity.policies.v1\x1a\x1bbuf/validate/validate.proto\x1a&probity/policies/v1/coordination.proto\x1a\x1fprobity/policies/v1/rates.proto\x1a\x1fprobity/policies/v1/rules.proto\x1a\x1aprobity/type/v1/type.proto\"\xd5\n" +
-	"\n" +
+	"#probity/policies/v1/documents.proto\x12\x13probity.policies.v1\x1a\x1bbuf/validate/validate.proto\x1a&probity/policies/v1/coordination.proto\x1a\"probity/policies/v1/networks.proto\x1a\x1fprobity/policies/v1/rates.proto\x1a\x1fprobity/policies/v1/rules.proto\x1a\x1aprobity/type/v1/type.proto\"\x9d\v\n" +
 	"\fPlanDocument\x126\n" +
 	"\aplan_id\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x182\x16^plan_[a-z0-9_]{1,40}$R\x06planId\x12\x1d\n" +
 	"\x04name\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18xR\x04name\x12$\n" +
@@ -1325,8 +1335,9 @@ const file_probity_policies_v1_documents_proto_rawDesc = "" +
 	"\fcoordination\x18< \x01(\v2&.probity.policies.v1.CoordinationRulesR\fcoordination\x12u\n" +
 	"\x1eprior_authorization_procedures\x18= \x03(\tB/\xbaH,\x92\x01)\x10\xd0\x0f\"$r\"2 ^[A-Z0-9]{4,5}(-[A-Z0-9]{4,5})?$R\x1cpriorAuthorizationProcedures\x12*\n" +
 	"\x11await_other_payer\x18> \x01(\bR\x0fawaitOtherPayer\x12:\n" +
-	"\x19await_prior_authorization\x18? \x01(\bR\x17awaitPriorAuthorization\x12L\n" +
-	"\x0fsecond_reviewer\x18@ \x01(\v2#.probity.policies.v1.SecondReviewerR\x0esecondReviewer\"N\n" +
+	"\x19await_prior_authorization\x18? \x01(\bR\x17awaitPriorAuthorization\x12F\n" +
+	"\bnetworks\x18@ \x03(\v2 .probity.policies.v1.PlanNetworkB\b\xbaH\x05\x92\x01\x02\x102R\bnetworks\x12L\n" +
+	"\x0fsecond_reviewer\x18A \x01(\v2#.probity.policies.v1.SecondReviewerR\x0esecondReviewer\"N\n" +
 	"\x0eSecondReviewer\x12&\n" +
 	"\n" +
 	"from_cents\x18\x01 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\tfromCents\x12\x14\n" +
@@ -1461,7 +1472,8 @@ var file_probity_policies_v1_documents_proto_goTypes = []any{
 	(*v1.Period)(nil),          // 11: probity.type.v1.Period
 	(*PlanRule)(nil),           // 12: probity.policies.v1.PlanRule
 	(*CoordinationRules)(nil),  // 13: probity.policies.v1.CoordinationRules
-	(*FacilityRate)(nil),       // 14: probity.policies.v1.FacilityRate
+	(*PlanNetwork)(nil),        // 14: probity.policies.v1.PlanNetwork
+	(*FacilityRate)(nil),       // 15: probity.policies.v1.FacilityRate
 }
 var file_probity_policies_v1_documents_proto_depIdxs = []int32{
 	11, // 0: probity.policies.v1.PlanDocument.effective:type_name -> probity.type.v1.Period
@@ -1470,20 +1482,21 @@ var file_probity_policies_v1_documents_proto_depIdxs = []int32{
 	3,  // 3: probity.policies.v1.PlanDocument.benefits:type_name -> probity.policies.v1.Benefit
 	12, // 4: probity.policies.v1.PlanDocument.rules:type_name -> probity.policies.v1.PlanRule
 	13, // 5: probity.policies.v1.PlanDocument.coordination:type_name -> probity.policies.v1.CoordinationRules
-	1,  // 6: probity.policies.v1.PlanDocument.second_reviewer:type_name -> probity.policies.v1.SecondReviewer
-	4,  // 7: probity.policies.v1.Benefit.match:type_name -> probity.policies.v1.ServiceMatch
-	11, // 8: probity.policies.v1.FeeSchedule.effective:type_name -> probity.type.v1.Period
-	6,  // 9: probity.policies.v1.FeeSchedule.fees:type_name -> probity.policies.v1.Fee
-	11, // 10: probity.policies.v1.ProviderContract.effective:type_name -> probity.type.v1.Period
-	14, // 11: probity.policies.v1.ProviderContract.facility_rates:type_name -> probity.policies.v1.FacilityRate
-	11, // 12: probity.policies.v1.Policy.effective:type_name -> probity.type.v1.Period
-	11, // 13: probity.policies.v1.Enrollment.coverage:type_name -> probity.type.v1.Period
-	11, // 14: probity.policies.v1.PriorAuthorization.effective:type_name -> probity.type.v1.Period
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	14, // 6: probity.policies.v1.PlanDocument.networks:type_name -> probity.policies.v1.PlanNetwork
+	1,  // 7: probity.policies.v1.PlanDocument.second_reviewer:type_name -> probity.policies.v1.SecondReviewer
+	4,  // 8: probity.policies.v1.Benefit.match:type_name -> probity.policies.v1.ServiceMatch
+	11, // 9: probity.policies.v1.FeeSchedule.effective:type_name -> probity.type.v1.Period
+	6,  // 10: probity.policies.v1.FeeSchedule.fees:type_name -> probity.policies.v1.Fee
+	11, // 11: probity.policies.v1.ProviderContract.effective:type_name -> probity.type.v1.Period
+	15, // 12: probity.policies.v1.ProviderContract.facility_rates:type_name -> probity.policies.v1.FacilityRate
+	11, // 13: probity.policies.v1.Policy.effective:type_name -> probity.type.v1.Period
+	11, // 14: probity.policies.v1.Enrollment.coverage:type_name -> probity.type.v1.Period
+	11, // 15: probity.policies.v1.PriorAuthorization.effective:type_name -> probity.type.v1.Period
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_probity_policies_v1_documents_proto_init() }
@@ -1492,6 +1505,7 @@ func file_probity_policies_v1_documents_proto_init() {
 		return
 	}
 	file_probity_policies_v1_coordination_proto_init()
+	file_probity_policies_v1_networks_proto_init()
 	file_probity_policies_v1_rates_proto_init()
 	file_probity_policies_v1_rules_proto_init()
 	type x struct{}
