@@ -330,7 +330,7 @@ type workflowsFake struct {
 	*world
 }
 
-func (w workflowsFake) ResumeFile(_ context.Context, q *workflowsv1.ResumeFileRequest) (*workflowsv1.ResumeFileResponse, error) {
+func (w workflowsFake) ResumeFile(_ context.Context, _ *workflowsv1.ResumeFileRequest) (*workflowsv1.ResumeFileResponse, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	started := !w.resumed
