@@ -53,6 +53,7 @@ type claim struct {
 	Place     string       `json:"place"`
 	Facility  string       `json:"facility_type"`
 	Taxonomy  string       `json:"billing_taxonomy"`
+	TaxID     string       `json:"billing_tax_id"`
 	Frequency string       `json:"frequency"`
 	Original  string       `json:"original"`
 	Sequence  string       `json:"sequence"`
@@ -421,8 +422,15 @@ func (m *Model) covered(c *claim, f *family, who *enrolment, w *work) {
 	}
 	w.contract = m.contractFor(c, w)
 	w.tier = "in"
-	// An emergency without a contract is in network since 2022 (45 CFR 149.110).
-	if w.contract == nil && !w.Emergency {
+	inside := w.contract != nil
+	if len(w.plan.Networks) > 0 {
+		// The network says who is in; a contract is for those.
+		if inside = m.takesPart(c, w); !inside && !w.Emergency {
+			w.contract = nil
+		}
+	}
+	// An emergency out of network is treated as in it since 2022 (45 CFR 149.110).
+	if !inside && !w.Emergency {
 		w.tier = "out"
 		if w.plan.Out == nil {
 			w.deny("CO", "242")
@@ -451,6 +459,25 @@ func (m *Model) covered(c *claim, f *family, who *enrolment, w *work) {
 			return
 		}
 	}
+}
+
+// takesPart: the biller or the renderer is in one of the plan's networks on
+// the day, in a tier that the plan takes.
+func (m *Model) takesPart(c *claim, w *work) bool {
+	for _, use := range w.plan.Networks {
+		for _, n := range m.networks {
+			if n.ID != use.ID || !n.Effective.has(w.Date) {
+				continue
+			}
+			for _, p := range n.Participants {
+				named := p.NPI != "" && (p.NPI == c.Billing || p.NPI == rendering(c)) || p.TIN != "" && p.TIN == c.TaxID
+				if named && p.Days.has(w.Date) && (len(use.Tiers) == 0 || slices.Contains(use.Tiers, p.Tier)) {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 // fees: the lesser of charge and contract.

@@ -55,6 +55,10 @@ type plan struct {
 	} `json:"coordination"`
 	Authorize []string `json:"prior_authorization_procedures"`
 	Rules     []rule   `json:"rules"`
+	Networks  []struct {
+		ID    string   `json:"network_id"`
+		Tiers []string `json:"tiers"`
+	} `json:"networks"`
 }
 
 // rule is a plan's own. The model doesn't read its condition: it knows what
@@ -126,6 +130,18 @@ type contract struct {
 	Rates     []rate   `json:"facility_rates"`
 }
 
+// network says who takes part, and when: by NPI, or by the biller's tax id.
+type network struct {
+	ID           string `json:"network_id"`
+	Effective    period `json:"effective"`
+	Participants []struct {
+		NPI  string `json:"npi"`
+		TIN  string `json:"tin"`
+		Tier string `json:"tier"`
+		Days period `json:"participates"`
+	} `json:"participants"`
+}
+
 type policy struct {
 	ID        string `json:"policy_id"`
 	Plan      string `json:"plan_id"`
@@ -160,6 +176,7 @@ type Model struct {
 	contracts []contract
 	policies  []policy
 	tables    []table
+	networks  []network
 	families  map[string]*family // by member id
 }
 
@@ -201,6 +218,8 @@ func (m *Model) Add(document []byte) error {
 		return read(document, &m.plans)
 	case has("fees"):
 		return read(document, &m.schedules)
+	case has("participants"):
+		return read(document, &m.networks)
 	case has("contract_id"):
 		return read(document, &m.contracts)
 	case has("relationship_code"):

@@ -26,6 +26,7 @@ const (
 	causePlan          = "plan"
 	causeFeeSchedule   = "fee-schedule"
 	causeContract      = "contract"
+	causeNetwork       = "network"
 	causeOtherPayer    = "other-payer"
 	causeAuthorization = "prior-authorization"
 	// causeChanges is a decision so far behind the policies log that nobody
@@ -60,7 +61,7 @@ type change struct {
 // followedChanges are the event types that a change is made of.
 func followedChanges() []string {
 	return typeNames(
-		&eventsv1.PlanPublished{}, &eventsv1.FeeSchedulePublished{}, &eventsv1.ContractPublished{},
+		&eventsv1.PlanPublished{}, &eventsv1.FeeSchedulePublished{}, &eventsv1.ContractPublished{}, &eventsv1.NetworkPublished{},
 		&eventsv1.MemberEnrolled{}, &eventsv1.MemberTerminated{}, &eventsv1.MemberReinstated{}, &eventsv1.MemberChanged{},
 		&eventsv1.PriorAuthorizationRecorded{},
 	)
@@ -112,6 +113,12 @@ func (s *Service) changeOf(r eventstore.Recorded) (change, bool) {
 		// It may rank before the contracts that were read, or govern days on
 		// which they don't.
 		c.refs = append(c.refs, s.book.ContractRefs(c.payer, c.npis, d.GetContractId())...)
+	case *eventsv1.NetworkPublished:
+		// A decision names every version it looked in, also where it found nobody.
+		c.payer, c.cause = e.GetNetwork().GetPayerId(), causeNetwork
+		if !c.document(s.book, e.GetNetwork().GetNetworkId(), e.GetVersion()) {
+			return change{}, false
+		}
 	case *eventsv1.MemberEnrolled:
 		c.subscriber, c.subject, c.payer, c.cause = e.GetSubscriber(), e.GetSubject(), e.GetPayerId(), causeEnrollment
 		if otherPayerLearned(s.book.MemberAt(e.GetSubject(), r.Revision), e) {
@@ -197,14 +204,14 @@ func (c *change) unseenBy(next map[uint32]uint64) bool { return c.at.Index >= ne
 
 // readLists are the versions that a decision read, as lists.
 func readLists(v *claimsv1.Versions) []string {
-	return []string{v.GetPlan(), v.GetContract(), v.GetFeeSchedule()}
+	return []string{v.GetPlan(), v.GetContract(), v.GetFeeSchedule(), v.GetNetwork()}
 }
 
-// wantsDocument tells whether a claim waits because no version of a plan or
-// fee schedule governs its days.
+// wantsDocument tells whether a claim waits because no version of a plan, fee
+// schedule or network governs its days.
 func wantsDocument(reasons []*claimsv1.PendReason) bool {
 	return slices.ContainsFunc(reasons, func(r *claimsv1.PendReason) bool {
-		return r.GetRuleId() == "eligibility.no_plan" || r.GetRuleId() == "price.no_fee_schedule"
+		return r.GetRuleId() == "eligibility.no_plan" || r.GetRuleId() == "price.no_fee_schedule" || r.GetRuleId() == "network.no_version"
 	})
 }
 

@@ -402,6 +402,43 @@ func TestAContractDatedBackPaysWhatWasOutOfNetwork(t *testing.T) {
 	})
 }
 
+// A provider leaves a network, and the network's owner says so late: what was
+// paid as in network is decided again, and again when the provider turns out
+// to have stayed.
+func TestANetworkCorrectedLateDecidesAgain(t *testing.T) {
+	w := newWorld(t, 0, automatic)
+	network := func(version uint32, until string) {
+		w.record("network-net_acme", &eventsv1.NetworkPublished{Version: version, Network: &policiesv1.ProviderNetwork{
+			NetworkId: "net_acme", Name: "Acme", PayerId: payer, Effective: &typev1.Period{StartDate: "2026-01-01"},
+			Participants: []*policiesv1.NetworkParticipant{{Npi: biller, Participates: &typev1.Period{StartDate: "2026-01-01", EndDate: until}}},
+		}})
+	}
+	network(1, "")
+	doc := dearerPlan(10000)
+	doc.Networks = []*policiesv1.PlanNetwork{{NetworkId: "net_acme"}}
+	w.record(w.plan, &eventsv1.PlanPublished{Version: 2, Plan: doc})
+	w.couple(0)
+	ids := w.visits(0, "ADA", "ADA")
+	require.Equal(t, []string{"paid", "paid"}, w.statuses(ids))
+	require.Equal(t, "net_acme@1", w.claim(ids[0]).Decided.GetVersions().GetNetwork())
+
+	network(2, "2026-02-10")
+	w.followed()
+
+	require.Equal(t, []string{"paid", "denied"}, w.statuses(ids), "the second visit was a day too late")
+	require.Equal(t, []string{"CO-242"}, w.claim(ids[1]).Decided.GetCodes())
+	require.Equal(t, "network", w.claim(ids[1]).Corrections[0].GetCause())
+	require.Equal(t, "net_acme@2", w.claim(ids[1]).Decided.GetVersions().GetNetwork())
+	inOrder(t, w, 0)
+
+	network(3, "")
+	w.followed()
+
+	require.Equal(t, []string{"paid", "paid"}, w.statuses(ids), "found by the version in which the provider was looked for in vain")
+	inOrder(t, w, 0)
+	replayed(t, w)
+}
+
 // What waits for a version of a plan is asked about when one comes.
 func TestAClaimThatWaitedForAPlanIsDecidedWhenItIsPublished(t *testing.T) {
 	w := newWorld(t, 0, automatic)
@@ -416,7 +453,14 @@ func TestAClaimThatWaitedForAPlanIsDecidedWhenItIsPublished(t *testing.T) {
 
 	doc := dearerPlan(10000)
 	doc.PlanId = "plan_new"
+	doc.Networks = []*policiesv1.PlanNetwork{{NetworkId: "net_new"}}
 	w.append("plan", &eventsv1.PlanPublished{Version: 1, Plan: doc})
+	w.followed()
+	require.Equal(t, []string{"pended"}, w.statuses(ids), "its network is not there yet")
+
+	w.append("network", &eventsv1.NetworkPublished{Version: 1, Network: &policiesv1.ProviderNetwork{
+		NetworkId: "net_new", PayerId: payer, Effective: &typev1.Period{StartDate: "2026-01-01"}, Participants: []*policiesv1.NetworkParticipant{{Npi: biller}},
+	}})
 	w.followed()
 
 	require.Equal(t, []string{"paid"}, w.statuses(ids))

@@ -210,6 +210,13 @@ func (s *Service) decideAll(ctx context.Context, subs []*submission) {
 		failAll(subs, err)
 		return
 	}
+	// Families that are not in memory are read together; one that can't be is
+	// read again, and its claim then tells why.
+	inParallel(len(lanes), readers, func(i int) {
+		if l := lanes[i]; l.held != nil {
+			_, _ = s.families.load(ctx, l.held, l.queue[0].payer, eventstore.NoStream)
+		}
+	})
 	for len(lanes) > 0 {
 		s.round(ctx, lanes)
 		lanes = slices.DeleteFunc(lanes, func(l *lane) bool {

@@ -28,6 +28,7 @@ type reference struct {
 	plans     compiled[*book.Plan, *adjudication.Plan]
 	schedules compiled[*book.FeeSchedule, *adjudication.FeeSchedule]
 	contracts compiled[*book.Contract, *adjudication.Contract]
+	networks  compiled[*book.Network, *adjudication.ProviderNetwork]
 }
 
 // lookup returns the engine's input for a claim, but for the family's
@@ -46,6 +47,11 @@ func (r *reference) lookup(ctx context.Context, claim *claimsv1.Claim, subscribe
 	for _, f := range found.FeeSchedules {
 		if schedule := r.schedules.of(f, r.schedule); schedule != nil {
 			in.FeeSchedules = append(in.FeeSchedules, schedule)
+		}
+	}
+	for _, n := range found.Networks {
+		if network := r.networks.of(n, r.network); network != nil {
+			in.Networks = append(in.Networks, network)
 		}
 	}
 	for _, set := range found.Edits {
@@ -226,6 +232,15 @@ func (r *reference) schedule(v *book.FeeSchedule) *adjudication.FeeSchedule {
 	out, err := policies.CompileFeeSchedule(v.Document, v.Ref, enginePeriod(v.Governs))
 	if err != nil {
 		r.log.Error("a published fee schedule doesn't compile; claims under it pend", "version", v.Ref, "error", err)
+		return nil
+	}
+	return out
+}
+
+func (r *reference) network(v *book.Network) *adjudication.ProviderNetwork {
+	out, err := policies.CompileNetwork(v.Document, v.Ref, enginePeriod(v.Governs))
+	if err != nil {
+		r.log.Error("a published network doesn't compile; claims under it pend", "version", v.Ref, "error", err)
 		return nil
 	}
 	return out

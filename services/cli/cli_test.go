@@ -50,6 +50,10 @@ func TestScripts(t *testing.T) {
 					return err
 				}
 			}
+			// A script holds text only.
+			if err := os.WriteFile(filepath.Join(env.WorkDir, "latin1.yaml"), []byte("planId: plan_caf\xe9\n"), 0o600); err != nil {
+				return err
+			}
 			env.Setenv("URL", w.url)
 			env.Setenv("SECRETS", filepath.Join(env.WorkDir, ".issuer"))
 			env.Setenv("XDG_CONFIG_HOME", filepath.Join(env.WorkDir, ".config"))

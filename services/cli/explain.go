@@ -388,7 +388,7 @@ func (a *app) printExplanation(w io.Writer, e explanation) {
 	v := d.GetVersions()
 	var by []string
 	for _, one := range []struct{ name, value string }{
-		{"plan", v.GetPlan()}, {"contract", v.GetContract()}, {"fee schedule", v.GetFeeSchedule()}, {"engine", v.GetEngine()}, {"received", v.GetReceivedDate()},
+		{"plan", v.GetPlan()}, {"contract", v.GetContract()}, {"fee schedule", v.GetFeeSchedule()}, {"network", v.GetNetwork()}, {"engine", v.GetEngine()}, {"received", v.GetReceivedDate()},
 	} {
 		if one.value != "" {
 			by = append(by, one.name+" "+one.value)

@@ -306,6 +306,13 @@ type policiesFake struct {
 	*world
 }
 
+func (policiesFake) PublishPlan(_ context.Context, r *policiesv1.PublishPlanRequest) (*policiesv1.PublishPlanResponse, error) {
+	if r.GetEtag() == "stale" {
+		return nil, problem.New(problem.Conflict, problem.Problem{RuleID: "document.etag", FieldPath: "etag", Message: "another version was published since", Fix: "read the newest version and make the change in it"})
+	}
+	return &policiesv1.PublishPlanResponse{PlanId: "plan_gold", Version: 4, Etag: "0123abcd"}, nil
+}
+
 func (policiesFake) LintDocument(_ context.Context, r *policiesv1.LintDocumentRequest) (*policiesv1.LintDocumentResponse, error) {
 	if bytes.Contains([]byte(r.GetDocument()), []byte("bad")) {
 		return &policiesv1.LintDocumentResponse{Problems: []*problemv1.Problem{{RuleId: "plan.overlap", FieldPath: "benefits[1].match", Message: r.GetKind() + ": two benefits match the same services", Fix: "narrow one of them"}}}, nil

@@ -23,7 +23,7 @@ func (a *app) generateCommand() *cobra.Command {
 		Short: "Make an invented payer, its members and claims with the money expected of them",
 		Long: `Make an invented payer, its members and claims with the money expected of them.
 
-DIR gets the documents (plans, fee_schedules, contracts, policies, edits), members and
+DIR gets the documents (plans, fee_schedules, contracts, networks, policies, edits), members and
 authorizations, the claims as 837P and 837I files and in plain terms
 (claims.jsonl), and what becomes of each line by a second, deliberately simple
 model that shares nothing with the engine (expected.jsonl). The same seed gives

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
@@ -11,6 +12,7 @@ import (
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
 	policiesv1 "github.com/probity-health/probity/proto/probity/policies/v1"
 	workflowsv1 "github.com/probity-health/probity/proto/probity/workflows/v1"
+	"github.com/probity-health/probity/services/problem"
 )
 
 func (a *app) reviewCommand() *cobra.Command {
@@ -96,7 +98,7 @@ func (a *app) resolve(resolution, short string) *cobra.Command {
 }
 
 func (a *app) plansCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "plans", Short: "Check benefit plans, fee schedules and contracts", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "plans", Short: "Check and publish benefit plans, fee schedules, contracts and networks", Args: cobra.NoArgs}
 	var kind string
 	lint := &cobra.Command{
 		Use:   "lint FILE...",
@@ -141,8 +143,8 @@ func (a *app) plansCommand() *cobra.Command {
 			return nil
 		},
 	}
-	lint.Flags().StringVar(&kind, "kind", "", "plan, fee_schedule or contract; found out when empty")
-	cmd.AddCommand(lint, a.plansDiff(), a.plansSimulate())
+	lint.Flags().StringVar(&kind, "kind", "", "plan, fee_schedule, contract or network; found out when empty")
+	cmd.AddCommand(lint, a.plansDiff(), a.plansSimulate(), a.plansPublish())
 	return cmd
 }
 
@@ -157,17 +159,21 @@ func readDocument(path string) ([]byte, error) {
 	if info.Size() > maxDocument {
 		return nil, usagef("%s is larger than 4 MiB", path)
 	}
-	return os.ReadFile(path)
+	text, err := os.ReadFile(path)
+	if err == nil && !utf8.Valid(text) {
+		return nil, problem.New(problem.Invalid, problem.Problem{RuleID: "document.encoding", Message: path + " is not text in UTF-8", Fix: "save it as plain UTF-8 text; a spreadsheet or a word processor's file is none"})
+	}
+	return text, err
 }
 
 // kindOf tells a document by the id only its kind has.
 func kindOf(path string, text []byte) (string, error) {
 	var fields map[string]any
 	if err := yaml.Unmarshal(text, &fields); err != nil {
-		return "", usagef("%s is not one YAML or JSON document; say what it is with --kind", path)
+		return "", problem.New(problem.Invalid, problem.Problem{RuleID: "document.syntax", Message: path + " is not one YAML or JSON document", Fix: "write one document of fields and values; with --kind the place of the fault is told"})
 	}
 	for _, tell := range []struct{ kind, camel, snake string }{
-		{"contract", "contractId", "contract_id"}, {"plan", "planId", "plan_id"}, {"fee_schedule", "feeScheduleId", "fee_schedule_id"},
+		{"contract", "contractId", "contract_id"}, {"network", "networkId", "network_id"}, {"plan", "planId", "plan_id"}, {"fee_schedule", "feeScheduleId", "fee_schedule_id"},
 	} {
 		for _, key := range []string{tell.camel, tell.snake} {
 			if _, has := fields[key]; has {
@@ -175,5 +181,5 @@ func kindOf(path string, text []byte) (string, error) {
 			}
 		}
 	}
-	return "", usagef("%s has no planId, feeScheduleId or contractId; say what it is with --kind", path)
+	return "", usagef("%s has no planId, feeScheduleId, contractId or networkId; say what it is with --kind", path)
 }

@@ -17,6 +17,7 @@ type Claim struct {
 	BillingNPI string `json:"billing_npi"`
 	// Taxonomy of who bills: it chooses the tables of claim edits.
 	Taxonomy     string `json:"billing_taxonomy"`
+	TaxID        string `json:"billing_tax_id"`
 	RenderingNPI string `json:"rendering_npi,omitempty"`
 	ReferringNPI string `json:"referring_npi,omitempty"`
 	Referral     string `json:"referral,omitempty"`

@@ -91,6 +91,8 @@ func (w *World) writeDocuments(dir string, model Model) error {
 		switch x := m.(type) {
 		case *policiesv1.FeeSchedule:
 			folder, id = "fee_schedules", x.GetFeeScheduleId()
+		case *policiesv1.ProviderNetwork:
+			folder, id = "networks", x.GetNetworkId()
 		case *policiesv1.PlanDocument:
 			folder, id = "plans", x.GetPlanId()
 		case *policiesv1.ProviderContract:

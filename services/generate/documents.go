@@ -17,6 +17,8 @@ const (
 const (
 	planPPO, planHDHP, planHMO, planSenior = "plan_h_ppo", "plan_h_hdhp", "plan_h_hmo", "plan_h_senior"
 
+	networkHMO = "net_h_hmo"
+
 	feesStandard, feesPrimary, feesFacility = "fs_h_standard", "fs_h_primary", "fs_h_facility"
 )
 
@@ -36,13 +38,14 @@ type Documents struct {
 	Plans        []*policiesv1.PlanDocument
 	Contracts    []*policiesv1.ProviderContract
 	Policies     []*policiesv1.Policy
+	Networks     []*policiesv1.ProviderNetwork
 	Edits        []EditTable
 }
 
 // Documents of the world.
 func (w *World) Documents() Documents {
 	from := w.begin()
-	return Documents{FeeSchedules: w.feeSchedules(from), Plans: plans(from), Contracts: w.contracts(from), Policies: policies(from), Edits: w.editTables()}
+	return Documents{Networks: []*policiesv1.ProviderNetwork{w.network(from)}, FeeSchedules: w.feeSchedules(from), Plans: plans(from), Contracts: w.contracts(from), Policies: policies(from), Edits: w.editTables()}
 }
 
 // begin is the first day of everything published: two years before the year of receipt.
@@ -113,6 +116,8 @@ func plans(from *typev1.Period) []*policiesv1.PlanDocument {
 		InNetwork:     share(0, 0, "embedded", 1000, 250000, 500000),
 		FeeScheduleId: feesPrimary, ReferralRequired: true, ReviewAboveCents: 1500000, Benefits: benefits(1500, 4000, 1500),
 	}
+	// Its network is narrower than its contracts: see World.network.
+	hmo.Networks = []*policiesv1.PlanNetwork{{NetworkId: networkHMO, Tiers: []string{"primary", "specialist"}}}
 	for _, b := range hmo.GetBenefits() {
 		b.CopayOutCents, b.CoinsuranceOutBps = 0, 0
 	}
@@ -248,4 +253,38 @@ func facilityRates() []*policiesv1.FacilityRate {
 		{Name: "medical_per_diem", TypesOfBill: []string{"11"}, RevenueCodes: []string{"0100-0169"}, Method: &policiesv1.FacilityRate_PerDiemCents{PerDiemCents: 1388_88}},
 		{Name: "imaging_share", TypesOfBill: []string{"13"}, RevenueCodes: []string{"0320-0329"}, Method: &policiesv1.FacilityRate_PercentOfChargeBps{PercentOfChargeBps: 3850}},
 	}
+}
+
+// network of the HMO. Of each specialty's contracted providers the first is in
+// by number; the second by tax id, but joined in the midst of the services;
+// the third is in a tier that the plan doesn't take, for some specialties.
+func (w *World) network(from *typev1.Period) *policiesv1.ProviderNetwork {
+	n := &policiesv1.ProviderNetwork{NetworkId: networkHMO, Name: "Harborline Select", PayerId: PayerID, Effective: from, Tiers: []string{"primary", "specialist", "reserve"}}
+	seen := map[int]int{}
+	for _, p := range w.providers {
+		i := seen[p.specialty]
+		seen[p.specialty]++
+		part := &policiesv1.NetworkParticipant{Npi: p.npi, Tier: "primary"}
+		if specialties[p.specialty].referral {
+			part.Tier = "specialist"
+		}
+		switch {
+		case p.contract == "":
+			continue
+		case i == 1:
+			part.Npi, part.Tin = "", p.taxID
+			if p.specialty%4 == 0 {
+				part.Participates = &typev1.Period{StartDate: w.day((oldest + youngest) / 2)}
+			}
+		case i == 2 && p.specialty%5 == 0:
+			part.Tier = "reserve"
+		case i == 2 && p.specialty%5 == 1:
+			part.Npi = p.rendering
+			if part.Npi == "" {
+				part.Npi = p.npi
+			}
+		}
+		n.Participants = append(n.Participants, part)
+	}
+	return n
 }

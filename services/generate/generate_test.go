@@ -104,6 +104,10 @@ func TestEveryDocumentIsSound(t *testing.T) {
 		require.Empty(t, policies.Validate(x))
 		require.Empty(t, policies.LintFeeSchedule(x), x.GetFeeScheduleId())
 	}
+	for _, x := range d.Networks {
+		require.Empty(t, policies.Validate(x))
+		require.Empty(t, policies.LintNetwork(x), x.GetNetworkId())
+	}
 	for _, x := range d.Contracts {
 		require.Empty(t, policies.Validate(x))
 		require.Empty(t, policies.LintContract(x), x.GetContractId())

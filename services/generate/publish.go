@@ -55,6 +55,11 @@ func (d Documents) publish(ctx context.Context, client policiesv1connect.Policie
 			return fmt.Errorf("generate: publish %s: %w", x.GetFeeScheduleId(), err)
 		}
 	}
+	for _, x := range d.Networks {
+		if _, err := client.PublishNetwork(ctx, &policiesv1.PublishNetworkRequest{RequestId: requestID(x), Network: x}); err != nil {
+			return fmt.Errorf("generate: publish %s: %w", x.GetNetworkId(), err)
+		}
+	}
 	for _, x := range d.Plans {
 		if _, err := client.PublishPlan(ctx, &policiesv1.PublishPlanRequest{RequestId: requestID(x), Plan: x}); err != nil {
 			return fmt.Errorf("generate: publish %s: %w", x.GetPlanId(), err)
@@ -134,6 +139,9 @@ func JSON(m proto.Message) []byte {
 func (d Documents) All() []proto.Message {
 	var out []proto.Message
 	for _, x := range d.FeeSchedules {
+		out = append(out, x)
+	}
+	for _, x := range d.Networks {
 		out = append(out, x)
 	}
 	for _, x := range d.Plans {

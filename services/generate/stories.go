@@ -143,7 +143,7 @@ func (w *World) provide(rng *rand.Rand, f *Family, c *Claim, what int) {
 	if f.plan == planHMO && what == 0 && n < providersEach && rng.IntN(6) == 0 {
 		c.billing, c.Kind = w.providers[len(w.providers)-1], "capitated"
 	}
-	c.BillingNPI, c.RenderingNPI, c.Taxonomy = c.billing.npi, c.billing.rendering, specialties[c.billing.specialty].taxonomy
+	c.BillingNPI, c.RenderingNPI, c.TaxID, c.Taxonomy = c.billing.npi, c.billing.rendering, c.billing.taxID, specialties[c.billing.specialty].taxonomy
 }
 
 // lines are the services of one day: a visit and what follows from it.

@@ -98,6 +98,7 @@ GetPlan                  A P U!
 ListPlans                A+ P+ U!
 PublishFeeSchedule       P
 PublishContract          P
+PublishNetwork           P
 CreatePolicy             P
 EnrollMembers            P
 TerminateMember          P

@@ -11,6 +11,7 @@ const (
 	Plan               = "Plan"
 	FeeSchedule        = "FeeSchedule"
 	Contract           = "Contract"
+	Network            = "Network"
 	Policy             = "Policy"
 	Member             = "Member"
 	PriorAuthorization = "PriorAuthorization"

@@ -46,6 +46,10 @@ func (n *Node) exchange(ctx context.Context, name string, peer Peer) {
 			if err := n.heard(name, answer.GetNotes()); err != nil {
 				n.logger.Warn("what a peer said was not taken in", "peer", name, "error", err)
 			}
+			// What the answer brought is no news to who gave it.
+			if now := digest(n.blocks.Notes()); now == digest(answer.GetNotes()) {
+				told = now
+			}
 		}
 		poll := time.NewTimer(n.cfg.PeerInterval)
 		select {

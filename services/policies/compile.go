@@ -41,6 +41,9 @@ func planSpec(d *policiesv1.PlanDocument, ref string) adjudication.PlanSpec {
 	for _, b := range d.GetBenefits() {
 		spec.Benefits = append(spec.Benefits, benefitSpec(b))
 	}
+	for _, use := range d.GetNetworks() {
+		spec.Networks = append(spec.Networks, adjudication.NetworkUse{ID: use.GetNetworkId(), Tiers: use.GetTiers()})
+	}
 	for _, rule := range d.GetRules() {
 		spec.Rules = append(spec.Rules, ruleSpec(rule))
 	}

@@ -117,6 +117,7 @@ func contractKind() kind[*policiesv1.ProviderContract] {
 type References struct {
 	FeeSchedule History[*policiesv1.FeeSchedule]
 	Plans       map[string]History[*policiesv1.PlanDocument]
+	Networks    map[string]History[*policiesv1.ProviderNetwork]
 }
 
 // decidePublish decides a new version of a document. No event and no error
@@ -162,10 +163,37 @@ func takesOver[D Document](h History[D], p Period) (problem.Problem, bool) {
 
 // namedByPlan checks the fee schedule a plan names.
 func namedByPlan(d *policiesv1.PlanDocument, refs References) []problem.Problem {
-	if d.GetFeeScheduleId() == "" {
-		return nil
+	var ps []problem.Problem
+	if d.GetFeeScheduleId() != "" {
+		ps = namedSchedule("plan", d, refs)
 	}
-	return namedSchedule("plan", d, refs)
+	for i, use := range d.GetNetworks() {
+		ps = append(ps, namedNetwork(fmt.Sprintf("networks[%d]", i), d, use, refs.Networks[use.GetNetworkId()])...)
+	}
+	return ps
+}
+
+// namedNetwork checks a network that a plan names, and the tiers it wants of it.
+func namedNetwork(path string, d *policiesv1.PlanDocument, use *policiesv1.PlanNetwork, known History[*policiesv1.ProviderNetwork]) []problem.Problem {
+	newest, version := known.Newest()
+	if version == 0 || newest.GetPayerId() != d.GetPayerId() {
+		return []problem.Problem{{RuleID: "plan.network.unknown", FieldPath: path + ".network_id",
+			Message: "the payer has no such network", Fix: "publish the network first, or correct its id"}}
+	}
+	governing, version := known.InForce(d.GetEffective().GetStartDate())
+	if version == 0 {
+		return []problem.Problem{{RuleID: "plan.network.not-in-force", FieldPath: path + ".network_id",
+			Message: "no version of the network is in force on the first effective day",
+			Fix:     "publish a version of the network for that day, or start later"}}
+	}
+	var ps []problem.Problem
+	for j, tier := range use.GetTiers() {
+		if !slices.Contains(governing.GetTiers(), tier) {
+			ps = append(ps, problem.Problem{RuleID: "plan.network.tier-unknown", FieldPath: fmt.Sprintf("%s.tiers[%d]", path, j),
+				Message: "the network has no such tier on the first effective day", Fix: "name a tier of the network, or none for all"})
+		}
+	}
+	return ps
 }
 
 // namedByContract checks the fee schedule and the plans a contract names.

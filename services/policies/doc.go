@@ -1,8 +1,8 @@
 // Package policies owns what a payer sells, to whom and at which prices:
-// plans, fee schedules, provider contracts, policies, members and prior
-// authorisations.
+// plans, fee schedules, provider contracts and networks, policies, members and
+// prior authorisations.
 //
-// A document (plan, fee schedule, contract) is written as YAML or JSON, read
+// A document (plan, fee schedule, contract, network) is written as YAML or JSON, read
 // strictly (document.go), held against the rules of its message, then linted
 // for contradictions no single field shows (lint*.go). What is published is
 // recorded whole and never changes; a new version takes over from the day it
@@ -44,6 +44,7 @@ func Ref(id string, version uint32) string {
 func planStream(id string) string        { return "plan-" + id }
 func feeScheduleStream(id string) string { return "feeschedule-" + id }
 func contractStream(id string) string    { return "contract-" + id }
+func networkStream(id string) string     { return "network-" + id }
 func policyStream(id string) string      { return "policy-" + id }
 
 // MemberStream is the stream of a person's coverage; its routing key is the subject.

@@ -51,6 +51,11 @@ func ParseContract(data []byte) (*policiesv1.ProviderContract, error) {
 	return parse(data, &policiesv1.ProviderContract{}, LintContract)
 }
 
+// ParseNetwork is ParsePlan for a provider network.
+func ParseNetwork(data []byte) (*policiesv1.ProviderNetwork, error) {
+	return parse(data, &policiesv1.ProviderNetwork{}, LintNetwork)
+}
+
 func parse[D proto.Message](data []byte, into D, lint func(D) []problem.Problem) (D, error) {
 	var none D
 	r, err := read(data, into)
@@ -83,7 +88,7 @@ func (r *reader) judge(msg proto.Message, lint func() []problem.Problem) []probl
 	found := lint()
 	if len(unread)+len(broken) > 0 {
 		found = slices.DeleteFunc(found, func(p problem.Problem) bool {
-			return p.RuleID == unreachable ||
+			return p.RuleID == unreachable || p.RuleID == compiled || p.RuleID == compiledNetwork ||
 				slices.ContainsFunc(unread, func(q problem.Problem) bool { return within(p.FieldPath, parent(q.FieldPath)) }) ||
 				slices.ContainsFunc(broken, func(q problem.Problem) bool { return within(p.FieldPath, q.FieldPath) })
 		})

@@ -118,9 +118,11 @@ func (h *Handler) LintDocument(ctx context.Context, req *policiesv1.LintDocument
 		resource, parse = identity.FeeSchedule, func(b []byte) error { _, err := ParseFeeSchedule(b); return err }
 	case "contract":
 		resource, parse = identity.Contract, func(b []byte) error { _, err := ParseContract(b); return err }
+	case "network":
+		resource, parse = identity.Network, func(b []byte) error { _, err := ParseNetwork(b); return err }
 	default:
 		return nil, problem.New(problem.Invalid, problem.Problem{RuleID: "document.kind", FieldPath: "kind",
-			Message: "no such kind of document", Fix: `write "plan", "fee_schedule" or "contract"`})
+			Message: "no such kind of document", Fix: `write "plan", "fee_schedule", "contract" or "network"`})
 	}
 	if err := h.Authorizer.Authorize(ctx, "LintDocument", identity.Resource{Type: resource}); err != nil {
 		return nil, err
@@ -142,6 +144,9 @@ func (h *Handler) PublishPlan(ctx context.Context, req *policiesv1.PublishPlanRe
 	}
 	refs, err := h.references(ctx, doc.GetFeeScheduleId(), nil)
 	if err != nil {
+		return nil, err
+	}
+	if refs.Networks, err = h.networks(ctx, doc); err != nil {
 		return nil, err
 	}
 	done, err := publish(ctx, h, planKind(), req.GetRequestId(), req.GetEtag(), doc, namedByPlan(doc, refs))

@@ -44,7 +44,7 @@ func LintPlan(d *policiesv1.PlanDocument) []problem.Problem {
 	if len(f.problems) == 0 {
 		// The engine has the last word: what it wouldn't take isn't published.
 		if _, err := CompilePlan(d, Ref(d.GetPlanId(), 1)); err != nil {
-			f.add("plan.compile", "", err.Error(), "correct what the message names")
+			f.add(compiled, "", err.Error(), "correct what the message names")
 		}
 	}
 	return f.problems
@@ -78,7 +78,7 @@ func lintRules(f *finding, d *policiesv1.PlanDocument) {
 			for _, fault := range refused.Faults {
 				field := ruleFields[fault.Field]
 				f.problems = append(f.problems, problem.Problem{RuleID: "plan.rule." + field, FieldPath: path + "." + field,
-					Message: field + " " + fault.Message, Fix: "see PlanRule in rules.proto and the variables a condition may read", Line: fault.Line, Column: fault.Column})
+					Message: field + " " + fault.Message, Fix: ruleFix(fault), Line: fault.Line, Column: fault.Column})
 			}
 		default:
 			f.add("plan.rule.unchecked", path, "the rule could not be checked", "report this to the operator")
@@ -311,8 +311,23 @@ func (r reach) admits(later reach) bool {
 	return len(r.revenue) == 0 || len(later.revenue) > 0 && r.revenue.holdsAll(later.revenue)
 }
 
-// unreachable is about a benefit and those before it.
-const unreachable = "plan.benefit.unreachable"
+// unreachable is about a benefit and those before it; compiled is the engine's
+// own word on a plan that nothing else is wrong with.
+const (
+	unreachable = "plan.benefit.unreachable"
+	compiled    = "plan.compile"
+)
+
+// unread tells whether a range of one of the benefits could not be read: what
+// the benefit takes in is then not known.
+func unread(benefits []*policiesv1.Benefit) bool {
+	return slices.ContainsFunc(benefits, func(b *policiesv1.Benefit) bool {
+		return slices.ContainsFunc(slices.Concat(b.GetMatch().GetProcedures(), b.GetMatch().GetRevenueCodes()), func(s string) bool {
+			_, ok := parseRange(s)
+			return !ok
+		})
+	})
+}
 
 // lintReach reports benefits every service of which an earlier benefit, or
 // several together, would have taken: they could never apply.
@@ -341,6 +356,9 @@ func lintReach(f *finding, benefits []*policiesv1.Benefit) {
 				takers = append(takers, benefits[j].GetName())
 			}
 		}
+		if unread(benefits[:i+1]) {
+			continue
+		}
 		if all || len(reaches[i].procedures) > 0 && union(earlier).holdsAll(reaches[i].procedures) {
 			f.add(unreachable, fmt.Sprintf("benefits[%d].match", i),
 				"every service it matches is taken earlier by "+listed(takers), "move it before those, or narrow their match")
@@ -353,4 +371,12 @@ func listed(names []string) string {
 		return strings.Join(names[:4], ", ") + fmt.Sprintf(" and %d more", len(names)-4)
 	}
 	return strings.Join(names, ", ")
+}
+
+// ruleFix says what a condition may read where it reads something else.
+func ruleFix(fault adjudication.PlanRuleFault) string {
+	if strings.Contains(fault.Message, "undeclared reference") {
+		return "a condition reads " + strings.Join(adjudication.RuleVariables(), ", ") + "; see PlanRuleSpec for operators and functions"
+	}
+	return "see PlanRule in rules.proto and PlanRuleSpec in package adjudication"
 }

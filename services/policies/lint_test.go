@@ -79,6 +79,44 @@ rules:
 	}, got)
 }
 
+// What may only follow from something that can't be read isn't told beside it:
+// a range that is the wrong way round takes in nobody's knowledge what, and the
+// engine's refusal of a figure says again what the field's rule said.
+func TestNothingIsToldThatMayOnlyFollow(t *testing.T) {
+	plan := func(share, match string) string {
+		return `plan_id: plan_gold
+name: Gold
+payer_id: KEYSTONE
+effective: {start_date: 2026-01-01}
+plan_year: calendar
+timely_filing_days: 90
+in_network: {deductible_kind: embedded, coinsurance_bps: ` + share + `}
+benefits:
+  - {name: office_visit, match: {procedures: ["` + match + `"]}, covered: true}
+  - {name: surgery, match: {procedures: ["10004-69990"]}, covered: true}
+`
+	}
+	told := func(text string) (got []string) {
+		_, err := ParsePlan([]byte(text))
+		for _, p := range problemsOf(t, err) {
+			got = append(got, p.RuleID+" "+p.FieldPath)
+		}
+		return got
+	}
+	require.Equal(t, []string{"plan.match.range benefits[0].match.procedures[0]"}, told(plan("2000", "99215-99202")))
+	require.Equal(t, []string{"field.uint32.lte in_network.coinsurance_bps"}, told(plan("20000", "99202-99215")))
+}
+
+// A condition that reads what there is not is told what there is.
+func TestAConditionIsToldWhatItMayRead(t *testing.T) {
+	d := sound()
+	d.Rules = []*policiesv1.PlanRule{{Id: "r", Clause: "A clause.", When: "member.age > 5", GroupCode: "PR", Carc: "96", Rarc: "N130"}}
+	ps := LintPlan(d)
+	require.Len(t, ps, 1)
+	require.Contains(t, ps[0].Fix, "claim.form, ")
+	require.Contains(t, ps[0].Fix, "coverage.days")
+}
+
 // What the lint takes for the codes of a range is what the engine takes.
 func TestLintAndEngineReadRangesAlike(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

@@ -20,8 +20,8 @@
 //     Nearly so pends.
 //  7. Completeness: are codes, units and diagnoses there, and valid on the
 //     date (complete.go, validity.go: CO-16, CO-146, CO-181, CO-182, CO-4)?
-//  8. The provider and the network tier (provider.go, network.go: CO-206 to
-//     208, CO-B7, CO-185, CO-242, CO-288).
+//  8. The provider and the network tier (provider.go, network.go,
+//     participation.go: CO-206 to 208, CO-B7, CO-185, CO-242, CO-288).
 //  9. The benefit: does the plan cover it, for this diagnosis (benefit.go:
 //     PR-204, PR-96, CO-50, CO-11)?
 //  10. Prior authorisation, which the benefit or the plan's list asks for, and
@@ -97,14 +97,16 @@ type line struct {
 	fees     *FeeSchedule
 	// The tables of reference edits that the line was held against.
 	pairTable, limitTable *Edits
-	tier                  Network
-	yearly                Date        // first day of the plan year that the line falls in
-	billable              money.Cents // charge less what the facility bills as not covered
-	priced                money.Cents // allowed before any reduction for further procedures
-	surgical              bool
-	rate                  *FacilityRate // the contract's rate that takes the line in
-	rated                 bool          // priced by it
-	minutes               int64         // thousandths of a minute of the provider's own time; 0 not known
+	// networks are the versions that the provider was looked for in.
+	networks []*ProviderNetwork
+	tier     Network
+	yearly   Date        // first day of the plan year that the line falls in
+	billable money.Cents // charge less what the facility bills as not covered
+	priced   money.Cents // allowed before any reduction for further procedures
+	surgical bool
+	rate     *FacilityRate // the contract's rate that takes the line in
+	rated    bool          // priced by it
+	minutes  int64         // thousandths of a minute of the provider's own time; 0 not known
 	// repeated: denied as a service already billed.
 	repeated bool
 	// stuck: pended for want of something without which no later stage can run.
@@ -405,7 +407,7 @@ func (r *run) denyAll(why rule, facts ...Fact) {
 func (r *run) versions() Versions {
 	v := r.in.Versions
 	v.Engine = EngineVersion
-	v.Plan, v.Contract, v.FeeSchedule, v.Edits = "", "", "", ""
+	v.Plan, v.Contract, v.FeeSchedule, v.Network, v.Edits = "", "", "", "", ""
 	v.ReceivedDate = r.in.Claim.ReceivedDate.String()
 	for i := range r.lines {
 		l := &r.lines[i]
@@ -417,6 +419,9 @@ func (r *run) versions() Versions {
 		}
 		if l.fees != nil {
 			v.FeeSchedule = listed(v.FeeSchedule, l.fees.version)
+		}
+		for _, n := range l.networks {
+			v.Network = listed(v.Network, n.version)
 		}
 		for _, e := range [...]*Edits{l.limitTable, l.pairTable} {
 			if e != nil {

@@ -62,7 +62,7 @@ func (d *Decision) Explain() string {
 func (v *Versions) explain(b *strings.Builder) {
 	fmt.Fprintf(b, "  by rules %s", v.Engine)
 	for _, read := range []struct{ what, version string }{
-		{"plan", v.Plan}, {"contract", v.Contract}, {"fee schedule", v.FeeSchedule}, {"edits", v.Edits}, {"coverage", v.Coverage},
+		{"plan", v.Plan}, {"contract", v.Contract}, {"fee schedule", v.FeeSchedule}, {"network", v.Network}, {"edits", v.Edits}, {"coverage", v.Coverage},
 	} {
 		if read.version != "" {
 			fmt.Fprintf(b, ", %s %s", read.what, read.version)

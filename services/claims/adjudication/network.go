@@ -8,15 +8,30 @@ import "slices"
 // (45 CFR 149.110, 149.410).
 const noSurprises Date = 738156
 
-// network finds the contract and with it the tier, then asks for the referral
-// that the plan wants for a specialist's service.
+// network finds the contract and the tier, then asks for the referral that the
+// plan wants for a specialist's service. A plan that names networks takes the
+// tier from them; for any other a contract is what makes a provider in network.
 func network(r *run, l *line) {
 	l.benefit = l.plan.benefitFor(l.Procedure, r.place(l), l.RevenueCode)
 	emergency := l.Emergency && l.ServiceDate >= noSurprises
 	l.contract = r.contractFor(l)
 	l.tier = InNetwork
-	if l.contract == nil && !emergency {
-		l.tier = OutOfNetwork
+	switch {
+	case emergency:
+	case len(l.plan.spec.Networks) == 0:
+		if l.contract == nil {
+			l.tier = OutOfNetwork
+		}
+	default:
+		in, known := r.participates(l)
+		if !known {
+			r.stop(l, networkNoVersion)
+			return
+		}
+		if !in {
+			// What a provider has agreed to for another network isn't this plan's.
+			l.tier, l.contract = OutOfNetwork, nil
+		}
 	}
 	l.out.Network = l.tier.String()
 	if l.tier == OutOfNetwork && l.plan.spec.OutOfNetwork == nil {

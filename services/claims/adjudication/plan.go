@@ -38,6 +38,8 @@ type PlanSpec struct {
 	// AwaitOtherPayer pends, instead of denying, what another payer decides
 	// first and hasn't; AwaitAuthorization what has no prior authorisation yet.
 	AwaitOtherPayer, AwaitAuthorization bool
+	// Networks whose participants are in network; empty: whoever has a contract.
+	Networks []NetworkUse
 	// Rules are the plan's own, tried in order on every line of a covered benefit.
 	Rules []PlanRuleSpec
 }

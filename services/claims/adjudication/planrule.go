@@ -176,6 +176,15 @@ var variables = []struct {
 	{"coverage.days", cel.IntType, 0},
 }
 
+// RuleVariables are the names of what a condition may read.
+func RuleVariables() []string {
+	names := make([]string, len(variables))
+	for i, v := range variables {
+		names[i] = v.name
+	}
+	return names
+}
+
 // ruleEnv is the language of conditions, built when the first rule is compiled.
 var ruleEnv = sync.OnceValues(func() (*cel.Env, error) {
 	allowed := env.NewLibrarySubset().AddIncludedMacros("all", "exists", "exists_one", "filter")

@@ -70,6 +70,7 @@ const (
 	providerRenderingInvalid
 	providerNotCertified
 	providerRenderingNotEligible
+	networkNoVersion
 	networkOut
 	networkNoReferral
 
@@ -190,6 +191,7 @@ var rules = [ruleCount]Rule{
 	providerRenderingInvalid:     {"provider.rendering_npi_invalid", "CO", "207", "N290", ""},
 	providerNotCertified:         {"provider.not_certified", "CO", "B7", "", ""},
 	providerRenderingNotEligible: {"provider.rendering_not_eligible", "CO", "185", "", ""},
+	networkNoVersion:             {"network.no_version", "CO", "242", "", "No version of the plan's network governs the date of service; publish one."},
 	networkOut:                   {"network.out_of_network", "CO", "242", "", ""},
 	networkNoReferral:            {"network.no_referral", "CO", "288", "", ""},
 

@@ -20,6 +20,9 @@ type Input struct {
 	// FeeSchedules holds every version that a plan or contract here may name;
 	// chosen by id and date of service.
 	FeeSchedules []*FeeSchedule
+	// Networks holds every version that a plan here may name; chosen by id and
+	// date of service.
+	Networks []*ProviderNetwork
 	// Accumulators of the subscriber's family, as of Versions.AccumulatorsRevision.
 	Accumulators Accumulators
 	// History holds the family's earlier finalised lines, reversed claims left out.
@@ -80,6 +83,7 @@ type Claim struct {
 	DRG                      string // as billed, without leading zeros
 	CoveredDays              int64  // value code 80; negative: not said
 	BillingNPI               string
+	BillingTIN               string // REF*EI, digits; empty: not said, or a person's number
 	BillingTaxonomy          string
 	RenderingNPI             string // empty: the billing provider rendered
 	RenderingTaxonomy        string
@@ -376,6 +380,7 @@ type Versions struct {
 	Plan                 string // several, comma separated, when lines fall under different versions
 	Contract             string
 	FeeSchedule          string
+	Network              string // of the plan's networks those that were asked
 	Edits                string
 	Coverage             string
 	AccumulatorsRevision int64

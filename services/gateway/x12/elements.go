@@ -18,7 +18,7 @@ func (p *setParser) check(sp *segmentSpec, s *Segment, loop string) {
 		bad(0, 0, "6", s.fault, "the segment holds characters that may not stand in it", "send only characters of the X12 basic and extended sets, in ASCII or UTF-8")
 	}
 	if n, known := elementCount[s.ID]; known && len(s.elems) > n {
-		bad(n+1, 0, "3", "x12.element.too-many", fmt.Sprintf("the segment has more than %d elements", n), "leave out what the guide doesn't define; check the delimiters")
+		bad(n+1, 0, "3", ruleTooMany, fmt.Sprintf("the segment has more than %d elements", n), fixTooMany)
 	}
 	for i := range sp.elems {
 		e := &sp.elems[i]

@@ -162,7 +162,9 @@ func (p *setParser) enter(i, j int, s *Segment, late bool) {
 		f.pos = k.pos
 	}
 	f.kids[j]++
-	over := k.max > 0 && int(f.kids[j]) > k.max
+	// Of a claim's lines and what is in them one too many rejects the claim; the
+	// others would only say so again. A claim too many is a fault each.
+	over := k.max > 0 && int(f.kids[j]) > k.max && (int(f.kids[j]) == k.max+1 || !strings.HasPrefix(k.id, "24"))
 	p.frames = append(p.frames, newFrame(k, p.ordinal))
 	top := &p.frames[len(p.frames)-1]
 	top.segs[0] = 1

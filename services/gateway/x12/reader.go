@@ -185,6 +185,7 @@ func (rd *reader) segment(s *Segment) {
 		rd.openInterchange(s)
 	case "GS":
 		rd.endSet("2")
+		rd.tooMany(s, 8)
 		if rd.group != nil {
 			rd.groupFault("3", "x12.group.no-ge", "the group has no GE segment", "close each group with GE")
 		}
@@ -204,12 +205,14 @@ func (rd *reader) segment(s *Segment) {
 		rd.closeSet(s)
 	case "GE":
 		rd.endSet("2")
+		rd.tooMany(s, 2)
 		if rd.group == nil {
 			rd.interchangeFault("022", "x12.interchange.structure", "a GE segment has no GS", "pair each GE with a GS")
 			return
 		}
 		rd.closeGroup(s)
 	case "IEA":
+		rd.tooMany(s, 2)
 		rd.closeInterchange(s)
 	case "TA1":
 		if rd.set == nil && rd.group == nil {
@@ -300,6 +303,9 @@ func (rd *reader) openSet(s *Segment) {
 	rd.parser = nil
 	rd.group.Sets = append(rd.group.Sets, set)
 	rd.file.sets = append(rd.file.sets, set)
+	if more(s, 3) {
+		rd.setFault("5", ruleTooMany, "ST", 4, "the segment has more than 3 elements", fixTooMany)
+	}
 	if n := len(set.Control); n < 4 || n > 9 || shortCode(set.Control) != set.Control {
 		set.Control = shortCode(set.Control[:min(9, n)])
 		rd.setFault("7", "x12.set.control-number", "ST", 2, "the transaction set control number is not four to nine letters and digits", "send four to nine digits in ST02")
@@ -346,6 +352,9 @@ func (rd *reader) closeSet(s *Segment) {
 	if n := s.El(1); !digits(n) || len(n) > 10 || strings.TrimLeft(n, "0") != itoa(rd.segments) {
 		rd.setFault("4", "x12.envelope.se-count", "SE", 1, fmt.Sprintf("SE01 is not the number of segments from ST to SE, which is %d", rd.segments),
 			"if the set is whole, let SE01 say so; if segments are missing, send all of it")
+	}
+	if more(s, 2) {
+		rd.setFault("5", ruleTooMany, "SE", 3, "the segment has more than 2 elements", fixTooMany)
 	}
 	if s.El(2) != rd.set.Control {
 		rd.setFault("3", "x12.envelope.se-control", "SE", 2, "SE02 is not the control number of ST02", "repeat ST02 in SE02")
@@ -410,6 +419,28 @@ func (rd *reader) path() string {
 	}
 	return strings.Join(parts, " / ")
 }
+
+// tooMany faults an envelope's segment that says more than X12 defines for it.
+func (rd *reader) tooMany(s *Segment, n int) {
+	if more(s, n) {
+		rd.interchangeFault("022", ruleTooMany, fmt.Sprintf("the %s segment has more than %d elements", s.ID, n), fixTooMany)
+	}
+}
+
+// more tells whether a segment has anything behind its nth element.
+func more(s *Segment, n int) bool {
+	for i := n + 1; i <= len(s.elems); i++ {
+		if s.El(i) != "" {
+			return true
+		}
+	}
+	return false
+}
+
+const (
+	ruleTooMany = "x12.element.too-many"
+	fixTooMany  = "leave out what the guide doesn't define; check the delimiters"
+)
 
 func (rd *reader) interchangeFault(code, rule, msg, fix string) {
 	if rd.ic.Rejected = true; rd.ic.Code == "000" {

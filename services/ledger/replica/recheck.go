@@ -56,12 +56,26 @@ func (b *Blocks) publishDue(last *receipt.Block, now time.Time) bool {
 	return last.Height >= size+publishAt
 }
 
+// publishSome brings the tiles on disk level with the last block where that is
+// due, beside what follows. What went wrong shows in the next step.
+func (b *Blocks) publishSome() error {
+	last, _ := b.Last()
+	if last == nil || b.tiling.busy() || !b.publishDue(last, b.cfg.Now()) {
+		return nil
+	}
+	if err := b.tiling.result(); err != nil {
+		return err
+	}
+	b.published = b.cfg.Now()
+	return b.tiling.start(b.cfg.Store.disk, func() error { return b.publish(last) })
+}
+
 // publish makes the tiles that a block needs durable and reads the new ones
 // back.
 func (b *Blocks) publish(last *receipt.Block) error {
 	// Side by side, because each waits for the disk and what waits together
 	// is committed together.
-	err := b.cfg.Store.disk.Together(len(last.Heads)+1, func(i int) error {
+	return b.cfg.Store.disk.Together(len(last.Heads)+1, func(i int) error {
 		if i == len(last.Heads) {
 			return publishChecked(b.tree, last.Height)
 		}
@@ -71,8 +85,6 @@ func (b *Blocks) publish(last *receipt.Block) error {
 		}
 		return nil
 	})
-	b.published = b.cfg.Now()
-	return err
 }
 
 func publishChecked(t *tiles.Tree, size uint64) error {
@@ -94,9 +106,10 @@ func publishChecked(t *tiles.Tree, size uint64) error {
 // Publish brings the tiles on disk level with the last block. It must not run
 // beside Step.
 func (b *Blocks) Publish() error {
+	err := b.tiling.wait()
 	last, _ := b.Last()
-	if last == nil || b.Halted() != nil {
-		return nil
+	if err != nil || last == nil || b.Halted() != nil {
+		return err
 	}
 	return b.publish(last)
 }
@@ -192,7 +205,11 @@ func (b *Blocks) Scrub() (int, error) {
 	if err := b.Halted(); err != nil {
 		return 0, err
 	}
-	n, err := b.scrubSome()
+	err := b.tiling.result()
+	n := 0
+	if err == nil {
+		n, err = b.scrubSome()
+	}
 	if err != nil {
 		return n, b.halt(err)
 	}

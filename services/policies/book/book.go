@@ -38,6 +38,9 @@ type Book struct {
 	planIDs   []string // ordered, for listing
 	schedules map[string]*shelf[*policiesv1.FeeSchedule]
 	contracts map[string]*shelf[*policiesv1.ProviderContract]
+	networks  map[string]*shelf[*policiesv1.ProviderNetwork]
+	// networksOf holds a payer's network ids, ordered.
+	networksOf map[string][]string
 	// listed holds the ids of contracts that ever named the NPI for the
 	// payer, ordered; whether one does on a day is asked of its version.
 	listed   map[providerKey][]string
@@ -76,6 +79,7 @@ func New() *Book {
 	return &Book{
 		payers: map[string]struct{}{}, plans: map[string]*shelf[*policiesv1.PlanDocument]{},
 		schedules: map[string]*shelf[*policiesv1.FeeSchedule]{}, contracts: map[string]*shelf[*policiesv1.ProviderContract]{},
+		networks: map[string]*shelf[*policiesv1.ProviderNetwork]{}, networksOf: map[string][]string{},
 		listed: map[providerKey][]string{}, policies: map[string]*policiesv1.Policy{},
 		members: map[string]*policies.Member{}, persons: map[string]string{}, births: map[string][]string{},
 		families: map[string]*family{}, cards: map[string]string{}, authorizations: map[string]*Authorization{},
@@ -100,6 +104,7 @@ type (
 	Plan        = Version[*policiesv1.PlanDocument]
 	FeeSchedule = Version[*policiesv1.FeeSchedule]
 	Contract    = Version[*policiesv1.ProviderContract]
+	Network     = Version[*policiesv1.ProviderNetwork]
 )
 
 // Authorization is a prior authorisation; what it covers is sealed.
@@ -220,6 +225,12 @@ func (b *Book) apply(r eventstore.Recorded) error {
 			}
 		}
 		return stand(b.contracts, d.GetContractId(), e.GetVersion(), d, r.RecordedTime)
+	case *eventsv1.NetworkPublished:
+		d := e.GetNetwork()
+		if at, found := slices.BinarySearch(b.networksOf[d.GetPayerId()], d.GetNetworkId()); !found {
+			b.networksOf[d.GetPayerId()] = slices.Insert(slices.Clone(b.networksOf[d.GetPayerId()]), at, d.GetNetworkId())
+		}
+		return stand(b.networks, d.GetNetworkId(), e.GetVersion(), d, r.RecordedTime)
 	case *eventsv1.PolicyCreated:
 		b.policies[e.GetPolicy().GetPolicyId()] = e.GetPolicy()
 	case *eventsv1.MemberEnrolled:

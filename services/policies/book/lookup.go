@@ -65,6 +65,9 @@ type Context struct {
 	// FeeSchedules that govern one of the dates and are named by a contract
 	// or plan above, by Ref.
 	FeeSchedules []*FeeSchedule
+	// Networks of the payer that govern one of the dates, by id: all of them,
+	// because a plan on trial may name others than the plan in force.
+	Networks []*Network
 	// Edits that govern one of the dates.
 	Edits []*EditSet
 	// Providers of the query's NPIs that the payer knows something of, in that order.
@@ -119,6 +122,7 @@ func (b *Book) For(q Query) Context {
 	}
 	c.Contracts = b.contractsFor(q)
 	c.FeeSchedules = b.feeSchedulesFor(q.ServiceDates, c)
+	c.Networks = b.networksFor(q.PayerID, q.ServiceDates)
 	c.Edits = b.editsFor(q.PayerID, q.ServiceDates)
 	for _, npi := range q.NPIs {
 		if p := b.providers[providerKey{q.PayerID, npi}]; p != nil && !slices.Contains(c.Providers, p) {
@@ -275,6 +279,18 @@ func (b *Book) feeSchedulesFor(days []string, c Context) []*FeeSchedule {
 		}
 	}
 	slices.SortFunc(out, func(x, y *FeeSchedule) int { return strings.Compare(x.Ref, y.Ref) })
+	return out
+}
+
+func (b *Book) networksFor(payerID string, days []string) []*Network {
+	var out []*Network
+	for _, id := range b.networksOf[payerID] {
+		for _, day := range days {
+			if v := b.networks[id].on(day); v != nil && !slices.Contains(out, v) {
+				out = append(out, v)
+			}
+		}
+	}
 	return out
 }
 

@@ -29,6 +29,9 @@ func (b *Book) Superseded(id string, version uint32) (refs []string, retroactive
 	if s := b.contracts[id]; s != nil {
 		return s.superseded(id, version)
 	}
+	if s := b.networks[id]; s != nil {
+		return s.superseded(id, version)
+	}
 	return nil, false
 }
 

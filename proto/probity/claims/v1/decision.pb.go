@@ -568,6 +568,10 @@ type Versions struct {
 	OriginalClaimId string `protobuf:"bytes,41,opt,name=original_claim_id,json=originalClaimId,proto3" json:"original_claim_id,omitempty"`
 	// Reference edits, "edits_2026q1@1"; empty when none governs the dates of service.
 	Edits string `protobuf:"bytes,8,opt,name=edits,proto3" json:"edits,omitempty"`
+	// Versions of the plan's networks that the provider was looked for in,
+	// found or not, comma separated: "net_keystone_ppo@2"; empty where the plan
+	// names none.
+	Network string `protobuf:"bytes,43,opt,name=network,proto3" json:"network,omitempty"`
 	// A replacement that came too late (CO-29): the original named above was
 	// left as it stands.
 	OriginalStands bool `protobuf:"varint,42,opt,name=original_stands,json=originalStands,proto3" json:"original_stands,omitempty"`
@@ -675,6 +679,13 @@ func (x *Versions) GetOriginalClaimId() string {
 func (x *Versions) GetEdits() string {
 	if x != nil {
 		return x.Edits
+	}
+	return ""
+}
+
+func (x *Versions) GetNetwork() string {
+	if x != nil {
+		return x.Network
 	}
 	return ""
 }
@@ -839,7 +850,7 @@ const file_probity_claims_v1_decision_proto_rawDesc = "" +
 	"\n" +
 	"FactsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc2\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xdc\x03\n" +
 	"\bVersions\x12\x16\n" +
 	"\x06engine\x18\x01 \x01(\tR\x06engine\x12\x12\n" +
 	"\x04plan\x18\x02 \x01(\tR\x04plan\x12\x1a\n" +
@@ -850,7 +861,8 @@ const file_probity_claims_v1_decision_proto_rawDesc = "" +
 	"\rreceived_date\x18\a \x01(\tR\freceivedDate\x124\n" +
 	"\x13accumulators_before\x18( \x01(\x03H\x00R\x12accumulatorsBefore\x88\x01\x01\x12*\n" +
 	"\x11original_claim_id\x18) \x01(\tR\x0foriginalClaimId\x12\x14\n" +
-	"\x05edits\x18\b \x01(\tR\x05edits\x12'\n" +
+	"\x05edits\x18\b \x01(\tR\x05edits\x12\x18\n" +
+	"\anetwork\x18+ \x01(\tR\anetwork\x12'\n" +
 	"\x0foriginal_stands\x18* \x01(\bR\x0eoriginalStands\x12\x1c\n" +
 	"\treference\x18\x0f \x01(\tR\treferenceB\x16\n" +
 	"\x14_accumulators_before\"\xa7\x01\n" +

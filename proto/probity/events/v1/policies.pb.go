@@ -190,6 +190,61 @@ func (x *ContractPublished) GetVersion() uint32 {
 	return 0
 }
 
+// A version of a provider network was published. Stream network-<id>.
+type NetworkPublished struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The document.
+	Network *v1.ProviderNetwork `protobuf:"bytes,1,opt,name=network,proto3" json:"network,omitempty"`
+	// Version, from 1.
+	Version       uint32 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetworkPublished) Reset() {
+	*x = NetworkPublished{}
+	mi := &file_probity_events_v1_policies_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworkPublished) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworkPublished) ProtoMessage() {}
+
+func (x *NetworkPublished) ProtoReflect() protoreflect.Message {
+	mi := &file_probity_events_v1_policies_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworkPublished.ProtoReflect.Descriptor instead.
+func (*NetworkPublished) Descriptor() ([]byte, []int) {
+	return file_probity_events_v1_policies_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *NetworkPublished) GetNetwork() *v1.ProviderNetwork {
+	if x != nil {
+		return x.Network
+	}
+	return nil
+}
+
+func (x *NetworkPublished) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 // A policy was created. Stream policy-<id>.
 type PolicyCreated struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -201,7 +256,7 @@ type PolicyCreated struct {
 
 func (x *PolicyCreated) Reset() {
 	*x = PolicyCreated{}
-	mi := &file_probity_events_v1_policies_proto_msgTypes[3]
+	mi := &file_probity_events_v1_policies_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -213,7 +268,7 @@ func (x *PolicyCreated) String() string {
 func (*PolicyCreated) ProtoMessage() {}
 
 func (x *PolicyCreated) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_events_v1_policies_proto_msgTypes[3]
+	mi := &file_probity_events_v1_policies_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -226,7 +281,7 @@ func (x *PolicyCreated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PolicyCreated.ProtoReflect.Descriptor instead.
 func (*PolicyCreated) Descriptor() ([]byte, []int) {
-	return file_probity_events_v1_policies_proto_rawDescGZIP(), []int{3}
+	return file_probity_events_v1_policies_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *PolicyCreated) GetPolicy() *v1.Policy {
@@ -269,7 +324,7 @@ type MemberEnrolled struct {
 
 func (x *MemberEnrolled) Reset() {
 	*x = MemberEnrolled{}
-	mi := &file_probity_events_v1_policies_proto_msgTypes[4]
+	mi := &file_probity_events_v1_policies_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -281,7 +336,7 @@ func (x *MemberEnrolled) String() string {
 func (*MemberEnrolled) ProtoMessage() {}
 
 func (x *MemberEnrolled) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_events_v1_policies_proto_msgTypes[4]
+	mi := &file_probity_events_v1_policies_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -294,7 +349,7 @@ func (x *MemberEnrolled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberEnrolled.ProtoReflect.Descriptor instead.
 func (*MemberEnrolled) Descriptor() ([]byte, []int) {
-	return file_probity_events_v1_policies_proto_rawDescGZIP(), []int{4}
+	return file_probity_events_v1_policies_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *MemberEnrolled) GetSubject() string {
@@ -400,7 +455,7 @@ type MemberTerminated struct {
 
 func (x *MemberTerminated) Reset() {
 	*x = MemberTerminated{}
-	mi := &file_probity_events_v1_policies_proto_msgTypes[5]
+	mi := &file_probity_events_v1_policies_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -412,7 +467,7 @@ func (x *MemberTerminated) String() string {
 func (*MemberTerminated) ProtoMessage() {}
 
 func (x *MemberTerminated) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_events_v1_policies_proto_msgTypes[5]
+	mi := &file_probity_events_v1_policies_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -425,7 +480,7 @@ func (x *MemberTerminated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberTerminated.ProtoReflect.Descriptor instead.
 func (*MemberTerminated) Descriptor() ([]byte, []int) {
-	return file_probity_events_v1_policies_proto_rawDescGZIP(), []int{5}
+	return file_probity_events_v1_policies_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *MemberTerminated) GetSubject() string {
@@ -488,7 +543,7 @@ type MemberReinstated struct {
 
 func (x *MemberReinstated) Reset() {
 	*x = MemberReinstated{}
-	mi := &file_probity_events_v1_policies_proto_msgTypes[6]
+	mi := &file_probity_events_v1_policies_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -500,7 +555,7 @@ func (x *MemberReinstated) String() string {
 func (*MemberReinstated) ProtoMessage() {}
 
 func (x *MemberReinstated) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_events_v1_policies_proto_msgTypes[6]
+	mi := &file_probity_events_v1_policies_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -513,7 +568,7 @@ func (x *MemberReinstated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberReinstated.ProtoReflect.Descriptor instead.
 func (*MemberReinstated) Descriptor() ([]byte, []int) {
-	return file_probity_events_v1_policies_proto_rawDescGZIP(), []int{6}
+	return file_probity_events_v1_policies_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *MemberReinstated) GetSubject() string {
@@ -598,7 +653,7 @@ type MemberChanged struct {
 
 func (x *MemberChanged) Reset() {
 	*x = MemberChanged{}
-	mi := &file_probity_events_v1_policies_proto_msgTypes[7]
+	mi := &file_probity_events_v1_policies_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -610,7 +665,7 @@ func (x *MemberChanged) String() string {
 func (*MemberChanged) ProtoMessage() {}
 
 func (x *MemberChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_events_v1_policies_proto_msgTypes[7]
+	mi := &file_probity_events_v1_policies_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -623,7 +678,7 @@ func (x *MemberChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberChanged.ProtoReflect.Descriptor instead.
 func (*MemberChanged) Descriptor() ([]byte, []int) {
-	return file_probity_events_v1_policies_proto_rawDescGZIP(), []int{7}
+	return file_probity_events_v1_policies_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *MemberChanged) GetSubject() string {
@@ -696,7 +751,7 @@ type MemberAliased struct {
 
 func (x *MemberAliased) Reset() {
 	*x = MemberAliased{}
-	mi := &file_probity_events_v1_policies_proto_msgTypes[8]
+	mi := &file_probity_events_v1_policies_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -708,7 +763,7 @@ func (x *MemberAliased) String() string {
 func (*MemberAliased) ProtoMessage() {}
 
 func (x *MemberAliased) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_events_v1_policies_proto_msgTypes[8]
+	mi := &file_probity_events_v1_policies_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -721,7 +776,7 @@ func (x *MemberAliased) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberAliased.ProtoReflect.Descriptor instead.
 func (*MemberAliased) Descriptor() ([]byte, []int) {
-	return file_probity_events_v1_policies_proto_rawDescGZIP(), []int{8}
+	return file_probity_events_v1_policies_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *MemberAliased) GetSubject() string {
@@ -757,7 +812,7 @@ type EnrollmentBatchApplied struct {
 
 func (x *EnrollmentBatchApplied) Reset() {
 	*x = EnrollmentBatchApplied{}
-	mi := &file_probity_events_v1_policies_proto_msgTypes[9]
+	mi := &file_probity_events_v1_policies_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -769,7 +824,7 @@ func (x *EnrollmentBatchApplied) String() string {
 func (*EnrollmentBatchApplied) ProtoMessage() {}
 
 func (x *EnrollmentBatchApplied) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_events_v1_policies_proto_msgTypes[9]
+	mi := &file_probity_events_v1_policies_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -782,7 +837,7 @@ func (x *EnrollmentBatchApplied) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrollmentBatchApplied.ProtoReflect.Descriptor instead.
 func (*EnrollmentBatchApplied) Descriptor() ([]byte, []int) {
-	return file_probity_events_v1_policies_proto_rawDescGZIP(), []int{9}
+	return file_probity_events_v1_policies_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *EnrollmentBatchApplied) GetBatchId() string {
@@ -834,7 +889,7 @@ type EditChunkRecorded struct {
 
 func (x *EditChunkRecorded) Reset() {
 	*x = EditChunkRecorded{}
-	mi := &file_probity_events_v1_policies_proto_msgTypes[10]
+	mi := &file_probity_events_v1_policies_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -846,7 +901,7 @@ func (x *EditChunkRecorded) String() string {
 func (*EditChunkRecorded) ProtoMessage() {}
 
 func (x *EditChunkRecorded) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_events_v1_policies_proto_msgTypes[10]
+	mi := &file_probity_events_v1_policies_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -859,7 +914,7 @@ func (x *EditChunkRecorded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EditChunkRecorded.ProtoReflect.Descriptor instead.
 func (*EditChunkRecorded) Descriptor() ([]byte, []int) {
-	return file_probity_events_v1_policies_proto_rawDescGZIP(), []int{10}
+	return file_probity_events_v1_policies_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *EditChunkRecorded) GetSha256() []byte {
@@ -900,7 +955,7 @@ type EditTablePublished struct {
 
 func (x *EditTablePublished) Reset() {
 	*x = EditTablePublished{}
-	mi := &file_probity_events_v1_policies_proto_msgTypes[11]
+	mi := &file_probity_events_v1_policies_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -912,7 +967,7 @@ func (x *EditTablePublished) String() string {
 func (*EditTablePublished) ProtoMessage() {}
 
 func (x *EditTablePublished) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_events_v1_policies_proto_msgTypes[11]
+	mi := &file_probity_events_v1_policies_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -925,7 +980,7 @@ func (x *EditTablePublished) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EditTablePublished.ProtoReflect.Descriptor instead.
 func (*EditTablePublished) Descriptor() ([]byte, []int) {
-	return file_probity_events_v1_policies_proto_rawDescGZIP(), []int{11}
+	return file_probity_events_v1_policies_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *EditTablePublished) GetPayerId() string {
@@ -997,7 +1052,7 @@ type ProviderStatusRecorded struct {
 
 func (x *ProviderStatusRecorded) Reset() {
 	*x = ProviderStatusRecorded{}
-	mi := &file_probity_events_v1_policies_proto_msgTypes[12]
+	mi := &file_probity_events_v1_policies_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1009,7 +1064,7 @@ func (x *ProviderStatusRecorded) String() string {
 func (*ProviderStatusRecorded) ProtoMessage() {}
 
 func (x *ProviderStatusRecorded) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_events_v1_policies_proto_msgTypes[12]
+	mi := &file_probity_events_v1_policies_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1022,7 +1077,7 @@ func (x *ProviderStatusRecorded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProviderStatusRecorded.ProtoReflect.Descriptor instead.
 func (*ProviderStatusRecorded) Descriptor() ([]byte, []int) {
-	return file_probity_events_v1_policies_proto_rawDescGZIP(), []int{12}
+	return file_probity_events_v1_policies_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ProviderStatusRecorded) GetPayerId() string {
@@ -1085,7 +1140,7 @@ type PriorAuthorizationRecorded struct {
 
 func (x *PriorAuthorizationRecorded) Reset() {
 	*x = PriorAuthorizationRecorded{}
-	mi := &file_probity_events_v1_policies_proto_msgTypes[13]
+	mi := &file_probity_events_v1_policies_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1097,7 +1152,7 @@ func (x *PriorAuthorizationRecorded) String() string {
 func (*PriorAuthorizationRecorded) ProtoMessage() {}
 
 func (x *PriorAuthorizationRecorded) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_events_v1_policies_proto_msgTypes[13]
+	mi := &file_probity_events_v1_policies_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1110,7 +1165,7 @@ func (x *PriorAuthorizationRecorded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PriorAuthorizationRecorded.ProtoReflect.Descriptor instead.
 func (*PriorAuthorizationRecorded) Descriptor() ([]byte, []int) {
-	return file_probity_events_v1_policies_proto_rawDescGZIP(), []int{13}
+	return file_probity_events_v1_policies_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PriorAuthorizationRecorded) GetNumberIndex() []byte {
@@ -1173,7 +1228,7 @@ var File_probity_events_v1_policies_proto protoreflect.FileDescriptor
 
 const file_probity_events_v1_policies_proto_rawDesc = "" +
 	"\n" +
-	" probity/events/v1/policies.proto\x12\x11probity.events.v1\x1a#probity/policies/v1/documents.proto\x1a\x1fprobity/policies/v1/edits.proto\x1a$probity/policies/v1/enrollment.proto\x1a\x1aprobity/type/v1/type.proto\"`\n" +
+	" probity/events/v1/policies.proto\x12\x11probity.events.v1\x1a#probity/policies/v1/documents.proto\x1a\x1fprobity/policies/v1/edits.proto\x1a$probity/policies/v1/enrollment.proto\x1a\"probity/policies/v1/networks.proto\x1a\x1aprobity/type/v1/type.proto\"`\n" +
 	"\rPlanPublished\x125\n" +
 	"\x04plan\x18\x01 \x01(\v2!.probity.policies.v1.PlanDocumentR\x04plan\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\rR\aversion\"u\n" +
@@ -1182,6 +1237,9 @@ const file_probity_events_v1_policies_proto_rawDesc = "" +
 	"\aversion\x18\x02 \x01(\rR\aversion\"p\n" +
 	"\x11ContractPublished\x12A\n" +
 	"\bcontract\x18\x01 \x01(\v2%.probity.policies.v1.ProviderContractR\bcontract\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\rR\aversion\"l\n" +
+	"\x10NetworkPublished\x12>\n" +
+	"\anetwork\x18\x01 \x01(\v2$.probity.policies.v1.ProviderNetworkR\anetwork\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\rR\aversion\"D\n" +
 	"\rPolicyCreated\x123\n" +
 	"\x06policy\x18\x01 \x01(\v2\x1b.probity.policies.v1.PolicyR\x06policy\"\xc7\x03\n" +
@@ -1287,51 +1345,54 @@ func file_probity_events_v1_policies_proto_rawDescGZIP() []byte {
 	return file_probity_events_v1_policies_proto_rawDescData
 }
 
-var file_probity_events_v1_policies_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_probity_events_v1_policies_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_probity_events_v1_policies_proto_goTypes = []any{
 	(*PlanPublished)(nil),              // 0: probity.events.v1.PlanPublished
 	(*FeeSchedulePublished)(nil),       // 1: probity.events.v1.FeeSchedulePublished
 	(*ContractPublished)(nil),          // 2: probity.events.v1.ContractPublished
-	(*PolicyCreated)(nil),              // 3: probity.events.v1.PolicyCreated
-	(*MemberEnrolled)(nil),             // 4: probity.events.v1.MemberEnrolled
-	(*MemberTerminated)(nil),           // 5: probity.events.v1.MemberTerminated
-	(*MemberReinstated)(nil),           // 6: probity.events.v1.MemberReinstated
-	(*MemberChanged)(nil),              // 7: probity.events.v1.MemberChanged
-	(*MemberAliased)(nil),              // 8: probity.events.v1.MemberAliased
-	(*EnrollmentBatchApplied)(nil),     // 9: probity.events.v1.EnrollmentBatchApplied
-	(*EditChunkRecorded)(nil),          // 10: probity.events.v1.EditChunkRecorded
-	(*EditTablePublished)(nil),         // 11: probity.events.v1.EditTablePublished
-	(*ProviderStatusRecorded)(nil),     // 12: probity.events.v1.ProviderStatusRecorded
-	(*PriorAuthorizationRecorded)(nil), // 13: probity.events.v1.PriorAuthorizationRecorded
-	(*v1.PlanDocument)(nil),            // 14: probity.policies.v1.PlanDocument
-	(*v1.FeeSchedule)(nil),             // 15: probity.policies.v1.FeeSchedule
-	(*v1.ProviderContract)(nil),        // 16: probity.policies.v1.ProviderContract
-	(*v1.Policy)(nil),                  // 17: probity.policies.v1.Policy
-	(*v11.Period)(nil),                 // 18: probity.type.v1.Period
-	(*v11.Sealed)(nil),                 // 19: probity.type.v1.Sealed
-	(*v1.EnrollmentOutcome)(nil),       // 20: probity.policies.v1.EnrollmentOutcome
-	(v1.EditTable)(0),                  // 21: probity.policies.v1.EditTable
+	(*NetworkPublished)(nil),           // 3: probity.events.v1.NetworkPublished
+	(*PolicyCreated)(nil),              // 4: probity.events.v1.PolicyCreated
+	(*MemberEnrolled)(nil),             // 5: probity.events.v1.MemberEnrolled
+	(*MemberTerminated)(nil),           // 6: probity.events.v1.MemberTerminated
+	(*MemberReinstated)(nil),           // 7: probity.events.v1.MemberReinstated
+	(*MemberChanged)(nil),              // 8: probity.events.v1.MemberChanged
+	(*MemberAliased)(nil),              // 9: probity.events.v1.MemberAliased
+	(*EnrollmentBatchApplied)(nil),     // 10: probity.events.v1.EnrollmentBatchApplied
+	(*EditChunkRecorded)(nil),          // 11: probity.events.v1.EditChunkRecorded
+	(*EditTablePublished)(nil),         // 12: probity.events.v1.EditTablePublished
+	(*ProviderStatusRecorded)(nil),     // 13: probity.events.v1.ProviderStatusRecorded
+	(*PriorAuthorizationRecorded)(nil), // 14: probity.events.v1.PriorAuthorizationRecorded
+	(*v1.PlanDocument)(nil),            // 15: probity.policies.v1.PlanDocument
+	(*v1.FeeSchedule)(nil),             // 16: probity.policies.v1.FeeSchedule
+	(*v1.ProviderContract)(nil),        // 17: probity.policies.v1.ProviderContract
+	(*v1.ProviderNetwork)(nil),         // 18: probity.policies.v1.ProviderNetwork
+	(*v1.Policy)(nil),                  // 19: probity.policies.v1.Policy
+	(*v11.Period)(nil),                 // 20: probity.type.v1.Period
+	(*v11.Sealed)(nil),                 // 21: probity.type.v1.Sealed
+	(*v1.EnrollmentOutcome)(nil),       // 22: probity.policies.v1.EnrollmentOutcome
+	(v1.EditTable)(0),                  // 23: probity.policies.v1.EditTable
 }
 var file_probity_events_v1_policies_proto_depIdxs = []int32{
-	14, // 0: probity.events.v1.PlanPublished.plan:type_name -> probity.policies.v1.PlanDocument
-	15, // 1: probity.events.v1.FeeSchedulePublished.fee_schedule:type_name -> probity.policies.v1.FeeSchedule
-	16, // 2: probity.events.v1.ContractPublished.contract:type_name -> probity.policies.v1.ProviderContract
-	17, // 3: probity.events.v1.PolicyCreated.policy:type_name -> probity.policies.v1.Policy
-	18, // 4: probity.events.v1.MemberEnrolled.coverage:type_name -> probity.type.v1.Period
-	19, // 5: probity.events.v1.MemberEnrolled.enrollment:type_name -> probity.type.v1.Sealed
-	19, // 6: probity.events.v1.MemberTerminated.change:type_name -> probity.type.v1.Sealed
-	18, // 7: probity.events.v1.MemberReinstated.coverage:type_name -> probity.type.v1.Period
-	19, // 8: probity.events.v1.MemberReinstated.change:type_name -> probity.type.v1.Sealed
-	19, // 9: probity.events.v1.MemberChanged.enrollment:type_name -> probity.type.v1.Sealed
-	20, // 10: probity.events.v1.EnrollmentBatchApplied.outcomes:type_name -> probity.policies.v1.EnrollmentOutcome
-	21, // 11: probity.events.v1.EditTablePublished.table:type_name -> probity.policies.v1.EditTable
-	18, // 12: probity.events.v1.PriorAuthorizationRecorded.effective:type_name -> probity.type.v1.Period
-	19, // 13: probity.events.v1.PriorAuthorizationRecorded.authorization:type_name -> probity.type.v1.Sealed
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	15, // 0: probity.events.v1.PlanPublished.plan:type_name -> probity.policies.v1.PlanDocument
+	16, // 1: probity.events.v1.FeeSchedulePublished.fee_schedule:type_name -> probity.policies.v1.FeeSchedule
+	17, // 2: probity.events.v1.ContractPublished.contract:type_name -> probity.policies.v1.ProviderContract
+	18, // 3: probity.events.v1.NetworkPublished.network:type_name -> probity.policies.v1.ProviderNetwork
+	19, // 4: probity.events.v1.PolicyCreated.policy:type_name -> probity.policies.v1.Policy
+	20, // 5: probity.events.v1.MemberEnrolled.coverage:type_name -> probity.type.v1.Period
+	21, // 6: probity.events.v1.MemberEnrolled.enrollment:type_name -> probity.type.v1.Sealed
+	21, // 7: probity.events.v1.MemberTerminated.change:type_name -> probity.type.v1.Sealed
+	20, // 8: probity.events.v1.MemberReinstated.coverage:type_name -> probity.type.v1.Period
+	21, // 9: probity.events.v1.MemberReinstated.change:type_name -> probity.type.v1.Sealed
+	21, // 10: probity.events.v1.MemberChanged.enrollment:type_name -> probity.type.v1.Sealed
+	22, // 11: probity.events.v1.EnrollmentBatchApplied.outcomes:type_name -> probity.policies.v1.EnrollmentOutcome
+	23, // 12: probity.events.v1.EditTablePublished.table:type_name -> probity.policies.v1.EditTable
+	20, // 13: probity.events.v1.PriorAuthorizationRecorded.effective:type_name -> probity.type.v1.Period
+	21, // 14: probity.events.v1.PriorAuthorizationRecorded.authorization:type_name -> probity.type.v1.Sealed
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_probity_events_v1_policies_proto_init() }
@@ -1345,7 +1406,7 @@ func file_probity_events_v1_policies_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probity_events_v1_policies_proto_rawDesc), len(file_probity_events_v1_policies_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -76,8 +76,12 @@ type PlanDocument struct {
 	// Wait for a prior authorisation that a service needs and has not, instead of
 	// denying for want of it (CO-197).
 	AwaitPriorAuthorization bool `protobuf:"varint,63,opt,name=await_prior_authorization,json=awaitPriorAuthorization,proto3" json:"await_prior_authorization,omitempty"`
-	unknownFields           protoimpl.UnknownFields
-	sizeCache               protoimpl.SizeCache
+	// Networks whose participants are in network. Empty: every provider with a
+	// contract for the plan is. Where the plan names networks, they alone decide
+	// the tier, and a contract prices what is in network.
+	Networks      []*PlanNetwork `protobuf:"bytes,64,rep,name=networks,proto3" json:"networks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PlanDocument) Reset() {
@@ -255,6 +259,13 @@ func (x *PlanDocument) GetAwaitPriorAuthorization() bool {
 		return x.AwaitPriorAuthorization
 	}
 	return false
+}
+
+func (x *PlanDocument) GetNetworks() []*PlanNetwork {
+	if x != nil {
+		return x.Networks
+	}
+	return nil
 }
 
 // Cost sharing of one network tier.
@@ -1234,7 +1245,7 @@ var File_probity_policies_v1_documents_proto protoreflect.FileDescriptor
 
 const file_probity_policies_v1_documents_proto_rawDesc = "" +
 	"\n" +
-	"#probity/policies/v1/documents.proto\x12\x13probity.policies.v1\x1a\x1bbuf/validate/validate.proto\x1a&probity/policies/v1/coordination.proto\x1a\x1fprobity/policies/v1/rates.proto\x1a\x1fprobity/policies/v1/rules.proto\x1a\x1aprobity/type/v1/type.proto\"\x87\n" +
+	"#probity/policies/v1/documents.proto\x12\x13probity.policies.v1\x1a\x1bbuf/validate/validate.proto\x1a&probity/policies/v1/coordination.proto\x1a\"probity/policies/v1/networks.proto\x1a\x1fprobity/policies/v1/rates.proto\x1a\x1fprobity/policies/v1/rules.proto\x1a\x1aprobity/type/v1/type.proto\"\xcf\n" +
 	"\n" +
 	"\fPlanDocument\x126\n" +
 	"\aplan_id\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x182\x16^plan_[a-z0-9_]{1,40}$R\x06planId\x12\x1d\n" +
@@ -1260,7 +1271,8 @@ const file_probity_policies_v1_documents_proto_rawDesc = "" +
 	"\fcoordination\x18< \x01(\v2&.probity.policies.v1.CoordinationRulesR\fcoordination\x12u\n" +
 	"\x1eprior_authorization_procedures\x18= \x03(\tB/\xbaH,\x92\x01)\x10\xd0\x0f\"$r\"2 ^[A-Z0-9]{4,5}(-[A-Z0-9]{4,5})?$R\x1cpriorAuthorizationProcedures\x12*\n" +
 	"\x11await_other_payer\x18> \x01(\bR\x0fawaitOtherPayer\x12:\n" +
-	"\x19await_prior_authorization\x18? \x01(\bR\x17awaitPriorAuthorization\"\xb7\x03\n" +
+	"\x19await_prior_authorization\x18? \x01(\bR\x17awaitPriorAuthorization\x12F\n" +
+	"\bnetworks\x18@ \x03(\v2 .probity.policies.v1.PlanNetworkB\b\xbaH\x05\x92\x01\x02\x102R\bnetworks\"\xb7\x03\n" +
 	"\tCostShare\x12M\n" +
 	"\x1bdeductible_individual_cents\x18\x01 \x01(\x03B\r\xbaH\n" +
 	"\"\b\x18\xff\x93\xeb\xdc\x03(\x00R\x19deductibleIndividualCents\x12E\n" +
@@ -1390,7 +1402,8 @@ var file_probity_policies_v1_documents_proto_goTypes = []any{
 	(*v1.Period)(nil),          // 10: probity.type.v1.Period
 	(*PlanRule)(nil),           // 11: probity.policies.v1.PlanRule
 	(*CoordinationRules)(nil),  // 12: probity.policies.v1.CoordinationRules
-	(*FacilityRate)(nil),       // 13: probity.policies.v1.FacilityRate
+	(*PlanNetwork)(nil),        // 13: probity.policies.v1.PlanNetwork
+	(*FacilityRate)(nil),       // 14: probity.policies.v1.FacilityRate
 }
 var file_probity_policies_v1_documents_proto_depIdxs = []int32{
 	10, // 0: probity.policies.v1.PlanDocument.effective:type_name -> probity.type.v1.Period
@@ -1399,19 +1412,20 @@ var file_probity_policies_v1_documents_proto_depIdxs = []int32{
 	2,  // 3: probity.policies.v1.PlanDocument.benefits:type_name -> probity.policies.v1.Benefit
 	11, // 4: probity.policies.v1.PlanDocument.rules:type_name -> probity.policies.v1.PlanRule
 	12, // 5: probity.policies.v1.PlanDocument.coordination:type_name -> probity.policies.v1.CoordinationRules
-	3,  // 6: probity.policies.v1.Benefit.match:type_name -> probity.policies.v1.ServiceMatch
-	10, // 7: probity.policies.v1.FeeSchedule.effective:type_name -> probity.type.v1.Period
-	5,  // 8: probity.policies.v1.FeeSchedule.fees:type_name -> probity.policies.v1.Fee
-	10, // 9: probity.policies.v1.ProviderContract.effective:type_name -> probity.type.v1.Period
-	13, // 10: probity.policies.v1.ProviderContract.facility_rates:type_name -> probity.policies.v1.FacilityRate
-	10, // 11: probity.policies.v1.Policy.effective:type_name -> probity.type.v1.Period
-	10, // 12: probity.policies.v1.Enrollment.coverage:type_name -> probity.type.v1.Period
-	10, // 13: probity.policies.v1.PriorAuthorization.effective:type_name -> probity.type.v1.Period
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	13, // 6: probity.policies.v1.PlanDocument.networks:type_name -> probity.policies.v1.PlanNetwork
+	3,  // 7: probity.policies.v1.Benefit.match:type_name -> probity.policies.v1.ServiceMatch
+	10, // 8: probity.policies.v1.FeeSchedule.effective:type_name -> probity.type.v1.Period
+	5,  // 9: probity.policies.v1.FeeSchedule.fees:type_name -> probity.policies.v1.Fee
+	10, // 10: probity.policies.v1.ProviderContract.effective:type_name -> probity.type.v1.Period
+	14, // 11: probity.policies.v1.ProviderContract.facility_rates:type_name -> probity.policies.v1.FacilityRate
+	10, // 12: probity.policies.v1.Policy.effective:type_name -> probity.type.v1.Period
+	10, // 13: probity.policies.v1.Enrollment.coverage:type_name -> probity.type.v1.Period
+	10, // 14: probity.policies.v1.PriorAuthorization.effective:type_name -> probity.type.v1.Period
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_probity_policies_v1_documents_proto_init() }
@@ -1420,6 +1434,7 @@ func file_probity_policies_v1_documents_proto_init() {
 		return
 	}
 	file_probity_policies_v1_coordination_proto_init()
+	file_probity_policies_v1_networks_proto_init()
 	file_probity_policies_v1_rates_proto_init()
 	file_probity_policies_v1_rules_proto_init()
 	type x struct{}

@@ -31,7 +31,7 @@ type LintDocumentRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// YAML or JSON; one document.
 	Document string `protobuf:"bytes,1,opt,name=document,proto3" json:"document,omitempty"`
-	// "plan", "fee_schedule", "contract".
+	// "plan", "fee_schedule", "contract", "network".
 	Kind          string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1430,11 +1430,11 @@ var File_probity_policies_v1_policies_service_proto protoreflect.FileDescriptor
 
 const file_probity_policies_v1_policies_service_proto_rawDesc = "" +
 	"\n" +
-	"*probity/policies/v1/policies_service.proto\x12\x13probity.policies.v1\x1a\x1bbuf/validate/validate.proto\x1a#probity/policies/v1/documents.proto\x1a\x1fprobity/policies/v1/edits.proto\x1a$probity/policies/v1/enrollment.proto\x1a probity/problem/v1/problem.proto\x1a\x1aprobity/type/v1/type.proto\"v\n" +
+	"*probity/policies/v1/policies_service.proto\x12\x13probity.policies.v1\x1a\x1bbuf/validate/validate.proto\x1a#probity/policies/v1/documents.proto\x1a\x1fprobity/policies/v1/edits.proto\x1a$probity/policies/v1/enrollment.proto\x1a\"probity/policies/v1/networks.proto\x1a probity/problem/v1/problem.proto\x1a\x1aprobity/type/v1/type.proto\"\x7f\n" +
 	"\x13LintDocumentRequest\x12&\n" +
 	"\bdocument\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x18\x80\x80\x80\x02R\bdocument\x127\n" +
-	"\x04kind\x18\x02 \x01(\tB#\xbaH r\x1eR\x04planR\ffee_scheduleR\bcontractR\x04kind\"O\n" +
+	"\xbaH\ar\x05\x18\x80\x80\x80\x02R\bdocument\x12@\n" +
+	"\x04kind\x18\x02 \x01(\tB,\xbaH)r'R\x04planR\ffee_scheduleR\bcontractR\anetworkR\x04kind\"O\n" +
 	"\x14LintDocumentResponse\x127\n" +
 	"\bproblems\x18\x01 \x03(\v2\x1b.probity.problem.v1.ProblemR\bproblems\"\xb2\x01\n" +
 	"\x12PublishPlanRequest\x12(\n" +
@@ -1528,14 +1528,15 @@ const file_probity_policies_v1_policies_service_proto_rawDesc = "" +
 	"request_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18xR\trequestId\x12U\n" +
 	"\rauthorization\x18\x02 \x01(\v2'.probity.policies.v1.PriorAuthorizationB\x06\xbaH\x03\xc8\x01\x01R\rauthorization\"8\n" +
 	" RecordPriorAuthorizationResponse\x12\x14\n" +
-	"\x05token\x18\x01 \x01(\tR\x05token2\xdc\r\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token2\xc7\x0e\n" +
 	"\x0fPoliciesService\x12c\n" +
 	"\fLintDocument\x12(.probity.policies.v1.LintDocumentRequest\x1a).probity.policies.v1.LintDocumentResponse\x12`\n" +
 	"\vPublishPlan\x12'.probity.policies.v1.PublishPlanRequest\x1a(.probity.policies.v1.PublishPlanResponse\x12Y\n" +
 	"\aGetPlan\x12#.probity.policies.v1.GetPlanRequest\x1a$.probity.policies.v1.GetPlanResponse\"\x03\x90\x02\x01\x12_\n" +
 	"\tListPlans\x12%.probity.policies.v1.ListPlansRequest\x1a&.probity.policies.v1.ListPlansResponse\"\x03\x90\x02\x01\x12u\n" +
 	"\x12PublishFeeSchedule\x12..probity.policies.v1.PublishFeeScheduleRequest\x1a/.probity.policies.v1.PublishFeeScheduleResponse\x12l\n" +
-	"\x0fPublishContract\x12+.probity.policies.v1.PublishContractRequest\x1a,.probity.policies.v1.PublishContractResponse\x12c\n" +
+	"\x0fPublishContract\x12+.probity.policies.v1.PublishContractRequest\x1a,.probity.policies.v1.PublishContractResponse\x12i\n" +
+	"\x0ePublishNetwork\x12*.probity.policies.v1.PublishNetworkRequest\x1a+.probity.policies.v1.PublishNetworkResponse\x12c\n" +
 	"\fCreatePolicy\x12(.probity.policies.v1.CreatePolicyRequest\x1a).probity.policies.v1.CreatePolicyResponse\x12f\n" +
 	"\rEnrollMembers\x12).probity.policies.v1.EnrollMembersRequest\x1a*.probity.policies.v1.EnrollMembersResponse\x12l\n" +
 	"\x0fTerminateMember\x12+.probity.policies.v1.TerminateMemberRequest\x1a,.probity.policies.v1.TerminateMemberResponse\x12c\n" +
@@ -1592,16 +1593,18 @@ var file_probity_policies_v1_policies_service_proto_goTypes = []any{
 	(*Enrollment)(nil),                       // 28: probity.policies.v1.Enrollment
 	(*v11.Period)(nil),                       // 29: probity.type.v1.Period
 	(*PriorAuthorization)(nil),               // 30: probity.policies.v1.PriorAuthorization
-	(*DiffPlansRequest)(nil),                 // 31: probity.policies.v1.DiffPlansRequest
-	(*ApplyEnrollmentChangesRequest)(nil),    // 32: probity.policies.v1.ApplyEnrollmentChangesRequest
-	(*GetMemberRequest)(nil),                 // 33: probity.policies.v1.GetMemberRequest
-	(*GetMemberHistoryRequest)(nil),          // 34: probity.policies.v1.GetMemberHistoryRequest
-	(*RecordProviderStatusRequest)(nil),      // 35: probity.policies.v1.RecordProviderStatusRequest
-	(*DiffPlansResponse)(nil),                // 36: probity.policies.v1.DiffPlansResponse
-	(*ApplyEnrollmentChangesResponse)(nil),   // 37: probity.policies.v1.ApplyEnrollmentChangesResponse
-	(*GetMemberResponse)(nil),                // 38: probity.policies.v1.GetMemberResponse
-	(*GetMemberHistoryResponse)(nil),         // 39: probity.policies.v1.GetMemberHistoryResponse
-	(*RecordProviderStatusResponse)(nil),     // 40: probity.policies.v1.RecordProviderStatusResponse
+	(*PublishNetworkRequest)(nil),            // 31: probity.policies.v1.PublishNetworkRequest
+	(*DiffPlansRequest)(nil),                 // 32: probity.policies.v1.DiffPlansRequest
+	(*ApplyEnrollmentChangesRequest)(nil),    // 33: probity.policies.v1.ApplyEnrollmentChangesRequest
+	(*GetMemberRequest)(nil),                 // 34: probity.policies.v1.GetMemberRequest
+	(*GetMemberHistoryRequest)(nil),          // 35: probity.policies.v1.GetMemberHistoryRequest
+	(*RecordProviderStatusRequest)(nil),      // 36: probity.policies.v1.RecordProviderStatusRequest
+	(*PublishNetworkResponse)(nil),           // 37: probity.policies.v1.PublishNetworkResponse
+	(*DiffPlansResponse)(nil),                // 38: probity.policies.v1.DiffPlansResponse
+	(*ApplyEnrollmentChangesResponse)(nil),   // 39: probity.policies.v1.ApplyEnrollmentChangesResponse
+	(*GetMemberResponse)(nil),                // 40: probity.policies.v1.GetMemberResponse
+	(*GetMemberHistoryResponse)(nil),         // 41: probity.policies.v1.GetMemberHistoryResponse
+	(*RecordProviderStatusResponse)(nil),     // 42: probity.policies.v1.RecordProviderStatusResponse
 }
 var file_probity_policies_v1_policies_service_proto_depIdxs = []int32{
 	23, // 0: probity.policies.v1.LintDocumentResponse.problems:type_name -> probity.problem.v1.Problem
@@ -1622,34 +1625,36 @@ var file_probity_policies_v1_policies_service_proto_depIdxs = []int32{
 	6,  // 15: probity.policies.v1.PoliciesService.ListPlans:input_type -> probity.policies.v1.ListPlansRequest
 	8,  // 16: probity.policies.v1.PoliciesService.PublishFeeSchedule:input_type -> probity.policies.v1.PublishFeeScheduleRequest
 	10, // 17: probity.policies.v1.PoliciesService.PublishContract:input_type -> probity.policies.v1.PublishContractRequest
-	12, // 18: probity.policies.v1.PoliciesService.CreatePolicy:input_type -> probity.policies.v1.CreatePolicyRequest
-	14, // 19: probity.policies.v1.PoliciesService.EnrollMembers:input_type -> probity.policies.v1.EnrollMembersRequest
-	17, // 20: probity.policies.v1.PoliciesService.TerminateMember:input_type -> probity.policies.v1.TerminateMemberRequest
-	19, // 21: probity.policies.v1.PoliciesService.LookupMember:input_type -> probity.policies.v1.LookupMemberRequest
-	21, // 22: probity.policies.v1.PoliciesService.RecordPriorAuthorization:input_type -> probity.policies.v1.RecordPriorAuthorizationRequest
-	31, // 23: probity.policies.v1.PoliciesService.DiffPlans:input_type -> probity.policies.v1.DiffPlansRequest
-	32, // 24: probity.policies.v1.PoliciesService.ApplyEnrollmentChanges:input_type -> probity.policies.v1.ApplyEnrollmentChangesRequest
-	33, // 25: probity.policies.v1.PoliciesService.GetMember:input_type -> probity.policies.v1.GetMemberRequest
-	34, // 26: probity.policies.v1.PoliciesService.GetMemberHistory:input_type -> probity.policies.v1.GetMemberHistoryRequest
-	35, // 27: probity.policies.v1.PoliciesService.RecordProviderStatus:input_type -> probity.policies.v1.RecordProviderStatusRequest
-	1,  // 28: probity.policies.v1.PoliciesService.LintDocument:output_type -> probity.policies.v1.LintDocumentResponse
-	3,  // 29: probity.policies.v1.PoliciesService.PublishPlan:output_type -> probity.policies.v1.PublishPlanResponse
-	5,  // 30: probity.policies.v1.PoliciesService.GetPlan:output_type -> probity.policies.v1.GetPlanResponse
-	7,  // 31: probity.policies.v1.PoliciesService.ListPlans:output_type -> probity.policies.v1.ListPlansResponse
-	9,  // 32: probity.policies.v1.PoliciesService.PublishFeeSchedule:output_type -> probity.policies.v1.PublishFeeScheduleResponse
-	11, // 33: probity.policies.v1.PoliciesService.PublishContract:output_type -> probity.policies.v1.PublishContractResponse
-	13, // 34: probity.policies.v1.PoliciesService.CreatePolicy:output_type -> probity.policies.v1.CreatePolicyResponse
-	15, // 35: probity.policies.v1.PoliciesService.EnrollMembers:output_type -> probity.policies.v1.EnrollMembersResponse
-	18, // 36: probity.policies.v1.PoliciesService.TerminateMember:output_type -> probity.policies.v1.TerminateMemberResponse
-	20, // 37: probity.policies.v1.PoliciesService.LookupMember:output_type -> probity.policies.v1.LookupMemberResponse
-	22, // 38: probity.policies.v1.PoliciesService.RecordPriorAuthorization:output_type -> probity.policies.v1.RecordPriorAuthorizationResponse
-	36, // 39: probity.policies.v1.PoliciesService.DiffPlans:output_type -> probity.policies.v1.DiffPlansResponse
-	37, // 40: probity.policies.v1.PoliciesService.ApplyEnrollmentChanges:output_type -> probity.policies.v1.ApplyEnrollmentChangesResponse
-	38, // 41: probity.policies.v1.PoliciesService.GetMember:output_type -> probity.policies.v1.GetMemberResponse
-	39, // 42: probity.policies.v1.PoliciesService.GetMemberHistory:output_type -> probity.policies.v1.GetMemberHistoryResponse
-	40, // 43: probity.policies.v1.PoliciesService.RecordProviderStatus:output_type -> probity.policies.v1.RecordProviderStatusResponse
-	28, // [28:44] is the sub-list for method output_type
-	12, // [12:28] is the sub-list for method input_type
+	31, // 18: probity.policies.v1.PoliciesService.PublishNetwork:input_type -> probity.policies.v1.PublishNetworkRequest
+	12, // 19: probity.policies.v1.PoliciesService.CreatePolicy:input_type -> probity.policies.v1.CreatePolicyRequest
+	14, // 20: probity.policies.v1.PoliciesService.EnrollMembers:input_type -> probity.policies.v1.EnrollMembersRequest
+	17, // 21: probity.policies.v1.PoliciesService.TerminateMember:input_type -> probity.policies.v1.TerminateMemberRequest
+	19, // 22: probity.policies.v1.PoliciesService.LookupMember:input_type -> probity.policies.v1.LookupMemberRequest
+	21, // 23: probity.policies.v1.PoliciesService.RecordPriorAuthorization:input_type -> probity.policies.v1.RecordPriorAuthorizationRequest
+	32, // 24: probity.policies.v1.PoliciesService.DiffPlans:input_type -> probity.policies.v1.DiffPlansRequest
+	33, // 25: probity.policies.v1.PoliciesService.ApplyEnrollmentChanges:input_type -> probity.policies.v1.ApplyEnrollmentChangesRequest
+	34, // 26: probity.policies.v1.PoliciesService.GetMember:input_type -> probity.policies.v1.GetMemberRequest
+	35, // 27: probity.policies.v1.PoliciesService.GetMemberHistory:input_type -> probity.policies.v1.GetMemberHistoryRequest
+	36, // 28: probity.policies.v1.PoliciesService.RecordProviderStatus:input_type -> probity.policies.v1.RecordProviderStatusRequest
+	1,  // 29: probity.policies.v1.PoliciesService.LintDocument:output_type -> probity.policies.v1.LintDocumentResponse
+	3,  // 30: probity.policies.v1.PoliciesService.PublishPlan:output_type -> probity.policies.v1.PublishPlanResponse
+	5,  // 31: probity.policies.v1.PoliciesService.GetPlan:output_type -> probity.policies.v1.GetPlanResponse
+	7,  // 32: probity.policies.v1.PoliciesService.ListPlans:output_type -> probity.policies.v1.ListPlansResponse
+	9,  // 33: probity.policies.v1.PoliciesService.PublishFeeSchedule:output_type -> probity.policies.v1.PublishFeeScheduleResponse
+	11, // 34: probity.policies.v1.PoliciesService.PublishContract:output_type -> probity.policies.v1.PublishContractResponse
+	37, // 35: probity.policies.v1.PoliciesService.PublishNetwork:output_type -> probity.policies.v1.PublishNetworkResponse
+	13, // 36: probity.policies.v1.PoliciesService.CreatePolicy:output_type -> probity.policies.v1.CreatePolicyResponse
+	15, // 37: probity.policies.v1.PoliciesService.EnrollMembers:output_type -> probity.policies.v1.EnrollMembersResponse
+	18, // 38: probity.policies.v1.PoliciesService.TerminateMember:output_type -> probity.policies.v1.TerminateMemberResponse
+	20, // 39: probity.policies.v1.PoliciesService.LookupMember:output_type -> probity.policies.v1.LookupMemberResponse
+	22, // 40: probity.policies.v1.PoliciesService.RecordPriorAuthorization:output_type -> probity.policies.v1.RecordPriorAuthorizationResponse
+	38, // 41: probity.policies.v1.PoliciesService.DiffPlans:output_type -> probity.policies.v1.DiffPlansResponse
+	39, // 42: probity.policies.v1.PoliciesService.ApplyEnrollmentChanges:output_type -> probity.policies.v1.ApplyEnrollmentChangesResponse
+	40, // 43: probity.policies.v1.PoliciesService.GetMember:output_type -> probity.policies.v1.GetMemberResponse
+	41, // 44: probity.policies.v1.PoliciesService.GetMemberHistory:output_type -> probity.policies.v1.GetMemberHistoryResponse
+	42, // 45: probity.policies.v1.PoliciesService.RecordProviderStatus:output_type -> probity.policies.v1.RecordProviderStatusResponse
+	29, // [29:46] is the sub-list for method output_type
+	12, // [12:29] is the sub-list for method input_type
 	12, // [12:12] is the sub-list for extension type_name
 	12, // [12:12] is the sub-list for extension extendee
 	0,  // [0:12] is the sub-list for field type_name
@@ -1663,6 +1668,7 @@ func file_probity_policies_v1_policies_service_proto_init() {
 	file_probity_policies_v1_documents_proto_init()
 	file_probity_policies_v1_edits_proto_init()
 	file_probity_policies_v1_enrollment_proto_init()
+	file_probity_policies_v1_networks_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -52,6 +52,9 @@ const (
 	// PoliciesServicePublishContractProcedure is the fully-qualified name of the PoliciesService's
 	// PublishContract RPC.
 	PoliciesServicePublishContractProcedure = "/probity.policies.v1.PoliciesService/PublishContract"
+	// PoliciesServicePublishNetworkProcedure is the fully-qualified name of the PoliciesService's
+	// PublishNetwork RPC.
+	PoliciesServicePublishNetworkProcedure = "/probity.policies.v1.PoliciesService/PublishNetwork"
 	// PoliciesServiceCreatePolicyProcedure is the fully-qualified name of the PoliciesService's
 	// CreatePolicy RPC.
 	PoliciesServiceCreatePolicyProcedure = "/probity.policies.v1.PoliciesService/CreatePolicy"
@@ -98,6 +101,8 @@ type PoliciesServiceClient interface {
 	PublishFeeSchedule(context.Context, *v1.PublishFeeScheduleRequest) (*v1.PublishFeeScheduleResponse, error)
 	// Publishes a new version of a provider contract.
 	PublishContract(context.Context, *v1.PublishContractRequest) (*v1.PublishContractResponse, error)
+	// Publishes a version of a provider network.
+	PublishNetwork(context.Context, *v1.PublishNetworkRequest) (*v1.PublishNetworkResponse, error)
 	// Creates a policy.
 	CreatePolicy(context.Context, *v1.CreatePolicyRequest) (*v1.CreatePolicyResponse, error)
 	// Enrols members; each succeeds or fails by itself.
@@ -167,6 +172,12 @@ func NewPoliciesServiceClient(httpClient connect.HTTPClient, baseURL string, opt
 			httpClient,
 			baseURL+PoliciesServicePublishContractProcedure,
 			connect.WithSchema(policiesServiceMethods.ByName("PublishContract")),
+			connect.WithClientOptions(opts...),
+		),
+		publishNetwork: connect.NewClient[v1.PublishNetworkRequest, v1.PublishNetworkResponse](
+			httpClient,
+			baseURL+PoliciesServicePublishNetworkProcedure,
+			connect.WithSchema(policiesServiceMethods.ByName("PublishNetwork")),
 			connect.WithClientOptions(opts...),
 		),
 		createPolicy: connect.NewClient[v1.CreatePolicyRequest, v1.CreatePolicyResponse](
@@ -243,6 +254,7 @@ type policiesServiceClient struct {
 	listPlans                *connect.Client[v1.ListPlansRequest, v1.ListPlansResponse]
 	publishFeeSchedule       *connect.Client[v1.PublishFeeScheduleRequest, v1.PublishFeeScheduleResponse]
 	publishContract          *connect.Client[v1.PublishContractRequest, v1.PublishContractResponse]
+	publishNetwork           *connect.Client[v1.PublishNetworkRequest, v1.PublishNetworkResponse]
 	createPolicy             *connect.Client[v1.CreatePolicyRequest, v1.CreatePolicyResponse]
 	enrollMembers            *connect.Client[v1.EnrollMembersRequest, v1.EnrollMembersResponse]
 	terminateMember          *connect.Client[v1.TerminateMemberRequest, v1.TerminateMemberResponse]
@@ -303,6 +315,15 @@ func (c *policiesServiceClient) PublishFeeSchedule(ctx context.Context, req *v1.
 // PublishContract calls probity.policies.v1.PoliciesService.PublishContract.
 func (c *policiesServiceClient) PublishContract(ctx context.Context, req *v1.PublishContractRequest) (*v1.PublishContractResponse, error) {
 	response, err := c.publishContract.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// PublishNetwork calls probity.policies.v1.PoliciesService.PublishNetwork.
+func (c *policiesServiceClient) PublishNetwork(ctx context.Context, req *v1.PublishNetworkRequest) (*v1.PublishNetworkResponse, error) {
+	response, err := c.publishNetwork.CallUnary(ctx, connect.NewRequest(req))
 	if response != nil {
 		return response.Msg, err
 	}
@@ -413,6 +434,8 @@ type PoliciesServiceHandler interface {
 	PublishFeeSchedule(context.Context, *v1.PublishFeeScheduleRequest) (*v1.PublishFeeScheduleResponse, error)
 	// Publishes a new version of a provider contract.
 	PublishContract(context.Context, *v1.PublishContractRequest) (*v1.PublishContractResponse, error)
+	// Publishes a version of a provider network.
+	PublishNetwork(context.Context, *v1.PublishNetworkRequest) (*v1.PublishNetworkResponse, error)
 	// Creates a policy.
 	CreatePolicy(context.Context, *v1.CreatePolicyRequest) (*v1.CreatePolicyResponse, error)
 	// Enrols members; each succeeds or fails by itself.
@@ -478,6 +501,12 @@ func NewPoliciesServiceHandler(svc PoliciesServiceHandler, opts ...connect.Handl
 		PoliciesServicePublishContractProcedure,
 		svc.PublishContract,
 		connect.WithSchema(policiesServiceMethods.ByName("PublishContract")),
+		connect.WithHandlerOptions(opts...),
+	)
+	policiesServicePublishNetworkHandler := connect.NewUnaryHandlerSimple(
+		PoliciesServicePublishNetworkProcedure,
+		svc.PublishNetwork,
+		connect.WithSchema(policiesServiceMethods.ByName("PublishNetwork")),
 		connect.WithHandlerOptions(opts...),
 	)
 	policiesServiceCreatePolicyHandler := connect.NewUnaryHandlerSimple(
@@ -557,6 +586,8 @@ func NewPoliciesServiceHandler(svc PoliciesServiceHandler, opts ...connect.Handl
 			policiesServicePublishFeeScheduleHandler.ServeHTTP(w, r)
 		case PoliciesServicePublishContractProcedure:
 			policiesServicePublishContractHandler.ServeHTTP(w, r)
+		case PoliciesServicePublishNetworkProcedure:
+			policiesServicePublishNetworkHandler.ServeHTTP(w, r)
 		case PoliciesServiceCreatePolicyProcedure:
 			policiesServiceCreatePolicyHandler.ServeHTTP(w, r)
 		case PoliciesServiceEnrollMembersProcedure:
@@ -608,6 +639,10 @@ func (UnimplementedPoliciesServiceHandler) PublishFeeSchedule(context.Context, *
 
 func (UnimplementedPoliciesServiceHandler) PublishContract(context.Context, *v1.PublishContractRequest) (*v1.PublishContractResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("probity.policies.v1.PoliciesService.PublishContract is not implemented"))
+}
+
+func (UnimplementedPoliciesServiceHandler) PublishNetwork(context.Context, *v1.PublishNetworkRequest) (*v1.PublishNetworkResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("probity.policies.v1.PoliciesService.PublishNetwork is not implemented"))
 }
 
 func (UnimplementedPoliciesServiceHandler) CreatePolicy(context.Context, *v1.CreatePolicyRequest) (*v1.CreatePolicyResponse, error) {
