@@ -25,8 +25,9 @@ on. Every fault is named by its position. Nothing is changed.
 
 The node must have been stopped, not killed: otherwise start and stop it
 first. Exit code 7 says that there are faults. A damaged replica is not
-repaired: move its data directory away, but not what it signed (signedDir),
-and let the node rebuild it.`,
+repaired in place: move its data directory away, but not what it signed
+(signedDir), name it as salvageDir in the node's configuration, and start the
+node: it keeps what is sound of it and fetches the rest from a peer.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var opts fsck.Options
