@@ -36,7 +36,7 @@ func newCommand() *cobra.Command {
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg.LogOutput = cmd.ErrOrStderr()
-			go tendHeap(cmd.Context(), heapFloor<<20)
+			go tendHeap(cmd.Context(), min(heapFloor, 1<<20)<<20)
 			return run(cmd.Context(), cfg, sample || once, once, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}

@@ -307,11 +307,19 @@ func (c *Cluster) await(ctx context.Context, what string, done func(*kafka.Metad
 }
 
 // awaitAt is await for some of the brokers.
+// It gives up when for a minute none of them showed a sign of life, which is a
+// new line in its log: how long a broker takes to start says
+// more about the machine than about the broker.
 func (c *Cluster) awaitAt(ctx context.Context, what string, which []int, done func(*kafka.MetadataResponse) bool) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, longest)
 	defer cancel()
+	var signs string
+	seen := time.Now()
 	for {
 		var last error
+		if now := c.signs(which); now != signs {
+			signs, seen = now, time.Now()
+		}
 		for _, i := range which {
 			b := c.brokers[i]
 			if b.process == nil {
@@ -329,12 +337,28 @@ func (c *Cluster) awaitAt(ctx context.Context, what string, which []int, done fu
 		if last == nil {
 			return nil
 		}
+		if quiet := time.Since(seen); quiet > time.Minute {
+			return fmt.Errorf("waiting for %s: no sign of life for %s: %w", what, quiet.Round(time.Second), last)
+		}
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for %s: %w", what, last)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
+}
+
+// longest bounds a wait however lively the brokers are: some of what they may
+// be stuck in they log again and again.
+const longest = 5 * time.Minute
+
+// signs are the last lines that the brokers logged.
+func (c *Cluster) signs(which []int) string {
+	var out []string
+	for _, i := range which {
+		out = append(out, c.Tail(i, 1))
+	}
+	return strings.Join(out, "\n")
 }
 
 func (b *broker) check(ctx context.Context, done func(*kafka.MetadataResponse) bool) error {

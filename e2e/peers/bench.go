@@ -117,7 +117,7 @@ func Run(ctx context.Context, o Options) (_ Report, err error) {
 	}
 	opened = append(opened, four)
 	always := func(s system) func(int) (system, error) { return func(int) (system, error) { return s, nil } }
-	over, err := keep(openRemote(one, o.Payload), nil)
+	over, err := keep(openRemote(one, o.Payload))
 	if err != nil {
 		return nil, err
 	}

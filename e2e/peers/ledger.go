@@ -23,6 +23,7 @@ import (
 	"github.com/probity-health/probity/services/eventstore"
 	"github.com/probity-health/probity/services/ledger"
 	"github.com/probity-health/probity/services/ledger/receipt"
+	"github.com/probity-health/probity/services/server"
 )
 
 const (
@@ -155,11 +156,12 @@ func (n *node) close() error {
 type remote struct {
 	node   *node
 	server *httptest.Server
+	client *server.Client
 	store  *eventstore.Remote
 	text   string // as long as the others' payload
 }
 
-func openRemote(n *node, size int) *remote {
+func openRemote(n *node, size int) (*remote, error) {
 	mux := http.NewServeMux()
 	mux.Handle(ledgerv1connect.NewLedgerServiceHandler(n.Handler()))
 	srv := httptest.NewUnstartedServer(mux)
@@ -167,9 +169,13 @@ func openRemote(n *node, size int) *remote {
 	protocols.SetUnencryptedHTTP2(true)
 	srv.Config.Protocols = protocols
 	srv.Start()
-	transport := &http.Transport{Protocols: protocols}
-	client := ledgerv1connect.NewLedgerServiceClient(&http.Client{Transport: transport}, srv.URL)
-	return &remote{node: n, text: strings.Repeat("0123456789abcdef", size/16), server: srv, store: eventstore.NewRemote(client, eventstore.RemoteOptions{})}
+	client, err := server.NewClient(server.ClientConfig{}, server.ClientDeps{})
+	if err != nil {
+		srv.Close()
+		return nil, err
+	}
+	store := eventstore.NewRemote(ledgerv1connect.NewLedgerServiceClient(client, srv.URL, client.Options()...), eventstore.RemoteOptions{})
+	return &remote{node: n, text: strings.Repeat("0123456789abcdef", size/16), server: srv, client: client, store: store}, nil
 }
 
 func (r *remote) append(ctx context.Context, _ []byte) error {
@@ -181,7 +187,7 @@ func (r *remote) append(ctx context.Context, _ []byte) error {
 	return err
 }
 
-func (r *remote) close() error { r.server.Close(); return nil }
+func (r *remote) close() error { r.client.CloseIdle(); r.server.Close(); return nil }
 
 // consortium is four parties on one broker, three of whom make final; the
 // first owns the shards. They exchange cosignatures by function call.

@@ -38,6 +38,9 @@ type LedgerConfig struct {
 	DataDir string `json:"dataDir"`
 	// SignedDir holds the memory of what was cosigned; never restore it from a backup. Default: DataDir with "-signed".
 	SignedDir string `json:"signedDir,omitempty"`
+	// StartFromRows makes a node with an empty data directory take the index rows of what is final from a peer, and not
+	// the commits: it judges, cosigns and proves, and gives out no event from before.
+	StartFromRows bool `json:"startFromRows,omitempty"`
 	// SigningKeyFile holds the note signer key, named as the member in the policy.
 	SigningKeyFile string `json:"signingKeyFile"`
 	// PolicyFile holds the ledger's policy, one text for all parties; empty is a ledger of one party.
@@ -140,6 +143,9 @@ func (p *Process) cluster(cfg *ClusterConfig) (*ledger.Cluster, error) {
 		Dial: func(url string) ledgerv1connect.LedgerServiceClient {
 			return ledgerv1connect.NewLedgerServiceClient(client, url, client.Options()...)
 		},
+		DialProofs: func(url string) ledgerv1connect.ProofServiceClient {
+			return ledgerv1connect.NewProofServiceClient(client, url, client.Options()...)
+		},
 	}, nil
 }
 
@@ -188,7 +194,7 @@ func Ledger(ctx context.Context, p *Process, cfg LedgerConfig) error {
 		Cluster: cluster,
 		Origin:  cfg.Origin, Brokers: cfg.Kafka.Brokers, TLS: transport, SASL: mechanism,
 		TopicPrefix: cfg.TopicPrefix, Logs: cfg.Logs, Replication: cfg.Replication,
-		DataDir: cfg.DataDir, SignedDir: cfg.SignedDir, SigningKeyFile: cfg.SigningKeyFile,
+		DataDir: cfg.DataDir, SignedDir: cfg.SignedDir, StartFromRows: cfg.StartFromRows, SigningKeyFile: cfg.SigningKeyFile,
 		PolicyFile: cfg.PolicyFile, Peers: peers,
 		BlockInterval: time.Duration(cfg.BlockInterval), NodeName: cfg.NodeName,
 		Logger: p.Telemetry.Log, Meters: p.Telemetry.Meter,

@@ -418,3 +418,17 @@ func TestRemittancesTogetherPayWhatStands(t *testing.T) {
 		require.Equal(rt, standing, paidOut-balance, "paid, less what is owed back, is what stands")
 	})
 }
+
+// The lists are behind what was just decided; a cycle waits for its own
+// process's part of them.
+func TestACycleTellsWhatItsProcessHasJustDecided(t *testing.T) {
+	w := newWorld(t, 20)
+	for i := range 20 {
+		w.submit(lakeside(), fmt.Sprint("r", i), visit(i, "2026-02-10"))
+		w.pass(time.Second)
+		res, err := w.CreateRemittances(service(), &claimsv1.CreateRemittancesRequest{PayerId: payer, RequestId: fmt.Sprint("cycle", i)})
+		require.NoError(t, err)
+		require.Len(t, res.Remittances, 1, "the cycle after claim %d", i)
+		require.Len(t, res.Remittances[0].ClaimIds, 1)
+	}
+}

@@ -110,10 +110,11 @@ func (s *Service) createCycle(ctx context.Context, caller identity.Principal, re
 }
 
 // planCycle records the plans of a cycle's remittances. The list that it takes
-// the claims from may be behind; what it doesn't show yet is the next cycle's,
-// and what it shows too long has nothing more to tell.
+// the claims from may be behind what other processes do; what it doesn't show
+// yet is the next cycle's, and what it shows too long has nothing more to tell.
 func (s *Service) planCycle(ctx context.Context, caller identity.Principal, payer, run string, cutoff time.Time) (*eventsv1.RemittanceCyclePlanned, map[string]State, error) {
 	out := &eventsv1.RemittanceCyclePlanned{RunId: run, PayerId: payer, CutoffTime: timestamppb.New(cutoff)}
+	s.ownListed(ctx)
 	reading, err := s.view.At(ctx, "")
 	if err != nil {
 		return nil, nil, err
@@ -140,12 +141,12 @@ func (s *Service) planCycle(ctx context.Context, caller identity.Principal, paye
 	if err != nil {
 		return nil, nil, err
 	}
-	known := make(map[string]State, len(states))
-	for _, c := range states {
-		known[c.Received.GetClaimId()] = c
+	known, tell := make(map[string]State, len(states)), make([]tellable, len(states))
+	for i, c := range states {
+		known[c.Received.GetClaimId()], tell[i] = c, tellableOf(c)
 	}
 	sc := scope{name: "cycle", run: run, date: s.day(s.now()).String()}
-	out.RemittanceIds, err = s.recordPlans(ctx, caller, planRemittances(s.index, sc, s.config.RemittanceClaims, states))
+	out.RemittanceIds, err = s.recordPlans(ctx, caller, planRemittances(s.index, sc, s.config.RemittanceClaims, tell))
 	return out, known, err
 }
 

@@ -75,8 +75,8 @@ func (s *Service) CreateRemittances(ctx context.Context, req *claimsv1.CreateRem
 	return out, nil
 }
 
-// plan records the plans of a run's remittances and returns their ids and the
-// claims as it found them. A plan that an earlier, broken-off attempt has
+// plan records the plans of a run's remittances and returns their ids and some
+// of the claims as it found them. A plan that an earlier, broken-off attempt has
 // recorded stands as it is.
 func (s *Service) plan(ctx context.Context, caller identity.Principal, f *FileRecord, run string) ([]string, map[string]State, error) {
 	if err := f.open(); err != nil {
@@ -88,38 +88,51 @@ func (s *Service) plan(ctx context.Context, caller identity.Principal, f *FileRe
 			claims = append(claims, o.GetClaimId())
 		}
 	}
-	states, err := s.readUnsealed(ctx, claims)
-	if err != nil {
-		return nil, nil, err
-	}
-	// An outcome may name a claim of this file only, and one claim once.
-	known := make(map[string]State, len(states))
+	known, tell := map[string]State{}, make([]tellable, 0, len(claims))
 	var originals []string
-	states = slices.DeleteFunc(states, func(c State) bool {
-		id := c.Received.GetClaimId()
-		_, again := known[id]
-		known[id] = c
-		if again || c.Received.GetFileId() != f.File.GetFileId() {
-			return true
+	seen := make(map[string]bool, len(claims))
+	take := func(c State) {
+		// What is kept spares marking a read; a file of any size isn't kept whole.
+		if len(known) < s.config.UntoldClaims {
+			known[c.Received.GetClaimId()] = c
 		}
-		if id := c.original(); id != "" {
-			originals = append(originals, id)
+		tell = append(tell, tellableOf(c))
+	}
+	for part := range slices.Chunk(claims, planPart) {
+		states, err := s.readUnsealed(ctx, part)
+		if err != nil {
+			return nil, nil, err
 		}
-		return false
-	})
+		for _, c := range states {
+			// An outcome may name a claim of this file only, and one claim once.
+			id := c.Received.GetClaimId()
+			again := seen[id]
+			if seen[id] = true; again || c.Received.GetFileId() != f.File.GetFileId() {
+				continue
+			}
+			if id := c.original(); id != "" {
+				originals = append(originals, id)
+			}
+			take(c)
+		}
+	}
 	// What the file's claims took back, of whichever file that was, is told with them.
-	originals = slices.DeleteFunc(originals, func(id string) bool { _, have := known[id]; return have })
+	originals = slices.DeleteFunc(originals, func(id string) bool { return seen[id] })
 	taken, err := s.readUnsealed(ctx, originals)
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, c := range taken {
-		known[c.Received.GetClaimId()] = c
+		take(c)
 	}
 	file := f.File.GetFileId()
-	ids, err := s.recordPlans(ctx, caller, planRemittances(s.index, scope{name: file, file: file, run: run, date: s.day(s.now()).String()}, s.config.RemittanceClaims, append(states, taken...)))
+	ids, err := s.recordPlans(ctx, caller, planRemittances(s.index, scope{name: file, file: file, run: run, date: s.day(s.now()).String()}, s.config.RemittanceClaims, tell))
 	return ids, known, err
 }
+
+// planPart is how many claims a plan reads before it lets go of what it need
+// not keep of them.
+const planPart = 5_000
 
 // recordPlans puts plans on the ledger and returns their ids, in order.
 func (s *Service) recordPlans(ctx context.Context, caller identity.Principal, planned []*eventsv1.RemittancePlanned) ([]string, error) {

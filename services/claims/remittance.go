@@ -65,40 +65,62 @@ type scope struct {
 	date string // of the payment order, ISO 8601
 }
 
+// payee is whom a remittance is for, and of whose claims: one remittance
+// holds claims of one payer, payee and sender.
+type payee struct{ payer, npi, org string }
+
+// tellable is as much of a claim as a plan asks for: of a file of any size
+// all of it is in memory at once.
+type tellable struct {
+	id, original string
+	payee        payee
+	planned      *eventsv1.PlannedClaim // nil: there is nothing to tell
+}
+
+func tellableOf(c State) tellable {
+	t := tellable{
+		id: c.Received.GetClaimId(), original: c.original(),
+		payee: payee{c.Received.GetPayerId(), c.Received.GetBillingNpi(), c.Received.GetSubmitterOrg()},
+	}
+	events, err := Decide(c, Remit{})
+	if err != nil {
+		return t
+	}
+	if e, ok := events[0].(*eventsv1.ClaimRemitted); ok {
+		t.planned = &eventsv1.PlannedClaim{
+			ClaimId: t.id, ReversedRevision: e.GetReversedRevision(), DecisionRevision: e.GetDecisionRevision(), Revision: uint64(c.Revision),
+		}
+	}
+	return t
+}
+
 // planRemittances groups what there is to tell of claims by payer, payee and
 // sender, in the order given, at most limit claims a remittance. A claim that
 // was replaced or voided stands before the one that did it, and the two are
 // not parted. It is deterministic: the same claims of the same run give the
 // same remittances.
-func planRemittances(ix *keys.Index, sc scope, limit int, claims []State) []*eventsv1.RemittancePlanned {
-	type group struct{ payer, npi, org string }
-	byGroup := map[group][][]*eventsv1.PlannedClaim{}
+func planRemittances(ix *keys.Index, sc scope, limit int, claims []tellable) []*eventsv1.RemittancePlanned {
+	byPayee := map[payee][][]*eventsv1.PlannedClaim{}
 	for _, bundle := range bundles(claims) {
 		var planned []*eventsv1.PlannedClaim
 		for _, c := range bundle {
-			events, err := Decide(c, Remit{})
-			if err != nil {
-				continue
-			}
-			if e, ok := events[0].(*eventsv1.ClaimRemitted); ok {
-				planned = append(planned, &eventsv1.PlannedClaim{ClaimId: e.GetClaimId(), ReversedRevision: e.GetReversedRevision(), DecisionRevision: e.GetDecisionRevision(), Revision: uint64(c.Revision)})
+			if c.planned != nil {
+				planned = append(planned, c.planned)
 			}
 		}
 		if len(planned) > 0 {
-			first := bundle[0].Received
-			g := group{first.GetPayerId(), first.GetBillingNpi(), first.GetSubmitterOrg()}
-			byGroup[g] = append(byGroup[g], planned)
+			byPayee[bundle[0].payee] = append(byPayee[bundle[0].payee], planned)
 		}
 	}
-	groups := slices.SortedFunc(maps.Keys(byGroup), func(a, b group) int {
+	payees := slices.SortedFunc(maps.Keys(byPayee), func(a, b payee) int {
 		return cmp.Or(cmp.Compare(a.payer, b.payer), cmp.Compare(a.npi, b.npi), cmp.Compare(a.org, b.org))
 	})
 	var out []*eventsv1.RemittancePlanned
-	for _, g := range groups {
-		for part, planned := range chunks(byGroup[g], limit) {
-			id := remittanceID(ix, sc.name, sc.run, g.payer, g.npi, g.org, part)
+	for _, to := range payees {
+		for part, planned := range chunks(byPayee[to], limit) {
+			id := remittanceID(ix, sc.name, sc.run, to.payer, to.npi, to.org, part)
 			e := &eventsv1.RemittancePlanned{Claims: planned, Remittance: &claimsv1.Remittance{
-				RemittanceId: id, PayerId: g.payer, PayeeNpi: g.npi, PaymentDate: sc.date, TraceNumber: traceNumber(id), FileId: sc.file, SubmitterOrg: g.org,
+				RemittanceId: id, PayerId: to.payer, PayeeNpi: to.npi, PaymentDate: sc.date, TraceNumber: traceNumber(id), FileId: sc.file, SubmitterOrg: to.org,
 			}}
 			for _, c := range planned {
 				e.Remittance.ClaimIds = append(e.Remittance.ClaimIds, c.GetClaimId())
@@ -111,19 +133,19 @@ func planRemittances(ix *keys.Index, sc scope, limit int, claims []State) []*eve
 
 // bundles puts each claim behind those that it took the place of, where they
 // are among the claims too.
-func bundles(claims []State) [][]State {
+func bundles(claims []tellable) [][]tellable {
 	at := make(map[string]int, len(claims))
 	for i, c := range claims {
-		at[c.Received.GetClaimId()] = i
+		at[c.id] = i
 	}
 	taken := make([]bool, len(claims))
-	var out [][]State
+	var out [][]tellable
 	for i := range claims {
-		var chain []State
+		var chain []tellable
 		for j := i; !taken[j]; {
 			taken[j] = true
 			chain = append(chain, claims[j])
-			before, ok := at[claims[j].original()]
+			before, ok := at[claims[j].original]
 			if !ok {
 				break
 			}

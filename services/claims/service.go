@@ -151,6 +151,7 @@ type Deps struct {
 // RemittanceServiceHandler of claimsv1connect. It is safe for concurrent use.
 type Service struct {
 	store     eventstore.Store
+	written   *written // the same as store
 	sealer    keys.Sealer
 	index     *keys.Index
 	book      *book.Book
@@ -204,8 +205,9 @@ func New(d Deps) (*Service, error) {
 	if err != nil {
 		return nil, errors.New("claims: config zone is not a known IANA time zone")
 	}
+	own := newWritten(d.Store)
 	s := &Service{
-		store: d.Store, sealer: d.Sealer, index: d.Index, book: d.Book, auth: d.Authorizer,
+		store: own, written: own, sealer: d.Sealer, index: d.Index, book: d.Book, auth: d.Authorizer,
 		now: d.Now, log: d.Log, config: c, zone: zone, workers: c.Workers,
 		files: newShelf[*FileRecord](c.Files), recent: newRecent(c.UntoldClaims), watch: newWatch(c.MaxWatchers), uploads: make(chan struct{}, c.MaxUploads),
 		pasts: make(chan *past, c.Replays), closed: make(chan struct{}),
@@ -219,7 +221,7 @@ func New(d Deps) (*Service, error) {
 	s.rates = interest.Published()
 	maps.Copy(s.rates, c.InterestBps)
 	s.reference = &reference{book: d.Book, index: d.Index, sealer: d.Sealer, log: d.Log}
-	s.families = &families{shelf: newShelf[family](c.Families), store: d.Store, sealer: d.Sealer, now: d.Now, ttl: c.FamilyTTL}
+	s.families = &families{shelf: newShelf[family](c.Families), store: own, sealer: d.Sealer, now: d.Now, ttl: c.FamilyTTL}
 	if s.view, err = views.Open(d.Redis, Projection(s.watch.tell), views.Options{Now: d.Now, Logger: d.Log, Tracer: d.Tracer}); err != nil {
 		return nil, err
 	}

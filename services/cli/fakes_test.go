@@ -62,6 +62,7 @@ type world struct {
 	polls     int             // guarded by mu; of progress, which each poll advances
 	resolved  string          // guarded by mu; review of pendedID
 	canceled  bool            // guarded by mu; the good file
+	resumed   bool            // guarded by mu; the good file
 }
 
 func (w *world) claims() []*claimsv1.ClaimSummary {
@@ -329,6 +330,14 @@ type workflowsFake struct {
 	*world
 }
 
+func (w workflowsFake) ResumeFile(_ context.Context, q *workflowsv1.ResumeFileRequest) (*workflowsv1.ResumeFileResponse, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	started := !w.resumed
+	w.resumed = true
+	return &workflowsv1.ResumeFileResponse{Started: started}, nil
+}
+
 func (w workflowsFake) GetFileProgress(context.Context, *workflowsv1.GetFileProgressRequest) (*workflowsv1.GetFileProgressResponse, error) {
 	if w.down.Load() {
 		return nil, problem.New(problem.Unavailable, problem.Problem{RuleID: "workflows.away", Message: "workflows are away"})
@@ -370,7 +379,10 @@ type ledgerFake struct {
 	evidence   []byte
 	receipt    []byte
 	commit     []byte
-	asked      atomic.Int32
+	// kept and broken are promises of the commit's position: of that commit,
+	// and of another.
+	kept, broken []byte
+	asked        atomic.Int32
 }
 
 const origin = "probity.example/test"
@@ -423,8 +435,17 @@ func newLedgerFake() (*ledgerFake, error) {
 	}
 	r := receipt.Receipt{Log: "claims", Shard: 3, Index: 0, Entry: entry, Header: block.Header(), Checkpoint: signed}
 	r.Head, r.Place, r.HeadProof, _ = block.ProveHead("claims", 3)
+	promise := func(entry []byte) []byte {
+		group := receipt.Group{Origin: origin, Log: "claims", Shard: 3, Count: 1, Root: receipt.LeafHash(entry)}
+		signed, err := group.Sign(key.Notes())
+		if err != nil {
+			panic(err)
+		}
+		p := receipt.Promise{Log: "claims", Shard: 3, Entry: entry, Note: signed}
+		return p.Marshal()
+	}
 	e := receipt.Evidence{Wrong: receipt.TwoHeads, First: signed, Second: twice}
-	return &ledgerFake{policy: policy.Marshal(), checkpoint: signed, evidence: e.Marshal(), receipt: r.Marshal(), commit: commit}, nil
+	return &ledgerFake{policy: policy.Marshal(), checkpoint: signed, evidence: e.Marshal(), receipt: r.Marshal(), commit: commit, kept: promise(entry), broken: promise(receipt.Entry([]byte("another")))}, nil
 }
 
 func (l *ledgerFake) GetReceipt(_ context.Context, r *ledgerv1.GetReceiptRequest) (*ledgerv1.GetReceiptResponse, error) {
@@ -452,6 +473,11 @@ func (l *ledgerFake) GetConsistency(_ context.Context, r *ledgerv1.GetConsistenc
 
 func (l *ledgerFake) ListEvidence(context.Context, *ledgerv1.ListEvidenceRequest) (*ledgerv1.ListEvidenceResponse, error) {
 	return &ledgerv1.ListEvidenceResponse{Evidence: [][]byte{l.evidence}}, nil
+}
+
+func (l *ledgerFake) SubmitEvidence(_ context.Context, r *ledgerv1.SubmitEvidenceRequest) (*ledgerv1.SubmitEvidenceResponse, error) {
+	l.evidence = r.GetEvidence()
+	return &ledgerv1.SubmitEvidenceResponse{}, nil
 }
 
 func (l *ledgerFake) GetLedger(context.Context, *ledgerv1.GetLedgerRequest) (*ledgerv1.GetLedgerResponse, error) {

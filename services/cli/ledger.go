@@ -104,6 +104,7 @@ type charge struct {
 
 func (a *app) evidenceCommand() *cobra.Command {
 	var policyFile, folder string
+	var broken brokenPromise
 	cmd := &cobra.Command{
 		Use:   "evidence",
 		Short: "Show who signed what no honest party signs",
@@ -111,9 +112,21 @@ func (a *app) evidenceCommand() *cobra.Command {
 that is no prefix of what is final, a promise that a final block breaks.
 
 Each is verified here before it is shown. --export writes the documents, each
-of which convicts by itself: probity verify.`,
+of which convicts by itself: probity verify.
+
+--promise holds a promise against what became final at its position. Exit
+code 7 says that another commit stands there: promise and receipt together are
+written as evidence against who signed the promise. With --receipt and
+--policy that needs no server. A position that is not final yet proves
+nothing; ask again once the shard has grown.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if broken.promise != "" {
+				return a.checkPromise(cmd, broken, policyFile)
+			}
+			if broken.receipt != "" || broken.submit || broken.out != "" {
+				return usagef("--receipt, --file and --submit go with --promise")
+			}
 			conn, err := a.connect()
 			if err != nil {
 				return err
@@ -153,7 +166,101 @@ of which convicts by itself: probity verify.`,
 	}
 	cmd.Flags().StringVar(&policyFile, "policy", "", "verify by this policy file instead of the server's")
 	cmd.Flags().StringVar(&folder, "export", "", "write the documents to this folder")
+	cmd.Flags().StringVar(&broken.promise, "promise", "", "hold this promise against what is final at its position")
+	cmd.Flags().StringVar(&broken.receipt, "receipt", "", "the position's final receipt, instead of asking the server")
+	cmd.Flags().StringVarP(&broken.out, "file", "f", "", "where to write the evidence; - is standard output")
+	cmd.Flags().BoolVar(&broken.submit, "submit", false, "have the server's ledger keep the evidence, too")
 	return cmd
+}
+
+// brokenPromise is how a promise is to be held against the ledger.
+type brokenPromise struct {
+	promise, receipt, out string
+	submit                bool
+}
+
+// judgement is what became of a promise.
+type judgement struct {
+	Promise  string   `json:"promise"`
+	Kept     bool     `json:"kept"`
+	Position string   `json:"position"`
+	Signers  []string `json:"signers"`
+	Evidence string   `json:"evidence,omitempty"`
+}
+
+func (a *app) checkPromise(cmd *cobra.Command, how brokenPromise, policyFile string) error {
+	promise, err := readProof(how.promise)
+	if err != nil {
+		return err
+	}
+	parsed, err := receipt.ParsePromise(promise)
+	if err != nil {
+		return usageError{fmt.Errorf("%s: %w", how.promise, err)}
+	}
+	var conn *connection
+	if how.receipt == "" || policyFile == "" || how.submit {
+		if conn, err = a.connect(); err != nil {
+			return err
+		}
+	}
+	policy, err := a.policyFrom(cmd, conn, policyFile)
+	if err != nil {
+		return err
+	}
+	// First, so that nobody's server is asked about a forgery.
+	signed, err := receipt.VerifyPromise(promise, policy)
+	if err != nil {
+		return usageError{fmt.Errorf("%s: %w", how.promise, err)}
+	}
+	var final []byte
+	if how.receipt != "" {
+		final, err = readProof(how.receipt)
+	} else {
+		var got *ledgerv1.GetReceiptResponse
+		got, err = conn.ledger.GetReceipt(cmd.Context(), &ledgerv1.GetReceiptRequest{
+			Position: &ledgerv1.Position{Log: parsed.Log, Shard: parsed.Shard, Index: parsed.Index},
+		})
+		final = got.GetReceipt()
+	}
+	if err != nil {
+		return err
+	}
+	out := judgement{Promise: how.promise, Position: fmt.Sprintf("%s/%d/%d", signed.Log, signed.Shard, signed.Index), Signers: signed.Signers}
+	evidence, found, err := receipt.AccuseOfPromise(promise, final, policy)
+	switch {
+	case errors.Is(err, receipt.ErrKept):
+		out.Kept = true
+		return a.emit(out, nil, func(w io.Writer) error {
+			_, err := fmt.Fprintf(w, "%s: %s: the commit that %s promised %s has it\n", how.promise, a.paint(green, "kept"), strings.Join(out.Signers, ", "), out.Position)
+			return err
+		})
+	case err != nil:
+		return err
+	}
+	document := evidence.Marshal()
+	out.Signers, out.Evidence = found.Signers, string(document)
+	if how.out != "" {
+		if err := a.writeTo(how.out, func(w io.Writer) error { _, err := w.Write(document); return err }); err != nil {
+			return err
+		}
+	}
+	if how.submit {
+		if _, err := conn.proofs.SubmitEvidence(cmd.Context(), &ledgerv1.SubmitEvidenceRequest{Evidence: document}); err != nil {
+			return err
+		}
+	}
+	if how.out != "-" {
+		if err := a.emit(out, nil, func(w io.Writer) error {
+			_, err := fmt.Fprintf(w, "%s: %s: another commit stands at %s, final; the promise convicts %s\n", how.promise, a.paint(red, "BROKEN"), out.Position, strings.Join(found.Signers, ", "))
+			return err
+		}); err != nil {
+			return err
+		}
+	}
+	if how.out == "" {
+		a.say("next: the same with --file evidence.txt, which convicts by itself: probity verify evidence.txt --policy policy.txt")
+	}
+	return outcome(ExitProofFailed)
 }
 
 func exportEvidence(folder string, documents [][]byte) error {

@@ -203,12 +203,8 @@ const maxProofFile = 2*receipt.MaxSize + 1
 
 // verify reads one document and judges it; its error is that of reading.
 func verify(path, commitPath string, policy receipt.Policy) (verdict, error) {
-	f, err := os.Open(path)
+	document, err := readProof(path)
 	if err != nil {
-		return verdict{}, err
-	}
-	document, err := io.ReadAll(io.LimitReader(f, maxProofFile))
-	if err := errors.Join(err, f.Close()); err != nil {
 		return verdict{}, err
 	}
 	v := verdict{File: path}
@@ -222,6 +218,16 @@ func verify(path, commitPath string, policy receipt.Policy) (verdict, error) {
 		v.judge(document, nil, policy)
 	}
 	return v, nil
+}
+
+// readProof reads one document, as much of it as any can have.
+func readProof(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	document, err := io.ReadAll(io.LimitReader(f, maxProofFile))
+	return document, errors.Join(err, f.Close())
 }
 
 // judge fills in what a document proves. With a commit it must be the one proved.

@@ -6,6 +6,7 @@ package convoy
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -94,6 +95,10 @@ func (t *Ticket[Q, A]) Wait(ctx context.Context) (A, error) {
 // lane calls until nothing waits.
 func (c *Convoy[Q, A]) lane() {
 	for {
+		// Those who can run now go first: callers that the last call answered
+		// are about to send again. Without it the first of them would travel
+		// alone, and the others wait for a lane.
+		runtime.Gosched()
 		some := c.next()
 		if len(some) == 0 {
 			return

@@ -71,13 +71,8 @@ func (s *Service) translate(at *openFile, file *claimsv1.File, first, count int)
 		if err != nil {
 			return nil, nil, err
 		}
-		found := c.Problems
-		if len(found) == 0 {
-			found = misfits(c.Claim)
-		}
-		if len(found) > 0 {
-			outcomes = append(outcomes, &claimsv1.ClaimOutcome{Ordinal: uint32(c.Ordinal), Status: claimsv1.ClaimStatus_CLAIM_STATUS_REJECTED,
-				Problems: problemProtos(found[:min(len(found), outcomeProblems)])})
+		if len(c.Problems) > 0 {
+			outcomes = append(outcomes, rejection(uint32(c.Ordinal), c.Problems))
 			continue
 		}
 		submit = append(submit, &claimsv1.SubmitClaimRequest{RequestId: file.GetFileId() + "/" + strconv.Itoa(c.Ordinal), Claim: c.Claim,
@@ -86,9 +81,26 @@ func (s *Service) translate(at *openFile, file *claimsv1.File, first, count int)
 	return outcomes, submit, nil
 }
 
-// misfits are the rules of the schema that a claim breaks. The grammar knows
-// them all; a claim that slipped through would make the claims service refuse
-// the whole chunk, and its neighbours with it.
+func rejection(ordinal uint32, found []problem.Problem) *claimsv1.ClaimOutcome {
+	return &claimsv1.ClaimOutcome{Ordinal: ordinal, Status: claimsv1.ClaimStatus_CLAIM_STATUS_REJECTED,
+		Problems: problemProtos(found[:min(len(found), outcomeProblems)])}
+}
+
+// sift takes out the claims that the schema refuses. The grammar knows its
+// rules, so there should be none, and the claims service checks them all: they
+// are only looked for where it has refused a batch, and their neighbours with them.
+func sift(submit []*claimsv1.SubmitClaimRequest) (rejected []*claimsv1.ClaimOutcome, sound []*claimsv1.SubmitClaimRequest) {
+	for _, req := range submit {
+		if found := misfits(req.GetClaim()); len(found) > 0 {
+			rejected = append(rejected, rejection(req.GetFileOrdinal(), found))
+		} else {
+			sound = append(sound, req)
+		}
+	}
+	return rejected, sound
+}
+
+// misfits are the rules of the schema that a claim breaks.
 func misfits(c *claimsv1.Claim) []problem.Problem {
 	err := protovalidate.Validate(c)
 	if err == nil {
@@ -131,6 +143,17 @@ func (s *Service) decide(ctx context.Context, submit []*claimsv1.SubmitClaimRequ
 
 func (s *Service) decideBatch(ctx context.Context, submit []*claimsv1.SubmitClaimRequest) ([]*claimsv1.ClaimOutcome, error) {
 	res, err := s.deps.Claims.SubmitClaims(ctx, &claimsv1.SubmitClaimsRequest{Claims: submit, View: claimsv1.SubmissionView_SUBMISSION_VIEW_BASIC})
+	if problem.Is(err, problem.Invalid) {
+		rejected, sound := sift(submit)
+		if len(rejected) == 0 {
+			return nil, err
+		}
+		if len(sound) == 0 {
+			return rejected, nil
+		}
+		decided, err := s.decideBatch(ctx, sound)
+		return append(rejected, decided...), err
+	}
 	if err != nil {
 		return nil, err
 	}

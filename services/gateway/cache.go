@@ -86,6 +86,22 @@ func (s *shelf) take(ctx context.Context, id string, fetch func(context.Context)
 	return e.file, sync.OnceFunc(func() { s.release(e) }), nil
 }
 
+// put lays a file that is at hand on the shelf, which closes it from then on.
+func (s *shelf) put(id string, f *openFile) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.entries[id] != nil {
+		f.spool.close() // sent again: the same bytes are there, or on their way
+		return
+	}
+	e := &entry{id: id, ready: make(chan struct{}), file: f}
+	close(e.ready)
+	e.place = s.order.PushFront(e)
+	s.entries[id] = e
+	s.bytes += f.spool.size
+	s.shrink()
+}
+
 func (s *shelf) release(e *entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

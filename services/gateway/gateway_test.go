@@ -186,6 +186,12 @@ func (c *claimsService) GetRemittance(context.Context, *claimsv1.GetRemittanceRe
 func given(t *testing.T, cfg gateway.Config) (gatewayv1connect.GatewayServiceClient, *claimsService) {
 	t.Helper()
 	claims := &claimsService{outcomes: map[uint32]*claimsv1.ClaimOutcome{}, requests: map[string]*claimsv1.Claim{}}
+	return over(t, cfg, claims), claims
+}
+
+// over is a gateway in front of a claims service.
+func over(t *testing.T, cfg gateway.Config, claims *claimsService) gatewayv1connect.GatewayServiceClient {
+	t.Helper()
 	serve := func(mount func(*http.ServeMux)) *httptest.Server {
 		mux := http.NewServeMux()
 		mount(mux)
@@ -210,7 +216,7 @@ func given(t *testing.T, cfg gateway.Config) (gatewayv1connect.GatewayServiceCli
 	front := serve(func(mux *http.ServeMux) {
 		mux.Handle(gatewayv1connect.NewGatewayServiceHandler(gw, connect.WithInterceptors(mapProblems{})))
 	})
-	return gatewayv1connect.NewGatewayServiceClient(front.Client(), front.URL), claims
+	return gatewayv1connect.NewGatewayServiceClient(front.Client(), front.URL)
 }
 
 // mapProblems stands in for the server's error mapping: retryable is Unavailable, the rest FailedPrecondition.
@@ -322,8 +328,17 @@ func TestAFileIsTakenAdjudicatedAndAcknowledged(t *testing.T) {
 	if again != claimAck {
 		t.Error("the same document came in other bytes")
 	}
+	if claims.reads != 0 {
+		t.Errorf("the gateway that took the file fetched it %d times", claims.reads)
+	}
+	elsewhere := over(t, gateway.Config{}, claims)
+	for range 2 {
+		if again, err := document(t, elsewhere, "277CA", fileID); err != nil || again != claimAck {
+			t.Errorf("another gateway tells otherwise: %v", err)
+		}
+	}
 	if claims.reads != 1 {
-		t.Errorf("the file was fetched %d times", claims.reads)
+		t.Errorf("another gateway fetched the file %d times", claims.reads)
 	}
 }
 
@@ -380,6 +395,7 @@ func TestChunksCoverAFileOnceInAnyOrder(t *testing.T) {
 	if _, err := submit(t, gw, x12test.Professional(n, nil)); err != nil {
 		t.Fatal(err)
 	}
+	gw = over(t, gateway.Config{CachedFiles: 1}, claims) // not the one that took it
 	var wg sync.WaitGroup
 	for first := n - n%50; first >= 0; first -= 50 {
 		wg.Go(func() {

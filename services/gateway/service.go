@@ -109,7 +109,12 @@ func (s *Service) SubmitFile(ctx context.Context, stream *connect.ClientStream[g
 	if err != nil {
 		return nil, err
 	}
-	defer sp.close()
+	kept := false
+	defer func() {
+		if !kept {
+			sp.close()
+		}
+	}()
 	requestID := ""
 	for first := true; stream.Receive(); first = false {
 		switch part := stream.Msg().GetPart().(type) {
@@ -146,6 +151,11 @@ func (s *Service) SubmitFile(ctx context.Context, stream *connect.ClientStream[g
 	res, err := s.register(ctx, header, sp)
 	if err != nil {
 		return nil, err
+	}
+	if !parsed.Refused() {
+		// Its first chunk is asked for at once: it needn't be fetched and read again.
+		kept = true
+		s.files.put(res.GetFile().GetFileId(), &openFile{spool: sp, parsed: parsed})
 	}
 	return &gatewayv1.SubmitFileResponse{File: res.GetFile(), Duplicate: res.GetDuplicate(), Problems: found, Token: res.GetToken(), Promise: res.GetPromise()}, nil
 }

@@ -13,15 +13,62 @@ import (
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/services/ledger/receipt"
 	"github.com/probity-health/probity/services/ledger/replica"
+	"github.com/probity-health/probity/services/ledger/tiles"
 )
 
 // catchUp fills an empty data directory from the first peer that can prove
 // what it feeds. Without one the node reads everything from Kafka, so it is
-// never an error that a peer is away; but what a peer fed wrongly must go.
+// never an error that a peer is away; but what a peer fed wrongly must go, and
+// so must what a node was still being fed when it stopped: nothing vouches for
+// that yet.
 func (c Config) catchUp(ctx context.Context, key *receipt.SigningKey, policy receipt.Policy) error {
+	unproven := filepath.Join(c.DataDir, unprovenFile)
+	switch _, err := os.Stat(unproven); {
+	case err == nil:
+		c.Logger.Warn("the node stopped while it caught up from a peer: beginning anew")
+		if err := c.discard(); err != nil {
+			return err
+		}
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
 	if _, err := os.Stat(filepath.Join(c.DataDir, "store")); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	if len(c.Peers) == 0 {
+		return nil
+	}
+	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
+		return err
+	}
+	disk := tiles.Disk{}
+	if err := disk.WriteFile(c.DataDir, unprovenFile, nil); err != nil {
+		return err
+	}
+	if err := c.catchUpFromAny(ctx, key, policy); err != nil {
+		return err
+	}
+	if err := os.Remove(unproven); err != nil {
+		return err
+	}
+	return disk.SyncFolder(c.DataDir)
+}
+
+// unprovenFile stands in the data directory while what a peer feeds is not
+// proved.
+const unprovenFile = "unproven"
+
+// discard deletes what derives from the topics. The memory of what was signed
+// stays.
+func (c Config) discard() error {
+	var err error
+	for _, dir := range []string{"store", replica.CommitsDir, "tiles"} {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(c.DataDir, dir)))
+	}
+	return err
+}
+
+func (c Config) catchUpFromAny(ctx context.Context, key *receipt.SigningKey, policy receipt.Policy) error {
 	for _, name := range slices.Sorted(maps.Keys(c.Peers)) {
 		began := time.Now()
 		height, err := c.catchUpFrom(ctx, peerFeed{c.Peers[name]}, key, policy)
@@ -34,10 +81,8 @@ func (c Config) catchUp(ctx context.Context, key *receipt.SigningKey, policy rec
 		} else if err != nil {
 			c.Logger.Warn("could not catch up from a peer", "peer", name, "error", err)
 		}
-		for _, dir := range []string{"store", replica.CommitsDir, "tiles"} {
-			if err := os.RemoveAll(filepath.Join(c.DataDir, dir)); err != nil {
-				return err
-			}
+		if err := c.discard(); err != nil {
+			return err
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -52,23 +97,25 @@ func (c Config) catchUpFrom(ctx context.Context, feed replica.Feed, key *receipt
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	open := func(name string, index int) (*replica.Shard, error) {
-		// Nothing follows a topic here, so there is no source.
+	open := func(name string, index int, source replica.Source) (*replica.Shard, error) {
+		// Nothing follows a shard's topic here, so those have no source.
 		return replica.OpenShard(replica.ShardConfig{
-			Log: name, Shard: uint32(index), Store: store, Dir: filepath.Join(c.DataDir, "tiles"), Logger: c.Logger,
+			Log: name, Shard: uint32(index), Store: store, Dir: filepath.Join(c.DataDir, "tiles"), Source: source, Logger: c.Logger,
 		})
 	}
 	var shards []*replica.Shard
 	for _, name := range c.logNames() {
 		for i := range c.Logs[name] {
-			s, err := open(name, i)
+			s, err := open(name, i, nil)
 			if err != nil {
 				return 0, err
 			}
 			shards = append(shards, s)
 		}
 	}
-	blockLog, err := open(replica.BlockLog, 0)
+	client, hangUp := c.client(nil)
+	defer hangUp()
+	blockLog, err := open(replica.BlockLog, 0, &replica.KafkaSource{Client: client, Topic: c.topic(replica.BlockLog)})
 	if err != nil {
 		return 0, err
 	}
@@ -79,8 +126,22 @@ func (c Config) catchUpFrom(ctx context.Context, feed replica.Feed, key *receipt
 	if err != nil {
 		return 0, err
 	}
-	return blocks.CatchUp(ctx, feed)
+	if height, err = blocks.CatchUp(ctx, feed, c.StartFromRows); err != nil || height == 0 {
+		return height, err
+	}
+	comparing, cancel := context.WithTimeout(ctx, compareTimeout)
+	defer cancel()
+	if err := blocks.Compare(comparing, time.Now); errors.Is(err, replica.ErrFeed) {
+		return 0, err
+	} else if err != nil {
+		c.Logger.Warn("the block log from a peer was not compared with its topic yet", "error", err)
+	}
+	return height, nil
 }
+
+// compareTimeout bounds how long a node that caught up waits for the topic of
+// the block log, to compare what it was fed. What is left is compared later.
+const compareTimeout = 2 * time.Minute
 
 // peerFeed is a peer as a replica catches up from it.
 type peerFeed struct{ peer Peer }
@@ -94,6 +155,14 @@ func (f peerFeed) Notes(ctx context.Context) ([][]byte, error) {
 	defer cancel()
 	answer, err := f.peer.ExchangeCosignatures(ctx, &ledgerv1.ExchangeCosignaturesRequest{})
 	return answer.GetNotes(), err
+}
+
+// Rows implements replica.Feed.
+func (f peerFeed) Rows(ctx context.Context, log string, shard uint32, from uint64) ([][]byte, int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, feedTimeout)
+	defer cancel()
+	answer, err := f.peer.GetRows(ctx, &ledgerv1.GetRowsRequest{Log: log, Shard: shard, FromIndex: from, MaxCount: 4096})
+	return answer.GetRows(), answer.GetNextOffset(), err
 }
 
 // Commits implements replica.Feed.

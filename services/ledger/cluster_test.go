@@ -23,11 +23,13 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"golang.org/x/mod/sumdb/note"
 
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/proto/probity/ledger/v1/ledgerv1connect"
 	"github.com/probity-health/probity/services/ledger"
 	"github.com/probity-health/probity/services/ledger/ledgertest"
+	"github.com/probity-health/probity/services/ledger/receipt"
 	"github.com/probity-health/probity/services/problem"
 )
 
@@ -64,11 +66,17 @@ func startClustered(t *testing.T, w *ledgertest.Embedded, i int) *clustered {
 		Dial: func(url string) ledgerv1connect.LedgerServiceClient {
 			return ledgerv1connect.NewLedgerServiceClient(http.DefaultClient, url)
 		},
+		DialProofs: func(url string) ledgerv1connect.ProofServiceClient {
+			return ledgerv1connect.NewProofServiceClient(http.DefaultClient, url)
+		},
 	}
 	n, err := ledger.Open(within(t), c.cfg)
 	require.NoError(t, err)
 	c.Node = n
-	_, mounted := ledgerv1connect.NewLedgerServiceHandler(n.Handler())
+	mux := http.NewServeMux()
+	mux.Handle(ledgerv1connect.NewLedgerServiceHandler(n.Handler()))
+	mux.Handle(ledgerv1connect.NewProofServiceHandler(n.Proofs()))
+	mounted := http.Handler(mux)
 	handler.Store(&mounted)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -514,5 +522,48 @@ func TestAClusterOutlivesItsBroker(t *testing.T) {
 	wg.Wait()
 	for c := range callers {
 		requireHistory(t, nodes[c%2], c, written[c].Load())
+	}
+}
+
+// Given a cluster of three, when a change of the policy is handed to each of
+// them in turn, then whoever owns the block log records it, once, and all say
+// the same of it.
+func TestAPolicyChangeIsPassedOnToTheOwnerOfTheBlockLog(t *testing.T) {
+	w, nodes := newCluster(t, 3)
+	res, err := persist(within(t), nodes, 0, claim(1, -1))
+	require.NoError(t, err)
+	_, err = nodes[0].Handler().GetReceipt(within(t), &ledgerv1.GetReceiptRequest{Position: res.Position})
+	require.NoError(t, err)
+	raw, err := os.ReadFile(w.Config.SigningKeyFile)
+	require.NoError(t, err)
+	key, err := receipt.ParseSigningKey(strings.TrimSpace(string(raw)))
+	require.NoError(t, err)
+
+	for i := range nodes {
+		got, err := nodes[0].Proofs().GetLedgerPolicy(within(t), &ledgerv1.GetLedgerPolicyRequest{})
+		require.NoError(t, err)
+		policy, err := receipt.ParsePolicy(got.Policy)
+		require.NoError(t, err)
+		next := *policy.Last()
+		next.Sequence, next.Prev = next.Sequence+1, next.Hash()
+		next.Activation += 1_000_000 // ahead of any block
+		change, err := note.Sign(&note.Note{Text: string(next.Marshal())}, key.Notes())
+		require.NoError(t, err)
+		for _, n := range []*clustered{nodes[i], nodes[i], nodes[(i+1)%3]} {
+			got, err := n.Proofs().SubmitLedgerPolicy(within(t), &ledgerv1.SubmitLedgerPolicyRequest{Change: change})
+			require.NoError(t, err)
+			require.Equal(t, next.Sequence, got.Sequence)
+		}
+		for _, n := range nodes {
+			require.Eventually(t, func() bool {
+				got, err := n.Proofs().GetLedgerPolicy(within(t), &ledgerv1.GetLedgerPolicyRequest{})
+				return err == nil && bytes.HasSuffix(got.Policy, change)
+			}, patience, 5*time.Millisecond)
+		}
+		next.Quorum = 7
+		unsound, err := note.Sign(&note.Note{Text: string(next.Marshal())}, key.Notes())
+		require.NoError(t, err)
+		_, err = nodes[i].Proofs().SubmitLedgerPolicy(within(t), &ledgerv1.SubmitLedgerPolicyRequest{Change: unsound})
+		require.Error(t, err)
 	}
 }

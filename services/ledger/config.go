@@ -75,6 +75,10 @@ type Config struct {
 	// Peers are the other members' nodes by member name: cosignatures are
 	// exchanged with them, and commits fetched that Kafka no longer has.
 	Peers map[string]Peer
+	// StartFromRows makes a node whose data directory is empty take the index
+	// rows of what is final from a peer, and not the commits: it then judges,
+	// cosigns and proves as any other, and gives out no event from before.
+	StartFromRows bool
 	// PeerInterval is the most time between two exchanges with a peer; 0 is
 	// 1 s. News is sent at once.
 	PeerInterval time.Duration
@@ -119,6 +123,9 @@ type Cluster struct {
 	// Dial returns a client of the node at a URL that acts under this node's
 	// own credentials, not its callers'.
 	Dial func(url string) ledgerv1connect.LedgerServiceClient
+	// DialProofs does the same for the ProofService, to pass changes of the
+	// policy on. Nil passes none on.
+	DialProofs func(url string) ledgerv1connect.ProofServiceClient
 	// SessionTimeout is how long a node may be silent before its shards are
 	// given to others; 0 is 6 s, the least brokers allow by default.
 	SessionTimeout time.Duration

@@ -73,17 +73,28 @@ func (f *forwarder) to(url string) *peer {
 	return p
 }
 
-// owner finds the node that writes a shard: the one whose barrier the replica
-// judged last. It waits a bounded time for another one than session, which
-// has just said that it doesn't. No peer and no error is this node, by now.
+// owner finds the node that writes a shard; see find. No peer and no error is
+// this node, by now.
 func (f *forwarder) owner(ctx context.Context, m *member, session string) (*peer, string, error) {
+	url, owner, err := f.find(ctx, m, session)
+	if err != nil || url == "" {
+		return nil, "", err
+	}
+	return f.to(url), owner, nil
+}
+
+// find returns the URL and the session of the node that writes a shard: the one
+// whose barrier the replica judged last. It waits a bounded time for another one
+// than session, which has just said that it doesn't. No URL and no error is
+// this node, by now.
+func (f *forwarder) find(ctx context.Context, m *member, session string) (url, owner string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, handOver)
 	defer cancel()
 	var unknown error
 	for {
 		changed := m.replica.Changed.Wait()
 		if st := m.writer.State(); m.assigned.Load() && (st == shard.Owning || st == shard.Taking) {
-			return nil, "", nil
+			return "", "", nil
 		}
 		var again <-chan time.Time
 		if owner := m.replica.Head().Owner; owner != "" && owner != session && owner != f.n.session {
@@ -91,9 +102,9 @@ func (f *forwarder) owner(ctx context.Context, m *member, session string) (*peer
 			trusted := f.n.cfg.Cluster.Peers
 			switch {
 			case err == nil && url != "" && (len(trusted) == 0 || slices.Contains(trusted, url)):
-				return f.to(url), owner, nil
+				return url, owner, nil
 			case err == nil && url != "":
-				return nil, "", fmt.Errorf("ledger: %s, where the shard's owner says it is, is none of Cluster.Peers", url)
+				return "", "", fmt.Errorf("ledger: %s, where the shard's owner says it is, is none of Cluster.Peers", url)
 			}
 			// It joined a moment ago, and the group doesn't tell in the midst
 			// of a rebalance, or it died, and another will take over.
@@ -104,7 +115,7 @@ func (f *forwarder) owner(ctx context.Context, m *member, session string) (*peer
 		case <-changed:
 		case <-again:
 		case <-ctx.Done():
-			return nil, "", errors.Join(ctx.Err(), unknown)
+			return "", "", errors.Join(ctx.Err(), unknown)
 		}
 	}
 }

@@ -168,8 +168,11 @@ func (h handler) outcome(ctx context.Context, s *submitted) (*ledgerv1.AppendRes
 	}{}
 	log, out := s.request.Log, &made.response
 	made.position.Log, made.position.Shard, made.position.Index = log, s.shard, a.Index
-	made.recorded.Seconds, made.recorded.Nanos = a.Recorded.Unix(), int32(a.Recorded.Nanosecond())
-	out.Position, out.RecordedTime = &made.position, &made.recorded
+	out.Position = &made.position
+	if !a.Recorded.IsZero() { // only a body has it, which this node may not hold
+		made.recorded.Seconds, made.recorded.Nanos = a.Recorded.Unix(), int32(a.Recorded.Nanosecond())
+		out.RecordedTime = &made.recorded
+	}
 	// A copy: the commit's own would keep the commit.
 	out.Revisions, out.Token = append(made.revisions[:0], a.Revisions...), core.Token(log, s.shard, a.Index)
 	out.Promise, out.Replayed = promise, a.Replayed

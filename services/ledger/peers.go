@@ -46,6 +46,10 @@ func (n *Node) exchange(ctx context.Context, name string, peer Peer) {
 			if err := n.heard(name, answer.GetNotes()); err != nil {
 				n.logger.Warn("what a peer said was not taken in", "peer", name, "error", err)
 			}
+			// What the answer brought is no news to who gave it.
+			if now := digest(n.blocks.Notes()); now == digest(answer.GetNotes()) {
+				told = now
+			}
 		}
 		poll := time.NewTimer(n.cfg.PeerInterval)
 		select {
@@ -119,7 +123,8 @@ func (r replicas) GetRows(_ context.Context, req *ledgerv1.GetRowsRequest) (*led
 	}
 	out := &ledgerv1.GetRowsResponse{}
 	err = r.n.read(func() error {
-		out.Size = m.replica.Head().Next
+		// The offset first, as in GetCommits.
+		out.NextOffset, out.Size = m.replica.Offset(), m.replica.Head().Next
 		var err error
 		out.Rows, err = m.replica.Rows(req.GetFromIndex(), min(most, 4096))
 		return err

@@ -1,10 +1,13 @@
 package ledger
 
 import (
+	"bytes"
 	"context"
+	"time"
 
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/services/ledger/receipt"
+	"github.com/probity-health/probity/services/ledger/replica"
 	"github.com/probity-health/probity/services/ledger/shard"
 	"github.com/probity-health/probity/services/problem"
 )
@@ -96,15 +99,61 @@ func (p proofs) GetLedgerPolicy(ctx context.Context, _ *ledgerv1.GetLedgerPolicy
 	return out, nil
 }
 
-// SubmitLedgerPolicy implements the RPC.
+// SubmitLedgerPolicy implements the RPC. A change that is recorded already is
+// answered as when it was. Only the owner of the block log records one: any
+// other node of its cluster passes it on.
 func (p proofs) SubmitLedgerPolicy(ctx context.Context, r *ledgerv1.SubmitLedgerPolicyRequest) (*ledgerv1.SubmitLedgerPolicyResponse, error) {
-	if p.n.block.writer.State() != shard.Owning {
+	policy := p.n.blocks.Policy()
+	if last := policy.Last(); last != nil && bytes.Equal(policy.Note(last.Sequence), r.GetChange()) {
+		return &ledgerv1.SubmitLedgerPolicyResponse{Sequence: last.Sequence}, nil
+	}
+	if p.n.block.writer.State() == shard.Owning {
+		return p.recordChange(ctx, policy, r.GetChange())
+	}
+	if r.GetForwardedBy() != "" {
+		return &ledgerv1.SubmitLedgerPolicyResponse{}, nil
+	}
+	return p.passOn(ctx, r.GetChange())
+}
+
+// passOn hands a change to the node that owns the block log.
+func (p proofs) passOn(ctx context.Context, change []byte) (*ledgerv1.SubmitLedgerPolicyResponse, error) {
+	f := p.n.forward
+	if f == nil || p.n.cfg.Cluster.DialProofs == nil {
 		return nil, problem.New(problem.Unavailable, problem.Problem{
 			RuleID: "ledger.policy.not-owner", Message: "this node does not own the block log",
 			Fix: "send the change to the node that does; any of the others' logs names it as the blocks' proposer",
 		})
 	}
-	next, err := p.n.blocks.Policy().Extend(r.GetChange())
+	session := ""
+	for range maxRounds {
+		url, owner, err := f.find(ctx, p.n.block, session)
+		switch {
+		case err != nil:
+			return nil, noOwner(replica.BlockLog, 0, err)
+		case url == "" && p.n.block.writer.State() == shard.Owning:
+			return p.recordChange(ctx, p.n.blocks.Policy(), change)
+		case url == "":
+			return nil, noOwner(replica.BlockLog, 0, nil)
+		}
+		call, cancel := context.WithTimeout(ctx, passOnTimeout)
+		res, err := p.n.cfg.Cluster.DialProofs(url).SubmitLedgerPolicy(call, &ledgerv1.SubmitLedgerPolicyRequest{
+			Change: change, ForwardedBy: p.n.cfg.NodeName,
+		})
+		cancel()
+		if err != nil || res.GetSequence() > 0 {
+			return res, err
+		}
+		session = owner
+	}
+	return nil, noOwner(replica.BlockLog, 0, nil)
+}
+
+// passOnTimeout bounds recording a change at another node, block included.
+const passOnTimeout = 40 * time.Second
+
+func (p proofs) recordChange(ctx context.Context, policy receipt.Policy, change []byte) (*ledgerv1.SubmitLedgerPolicyResponse, error) {
+	next, err := policy.Extend(change)
 	if err != nil {
 		return nil, problem.Invalidf("ledger.policy.change", "change", "the change does not hold: %v", err)
 	}
@@ -113,7 +162,7 @@ func (p proofs) SubmitLedgerPolicy(ctx context.Context, r *ledgerv1.SubmitLedger
 		return nil, problem.Invalidf("ledger.policy.activation", "change",
 			"it activates at %d and block %d exists: sign one that activates later", t.Activation, last.Height)
 	}
-	if err := p.n.recordPolicy(ctx, t.Sequence, r.GetChange()); err != nil {
+	if err := p.n.recordPolicy(ctx, t.Sequence, change); err != nil {
 		return nil, err
 	}
 	if got := p.n.blocks.Policy().Last(); got.Hash() != t.Hash() {

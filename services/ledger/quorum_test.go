@@ -1,7 +1,9 @@
 package ledger_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net/http"
@@ -13,14 +15,17 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/segmentio/kafka-go"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/mod/sumdb/note"
 
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/services/ledger"
+	"github.com/probity-health/probity/services/ledger/fsck"
 	"github.com/probity-health/probity/services/ledger/ledgertest"
 	"github.com/probity-health/probity/services/ledger/receipt"
+	"github.com/probity-health/probity/services/ledger/replica"
 	"github.com/probity-health/probity/services/problem"
 )
 
@@ -249,7 +254,8 @@ func TestAPolicyChangeIsSubmitted(t *testing.T) {
 	}
 	require.True(t, problem.Is(submit(owner, sign(keys[:2]...)), problem.Invalid), "two are no quorum")
 	require.NoError(t, submit(owner, sign(keys[:3]...)))
-	require.True(t, problem.Is(submit(owner, sign(keys[:3]...)), problem.Invalid), "once")
+	require.NoError(t, submit(owner, sign(keys[:3]...)), "its answer may have been lost")
+	require.True(t, problem.Is(submit(owner, sign(keys[1:]...)), problem.Invalid), "the same text under other signatures is another change")
 	for party := range 3 {
 		require.Eventually(t, func() bool {
 			got, err := c.nodes[party].Proofs().GetLedgerPolicy(t.Context(), &ledgerv1.GetLedgerPolicyRequest{})
@@ -372,6 +378,90 @@ func TestALostDataDirectoryIsFilledFromAPeer(t *testing.T) {
 	_, err = c.nodes[1].Handler().GetReceipt(within(t), &ledgerv1.GetReceiptRequest{Position: res.Position})
 	require.NoError(t, err)
 }
+
+// Given a party whose data directory is lost and who asks for rows alone, then
+// it cosigns and proves what was and what comes, says of the first events that
+// others have them, and fsck finds every row right and names one that isn't.
+func TestAPartyBeginsWithRows(t *testing.T) {
+	c := newParties(t)
+	for party := range 4 {
+		c.start(party)
+	}
+	var positions []*ledgerv1.Position
+	for i := range 40 {
+		res, err := c.nodes[3].Handler().Append(within(t), claim(i, -1))
+		require.NoError(t, err)
+		positions = append(positions, res.Position)
+	}
+	_, err := c.nodes[0].Handler().GetReceipt(within(t), &ledgerv1.GetReceiptRequest{Position: positions[39]})
+	require.NoError(t, err)
+	c.stop(0)
+	require.NoError(t, os.RemoveAll(c.configs[0].DataDir))
+	require.NoError(t, os.MkdirAll(filepath.Join(c.configs[0].DataDir, "store"), 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(c.configs[0].DataDir, "unproven"), nil, 0o600), "as one that stopped while it was fed")
+	c.configs[0].StartFromRows = true
+	n := c.start(0)
+	require.NoFileExists(t, filepath.Join(c.configs[0].DataDir, "unproven"))
+	c.stop(1) // so that a quorum needs the newcomer
+	res, err := n.Handler().Append(within(t), claim(40, -1))
+	require.NoError(t, err)
+	positions = append(positions, res.Position)
+	again, err := n.Handler().Append(within(t), claim(3, -1))
+	require.NoError(t, err)
+	require.True(t, again.Replayed, "it owns the shards and knows every request")
+	require.Equal(t, positions[3].Index, again.Position.Index)
+	for _, p := range positions {
+		got, err := n.Handler().GetReceipt(within(t), &ledgerv1.GetReceiptRequest{Position: p})
+		require.NoError(t, err)
+		_, err = receipt.Verify(got.Receipt, c.policy)
+		require.NoError(t, err)
+	}
+	_, err = n.Handler().GetReceipt(within(t), &ledgerv1.GetReceiptRequest{Position: positions[0], IncludeCommit: true})
+	require.True(t, problem.Is(err, problem.Unavailable), "%v", err)
+	require.ErrorContains(t, err, "ledger.commit.no-body")
+	_, err = n.Handler().GetReceipt(within(t), &ledgerv1.GetReceiptRequest{Position: positions[40], IncludeCommit: true})
+	require.NoError(t, err)
+	for party := range 4 {
+		if party != 1 {
+			c.stop(party)
+		}
+	}
+
+	check := func() fsck.Report {
+		t.Helper()
+		client := &kafka.Client{Addr: kafka.TCP(c.world.Config.Brokers...)}
+		report, err := fsck.Check(t.Context(), fsck.Options{
+			DataDir: c.configs[0].DataDir, SignedDir: c.configs[0].SignedDir, Policy: c.policy,
+			Topics: func(log string, shard uint32) replica.Source {
+				return &replica.KafkaSource{Client: client, Topic: "test." + log, Partition: int(shard)}
+			},
+		})
+		require.NoError(t, err)
+		return report
+	}
+	report := check()
+	require.Empty(t, report.Faults)
+	require.GreaterOrEqual(t, report.Rows, uint64(40))
+	db, err := pebble.Open(filepath.Join(c.configs[0].DataDir, "store"), &pebble.Options{Logger: quiet{}})
+	require.NoError(t, err)
+	at := positions[7]
+	key := append(binary.BigEndian.AppendUint32([]byte("claims\x00"), at.Shard), 'r')
+	key = binary.BigEndian.AppendUint64(key, at.Index)
+	raw, closer, err := db.Get(key)
+	require.NoError(t, err)
+	raw = bytes.Clone(raw)
+	require.NoError(t, closer.Close())
+	raw[40] ^= 1 // of the request's digest
+	require.NoError(t, db.Set(key, raw, pebble.Sync))
+	require.NoError(t, db.Close())
+	require.NotEmpty(t, check().Faults)
+}
+
+type quiet struct{}
+
+func (quiet) Infof(string, ...any)  {}
+func (quiet) Errorf(string, ...any) {}
+func (quiet) Fatalf(string, ...any) {}
 
 // Given topics that are lost with everything in them, when a replica
 // republishes them, then all replicas find what they held and appends go on;

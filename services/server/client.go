@@ -91,7 +91,12 @@ func NewClient(cfg ClientConfig, deps ClientDeps) (*Client, error) {
 		MaxIdleConnsPerHost: 64,
 		IdleConnTimeout:     90 * time.Second,
 		DisableCompression:  true, // Connect negotiates its own
-		HTTP2:               &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
+		HTTP2: &http.HTTP2Config{
+			SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second,
+			// What a server takes from clients. Each frame of an answer passes
+			// through three goroutines, and the least size is 16 KiB.
+			MaxReadFrameSize: 1 << 20,
+		},
 	}
 	if deps.Inside != nil {
 		transport = deps.Inside.Inside(deps.InsideURL, transport)

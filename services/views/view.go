@@ -46,7 +46,7 @@ type Options struct {
 	// wrote, which it doesn't after a flush or a failover; 0 is 2 s.
 	Watch time.Duration
 	// Gather is how long a runner waits for more to write at once, when no
-	// reader waits for it; 0 is 100 ms.
+	// reader waits for it; 0 is 50 ms.
 	Gather time.Duration
 	// Now is the clock of the lag; nil is time.Now.
 	Now func() time.Time
@@ -82,7 +82,7 @@ func Open(client redis.UniversalClient, p Projection, o Options) (*View, error) 
 	o.MaxWait = orDefault(o.MaxWait, 5*time.Second)
 	o.Grace = orDefault(o.Grace, 30*time.Second)
 	o.Watch = orDefault(o.Watch, 2*time.Second)
-	o.Gather = orDefault(o.Gather, 100*time.Millisecond)
+	o.Gather = orDefault(o.Gather, 50*time.Millisecond)
 	if o.Now == nil {
 		o.Now = time.Now
 	}

@@ -1,8 +1,10 @@
 package core_test
 
 import (
+	"bytes"
 	"crypto/rand"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -194,6 +196,43 @@ func TestThreeOfFourAreFinalAndTwoAreNot(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, cp, got, "this replica hasn't computed size 9 yet")
 	require.Len(t, tally.Notes(), 2, "9, and 7 for the fourth's sake")
+}
+
+// Given lines that were heard before, then others in the same note still
+// count, and a forged one beside them is still an error.
+func TestWhatWasHeardIsNotVerifiedAgain(t *testing.T) {
+	c := newConsortium(t, twoShards...)
+	tally := core.NewTally(c.policy)
+	cp := receipt.Checkpoint{Origin: "o", Size: 7, Root: receipt.Hash{7}}
+	first := c.cosign(t, cp, 0)
+	_, _, err := tally.Add(first)
+	require.NoError(t, err)
+	second := c.cosign(t, cp, 1)
+	line := func(note []byte) []byte { return bytes.TrimPrefix(note, cp.Note()) }
+	both := slices.Concat(first, line(second))
+	forged := bytes.Clone(second)
+	forged[len(forged)-20] ^= 1
+	_, _, err = tally.Add(slices.Concat(first, line(forged)))
+	require.Error(t, err)
+	_, note, err := tally.Final(0, func(uint64) (receipt.Hash, bool) { return cp.Root, true })
+	require.NoError(t, err)
+	require.Nil(t, note)
+	news, _, err := tally.Add(both)
+	require.NoError(t, err)
+	require.True(t, news)
+	news, _, err = tally.Add(slices.Concat(second, line(first)))
+	require.NoError(t, err)
+	require.False(t, news, "both were heard, in another order")
+	news, _, err = tally.Add(c.cosign(t, cp, 2))
+	require.NoError(t, err)
+	require.True(t, news)
+	got, _, err := tally.Final(0, func(uint64) (receipt.Hash, bool) { return cp.Root, true })
+	require.NoError(t, err)
+	require.Equal(t, cp, got)
+	// A line of another head is nothing that was heard of this one.
+	other := receipt.Checkpoint{Origin: "o", Size: 8, Root: receipt.Hash{8}}
+	_, _, err = tally.Add(slices.Concat(other.Note(), line(first)))
+	require.Error(t, err)
 }
 
 // Given a quorum for a root that this replica did not compute, then it must

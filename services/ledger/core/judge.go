@@ -52,15 +52,16 @@ type Judged struct {
 // Written is a commit that an owner decided and wrote.
 type Written struct {
 	Commit *ledgerv1.Commit
+	Value  []byte // the record's
 	Seen   Seen
 }
 
 // Is tells whether a record at head is the commit as its owner decided it:
-// the same bytes, by their hash, at the same place in the same term. The
-// owner decided it on the state that stands before it, so that Judge would
-// accept it, too.
-func (w Written) Is(head Head, entry []byte) bool {
-	return w.Seen.Index == head.Next && w.Commit.Term == head.Term && bytes.Equal(w.Seen.Entry, entry)
+// the same bytes at the same place in the same term. The owner decided it on
+// the state that stands before it, so that Judge would accept it, too; and the
+// entry it computed is the record's.
+func (w Written) Is(head Head, value []byte) bool {
+	return w.Seen.Index == head.Next && w.Commit.Term == head.Term && bytes.Equal(w.Value, value)
 }
 
 // Denies tells whether a record that was accepted at head cannot be, since w

@@ -13,6 +13,9 @@ import (
 // key's SHA-256 as a big-endian number, modulo the shard count. The rule is
 // part of the ledger: changing it would split streams.
 func Route(key string, shards uint32) uint32 {
+	if shards == 1 {
+		return 0
+	}
 	sum := sha256.Sum256([]byte(key))
 	return uint32(binary.BigEndian.Uint64(sum[:8]) % uint64(shards))
 }

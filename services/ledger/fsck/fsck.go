@@ -62,8 +62,11 @@ type Report struct {
 	// Notices say what was not checked, and why.
 	Notices []string `json:"notices,omitempty"`
 	Commits uint64   `json:"commits"`
-	Blocks  uint64   `json:"blocks"`
-	Records uint64   `json:"records"` // of topics
+	// Rows counts the index rows that stand in place of commits, on a replica
+	// that began with them.
+	Rows    uint64 `json:"rows,omitempty"`
+	Blocks  uint64 `json:"blocks"`
+	Records uint64 `json:"records"` // of topics
 }
 
 // maxFaults bounds a report: after so many the point is made.

@@ -24,6 +24,7 @@ type shard struct {
 	state *replica.ShardState
 
 	term     uint64
+	outset   uint64 // commits below it are held as index rows alone
 	indexed  uint64 // commits that the index has; the newest wait in memory
 	requests uint64 // rows that those need
 	extents  uint64
@@ -262,6 +263,22 @@ func (c *checker) commits(ctx context.Context) error {
 			c.fault("commits", dir, "%v", err)
 			continue
 		}
+		if s.outset, err = c.stored.Outset(n.Log, n.Shard); err != nil {
+			c.fault("index", id.String(), "%v", err)
+		}
+		err = c.stored.IndexRows(n.Log, n.Shard, func(index uint64, row core.Row) error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			return c.indexRow(s, index, row)
+		})
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			c.fault("index", id.String(), "%v", err)
+			continue
+		}
 		err = c.stored.Commits(n.Log, n.Shard, func(index uint64, value []byte) error {
 			if err := ctx.Err(); err != nil {
 				return err
@@ -302,6 +319,11 @@ func (c *checker) row(r replica.Row) {
 		if r.Index >= s.indexed {
 			c.fault("index", s.id.String(), "a request id names index %d of %d", r.Index, s.indexed)
 		}
+	case replica.RowOutset, replica.RowCommit:
+		// Each row up to the outset was read in order before; this is one more.
+		if at := r.Index; r.Kind == replica.RowCommit && at >= s.outset {
+			c.fault("index", fmt.Sprintf("%s/%d", s.id, at), "an index row stands beside its commit")
+		}
 	case replica.RowExtent:
 		s.found.extents++
 		c.extent(s, r)
@@ -339,11 +361,31 @@ func (c *checker) body(s *shard, index uint64, value []byte) error {
 			}
 		}
 	}
+	return c.found(s, index, row)
+}
+
+// indexRow checks one row that stands in place of a commit.
+func (c *checker) indexRow(s *shard, index uint64, row core.Row) error {
+	place := fmt.Sprintf("%s/%d", s.id, index)
+	c.tell("index rows of %s: %d", s.id, s.tree.size)
+	c.report.Rows++
+	s.tree.append(row.Entry)
+	if row.Term < s.term {
+		c.fault("shard", place, "its term %d is below %d", row.Term, s.term)
+	}
+	s.term = max(s.term, row.Term)
+	s.index.add(row.Leaf())
+	return c.found(s, index, row)
+}
+
+// found checks that the index leads to a commit.
+func (c *checker) found(s *shard, index uint64, row core.Row) error {
 	if index >= s.indexed {
 		return nil
 	}
+	place := fmt.Sprintf("%s/%d", s.id, index)
 	s.requests++
-	q, err := c.stored.RequestRow(s.id.log, s.id.shard, commit.RequestId)
+	q, err := c.stored.RequestRow(s.id.log, s.id.shard, row.RequestID)
 	switch {
 	case err != nil:
 		return err
@@ -352,15 +394,15 @@ func (c *checker) body(s *shard, index uint64, value []byte) error {
 	case q.Index != index:
 		c.fault("index", place, "its request id is in the index as that of %d", q.Index)
 	}
-	for i, w := range commit.Writes {
+	for i, w := range row.Writes {
 		s.extents++
-		e, err := c.stored.ExtentRow(s.id.log, s.id.shard, w.Stream, w.FirstRevision)
+		e, err := c.stored.ExtentRow(s.id.log, s.id.shard, w.Stream, w.First)
 		switch {
 		case err != nil:
 			return err
 		case e.Kind == replica.RowUnknown:
 			c.fault("index", place, "its write %d is not in the index", i)
-		case e.Index != index || e.Write != i || e.Count != len(w.Events):
+		case e.Index != index || e.Write != i || e.Count != int(w.Count):
 			c.fault("index", place, "its write %d is in the index as index %d, write %d, %d events", i, e.Index, e.Write, e.Count)
 		}
 	}

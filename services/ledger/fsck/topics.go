@@ -13,6 +13,7 @@ import (
 
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/services/ledger/core"
+	"github.com/probity-health/probity/services/ledger/receipt"
 	"github.com/probity-health/probity/services/ledger/replica"
 )
 
@@ -99,6 +100,11 @@ func (c *checker) record(s *shard, head core.Head, r replica.Record) (core.Head,
 	body, err := c.stored.Body(s.id.log, s.id.shard, head.Next)
 	if err != nil {
 		return head, err
+	}
+	if row, ok, err := c.stored.IndexRow(s.id.log, s.id.shard, head.Next); err != nil {
+		return head, err
+	} else if ok && bytes.Equal(row.Entry, receipt.Entry(r.Value)) {
+		body = r.Value // it has the hash that is held of it
 	}
 	got, err := core.Judge(head, claimed{commit}, r.Value)
 	switch {

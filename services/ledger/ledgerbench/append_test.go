@@ -26,6 +26,7 @@ import (
 	"github.com/probity-health/probity/proto/probity/ledger/v1/ledgerv1connect"
 	"github.com/probity-health/probity/services/eventstore"
 	"github.com/probity-health/probity/services/ledger"
+	"github.com/probity-health/probity/services/server"
 )
 
 // BenchmarkAppend appends events of 1 KiB from 1, 64 and 512 callers: to the
@@ -137,8 +138,10 @@ func openLoopback(t testing.TB) func(context.Context) error {
 	srv.Config.Protocols = protocols
 	srv.Start()
 	t.Cleanup(srv.Close)
-	client := ledgerv1connect.NewLedgerServiceClient(&http.Client{Transport: &http.Transport{Protocols: protocols}}, srv.URL)
-	store := eventstore.NewRemote(client, eventstore.RemoteOptions{})
+	client, err := server.NewClient(server.ClientConfig{}, server.ClientDeps{})
+	require.NoError(t, err)
+	t.Cleanup(client.CloseIdle)
+	store := eventstore.NewRemote(ledgerv1connect.NewLedgerServiceClient(client, srv.URL, client.Options()...), eventstore.RemoteOptions{})
 	text := strings.Repeat("0123456789abcdef", 64)
 	var serial atomic.Uint64
 	return func(ctx context.Context) error {

@@ -81,6 +81,27 @@ func ParseEvidence(document []byte) (*Evidence, error) {
 	return e, nil
 }
 
+// ErrKept says that a promise was honoured: the commit that was promised a
+// position has it.
+var ErrKept = errors.New("receipt: the promise was kept")
+
+// AccuseOfPromise holds a promise against the receipt of its position and, if
+// the position went to another commit, returns the evidence that convicts the
+// promise's signer. The receipt is final, so it shows a later head, what stands
+// at the position under it, and so that the promised commit does not.
+//
+// The error is ErrKept where it does. A position that no final head has
+// reached yet convicts nobody; indexes have no gaps, so the next commit of the
+// shard, whosever it is, either honours the promise or breaks it.
+func AccuseOfPromise(promise, final []byte, policy Policy) (*Evidence, Finding, error) {
+	e := &Evidence{Wrong: BrokenPromise, First: promise, Second: final}
+	found, err := e.brokenPromise(policy)
+	if err != nil {
+		return nil, Finding{}, err
+	}
+	return e, found, nil
+}
+
 // Finding is what a piece of evidence proved.
 type Finding struct {
 	Wrong Wrong
@@ -112,27 +133,76 @@ func VerifyEvidence(document []byte, policy Policy) (Finding, error) {
 	return Finding{}, errors.New("receipt: evidence of an unknown wrong")
 }
 
+// accused returns a checkpoint and the keys that cosigned it, of all that were
+// ever a cosigner's. What a key signed convicts it whether or not it was in
+// force at that size: a head far ahead is signed before anyone knows whose
+// signatures will count there, and evidence must not lapse with a policy.
+func (p Policy) accused(signed []byte) (Checkpoint, []PublicKey, error) {
+	if len(p.versions) == 0 || len(signed) > MaxSize {
+		return Checkpoint{}, nil, errors.New("receipt: no policy, or a checkpoint that is too long")
+	}
+	c, err := UnverifiedCheckpoint(signed)
+	if err != nil {
+		return Checkpoint{}, nil, err
+	}
+	if c.Origin != p.Origin() || c.Size == 0 {
+		return Checkpoint{}, nil, errors.New("receipt: checkpoint is of another ledger, or empty")
+	}
+	var ever, by []PublicKey
+	for _, v := range p.versions {
+		for _, k := range v.terms.Cosigners() {
+			if !slices.Contains(ever, k) {
+				ever = append(ever, k)
+			}
+		}
+	}
+	text, _, err := open(signed, ever, PublicKey.Cosignatures, 1)
+	if err != nil {
+		return Checkpoint{}, nil, err
+	}
+	if text != string(c.Marshal()) {
+		return Checkpoint{}, nil, errors.New("receipt: checkpoint: not in canonical form")
+	}
+	// By key, not by name: a key that was rotated out is not its successor.
+	for _, k := range ever {
+		if _, _, err := open(signed, []PublicKey{k}, PublicKey.Cosignatures, 1); err == nil {
+			by = append(by, k)
+		}
+	}
+	return c, by, nil
+}
+
+func partyNames(keys []PublicKey) []string {
+	var out []string
+	for _, k := range keys {
+		if !slices.Contains(out, k.Name) {
+			out = append(out, k.Name)
+		}
+	}
+	return out
+}
+
 func (e *Evidence) twoHeads(policy Policy) (Finding, error) {
-	a, first, err := policy.OpenSealed(e.First)
+	a, first, err := policy.accused(e.First)
 	if err != nil {
 		return Finding{}, err
 	}
-	b, second, err := policy.OpenSealed(e.Second)
+	b, second, err := policy.accused(e.Second)
 	if err != nil {
 		return Finding{}, err
 	}
 	if a.Size != b.Size || a.Root == b.Root {
 		return Finding{}, errors.New("receipt: the two heads don't contradict each other")
 	}
-	both := slices.DeleteFunc(first, func(name string) bool { return !slices.Contains(second, name) })
+	both := slices.DeleteFunc(first, func(k PublicKey) bool { return !slices.Contains(second, k) })
 	if len(both) == 0 {
 		return Finding{}, errors.New("receipt: no party signed both heads")
 	}
-	return Finding{Wrong: TwoHeads, Signers: both, Place: fmt.Sprintf("size %d", a.Size)}, nil
+	return Finding{Wrong: TwoHeads, Signers: partyNames(both), Place: fmt.Sprintf("size %d", a.Size)}, nil
 }
 
 func (e *Evidence) fork(policy Policy) (Finding, error) {
-	a, signers, err := policy.OpenSealed(e.First)
+	a, signers, err := policy.accused(e.First)
 	if err != nil {
 		return Finding{}, err
 	}
@@ -146,7 +216,7 @@ func (e *Evidence) fork(policy Policy) (Finding, error) {
 	if err := CheckConsistency(Checkpoint{Origin: a.Origin, Size: a.Size, Root: e.Root}, final, e.Proof); err != nil {
 		return Finding{}, err
 	}
-	return Finding{Wrong: Fork, Signers: signers, Place: fmt.Sprintf("size %d", a.Size)}, nil
+	return Finding{Wrong: Fork, Signers: partyNames(signers), Place: fmt.Sprintf("size %d", a.Size)}, nil
 }
 
 func (e *Evidence) brokenPromise(policy Policy) (Finding, error) {
@@ -162,7 +232,7 @@ func (e *Evidence) brokenPromise(policy Policy) (Finding, error) {
 		return Finding{}, errors.New("receipt: promise and receipt are of two positions")
 	}
 	if bytes.Equal(promised.Entry, proved.Entry) {
-		return Finding{}, errors.New("receipt: the promise was kept")
+		return Finding{}, ErrKept
 	}
 	return Finding{
 		Wrong: BrokenPromise, Signers: promised.Signers,

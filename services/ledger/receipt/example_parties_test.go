@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -188,6 +189,40 @@ func ExampleVerifyEvidence() {
 	found := must(receipt.VerifyEvidence(e.Marshal(), policy))
 	fmt.Println(found.Wrong, found.Signers, found.Place)
 	// Output: two-heads [network.example] size 9
+}
+
+// A provider holds a promise for a place that a final block gives to another
+// commit: promise and receipt together convict who promised.
+func ExampleAccuseOfPromise() {
+	policy := must(receipt.FirstPolicy(fourParties()))
+	promised, other := receipt.Entry([]byte("what the provider sent")), receipt.Entry([]byte("what stands there"))
+	group := receipt.Group{Origin: origin, Log: "claims", Count: 1, Root: receipt.LeafHash(promised)}
+	promise := receipt.Promise{Log: "claims", Entry: promised, Note: must(group.Sign(network.Notes()))}
+
+	block := receipt.Block{
+		Origin: origin, Height: 1, Time: time.Unix(1767355200, 0).UTC(), Policy: policy.Last().Ref(),
+		Heads: []receipt.Head{{Log: "claims", Size: 1, Root: receipt.LeafHash(other)}},
+	}
+	final := receipt.Receipt{
+		Log: "claims", Entry: other, Head: block.Heads[0], Header: block.Header(),
+		Checkpoint: cosigned(receipt.Checkpoint{Origin: origin, Size: 1, Root: block.Hash()}, insurer, regulator, auditor),
+	}
+	e, found, err := receipt.AccuseOfPromise(promise.Marshal(), final.Marshal(), policy)
+	fmt.Println(found.Wrong, found.Place, found.Signers, err)
+
+	// The document convicts by itself, to anyone with the policy file.
+	again := must(receipt.VerifyEvidence(e.Marshal(), policy))
+	fmt.Println(again.Signers)
+
+	// A promise that was kept convicts nobody.
+	group.Root = receipt.LeafHash(other)
+	promise.Entry, promise.Note = other, must(group.Sign(network.Notes()))
+	_, _, err = receipt.AccuseOfPromise(promise.Marshal(), final.Marshal(), policy)
+	fmt.Println(errors.Is(err, receipt.ErrKept))
+	// Output:
+	// broken-promise claims/0/0 [network.example] <nil>
+	// [network.example]
+	// true
 }
 
 // A block names the head of every shard, and its header, the block log's

@@ -1,7 +1,6 @@
 package replica
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -55,14 +54,9 @@ func (s *Shard) skip(ctx context.Context) error {
 		if proto.Unmarshal(rec.Value, c) != nil || c.Barrier {
 			continue
 		}
-		if c.Index >= s.Head().Next {
-			continue
-		}
-		stored, err := s.Commit(c.Index)
-		if err != nil {
+		if held, err := s.holds(c.Index, rec.Value); err != nil {
 			return err
-		}
-		if !bytes.Equal(stored, rec.Value) {
+		} else if !held {
 			continue
 		}
 		owner, err := s.reigning(ctx, rec.Offset, c.Term)
@@ -106,8 +100,12 @@ func (s *Shard) reigning(ctx context.Context, before int64, term uint64) (owner 
 				switch {
 				case c.Barrier && c.Term == term && found == "":
 					found = c.RequestId
-				case !c.Barrier && c.Term < term && s.holds(c.Index, rec.Value):
-					found, below = "", true
+				case !c.Barrier && c.Term < term:
+					if held, err := s.holds(c.Index, rec.Value); err != nil {
+						return "", err
+					} else if held {
+						found, below = "", true
+					}
 				}
 			}
 		}
@@ -120,15 +118,6 @@ func (s *Shard) reigning(ctx context.Context, before int64, term uint64) (owner 
 		before = from
 	}
 	return "", nil
-}
-
-// holds tells whether a record is the commit held at an index.
-func (s *Shard) holds(index uint64, value []byte) bool {
-	if index >= s.Head().Next {
-		return false
-	}
-	stored, err := s.Commit(index)
-	return err == nil && bytes.Equal(stored, value)
 }
 
 // compare takes the comparison one fetch further.
@@ -198,11 +187,11 @@ func (s *Shard) match(a *anchor, value []byte) error {
 	case c.Term > a.term || c.Index != a.index:
 		return other("the record at offset %d is not the one followed before", a.next)
 	}
-	stored, err := s.Commit(c.Index)
+	held, err := s.holds(c.Index, value)
 	if err != nil {
 		return err
 	}
-	if !bytes.Equal(stored, value) {
+	if !held {
 		return other("index %d at offset %d is not the commit followed before", c.Index, a.next)
 	}
 	a.index++

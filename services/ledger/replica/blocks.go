@@ -89,7 +89,8 @@ type Blocks struct {
 	// Only Step touches these.
 	checked   map[*Shard]uint64 // commits whose stored bytes were read back
 	scrub     scrubber
-	published time.Time // when the tiles on disk were level with the last block
+	published time.Time // when the tiles on disk were last brought level with a block
+	tiling    behind    // that
 }
 
 const blockRows = "\x00blocks"
@@ -172,6 +173,9 @@ func OpenBlocks(cfg BlocksConfig) (*Blocks, error) {
 			break // Step meets it again, and knows what to do
 		}
 	}
+	cfg.Store.mu.Lock()
+	cfg.Store.flushes = append(cfg.Store.flushes, func() error { return b.tiling.wait() })
+	cfg.Store.mu.Unlock()
 	if b.last == nil {
 		return b, nil
 	}
@@ -182,7 +186,10 @@ func OpenBlocks(cfg BlocksConfig) (*Blocks, error) {
 	if err := b.loadFinal(rows); err != nil {
 		return nil, err
 	}
-	return b, b.seal()
+	if err := b.seal(); err != nil {
+		return b, err
+	}
+	return b, b.publishSome()
 }
 
 // loadLast takes up the newest stored block and compares its heads with the
@@ -419,15 +426,19 @@ func (b *Blocks) Step(ctx context.Context) (moved bool, err error) {
 	if err := b.Halted(); err != nil {
 		return false, err
 	}
-	if err := b.cfg.Store.Damaged(); err != nil {
+	if err := errors.Join(b.cfg.Store.Damaged(), b.tiling.result()); err != nil {
 		return false, b.halt(err)
 	}
 	moved, err = b.follow()
 	if moved || b.Withheld() != "" {
-		if failed := b.seal(); failed != nil {
+		failed := b.seal()
+		b.Changed.Broadcast()
+		if failed == nil {
+			failed = b.publishSome()
+		}
+		if failed != nil {
 			err = failed
 		}
-		b.Changed.Broadcast()
 	}
 	var wait *waitingFor
 	if err == nil {
@@ -702,11 +713,6 @@ func (b *Blocks) seal() error {
 	if last == nil || (sealed != nil && sealed.Height == last.Height) {
 		return nil
 	}
-	if b.publishDue(last, b.cfg.Now()) {
-		if err := b.publish(last); err != nil {
-			return err
-		}
-	}
 	root, err := b.tree.Root(last.Height)
 	if err != nil {
 		return err
@@ -777,11 +783,8 @@ func (b *Blocks) Receipt(log string, shard uint32, index uint64, sealed bool) (*
 		return nil, nil
 	}
 	r := &receipt.Receipt{Log: log, Shard: shard, Index: index, Header: block.Header(), Checkpoint: checkpoint}
-	err := s.eachCommit(index, index+1, func(_ uint64, value []byte) (bool, error) {
-		r.Entry = receipt.Entry(value)
-		return true, nil
-	})
-	if err != nil {
+	var err error
+	if r.Entry, err = s.Entry(index); err != nil {
 		return nil, err
 	}
 	r.Head, r.Place, r.HeadProof, _ = block.ProveHead(log, shard)

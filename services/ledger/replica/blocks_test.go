@@ -173,7 +173,13 @@ func (b *bench) seal() error {
 	if err != nil || !moved {
 		return err
 	}
-	return b.blocks.seal()
+	if err := b.blocks.seal(); err != nil {
+		return err
+	}
+	if err := b.blocks.publishSome(); err != nil {
+		return err
+	}
+	return b.blocks.tiling.wait()
 }
 
 func (b *bench) height() uint64 {

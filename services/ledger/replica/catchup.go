@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -18,6 +19,8 @@ import (
 type Feed interface {
 	// Notes returns the peer's checkpoints with their cosignatures.
 	Notes(ctx context.Context) ([][]byte, error)
+	// Rows returns index rows of a shard from an index on, like Commits.
+	Rows(ctx context.Context, log string, shard uint32, from uint64) (rows [][]byte, offset int64, err error)
 	// Commits returns record values of a shard from an index on, none at its
 	// end, and the Kafka offset the peer reads next.
 	Commits(ctx context.Context, log string, shard uint32, from uint64) (values [][]byte, offset int64, err error)
@@ -49,7 +52,11 @@ func (b *Blocks) Empty() bool {
 // It returns the height reached, 0 when the peer has nothing final. With an
 // error that is ErrFeed, or any other after the first commit, the data
 // directory must be deleted. CatchUp must run before Run.
-func (b *Blocks) CatchUp(ctx context.Context, feed Feed) (height uint64, err error) {
+//
+// With rows it takes the shards' index rows in place of their commits, which
+// every block on the way seals by a root of its own: the replica then holds the
+// state without the bodies. The block log's records it takes whole.
+func (b *Blocks) CatchUp(ctx context.Context, feed Feed, rows bool) (height uint64, err error) {
 	if !b.Empty() {
 		return 0, errors.New("replica: only an empty replica catches up from a peer")
 	}
@@ -67,7 +74,7 @@ func (b *Blocks) CatchUp(ctx context.Context, feed Feed) (height uint64, err err
 		if err != nil {
 			return 0, err
 		}
-		if err := b.drain(ctx, feed); err != nil {
+		if err := b.drain(ctx, feed, rows); err != nil {
 			return 0, err
 		}
 		if block, _ := b.Last(); block != nil {
@@ -89,7 +96,33 @@ func (b *Blocks) CatchUp(ctx context.Context, feed Feed) (height uint64, err err
 	if _, final := b.Final(); root != target.Root || final == nil || final.Height < target.Size {
 		return 0, ErrFeed
 	}
+	if rows {
+		for _, s := range b.cfg.Shards {
+			if err := s.Begin(); err != nil {
+				return 0, err
+			}
+		}
+	}
 	return last, b.cfg.Store.Sync()
+}
+
+// Compare compares the block log with its topic as far as a peer fed it. A
+// quorum's signatures cover what its blocks say, and not who wrote them when:
+// a peer that lied about that alone is found out here. The error is an ErrFeed,
+// or why the topic could not be read; then following compares it later, and
+// halts where it differs. Compare follows CatchUp, and must run before Run.
+func (b *Blocks) Compare(ctx context.Context, now func() time.Time) error {
+	s := b.cfg.Log
+	for s.anchor != nil {
+		err := s.Step(ctx, now())
+		switch {
+		case s.Halted() != nil:
+			return errors.Join(ErrFeed, err)
+		case err != nil:
+			return err
+		}
+	}
+	return nil
 }
 
 // greatest returns the largest checkpoint among notes, unverified: it only
@@ -110,16 +143,18 @@ func (b *Blocks) greatest(notes [][]byte) (out receipt.Checkpoint) {
 // feedLog takes commits of the block log in, up to the one that holds the
 // block of the height; done tells that there are no more.
 func (b *Blocks) feedLog(ctx context.Context, feed Feed, height uint64) (done bool, err error) {
-	values, offset, err := feed.Commits(ctx, BlockLog, 0, b.cfg.Log.Head().Next)
+	// Without the peer's offset: no block seals the block log's own records, so
+	// they are compared with the topic from its start.
+	values, _, err := feed.Commits(ctx, BlockLog, 0, b.cfg.Log.Head().Next)
 	if err != nil || len(values) == 0 {
 		return true, err
 	}
 	for i, v := range values {
 		if holdsBlock(v, height) {
-			return true, b.cfg.Log.absorb(values[:i+1], offset)
+			return true, b.cfg.Log.absorb(values[:i+1], 0)
 		}
 	}
-	return false, b.cfg.Log.absorb(values, offset)
+	return false, b.cfg.Log.absorb(values, 0)
 }
 
 func holdsBlock(value []byte, height uint64) bool {
@@ -142,13 +177,13 @@ func holdsBlock(value []byte, height uint64) bool {
 
 // drain takes the blocks in that the block log holds, feeding each shard what
 // the next of them seals.
-func (b *Blocks) drain(ctx context.Context, feed Feed) error {
+func (b *Blocks) drain(ctx context.Context, feed Feed, rows bool) error {
 	for {
 		moved, err := b.follow()
 		var wait *waitingFor
 		switch {
 		case errors.As(err, &wait):
-			if err := b.feedShard(ctx, feed, wait); err != nil {
+			if err := b.feedShard(ctx, feed, wait, rows); err != nil {
 				return err
 			}
 		case err != nil:
@@ -159,11 +194,16 @@ func (b *Blocks) drain(ctx context.Context, feed Feed) error {
 	}
 }
 
-// feedShard takes commits of a shard in up to the size a block seals.
-func (b *Blocks) feedShard(ctx context.Context, feed Feed, wait *waitingFor) error {
+// feedShard takes commits of a shard in, or their rows, up to the size a block
+// seals.
+func (b *Blocks) feedShard(ctx context.Context, feed Feed, wait *waitingFor, rows bool) error {
 	s := b.shard(wait.log, wait.shard)
+	fetch, take := feed.Commits, s.absorb
+	if rows {
+		fetch, take = feed.Rows, s.TakeRows
+	}
 	for next := s.Head().Next; next < wait.size; next = s.Head().Next {
-		values, offset, err := feed.Commits(ctx, wait.log, wait.shard, next)
+		values, offset, err := fetch(ctx, wait.log, wait.shard, next)
 		if err != nil {
 			return err
 		}
@@ -173,7 +213,7 @@ func (b *Blocks) feedShard(ctx context.Context, feed Feed, wait *waitingFor) err
 		if over := next + uint64(len(values)); over > wait.size {
 			values = values[:wait.size-next]
 		}
-		if err := s.absorb(values, offset); err != nil {
+		if err := take(values, offset); err != nil {
 			return err
 		}
 	}

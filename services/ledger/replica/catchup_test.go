@@ -2,10 +2,16 @@ package replica
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/stretchr/testify/require"
+
+	"github.com/probity-health/probity/services/ledger/receipt"
 )
 
 // fed is a Feed from another replica, which may lie.
@@ -31,6 +37,19 @@ func (f fed) Commits(_ context.Context, log string, _ uint32, from uint64) ([][]
 		}
 	}
 	return values, s.Offset(), err
+}
+
+func (f fed) Rows(_ context.Context, log string, _ uint32, from uint64) ([][]byte, int64, error) {
+	rows, err := f.from.claims.Rows(from, 3)
+	for i := range rows {
+		if f.lie == nil {
+			break
+		}
+		if rows[i] = f.lie(log, from+uint64(i), rows[i]); rows[i] == nil {
+			return rows[:i], 0, err
+		}
+	}
+	return rows, f.from.claims.Offset(), err
 }
 
 // newcomer is a fifth replica that holds nothing.
@@ -61,7 +80,7 @@ func TestANewReplicaCatchesUpFromAPeer(t *testing.T) {
 	f.claim(0)
 	f.block(0)
 	b := f.newcomer()
-	height, err := b.blocks.CatchUp(t.Context(), fed{from: f.members[0]})
+	height, err := b.blocks.CatchUp(t.Context(), fed{from: f.members[0]}, false)
 	require.NoError(t, err)
 	require.Equal(t, uint64(5), height)
 	require.Equal(t, uint64(25), b.claims.Head().Next)
@@ -88,6 +107,101 @@ func TestANewReplicaCatchesUpFromAPeer(t *testing.T) {
 		_, err = b.blocks.Scrub()
 		require.NoError(t, err)
 	}
+}
+
+// Given an empty replica that takes index rows alone, then its state and its
+// roots are everybody's, it proves every commit, and judges and keeps what
+// comes after; only the bodies from before it does not have.
+func TestAReplicaStartsFromRowsAlone(t *testing.T) {
+	f := newFour(t)
+	f.live()
+	b := f.newcomer()
+	height, err := b.blocks.CatchUp(t.Context(), fed{from: f.members[0]}, true)
+	require.NoError(t, err)
+	require.Equal(t, uint64(5), height)
+	whole := f.members[1]
+	alike := func(commits uint64) {
+		t.Helper()
+		require.Equal(t, uint64(25), b.claims.Outset())
+		require.Equal(t, commits, b.claims.Head().Next)
+		for index := range uint64(25) {
+			doc, err := b.blocks.Receipt("claims", 0, index, false)
+			require.NoError(t, err)
+			same, err := whole.blocks.Receipt("claims", 0, index, false)
+			require.NoError(t, err)
+			require.Equal(t, same.ShardProof, doc.ShardProof)
+			_, err = receipt.Verify(doc.Marshal(), f.policy)
+			require.NoError(t, err)
+			_, err = b.claims.Commit(index)
+			require.ErrorIs(t, err, ErrNoBody)
+		}
+		mine, err := b.claims.Rows(0, 1000)
+		require.NoError(t, err)
+		theirs, err := whole.claims.Rows(0, 1000)
+		require.NoError(t, err)
+		require.Equal(t, theirs, mine, "and a third could start from it")
+		for _, id := range []string{"r1", "r3", "nobody's"} {
+			want, known, err := whole.claims.Request(id)
+			require.NoError(t, err)
+			got, ok, err := b.claims.Request(id)
+			require.NoError(t, err)
+			require.Equal(t, known, ok)
+			require.Equal(t, want.Digest, got.Digest)
+			require.Equal(t, want.Revisions, got.Revisions)
+		}
+		last, err := whole.claims.LastRevision("claim-1")
+		require.NoError(t, err)
+		here, err := b.claims.LastRevision("claim-1")
+		require.NoError(t, err)
+		require.Equal(t, last, here)
+	}
+	alike(25)
+	for range 2 {
+		require.NoError(t, b.store.Close())
+		require.NoError(t, b.open())
+		alike(25)
+	}
+	// It takes in what comes after, by the same rules and to the same roots.
+	require.ErrorContains(t, b.claims.TakeRows([][]byte{nil}, 0), "takes no rows")
+	for range 3 {
+		f.claim()
+		b.claim(fmt.Sprint("r", f.n))
+	}
+	b.propose(fmt.Sprint("b", f.n+1), b.next())
+	f.block()
+	f.talk()
+	require.NoError(t, b.step())
+	require.NoError(t, b.blocks.Hear("", f.members[0].blocks.Notes()))
+	require.Equal(t, uint64(6), b.final())
+	require.Equal(t, whole.heads(), b.heads())
+	value, err := b.claims.Commit(26)
+	require.NoError(t, err)
+	same, err := whole.claims.Commit(26)
+	require.NoError(t, err)
+	require.Equal(t, same, value)
+
+	// Its tiles are lost: the rows have what they are made of.
+	require.NoError(t, b.blocks.Publish())
+	require.NoError(t, b.store.Close())
+	require.NoError(t, os.RemoveAll(filepath.Join(b.data(), "tiles")))
+	require.NoError(t, b.open())
+	alike(28)
+	require.NoError(t, b.blocks.Publish())
+	for range 8 {
+		_, err = b.blocks.Scrub()
+		require.NoError(t, err)
+	}
+	// A row that no longer is what was sealed is found like a body.
+	row, err := b.claims.index.rows.row(7)
+	require.NoError(t, err)
+	row.Entry[5] ^= 1
+	require.NoError(t, b.store.db.Set(b.claims.index.rows.key(kindRow, be64(7)), row.Append(nil), pebble.Sync))
+	for range 4 {
+		if _, err = b.blocks.Scrub(); err != nil {
+			break
+		}
+	}
+	require.ErrorContains(t, errors.Unwrap(b.blocks.Halted()), "claims/0 index 7")
 }
 
 // Given a peer that lies about one commit, or ends early, then the newcomer
@@ -131,20 +245,22 @@ func TestALyingPeerIsNotBelieved(t *testing.T) {
 			return value
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			b := f.newcomer()
-			_, err := b.blocks.CatchUp(t.Context(), fed{from: f.members[0], lie: lie})
-			require.ErrorIs(t, err, ErrFeed)
-			require.Zero(t, b.final())
-			require.NoError(t, b.store.Close())
-			require.NoError(t, os.RemoveAll(b.data()))
-			require.NoError(t, b.open())
-			_, err = b.blocks.CatchUp(t.Context(), fed{from: f.members[1]})
-			require.NoError(t, err, "an honest one is")
-		})
+		for _, rows := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, rows %t", name, rows), func(t *testing.T) {
+				b := f.newcomer()
+				_, err := b.blocks.CatchUp(t.Context(), fed{from: f.members[0], lie: lie}, rows)
+				require.ErrorIs(t, err, ErrFeed)
+				require.Zero(t, b.final())
+				require.NoError(t, b.store.Close())
+				require.NoError(t, os.RemoveAll(b.data()))
+				require.NoError(t, b.open())
+				_, err = b.blocks.CatchUp(t.Context(), fed{from: f.members[1]}, rows)
+				require.NoError(t, err, "an honest one is")
+			})
+		}
 	}
 	b := f.newcomer()
-	height, err := b.blocks.CatchUp(t.Context(), fed{from: f.newcomer()})
+	height, err := b.blocks.CatchUp(t.Context(), fed{from: f.newcomer()}, false)
 	require.NoError(t, err)
 	require.Zero(t, height, "a peer that has nothing")
 }

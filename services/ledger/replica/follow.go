@@ -321,8 +321,8 @@ func (b *batch) Request(id string) (core.Seen, bool, error) {
 }
 
 // Expect tells what this node's owner of the shard is about to write, so that
-// it need not be judged twice: a record that reads back with the hash it was
-// written with is what was decided. Anything else is judged as anybody's.
+// it need not be judged twice: a record that reads back byte for byte as it
+// was written is what was decided. Anything else is judged as anybody's.
 func (s *Shard) Expect(commits []core.Written) {
 	s.expectedMu.Lock()
 	defer s.expectedMu.Unlock()
@@ -331,7 +331,7 @@ func (s *Shard) Expect(commits []core.Written) {
 	for n > 0 && s.expected[n-1].Seen.Index >= commits[0].Seen.Index {
 		n--
 	}
-	s.expected = append(s.expected[:n:n], commits...)
+	s.expected = append(s.expected[:n], commits...)
 }
 
 // own returns the judgement on a record that the node's own owner wrote.
@@ -339,13 +339,14 @@ func (s *Shard) own(head core.Head, value []byte) (core.Judged, bool) {
 	s.expectedMu.Lock()
 	defer s.expectedMu.Unlock()
 	for len(s.expected) > 0 && s.expected[0].Seen.Index < head.Next {
+		s.expected[0] = core.Written{}
 		s.expected = s.expected[1:]
 	}
 	if len(s.expected) == 0 || s.expected[0].Seen.Index != head.Next {
 		return core.Judged{}, false
 	}
 	w := s.expected[0]
-	if !w.Is(head, s.reader.Entry(value)) {
+	if !w.Is(head, value) {
 		return core.Judged{}, false
 	}
 	head.Next++

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"slices"
 	"sync"
@@ -101,47 +102,86 @@ func (x *index) write(next uint64) error {
 	x.mu.RLock()
 	g := x.older // nobody changes it any more
 	x.mu.RUnlock()
-	type row struct{ key, value []byte }
-	out := make([]row, 0, g.requests.len()+len(g.extents))
-	// All keys and values have one room.
-	var room []byte
-	cut := func(from int) []byte { return room[from:len(room):len(room)] }
+	var room keyRoom
+	requests := make([]keyed, 0, g.requests.len())
 	for n, id := range g.requests.names {
-		if cap(room)-len(room) < len(x.rows.prefix)+len(id)+32 {
-			room = make([]byte, 0, max(64<<10, len(x.rows.prefix)+len(id)+32))
-		}
-		from := len(room)
-		room = append(append(append(room, x.rows.prefix...), kindRequest), id...)
-		key := cut(from)
-		from = len(room)
-		room = binary.AppendUvarint(room, g.at[n])
-		out = append(out, row{key, cut(from)})
+		room.reserve(len(x.rows.prefix) + len(id) + 32)
+		key := room.take(append(append(append(room.b, x.rows.prefix...), kindRequest), id...))
+		requests = append(requests, keyed{key: key, value: room.take(binary.AppendUvarint(room.b, g.at[n]))})
 	}
+	streams := make([]keyed, 0, len(g.extents))
 	for i := range g.extents {
 		e := &g.extents[i]
 		stream := g.streams.names[e.stream]
-		if cap(room)-len(room) < len(x.rows.prefix)+len(stream)+64 {
-			room = make([]byte, 0, max(64<<10, len(x.rows.prefix)+len(stream)+64))
-		}
-		from := len(room)
-		room = x.rows.appendExtentKey(room, stream, e.first)
-		key := cut(from)
-		from = len(room)
-		room = e.append(room)
-		out = append(out, row{key, cut(from)})
+		room.reserve(len(x.rows.prefix) + len(stream) + 64)
+		key := room.take(x.rows.appendExtentKey(room.b, stream, e.first))
+		streams = append(streams, keyed{key: key, value: room.take(e.append(room.b))})
 	}
-	slices.SortFunc(out, func(a, b row) int { return bytes.Compare(a.key, b.key) })
-	batch := x.rows.db.NewBatchWithSize(len(out) * 64)
+	batch := x.rows.db.NewBatchWithSize(64 * (len(requests) + len(streams)))
 	defer batch.Close()
-	for _, r := range out {
-		if err := batch.Set(r.key, r.value, nil); err != nil {
-			return err
+	// In the order of their kinds.
+	for _, rows := range [][]keyed{requests, streams} {
+		sortKeyed(rows)
+		for _, r := range rows {
+			if err := batch.Set(r.key, r.value, nil); err != nil {
+				return err
+			}
 		}
 	}
 	if err := batch.Set(x.rows.key(kindIndexed), be64(next), nil); err != nil {
 		return err
 	}
 	return batch.Commit(pebble.NoSync)
+}
+
+// keyRoom holds many short keys and values.
+type keyRoom struct{ b []byte }
+
+// reserve makes room for what is appended to b before the next reserve.
+func (r *keyRoom) reserve(size int) {
+	if cap(r.b)-len(r.b) < size {
+		r.b = make([]byte, 0, max(64<<10, size))
+	}
+}
+
+// take returns what was appended to b.
+func (r *keyRoom) take(b []byte) []byte {
+	out := b[len(r.b):len(b):len(b)]
+	r.b = b
+	return out
+}
+
+// keyed is a row to be written.
+type keyed struct {
+	order      uint64 // of the eight bytes at which keys begin to differ
+	key, value []byte
+}
+
+// sortKeyed sorts rows by their keys. Most keys differ within eight bytes
+// behind what they all begin with, which one comparison of numbers tells.
+func sortKeyed(rows []keyed) {
+	if len(rows) == 0 {
+		return
+	}
+	same := len(rows[0].key)
+	for _, r := range rows {
+		n := 0
+		for n < min(same, len(r.key)) && r.key[n] == rows[0].key[n] {
+			n++
+		}
+		same = n
+	}
+	for i := range rows {
+		var first [8]byte
+		copy(first[:], rows[i].key[same:])
+		rows[i].order = binary.BigEndian.Uint64(first[:])
+	}
+	slices.SortFunc(rows, func(a, b keyed) int {
+		if a.order != b.order {
+			return cmp.Compare(a.order, b.order)
+		}
+		return bytes.Compare(a.key, b.key)
+	})
 }
 
 // last returns a stream's last revision where it is in memory.

@@ -68,6 +68,7 @@ func (s *KafkaSource) Fetch(ctx context.Context, offset int64) (Fetched, error) 
 		return Fetched{}, res.Error
 	}
 	out := Fetched{End: res.HighWatermark}
+	var room []byte
 	for {
 		rec, err := res.Records.ReadRecord()
 		if errors.Is(err, io.EOF) {
@@ -81,7 +82,7 @@ func (s *KafkaSource) Fetch(ctx context.Context, offset int64) (Fetched, error) 
 			}
 			return Fetched{}, fmt.Errorf("replica: decode a fetched batch: %w", err)
 		}
-		value, err := protocol.ReadAll(rec.Value)
+		value, err := take(&room, rec.Value)
 		if rec.Key != nil {
 			_ = rec.Key.Close()
 		}
@@ -96,4 +97,26 @@ func (s *KafkaSource) Fetch(ctx context.Context, offset int64) (Fetched, error) 
 			out.Records = append(out.Records, Record{Offset: rec.Offset, Value: value})
 		}
 	}
+}
+
+// valuesAtOnce is the most room taken at once for the values of many records.
+const valuesAtOnce = 64 << 10
+
+// take reads a value into room that it shares with others of the same fetch.
+func take(room *[]byte, from protocol.Bytes) ([]byte, error) {
+	if from == nil {
+		return nil, nil
+	}
+	size := from.Len()
+	if cap(*room)-len(*room) < size {
+		// Small at first: most fetches of a quiet shard bring one record.
+		*room = make([]byte, 0, max(size, min(valuesAtOnce, 4*cap(*room))))
+	}
+	at := len(*room)
+	value := (*room)[at : at+size : at+size]
+	if _, err := io.ReadFull(from, value); err != nil {
+		return nil, err
+	}
+	*room = (*room)[:at+size]
+	return value, nil
 }

@@ -63,7 +63,7 @@ func (a *alone) open() {
 	var err error
 	a.store, err = OpenStore(filepath.Join(a.dir, "store"), logger)
 	require.NoError(a.t, err)
-	a.shard, err = OpenShard(ShardConfig{Log: "claims", Store: a.store, Dir: filepath.Join(a.dir, "tiles"), Source: silent{}, Logger: logger})
+	a.shard, err = OpenShard(ShardConfig{Log: "claims", Store: a.store, Dir: filepath.Join(a.dir, "tiles"), Source: silent{}, Logger: logger, FlushAt: 4})
 	require.NoError(a.t, err)
 }
 
@@ -158,7 +158,7 @@ func TestOnlyWhatReadsBackAsWrittenIsExpected(t *testing.T) {
 	defer func() { require.NoError(t, a.store.Close()) }()
 	require.NoError(t, a.apply())
 	d := a.decide("r0", "s-0")
-	a.shard.Expect([]core.Written{{Commit: d.Commit, Seen: d.Seen}})
+	a.shard.Expect([]core.Written{{Commit: d.Commit, Value: d.Value, Seen: d.Seen}})
 	for i := range d.Value {
 		flipped := bytes.Clone(d.Value)
 		flipped[i] ^= 1
@@ -191,7 +191,7 @@ func TestOnlyWhatReadsBackAsWrittenIsExpected(t *testing.T) {
 	// writes in the owner's term, and what it answers must not rest on it.
 	again := a.decide("r1", "s-0")
 	other := a.decide("r2", "s-1")
-	a.shard.Expect([]core.Written{{Commit: again.Commit, Seen: again.Seen}})
+	a.shard.Expect([]core.Written{{Commit: again.Commit, Value: again.Value, Seen: again.Seen}})
 	require.ErrorAs(t, a.apply(other.Value), &v)
 	require.Equal(t, "ledger.topic.altered", v.Rule)
 	require.Equal(t, uint64(1), a.shard.Head().Next)

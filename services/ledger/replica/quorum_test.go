@@ -85,6 +85,9 @@ func contains(list []int, x int) bool {
 func (b *bench) step() error {
 	for {
 		moved, err := b.blocks.Step(b.t.Context())
+		if done := b.blocks.tiling.done; done != nil {
+			done <- <-done // the next step shall know how the tiles fared
+		}
 		if err != nil || !moved {
 			return err
 		}

@@ -6,6 +6,9 @@ import (
 
 // Commit returns a commit's record value.
 func (s *Shard) Commit(index uint64) ([]byte, error) {
+	if index < s.outset {
+		return nil, s.noBody(index)
+	}
 	value, err := s.commits.Commit(index)
 	return value, sound(err)
 }

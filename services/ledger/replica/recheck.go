@@ -4,9 +4,6 @@ import (
 	"fmt"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
-	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/services/ledger/core"
 	"github.com/probity-health/probity/services/ledger/receipt"
 	"github.com/probity-health/probity/services/ledger/tiles"
@@ -59,12 +56,26 @@ func (b *Blocks) publishDue(last *receipt.Block, now time.Time) bool {
 	return last.Height >= size+publishAt
 }
 
+// publishSome brings the tiles on disk level with the last block where that is
+// due, beside what follows. What went wrong shows in the next step.
+func (b *Blocks) publishSome() error {
+	last, _ := b.Last()
+	if last == nil || b.tiling.busy() || !b.publishDue(last, b.cfg.Now()) {
+		return nil
+	}
+	if err := b.tiling.result(); err != nil {
+		return err
+	}
+	b.published = b.cfg.Now()
+	return b.tiling.start(b.cfg.Store.disk, func() error { return b.publish(last) })
+}
+
 // publish makes the tiles that a block needs durable and reads the new ones
 // back.
 func (b *Blocks) publish(last *receipt.Block) error {
 	// Side by side, because each waits for the disk and what waits together
 	// is committed together.
-	err := b.cfg.Store.disk.Together(len(last.Heads)+1, func(i int) error {
+	return b.cfg.Store.disk.Together(len(last.Heads)+1, func(i int) error {
 		if i == len(last.Heads) {
 			return publishChecked(b.tree, last.Height)
 		}
@@ -74,8 +85,6 @@ func (b *Blocks) publish(last *receipt.Block) error {
 		}
 		return nil
 	})
-	b.published = b.cfg.Now()
-	return err
 }
 
 func publishChecked(t *tiles.Tree, size uint64) error {
@@ -97,9 +106,10 @@ func publishChecked(t *tiles.Tree, size uint64) error {
 // Publish brings the tiles on disk level with the last block. It must not run
 // beside Step.
 func (b *Blocks) Publish() error {
+	err := b.tiling.wait()
 	last, _ := b.Last()
-	if last == nil || b.Halted() != nil {
-		return nil
+	if err != nil || last == nil || b.Halted() != nil {
+		return err
 	}
 	return b.publish(last)
 }
@@ -123,16 +133,36 @@ func (s *Shard) recheck(from, to uint64, index bool) error {
 // compareStored is recheck against given leaf hashes.
 func (s *Shard) compareStored(from, to uint64, leaves []receipt.Hash, index bool) error {
 	next := from
-	err := s.eachCommit(from, to, func(i uint64, value []byte) (bool, error) {
-		next = i
-		if receipt.LeafHash(receipt.Entry(value)) != leaves[i-from] {
-			return false, damaged(s.cfg.Log, s.cfg.Shard, i, "the stored commit does not hash to its leaf")
-		}
-		if index {
-			return true, s.recheckIndex(i, value)
-		}
-		return true, nil
-	})
+	var err error
+	if from < s.outset {
+		// The rows are what is stored of these.
+		err = s.eachRow(from, min(to, s.outset), func(i uint64, row core.Row) (bool, error) {
+			next = i
+			if receipt.LeafHash(row.Entry) != leaves[i-from] {
+				return false, damaged(s.cfg.Log, s.cfg.Shard, i, "the stored index row does not hash to its leaf")
+			}
+			if index {
+				return true, s.recheckIndex(i, row)
+			}
+			return true, nil
+		})
+	}
+	if held := max(from, s.outset); err == nil && held < to {
+		err = s.eachCommit(held, to, func(i uint64, value []byte) (bool, error) {
+			next = i
+			if receipt.LeafHash(receipt.Entry(value)) != leaves[i-from] {
+				return false, damaged(s.cfg.Log, s.cfg.Shard, i, "the stored commit does not hash to its leaf")
+			}
+			if !index {
+				return true, nil
+			}
+			row, err := rowOf(value)
+			if err != nil {
+				return false, damaged(s.cfg.Log, s.cfg.Shard, i, "the stored commit cannot be read")
+			}
+			return true, s.recheckIndex(i, row)
+		})
+	}
 	if err != nil {
 		if v, ok := err.(*core.Violation); ok { //nolint:errorlint // made by the function above, unwrapped
 			return v
@@ -143,22 +173,18 @@ func (s *Shard) compareStored(from, to uint64, leaves []receipt.Hash, index bool
 }
 
 // recheckIndex compares the rows that lead to a commit with the commit.
-func (s *Shard) recheckIndex(index uint64, value []byte) error {
-	c := &ledgerv1.Commit{}
-	if proto.Unmarshal(value, c) != nil {
-		return damaged(s.cfg.Log, s.cfg.Shard, index, "the stored commit cannot be read")
-	}
-	if at, ok, err := s.index.request(c.RequestId); err != nil || !ok || at != index {
+func (s *Shard) recheckIndex(index uint64, row core.Row) error {
+	if at, ok, err := s.index.request(row.RequestID); err != nil || !ok || at != index {
 		return damaged(s.cfg.Log, s.cfg.Shard, index, "its request id does not lead to it")
 	}
-	for i, w := range c.Writes {
+	for i, w := range row.Writes {
 		found := false
-		err := s.index.eachExtent(w.Stream, w.FirstRevision, func(e extent) (bool, error) {
-			found = e == extent{first: w.FirstRevision, index: index, write: i, count: len(w.Events)}
+		err := s.index.eachExtent(w.Stream, w.First, func(e extent) (bool, error) {
+			found = e == extent{first: w.First, index: index, write: i, count: int(w.Count)}
 			return false, nil
 		})
 		if err != nil || !found {
-			return damaged(s.cfg.Log, s.cfg.Shard, index, fmt.Sprintf("revision %d of its write %d does not lead to it", w.FirstRevision, i))
+			return damaged(s.cfg.Log, s.cfg.Shard, index, fmt.Sprintf("revision %d of its write %d does not lead to it", w.First, i))
 		}
 	}
 	return nil
@@ -179,7 +205,11 @@ func (b *Blocks) Scrub() (int, error) {
 	if err := b.Halted(); err != nil {
 		return 0, err
 	}
-	n, err := b.scrubSome()
+	err := b.tiling.result()
+	n := 0
+	if err == nil {
+		n, err = b.scrubSome()
+	}
 	if err != nil {
 		return n, b.halt(err)
 	}

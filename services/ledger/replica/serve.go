@@ -32,10 +32,9 @@ func (s *Shard) Rows(from uint64, most int) (out [][]byte, err error) {
 	if from >= to {
 		return nil, nil
 	}
-	err = s.eachCommit(from, to, func(_ uint64, value []byte) (bool, error) {
-		row, err := rowOf(value)
+	err = s.eachRow(from, to, func(_ uint64, row core.Row) (bool, error) {
 		out = append(out, row.Append(nil))
-		return err == nil, err
+		return true, nil
 	})
 	return out, err
 }

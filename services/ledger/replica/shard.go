@@ -54,6 +54,9 @@ type Shard struct {
 	commits *segments.Log
 	index   *index
 	tree    *tiles.Tree
+	// outset is the index of the first commit whose body is held. Only Begin
+	// and what comes before it changes it.
+	outset uint64
 	// known answers most look-ups without the store.
 	known *known
 	// Changed is broadcast when commits were applied or the shard halted.
@@ -92,7 +95,10 @@ func OpenShard(cfg ShardConfig) (*Shard, error) {
 		s.cfg.Grace = truncationGrace
 	}
 	var err error
-	if s.commits, err = cfg.Store.commits(cfg.Log, cfg.Shard); err != nil {
+	if s.outset, err = rows.outset(); err != nil {
+		return nil, err
+	}
+	if s.commits, err = cfg.Store.commits(cfg.Log, cfg.Shard, s.outset); err != nil {
 		return nil, err
 	}
 	if cut := s.commits.Cut(); cut > 0 {
@@ -104,11 +110,14 @@ func OpenShard(cfg ShardConfig) (*Shard, error) {
 			return nil, fmt.Errorf("%w: the mark of %s/%d is not of its commits", errDamaged, cfg.Log, cfg.Shard)
 		}
 	}
+	if s.st.Next < s.outset {
+		return nil, fmt.Errorf("%w: %s/%d lost the mark of where its commits begin", errDamaged, cfg.Log, cfg.Shard)
+	}
 	indexed, err := rows.indexed()
 	if err != nil {
 		return nil, err
 	}
-	if indexed > s.st.Next {
+	if indexed > s.st.Next || indexed < s.outset {
 		return nil, fmt.Errorf("%w: the index has %d commits of %s/%d and there are %d", errDamaged, indexed, cfg.Log, cfg.Shard, s.st.Next)
 	}
 	if s.st.Offset == 0 && s.st.Next > 0 {
@@ -129,7 +138,14 @@ func OpenShard(cfg ShardConfig) (*Shard, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = s.commits.Each(min(indexed, s.tree.Size()), s.st.Next, func(at uint64, value []byte) (bool, error) {
+	for at := s.tree.Size(); at < s.outset; at++ {
+		row, err := rows.row(at)
+		if err != nil {
+			return nil, err
+		}
+		s.tree.Append(row.Entry)
+	}
+	err = s.commits.Each(max(s.outset, min(indexed, s.tree.Size())), s.st.Next, func(at uint64, value []byte) (bool, error) {
 		if at >= indexed {
 			row, err := rowOf(value)
 			if err != nil {
@@ -151,34 +167,6 @@ func OpenShard(cfg ShardConfig) (*Shard, error) {
 	defer cfg.Store.mu.Unlock()
 	cfg.Store.flushes = append(cfg.Store.flushes, s.flush)
 	return s, nil
-}
-
-// behind does one thing at a time beside its caller, or before it goes on
-// where the disk does one operation at a time.
-type behind struct{ done chan error }
-
-// wait returns when nothing is under way, with what came of it.
-func (b *behind) wait() error {
-	if b.done == nil {
-		return nil
-	}
-	err := <-b.done
-	b.done = nil
-	return err
-}
-
-// busy tells whether something is under way.
-func (b *behind) busy() bool { return b.done != nil && len(b.done) == 0 }
-
-// start begins something; nothing may be under way.
-func (b *behind) start(disk tiles.Disk, do func() error) error {
-	if disk.Serial {
-		return do()
-	}
-	done := make(chan error, 1)
-	b.done = done
-	go func() { done <- do() }()
-	return nil
 }
 
 // publishSome keeps the unpublished part of the tree bounded.
@@ -271,11 +259,7 @@ func (s *Shard) StateRoot(size uint64) (receipt.Hash, error) {
 // size and reads those since from the stored commits.
 func (s *Shard) loadState(base uint64, nodes [][]byte) error {
 	tree := stateTree{base: base, nodes: nodes}
-	err := s.eachCommit(base, s.st.Next, func(_ uint64, value []byte) (bool, error) {
-		row, err := rowOf(value)
-		if err != nil {
-			return false, err
-		}
+	err := s.eachRow(base, s.st.Next, func(_ uint64, row core.Row) (bool, error) {
 		tree.append(row.Leaf())
 		return true, nil
 	})
@@ -342,6 +326,18 @@ func (s *Shard) Request(id string) (core.Seen, bool, error) {
 
 // seen reads what a request id named.
 func (s *Shard) seen(at uint64, id string) (core.Seen, error) {
+	if at < s.outset {
+		row, err := s.index.rows.row(at)
+		if err != nil || row.RequestID != id {
+			return core.Seen{}, errors.Join(errDamaged, err)
+		}
+		// Without the time, which only the body has.
+		seen := core.Seen{Index: at, Digest: row.Digest, Entry: row.Entry}
+		for _, w := range row.Writes {
+			seen.Revisions = append(seen.Revisions, w.First+w.Count-1)
+		}
+		return seen, nil
+	}
 	value, err := s.Commit(at)
 	if err != nil {
 		return core.Seen{}, err
@@ -359,6 +355,9 @@ func (s *Shard) seen(at uint64, id string) (core.Seen, error) {
 
 // eachCommit is the commits' Each.
 func (s *Shard) eachCommit(from, to uint64, visit func(index uint64, value []byte) (more bool, err error)) error {
+	if from < min(to, s.outset) {
+		return s.noBody(from)
+	}
 	return sound(s.commits.Each(from, to, visit))
 }
 

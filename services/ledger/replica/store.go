@@ -117,8 +117,8 @@ func (s *Store) claim() error {
 }
 
 // commits opens the log of a shard's commits, which Close closes.
-func (s *Store) commits(log string, shard uint32) (*segments.Log, error) {
-	l, err := segments.Open(s.disk, filepath.Join(s.dir, log, strconv.Itoa(int(shard))))
+func (s *Store) commits(log string, shard uint32, outset uint64) (*segments.Log, error) {
+	l, err := segments.OpenAt(s.disk, filepath.Join(s.dir, log, strconv.Itoa(int(shard))), outset)
 	if err != nil {
 		return nil, sound(err)
 	}

@@ -1,10 +1,12 @@
 package replica
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -174,4 +176,17 @@ func TestReadersBesideAFollower(t *testing.T) {
 	stop()
 	require.NoError(t, readers.Wait())
 	require.NoError(t, a.store.Close())
+}
+
+// Rows are written in the order of their keys, whatever those share.
+func TestRowsAreSortedByTheirKeys(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		keys := rapid.SliceOf(rapid.SliceOfN(rapid.SampledFrom([]byte{0, 1, 'a'}), 0, 12)).Draw(rt, "keys")
+		rows := make([]keyed, len(keys))
+		for i, k := range keys {
+			rows[i].key = k
+		}
+		sortKeyed(rows)
+		require.True(rt, slices.IsSortedFunc(rows, func(a, b keyed) int { return bytes.Compare(a.key, b.key) }))
+	})
 }

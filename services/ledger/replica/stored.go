@@ -84,6 +84,8 @@ const (
 	RowStates                  // States: compact ranges over the shards' index rows
 	RowFinal                   // Value, the newest final checkpoint's note
 	RowEvidence                // Value, an evidence document
+	RowOutset                  // Index: the first commit whose body is held
+	RowCommit                  // Index → Value, the index row of a commit below that
 )
 
 // Row is one row of a store. Which fields a row has depends on its kind.
@@ -194,6 +196,14 @@ func parseRow(key, value []byte) Row {
 		if len(rest) == 0 && len(value) == 8 {
 			r.Kind, r.Next = RowIndexed, binary.BigEndian.Uint64(value)
 		}
+	case kindOutset:
+		if len(rest) == 0 && len(value) == 8 {
+			r.Kind, r.Index = RowOutset, binary.BigEndian.Uint64(value)
+		}
+	case kindRow:
+		if _, err := core.ParseRow(value); err == nil && len(rest) == 8 {
+			r.Kind, r.Index = RowCommit, binary.BigEndian.Uint64(rest)
+		}
 	case kindRequest:
 		if at, size := binary.Uvarint(value); size > 0 && bytes.Equal(binary.AppendUvarint(nil, at), value) {
 			r.Kind, r.Request, r.Index = RowRequest, string(rest), at
@@ -287,7 +297,11 @@ func (s *Stored) log(log string, shard uint32) (*segments.Log, error) {
 	if l := s.logs[dir]; l != nil {
 		return l, nil
 	}
-	l, err := segments.Open(tiles.Disk{}, dir)
+	outset, err := s.Outset(log, shard)
+	if err != nil {
+		return nil, err
+	}
+	l, err := segments.OpenAt(tiles.Disk{}, dir, outset)
 	if err == nil {
 		s.logs[dir] = l
 	}
@@ -297,7 +311,11 @@ func (s *Stored) log(log string, shard uint32) (*segments.Log, error) {
 // CheckCommits verifies the files of a shard's commits one by one, to the
 // last byte.
 func (s *Stored) CheckCommits(log string, shard uint32) ([]segments.Fault, error) {
-	return segments.Check(tiles.Disk{}, filepath.Join(s.commits, log, strconv.Itoa(int(shard))))
+	outset, err := s.Outset(log, shard)
+	if err != nil {
+		return nil, err
+	}
+	return segments.CheckAt(tiles.Disk{}, filepath.Join(s.commits, log, strconv.Itoa(int(shard))), outset)
 }
 
 // Indexed returns how many of a shard's commits the index has.
@@ -319,6 +337,44 @@ func (s *Stored) State(log string, shard uint32) (*ShardState, error) {
 	return (*ShardState)(&st), nil
 }
 
+// Outset returns the index of the first commit whose body a shard holds: 0 but
+// on a replica that began with index rows.
+func (s *Stored) Outset(log string, shard uint32) (uint64, error) {
+	return (rows{db: s.db, prefix: shardPrefix(log, shard)}).outset()
+}
+
+// IndexRows calls visit with the rows that a shard holds in place of bodies, in
+// order.
+func (s *Stored) IndexRows(log string, shard uint32, visit func(index uint64, row core.Row) error) error {
+	r := rows{db: s.db, prefix: shardPrefix(log, shard)}
+	outset, err := r.outset()
+	if err != nil {
+		return err
+	}
+	for index := range outset {
+		row, err := r.row(index)
+		if err != nil {
+			return err
+		}
+		if err := visit(index, row); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// IndexRow returns the row that stands in place of a commit's body; false where
+// a body does.
+func (s *Stored) IndexRow(log string, shard uint32, index uint64) (core.Row, bool, error) {
+	r := rows{db: s.db, prefix: shardPrefix(log, shard)}
+	outset, err := r.outset()
+	if err != nil || index >= outset {
+		return core.Row{}, false, err
+	}
+	row, err := r.row(index)
+	return row, err == nil, err
+}
+
 // Commits calls visit with a shard's commits in order, as far as they can be
 // read; value is only valid during the call.
 func (s *Stored) Commits(log string, shard uint32, visit func(index uint64, value []byte) error) error {
@@ -326,13 +382,20 @@ func (s *Stored) Commits(log string, shard uint32, visit func(index uint64, valu
 	if err != nil {
 		return err
 	}
-	return l.Each(0, l.Count(), func(index uint64, value []byte) (bool, error) { return true, visit(index, value) })
+	outset, err := s.Outset(log, shard)
+	if err != nil {
+		return err
+	}
+	return l.Each(outset, l.Count(), func(index uint64, value []byte) (bool, error) { return true, visit(index, value) })
 }
 
 // Body returns a commit's record, nil if there is none.
 func (s *Stored) Body(log string, shard uint32, index uint64) ([]byte, error) {
 	l, err := s.log(log, shard)
 	if err != nil || index >= l.Count() {
+		return nil, err
+	}
+	if outset, err := s.Outset(log, shard); err != nil || index < outset {
 		return nil, err
 	}
 	return l.Commit(index)

@@ -66,7 +66,10 @@ func (l *Log) CheckFile(n int) (Fault, bool) {
 // Check verifies the files in dir to their last byte, and what else is there.
 // It is for a log that no node has open and that was closed cleanly: what a
 // crash tore counts as a fault.
-func Check(disk tiles.Disk, dir string) ([]Fault, error) {
+func Check(disk tiles.Disk, dir string) ([]Fault, error) { return CheckAt(disk, dir, 0) }
+
+// CheckAt is Check for a log whose first commit has another index than 0.
+func CheckAt(disk tiles.Disk, dir string, outset uint64) ([]Fault, error) {
 	names, err := disk.Files().List(dir)
 	if err != nil {
 		return nil, err
@@ -76,7 +79,7 @@ func Check(disk tiles.Disk, dir string) ([]Fault, error) {
 		out = append(out, Fault{file, at, fmt.Sprintf(format, args...)})
 	}
 	slices.Sort(names)
-	var next uint64
+	next := outset
 	var segments []string
 	for _, n := range names {
 		number, ok := strings.CutSuffix(n, suffix)

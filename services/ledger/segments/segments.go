@@ -111,8 +111,11 @@ func (l *Log) path(first uint64) string { return filepath.Join(l.dir, name(first
 
 // Open opens the log in dir, an empty one where there is none. It writes
 // nothing: what a crash tore is only cut off when something is appended.
-func Open(disk tiles.Disk, dir string) (*Log, error) {
-	l := &Log{disk: disk, dir: dir, limit: fileBytes, tables: map[uint64]fullTable{}}
+func Open(disk tiles.Disk, dir string) (*Log, error) { return OpenAt(disk, dir, 0) }
+
+// OpenAt opens a log whose first commit has another index than 0; see Begin.
+func OpenAt(disk tiles.Disk, dir string, outset uint64) (*Log, error) {
+	l := &Log{disk: disk, dir: dir, limit: fileBytes, tables: map[uint64]fullTable{}, count: outset}
 	if disk.SegmentBytes > 0 {
 		l.limit = disk.SegmentBytes
 	}
@@ -209,7 +212,20 @@ func (l *Log) markBefore() error {
 	return nil
 }
 
-// Count returns how many commits there are.
+// Begin makes outset the index of an empty log's first commit. From then on
+// OpenAt must be told.
+func (l *Log) Begin(outset uint64) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.count > 0 || l.tail != nil || l.last != nil {
+		return errors.New("segments: a log that holds something begins nowhere else")
+	}
+	l.count = outset
+	return nil
+}
+
+// Count returns the index after the last commit's: how many there are of a log
+// that begins with 0.
 func (l *Log) Count() uint64 {
 	l.mu.RLock()
 	defer l.mu.RUnlock()

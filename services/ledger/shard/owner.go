@@ -566,7 +566,7 @@ func (o *Owner) gather(now time.Time) error {
 			Key: core.RecordKey(o.cfg.Origin, p.request.RoutingKey), Value: d.Value, Traceparent: d.Commit.Traceparent,
 		})
 		g.leaves = append(g.leaves, receipt.LeafHash(d.Seen.Entry))
-		g.commits = append(g.commits, core.Written{Commit: d.Commit, Seen: d.Seen})
+		g.commits = append(g.commits, core.Written{Commit: d.Commit, Value: d.Value, Seen: d.Seen})
 		g.bytes += p.size
 	}
 	return nil

@@ -98,16 +98,19 @@ type groupPromise struct {
 	first  uint64
 	leaves []receipt.Hash
 
-	once  sync.Once // guards what follows
-	paths [][]receipt.Hash
-	note  []byte
-	err   error
+	once   sync.Once // guards what follows
+	levels [][]receipt.Hash
+	note   []byte
+	err    error
 }
 
 func (g *groupPromise) sign() ([]byte, error) {
 	g.once.Do(func() {
-		var root receipt.Hash
-		root, g.paths = paths(g.leaves)
+		g.levels = levels(g.leaves)
+		root := receipt.EmptyRoot()
+		if len(g.leaves) > 0 {
+			root = g.levels[len(g.levels)-1][0]
+		}
 		g.note, g.err = receipt.Group{
 			Origin: g.origin, Log: g.log, Shard: g.shard, First: g.first, Count: uint64(len(g.leaves)), Root: root,
 		}.Sign(g.signer)
@@ -120,37 +123,36 @@ func (g *groupPromise) document(place int, index uint64, entry []byte) ([]byte, 
 	if err != nil {
 		return nil, err
 	}
-	p := receipt.Promise{Log: g.log, Shard: g.shard, Index: index, Entry: entry, Proof: g.paths[place], Note: signed}
+	var room [16]receipt.Hash
+	p := receipt.Promise{Log: g.log, Shard: g.shard, Index: index, Entry: entry, Proof: path(room[:0], g.levels, place), Note: signed}
 	return p.Marshal(), nil
 }
 
-// paths returns the root of the RFC 6962 tree over leaves and every leaf's
-// audit path in it, from the leaf up.
-func paths(leaves []receipt.Hash) (receipt.Hash, [][]receipt.Hash) {
-	out := make([][]receipt.Hash, len(leaves))
-	if len(leaves) == 0 {
-		return receipt.EmptyRoot(), out
-	}
-	depth := bits.Len(uint(len(leaves) - 1))
-	room := make([]receipt.Hash, depth*len(leaves))
-	for i := range out {
-		out[i] = room[i*depth : i*depth : (i+1)*depth]
-	}
-	var root func(from, to int) receipt.Hash
-	root = func(from, to int) receipt.Hash {
-		if to-from == 1 {
-			return leaves[from]
+// levels returns the RFC 6962 tree over leaves, from the leaves up to the
+// root: a node without a neighbour stands on the next level unchanged.
+func levels(leaves []receipt.Hash) [][]receipt.Hash {
+	out := make([][]receipt.Hash, 1, 1+bits.Len(uint(len(leaves))))
+	out[0] = leaves
+	for at := leaves; len(at) > 1; {
+		up := make([]receipt.Hash, 0, (len(at)+1)/2)
+		for i := 0; i+1 < len(at); i += 2 {
+			up = append(up, receipt.Hash(tlog.NodeHash(tlog.Hash(at[i]), tlog.Hash(at[i+1]))))
 		}
-		// The left part is the largest power of two below the whole.
-		middle := from + 1<<(bits.Len(uint(to-from-1))-1)
-		left, right := root(from, middle), root(middle, to)
-		for i := from; i < middle; i++ {
-			out[i] = append(out[i], right)
+		if len(at)%2 == 1 {
+			up = append(up, at[len(at)-1])
 		}
-		for i := middle; i < to; i++ {
-			out[i] = append(out[i], left)
-		}
-		return receipt.Hash(tlog.NodeHash(tlog.Hash(left), tlog.Hash(right)))
+		out, at = append(out, up), up
 	}
-	return root(0, len(leaves)), out
+	return out
+}
+
+// path appends a leaf's audit path to b, from the leaf up.
+func path(b []receipt.Hash, levels [][]receipt.Hash, leaf int) []receipt.Hash {
+	for _, l := range levels {
+		if beside := leaf ^ 1; beside < len(l) {
+			b = append(b, l[beside])
+		}
+		leaf /= 2
+	}
+	return b
 }

@@ -93,8 +93,10 @@ func TestEveryPathOfAGroupLeadsToItsRoot(t *testing.T) {
 		for i := range leaves {
 			leaves[i] = receipt.LeafHash([]byte{byte(i)})
 		}
-		root, all := paths(leaves)
-		for i, path := range all {
+		tree := levels(leaves)
+		root := tree[len(tree)-1][0]
+		for i := range leaves {
+			path := path(nil, tree, i)
 			raw := make([][]byte, len(path))
 			for k := range path {
 				raw[k] = path[k][:]

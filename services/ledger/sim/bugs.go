@@ -18,6 +18,7 @@ const (
 	GuessAmbiguous     // an owner takes a produce without an answer for a success
 	ForgetWritten      // an owner doesn't compare what it reads with what it wrote
 	EarlyPolicy        // a replica counts by a policy that is not in force yet
+	UnprovenRows       // a replica starts from index rows without holding their roots against a block
 	Bugs
 )
 
@@ -25,6 +26,7 @@ var bugNames = [Bugs]string{
 	"none", "skip the log's fsync", "skip last-signed's fsync", "sign before re-hash", "drop the barrier",
 	"serve before reading up to the barrier", "trust an offset", "guess an ambiguous produce", "forget what was written",
 	"accept a policy before its activation height",
+	"catch up without verifying the state's digest",
 }
 
 // String names the bug.

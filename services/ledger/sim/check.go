@@ -181,6 +181,10 @@ func (w *world) replayed() {
 			if n.wronged {
 				continue
 			}
+			if n.follow[p].Outset() > 0 {
+				w.cover("branch: replica without the first bodies at the end")
+				continue // its rows gave the same roots, and it has no event to compare
+			}
 			if n.follow[p].Head() != s.Head() {
 				w.failf("%s and a replay of %s/%d have different heads", n, names[p].log, names[p].shard)
 				return

@@ -45,7 +45,7 @@ func (n *node) flipBody(p, bit int) {
 	if !n.up {
 		return
 	}
-	if next := n.follow[p].Head().Next; next > 0 {
+	if next := n.follow[p].Head().Next; next > 0 && n.follow[p].Outset() == 0 {
 		index := uint64(bit) % next
 		n.die()
 		n.wrong()

@@ -48,6 +48,7 @@ type node struct {
 	deceive     *deception
 	spoil       int
 	feeds       bool // it catches up from a peer when it opens
+	rows        bool // and takes index rows
 	lies        int  // it lies to who catches up from it; which bit
 	// wronged: the broker or its disk lied to this node, so it may be unable
 	// to go on. It must still sign nothing wrong.

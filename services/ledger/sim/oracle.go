@@ -228,11 +228,11 @@ func rehash(s *replica.Shard, have *frontier, size uint64) (receipt.Hash, error)
 		*have = frontier{}
 	}
 	for have.size < size {
-		value, err := s.Commit(have.size)
+		entry, err := s.Entry(have.size)
 		if err != nil {
 			return receipt.Hash{}, err
 		}
-		have.add(receipt.LeafHash(receipt.Entry(value)))
+		have.add(receipt.LeafHash(entry))
 	}
 	return have.root(), nil
 }

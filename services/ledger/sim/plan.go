@@ -134,7 +134,7 @@ func NewPlan(seed uint64) Plan {
 		p.Faults = append(p.Faults, f)
 		if f.Kind == Lie {
 			// To somebody who has nothing and asks it first.
-			p.Faults = append(p.Faults, Fault{Kind: Rebuild, At: f.At + f.For, Node: (victim + replicas - 1) % replicas, N: 1})
+			p.Faults = append(p.Faults, Fault{Kind: Rebuild, At: f.At + f.For, Node: (victim + replicas - 1) % replicas, N: 1 + f.N%3})
 		}
 		if f.Kind == Truncate && dice.IntN(2) == 0 {
 			// An heir that had not read what is lost. It alone can go on where

@@ -248,7 +248,7 @@ func (n *node) replace(key *receipt.SigningKey) {
 		n.die()
 	}
 	n.empty()
-	n.feeds = true
+	n.feeds, n.rows = true, n.w.keys%2 == 0
 	n.rehash = [blockLog]frontier{}
 	n.w.notary.highest[n.id] = 0
 	for _, name := range []string{"/last-signed", "/highest-seen"} {

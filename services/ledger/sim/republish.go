@@ -24,7 +24,7 @@ func (w *world) loseTopic(f Fault) {
 func (w *world) republish(p, how int) {
 	var from *node
 	for _, n := range w.nodes {
-		fit := n.up && !n.wronged && n.w.now >= n.pausedUntil && n.follow[p].Halted() == nil
+		fit := n.up && !n.wronged && n.w.now >= n.pausedUntil && n.follow[p].Halted() == nil && n.follow[p].Outset() == 0
 		if fit && (from == nil || n.follow[p].Head().Next > from.follow[p].Head().Next) {
 			from = n
 		}

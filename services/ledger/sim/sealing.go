@@ -43,7 +43,11 @@ func (n *node) look() {
 		return
 	}
 	n.sealed = block.Height
-	cp, signatures, err := n.w.longest.Cosignatures(text)
+	policy := n.w.longest
+	if n.wronged {
+		policy = n.blocks.Policy() // it may have been told another
+	}
+	cp, signatures, err := policy.Cosignatures(text)
 	if err == nil && (len(signatures) != 1 || signatures[0].Key != n.key.Public()) {
 		err = errors.New("not by its own key")
 	}

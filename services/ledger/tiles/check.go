@@ -18,37 +18,42 @@ import (
 // memory. It returns the leaf hashes as they stand on disk. The error names
 // the file and the position.
 func (t *Tree) CheckStored(from, to uint64) ([]receipt.Hash, error) {
-	for {
-		size, _ := t.Published()
-		leaves, err := t.checkStored(size, from, to)
-		if err == nil {
-			return leaves, nil
-		}
-		// Publish drops partial tiles that full ones replaced, so a failure
-		// counts when nothing was published meanwhile.
-		if now, _ := t.Published(); now == size {
-			return nil, err
-		}
+	size, _ := t.Published()
+	leaves, err := t.checkStored(size, from, to)
+	if err != nil {
+		// Publish changes the edge and drops partial tiles that full ones
+		// replaced, so a failure counts while nothing is published.
+		t.publishing.Lock()
+		defer t.publishing.Unlock()
+		size, _ = t.Published()
+		leaves, err = t.checkStored(size, from, to)
 	}
+	return leaves, err
 }
 
 // CheckEdge reads back what CheckStored doesn't: the state file, and the
 // narrower partial tiles and bundles that earlier sizes left at the right edge
 // and clients may still read.
 func (t *Tree) CheckEdge() error {
-	for {
-		size, root := t.Published()
-		err := t.checkState(size, root)
-		for level := 0; err == nil && size>>(uint(level)*height) > 0; level++ {
-			err = t.checkPartials(level, size>>(uint(level)*height))
-		}
-		if err == nil {
-			return nil
-		}
-		if now, _ := t.Published(); now == size {
+	if t.checkEdge() == nil {
+		return nil
+	}
+	t.publishing.Lock()
+	defer t.publishing.Unlock()
+	return t.checkEdge()
+}
+
+func (t *Tree) checkEdge() error {
+	size, root := t.Published()
+	if err := t.checkState(size, root); err != nil {
+		return err
+	}
+	for level := 0; size>>(uint(level)*height) > 0; level++ {
+		if err := t.checkPartials(level, size>>(uint(level)*height)); err != nil {
 			return err
 		}
 	}
+	return nil
 }
 
 func (t *Tree) checkState(size uint64, root receipt.Hash) error {

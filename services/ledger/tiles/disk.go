@@ -32,7 +32,7 @@ func (d Disk) OpenTree(dir string) (*Tree, error) {
 	if err := d.makeFolder(dir); err != nil {
 		return nil, err
 	}
-	t := &Tree{disk: d, dir: dir, fresh: map[rowID]*nodes{}, cache: map[rowID]*nodes{}, root: receipt.EmptyRoot()}
+	t := &Tree{disk: d, dir: dir, fresh: map[rowID]*nodes{}, cache: map[rowID]*nodes{}, partial: map[rowID]bool{}, root: receipt.EmptyRoot()}
 	raw, err := d.ReadFile(filepath.Join(dir, stateFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return t, nil
@@ -86,6 +86,7 @@ func (t *Tree) load(size uint64) error {
 	t.size = size
 	for level := 0; size>>(uint(level)*height) > 0; level++ {
 		held := size >> (uint(level) * height)
+		t.partial[rowID{level, held >> height}] = true
 		edge := &nodes{}
 		if w := int(held % width); w > 0 {
 			row, err := t.readTile(Path(level, held>>height, w), w)
@@ -186,9 +187,12 @@ func (t *Tree) Publish(size uint64) error {
 	if size <= published {
 		return nil
 	}
-	files, done, err := t.render(published, size)
+	files, done, partial, err := t.render(published, size)
 	if err != nil {
 		return err
+	}
+	for _, id := range partial {
+		t.partial[id] = true
 	}
 	root, err := t.Root(size)
 	if err != nil {
@@ -213,6 +217,10 @@ func (t *Tree) Publish(size uint64) error {
 	// tlog-tiles lets a log drop partial tiles once the full one exists. A
 	// failure leaves files that harm nobody.
 	for _, id := range done {
+		if !t.partial[id] {
+			continue
+		}
+		delete(t.partial, id)
 		_ = t.disk.fs().RemoveAll(filepath.Join(t.dir, Path(id.level, id.n, width)+".p"))
 		if id.level == 0 {
 			_ = t.disk.fs().RemoveAll(filepath.Join(t.dir, EntriesPath(id.n, width)+".p"))
@@ -221,17 +229,19 @@ func (t *Tree) Publish(size uint64) error {
 	return nil
 }
 
-// render lists the files that take the tree from one size to another and the
-// full tiles among them.
-func (t *Tree) render(from, to uint64) (files []file, done []rowID, err error) {
+// render lists the files that take the tree from one size to another, and the
+// tiles among them that are full and those that are not.
+func (t *Tree) render(from, to uint64) (files []file, done, partial []rowID, err error) {
 	for _, tile := range tlog.NewTiles(height, int64(from), int64(to)) {
 		row, err := t.row(rowID{tile.L, uint64(tile.N)})
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 		files = append(files, file{Path(tile.L, uint64(tile.N), tile.W), rawTile(row[:tile.W])})
-		if tile.W == width {
-			done = append(done, rowID{tile.L, uint64(tile.N)})
+		if id := (rowID{tile.L, uint64(tile.N)}); tile.W == width {
+			done = append(done, id)
+		} else {
+			partial = append(partial, id)
 		}
 	}
 	t.mu.RLock()
@@ -240,9 +250,9 @@ func (t *Tree) render(from, to uint64) (files []file, done []rowID, err error) {
 		w := int(min(width, to-n<<height))
 		raw, err := firstEntries(t.bundles[n-t.firstBundle], w)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 		files = append(files, file{EntriesPath(n, w), raw})
 	}
-	return files, done, nil
+	return files, done, partial, nil
 }

@@ -1,6 +1,7 @@
 package tiles
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"io/fs"
@@ -80,7 +81,15 @@ func (d Disk) ReadFile(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return io.ReadAll(f)
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	// As large as the file: what grows to it is copied several times, and a
+	// file of commits has 64 MiB.
+	raw := bytes.NewBuffer(make([]byte, 0, info.Size()+bytes.MinRead))
+	_, err = raw.ReadFrom(f)
+	return raw.Bytes(), err
 }
 
 // WriteFile replaces dir/name crash-safely: after it returns the file has

@@ -12,6 +12,7 @@ import (
 	"github.com/transparency-dev/merkle/proof"
 	"github.com/transparency-dev/merkle/rfc6962"
 	"golang.org/x/mod/sumdb/tlog"
+	"golang.org/x/sync/errgroup"
 	"pgregory.net/rapid"
 
 	"github.com/probity-health/probity/services/ledger/receipt"
@@ -272,4 +273,38 @@ func TestWhatIsNotPublishedIsServed(t *testing.T) {
 	for i, leaf := range leaves {
 		require.Equal(t, receipt.LeafHash(fmt.Appendf(nil, "entry %d", 250+i)), leaf)
 	}
+}
+
+// Given a tree that is published while it is looked through, then nothing is
+// found wrong.
+func TestASweepBesidePublishingFindsNoFault(t *testing.T) {
+	tree, err := tiles.Open(t.TempDir())
+	require.NoError(t, err)
+	var group errgroup.Group
+	done := make(chan struct{})
+	group.Go(func() error {
+		defer close(done)
+		for size := uint64(1); size < 300; size += 1 + size%31 {
+			for tree.Size() < size {
+				tree.Append(fmt.Appendf(nil, "entry %d", tree.Size()))
+			}
+			if err := tree.Publish(size); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for sweeping := true; sweeping; {
+		select {
+		case <-done:
+			sweeping = false
+		default:
+		}
+		require.NoError(t, tree.CheckEdge())
+		if size, _ := tree.Published(); size > 0 {
+			_, err := tree.CheckStored(0, size)
+			require.NoError(t, err)
+		}
+	}
+	require.NoError(t, group.Wait())
 }

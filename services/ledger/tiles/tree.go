@@ -55,7 +55,8 @@ type Tree struct {
 	published   uint64
 	root        receipt.Hash
 
-	publishing sync.Mutex // held while files are written
+	publishing sync.Mutex     // held while files are written; guards what follows
+	partial    map[rowID]bool // tiles of which files narrower than full may be on disk
 
 	cacheMu sync.Mutex // guards what follows
 	cache   map[rowID]*nodes

@@ -416,7 +416,10 @@ func (x *GetLedgerPolicyResponse) GetSequence() uint64 {
 type SubmitLedgerPolicyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The change: a signed note of package receipt's policy text.
-	Change        []byte `protobuf:"bytes,1,opt,name=change,proto3" json:"change,omitempty"`
+	Change []byte `protobuf:"bytes,1,opt,name=change,proto3" json:"change,omitempty"`
+	// Name of the node that passes the change on, which is then not passed on
+	// again. Empty from anybody else.
+	ForwardedBy   string `protobuf:"bytes,2,opt,name=forwarded_by,json=forwardedBy,proto3" json:"forwarded_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -458,10 +461,18 @@ func (x *SubmitLedgerPolicyRequest) GetChange() []byte {
 	return nil
 }
 
+func (x *SubmitLedgerPolicyRequest) GetForwardedBy() string {
+	if x != nil {
+		return x.ForwardedBy
+	}
+	return ""
+}
+
 // SubmitLedgerPolicy's answer.
 type SubmitLedgerPolicyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The version that was recorded.
+	// The version that was recorded; 0 to a node that passed the change on to one
+	// that doesn't own the block log, where nothing was done.
 	Sequence      uint64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -530,9 +541,10 @@ const file_probity_ledger_v1_proofs_proto_rawDesc = "" +
 	"\x16GetLedgerPolicyRequest\"M\n" +
 	"\x17GetLedgerPolicyResponse\x12\x16\n" +
 	"\x06policy\x18\x01 \x01(\fR\x06policy\x12\x1a\n" +
-	"\bsequence\x18\x02 \x01(\x04R\bsequence\"@\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\"m\n" +
 	"\x19SubmitLedgerPolicyRequest\x12#\n" +
-	"\x06change\x18\x01 \x01(\fB\v\xbaH\bz\x06\x10\x01\x18\x80\x80\x04R\x06change\"8\n" +
+	"\x06change\x18\x01 \x01(\fB\v\xbaH\bz\x06\x10\x01\x18\x80\x80\x04R\x06change\x12+\n" +
+	"\fforwarded_by\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\vforwardedBy\"8\n" +
 	"\x1aSubmitLedgerPolicyResponse\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence2\xa9\x04\n" +
 	"\fProofService\x12j\n" +

@@ -337,7 +337,10 @@ type GetRowsResponse struct {
 	// Index rows in package core's encoding, in order from from_index on.
 	Rows [][]byte `protobuf:"bytes,1,rep,name=rows,proto3" json:"rows,omitempty"`
 	// The peer's size of the shard.
-	Size          uint64 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	Size uint64 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	// The Kafka offset that the peer reads next, all before which is among its
+	// commits: where a replica that began with rows finds itself in the topic.
+	NextOffset    int64 `protobuf:"varint,3,opt,name=next_offset,json=nextOffset,proto3" json:"next_offset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -382,6 +385,13 @@ func (x *GetRowsResponse) GetRows() [][]byte {
 func (x *GetRowsResponse) GetSize() uint64 {
 	if x != nil {
 		return x.Size
+	}
+	return 0
+}
+
+func (x *GetRowsResponse) GetNextOffset() int64 {
+	if x != nil {
+		return x.NextOffset
 	}
 	return 0
 }
@@ -522,10 +532,12 @@ const file_probity_ledger_v1_replica_proto_rawDesc = "" +
 	"\x05shard\x18\x02 \x01(\rR\x05shard\x12\x1d\n" +
 	"\n" +
 	"from_index\x18\x03 \x01(\x04R\tfromIndex\x12%\n" +
-	"\tmax_count\x18\x04 \x01(\rB\b\xbaH\x05*\x03\x18\x80 R\bmaxCount\"9\n" +
+	"\tmax_count\x18\x04 \x01(\rB\b\xbaH\x05*\x03\x18\x80 R\bmaxCount\"Z\n" +
 	"\x0fGetRowsResponse\x12\x12\n" +
 	"\x04rows\x18\x01 \x03(\fR\x04rows\x12\x12\n" +
-	"\x04size\x18\x02 \x01(\x04R\x04size\"U\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x1f\n" +
+	"\vnext_offset\x18\x03 \x01(\x03R\n" +
+	"nextOffset\"U\n" +
 	"\x15RepublishShardRequest\x12&\n" +
 	"\x03log\x18\x01 \x01(\tB\x14\xbaH\x11r\x0f2\r^[a-z]{1,32}$R\x03log\x12\x14\n" +
 	"\x05shard\x18\x02 \x01(\rR\x05shard\"L\n" +
