@@ -38,6 +38,9 @@ type LedgerConfig struct {
 	DataDir string `json:"dataDir"`
 	// SignedDir holds the memory of what was cosigned; never restore it from a backup. Default: DataDir with "-signed".
 	SignedDir string `json:"signedDir,omitempty"`
+	// SalvageDir is a data directory of before, damaged or behind: an empty node takes from it what is still sound, and
+	// only the rest from a peer.
+	SalvageDir string `json:"salvageDir,omitempty"`
 	// StartFromRows makes a node with an empty data directory take the index rows of what is final from a peer, and not
 	// the commits: it judges, cosigns and proves, and gives out no event from before.
 	StartFromRows bool `json:"startFromRows,omitempty"`
@@ -194,7 +197,7 @@ func Ledger(ctx context.Context, p *Process, cfg LedgerConfig) error {
 		Cluster: cluster,
 		Origin:  cfg.Origin, Brokers: cfg.Kafka.Brokers, TLS: transport, SASL: mechanism,
 		TopicPrefix: cfg.TopicPrefix, Logs: cfg.Logs, Replication: cfg.Replication,
-		DataDir: cfg.DataDir, SignedDir: cfg.SignedDir, StartFromRows: cfg.StartFromRows, SigningKeyFile: cfg.SigningKeyFile,
+		DataDir: cfg.DataDir, SignedDir: cfg.SignedDir, StartFromRows: cfg.StartFromRows, SalvageDir: cfg.SalvageDir, SigningKeyFile: cfg.SigningKeyFile,
 		PolicyFile: cfg.PolicyFile, Peers: peers,
 		BlockInterval: time.Duration(cfg.BlockInterval), NodeName: cfg.NodeName,
 		Logger: p.Telemetry.Log, Meters: p.Telemetry.Meter,

@@ -25,8 +25,9 @@ on. Every fault is named by its position. Nothing is changed.
 
 The node must have been stopped, not killed: otherwise start and stop it
 first. Exit code 7 says that there are faults. A damaged replica is not
-repaired: move its directory away, all but the file last-signed, and let the
-node rebuild it.`,
+repaired in place: move its data directory away, but not what it signed
+(signedDir), name it as salvageDir in the node's configuration, and start the
+node: it keeps what is sound of it and fetches the rest from a peer.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var opts fsck.Options
@@ -105,9 +106,17 @@ func (a *app) printFsck(report fsck.Report) error {
 		}
 		verdict := a.paint(green, "sound")
 		if n := len(report.Faults); n > 0 {
-			verdict = a.paint(red, fmt.Sprintf("%d faults", n))
+			verdict = fmt.Sprintf("%d faults", n)
+			if n == 1 {
+				verdict = "1 fault"
+			}
+			verdict = a.paint(red, verdict)
 		}
-		fmt.Fprintf(w, "%s: %d commits, %d blocks, %d records of topics checked\n", verdict, report.Commits, report.Blocks, report.Records)
+		commits := fmt.Sprintf("%d commits", report.Commits)
+		if report.Rows > 0 {
+			commits = fmt.Sprintf("%d index rows in place of commits, %d commits", report.Rows, report.Commits)
+		}
+		fmt.Fprintf(w, "%s: %s, %d blocks, %d records of topics checked\n", verdict, commits, report.Blocks, report.Records)
 		return nil
 	})
 	if err != nil {

@@ -71,7 +71,10 @@ func (c Config) discard() error {
 func (c Config) catchUpFromAny(ctx context.Context, key *receipt.SigningKey, policy receipt.Policy) error {
 	for _, name := range slices.Sorted(maps.Keys(c.Peers)) {
 		began := time.Now()
-		height, err := c.catchUpFrom(ctx, peerFeed{c.Peers[name]}, key, policy)
+		height, err := c.salvage(ctx, name, key, policy)
+		if err == nil && height == 0 {
+			height, err = c.catchUpFrom(ctx, peerFeed{c.Peers[name]}, key, policy)
+		}
 		if err == nil && height > 0 {
 			c.Logger.Info("caught up from a peer", "peer", name, "height", height, "took", time.Since(began))
 			return nil
@@ -89,6 +92,26 @@ func (c Config) catchUpFromAny(ctx context.Context, key *receipt.SigningKey, pol
 		}
 	}
 	return nil
+}
+
+// salvage catches up from a peer with what is still sound in SalvageDir. It
+// returns 0 where there is no such directory, and where what is there doesn't
+// lead to what is final: then the peer alone is asked.
+func (c Config) salvage(ctx context.Context, name string, key *receipt.SigningKey, policy receipt.Policy) (height uint64, err error) {
+	if c.SalvageDir == "" || c.StartFromRows {
+		return 0, nil
+	}
+	feed := replica.NewSalvage(c.SalvageDir, peerFeed{c.Peers[name]})
+	height, err = c.catchUpFrom(ctx, feed, key, policy)
+	if err = errors.Join(err, feed.Close()); errors.Is(err, replica.ErrFeed) {
+		c.Logger.Warn("what is left in the data directory of before is not what a quorum cosigned: asking the peer for everything",
+			"dir", c.SalvageDir, "peer", name, "error", err)
+		return 0, c.discard()
+	}
+	if err == nil && height > 0 {
+		c.Logger.Info("kept what was sound of the data directory of before", "dir", c.SalvageDir, "kept", feed.Taken, "fetched", feed.Asked)
+	}
+	return height, err
 }
 
 func (c Config) catchUpFrom(ctx context.Context, feed replica.Feed, key *receipt.SigningKey, policy receipt.Policy) (height uint64, err error) {

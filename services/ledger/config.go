@@ -79,6 +79,11 @@ type Config struct {
 	// rows of what is final from a peer, and not the commits: it then judges,
 	// cosigns and proves as any other, and gives out no event from before.
 	StartFromRows bool
+	// SalvageDir is a data directory of before, damaged or behind. A node whose
+	// DataDir is empty takes from it what is still sound, and only the rest from
+	// a peer; all of it is proved as if it came from the peer. Nothing in it is
+	// changed. It needs Peers.
+	SalvageDir string
 	// PeerInterval is the most time between two exchanges with a peer; 0 is
 	// 1 s. News is sent at once.
 	PeerInterval time.Duration

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -26,6 +27,8 @@ import (
 	"github.com/probity-health/probity/services/ledger/ledgertest"
 	"github.com/probity-health/probity/services/ledger/receipt"
 	"github.com/probity-health/probity/services/ledger/replica"
+	"github.com/probity-health/probity/services/ledger/segments"
+	"github.com/probity-health/probity/services/ledger/tiles"
 	"github.com/probity-health/probity/services/problem"
 )
 
@@ -377,6 +380,62 @@ func TestALostDataDirectoryIsFilledFromAPeer(t *testing.T) {
 	require.NoError(t, err)
 	_, err = c.nodes[1].Handler().GetReceipt(within(t), &ledgerv1.GetReceiptRequest{Position: res.Position})
 	require.NoError(t, err)
+}
+
+// Given a party whose data directory is damaged, when it begins anew with that
+// as what to salvage, then it keeps what is sound and asks its peers for the
+// rest; where a stored commit was changed so that its checksum fits it asks them
+// for everything.
+func TestADamagedDataDirectoryIsSalvaged(t *testing.T) {
+	for name, c := range map[string]struct {
+		damage func(t *testing.T, old string, at *ledgerv1.Position)
+		all    bool
+	}{
+		"a byte": {func(t *testing.T, old string, at *ledgerv1.Position) {
+			file := filepath.Join(old, "commits", "claims", strconv.Itoa(int(at.Shard)), "00000000000000000000.seg")
+			raw, err := os.ReadFile(file)
+			require.NoError(t, err)
+			raw[len(raw)/2] ^= 1
+			require.NoError(t, os.WriteFile(file, raw, 0o600))
+		}, false},
+		"a commit": {func(t *testing.T, old string, at *ledgerv1.Position) {
+			dir := filepath.Join(old, "commits", "claims", strconv.Itoa(int(at.Shard)))
+			require.NoError(t, segments.Falsify(tiles.Disk{}, dir, at.Index, func(value []byte) { value[len(value)-1] ^= 1 }))
+		}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newParties(t)
+			for party := range 4 {
+				p.start(party)
+			}
+			var positions []*ledgerv1.Position
+			for i := range 40 {
+				res, err := p.nodes[3].Handler().Append(within(t), claim(i, -1))
+				require.NoError(t, err)
+				positions = append(positions, res.Position)
+			}
+			_, err := p.nodes[0].Handler().GetReceipt(within(t), &ledgerv1.GetReceiptRequest{Position: positions[39]})
+			require.NoError(t, err)
+			p.stop(0)
+			old := p.configs[0].DataDir + "-old"
+			require.NoError(t, os.Rename(p.configs[0].DataDir, old))
+			c.damage(t, old, positions[5])
+			p.configs[0].SalvageDir = old
+			n := p.start(0)
+			if c.all {
+				require.GreaterOrEqual(t, p.fed, 40)
+			} else {
+				require.Less(t, p.fed, 40)
+			}
+			for _, at := range positions {
+				got, err := n.Handler().GetReceipt(within(t), &ledgerv1.GetReceiptRequest{Position: at, IncludeCommit: true})
+				require.NoError(t, err)
+				v, err := receipt.Verify(got.Receipt, p.policy)
+				require.NoError(t, err)
+				require.NoError(t, receipt.VerifyCommit(v, got.Commit))
+			}
+		})
+	}
 }
 
 // Given a party whose data directory is lost and who asks for rows alone, then

@@ -30,6 +30,45 @@ type Feed interface {
 // directory holds it and must be deleted before anything else is done.
 var ErrFeed = errors.New("replica: what a peer fed does not lead to the checkpoint a quorum cosigned")
 
+// ahead is a Feed that keeps what it was given beyond what a block seals, for
+// the next block.
+type ahead struct {
+	Feed
+	runs map[string]run
+}
+
+// run is an answer of a feed and where it begins.
+type run struct {
+	from   uint64
+	values [][]byte
+	offset int64
+}
+
+// Commits implements Feed.
+func (a *ahead) Commits(ctx context.Context, log string, shard uint32, from uint64) ([][]byte, int64, error) {
+	return a.next(ctx, fmt.Sprintf("commits %s/%d", log, shard), a.Feed.Commits, log, shard, from)
+}
+
+// Rows implements Feed.
+func (a *ahead) Rows(ctx context.Context, log string, shard uint32, from uint64) ([][]byte, int64, error) {
+	return a.next(ctx, fmt.Sprintf("rows %s/%d", log, shard), a.Feed.Rows, log, shard, from)
+}
+
+func (a *ahead) next(ctx context.Context, of string, fetch func(context.Context, string, uint32, uint64) ([][]byte, int64, error),
+	log string, shard uint32, from uint64,
+) ([][]byte, int64, error) {
+	r := a.runs[of]
+	if from < r.from || from >= r.from+uint64(len(r.values)) {
+		values, offset, err := fetch(ctx, log, shard, from)
+		if err != nil {
+			return nil, 0, err
+		}
+		r = run{from, values, offset}
+		a.runs[of] = r
+	}
+	return r.values[from-r.from:], r.offset, nil
+}
+
 // ErrFeedShort is the ErrFeed of a peer that knows more to be final than it
 // holds: it may lie, or be behind.
 var ErrFeedShort = fmt.Errorf("%w: it ends before", ErrFeed)
@@ -60,6 +99,7 @@ func (b *Blocks) CatchUp(ctx context.Context, feed Feed, rows bool) (height uint
 	if !b.Empty() {
 		return 0, errors.New("replica: only an empty replica catches up from a peer")
 	}
+	feed = &ahead{Feed: feed, runs: map[string]run{}}
 	notes, err := feed.Notes(ctx)
 	if err != nil {
 		return 0, err

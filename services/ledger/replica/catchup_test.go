@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -12,6 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/probity-health/probity/services/ledger/receipt"
+	"github.com/probity-health/probity/services/ledger/segments"
+	"github.com/probity-health/probity/services/ledger/tiles"
 )
 
 // fed is a Feed from another replica, which may lie.
@@ -202,6 +205,73 @@ func TestAReplicaStartsFromRowsAlone(t *testing.T) {
 		}
 	}
 	require.ErrorContains(t, errors.Unwrap(b.blocks.Halted()), "claims/0 index 7")
+}
+
+// Given the data directory of a replica that was, with some bytes of it
+// flipped, then what is sound of it is kept, the rest comes from a peer, and
+// the outcome is everybody's. A commit that was changed so that its checksum
+// fits is noticed like a peer's lie.
+func TestWhatIsSoundOfADamagedReplicaIsKept(t *testing.T) {
+	f := newFour(t)
+	f.live()
+	left := func(member int) string {
+		dir := t.TempDir()
+		require.NoError(t, os.CopyFS(dir, os.DirFS(f.members[member].data())))
+		return dir
+	}
+	old := left(3)
+	file := filepath.Join(old, CommitsDir, "claims", "0", "00000000000000000000.seg")
+	raw, err := os.ReadFile(file)
+	require.NoError(t, err)
+	raw[len(raw)/2] ^= 4
+	require.NoError(t, os.WriteFile(file, raw, 0o600))
+	before := tree(t, old)
+
+	b := f.newcomer()
+	feed := NewSalvage(old, fed{from: f.members[0]})
+	height, err := b.blocks.CatchUp(t.Context(), feed, false)
+	require.NoError(t, err)
+	require.NoError(t, feed.Close())
+	require.Equal(t, uint64(5), height)
+	require.Equal(t, f.members[1].heads(), b.heads())
+	require.Greater(t, feed.Taken, 10, "half the commits, and the blocks")
+	require.Greater(t, feed.Asked, 5)
+	require.LessOrEqual(t, feed.Asked, 16)
+	require.Equal(t, before, tree(t, old), "nothing there is changed")
+	for range 4 {
+		_, err = b.blocks.Scrub()
+		require.NoError(t, err)
+	}
+
+	other := left(2)
+	require.NoError(t, segments.Falsify(tiles.Disk{}, filepath.Join(other, CommitsDir, "claims", "0"), 7, func(value []byte) { value[len(value)-1] ^= 1 }))
+	b = f.newcomer()
+	feed = NewSalvage(other, fed{from: f.members[0]})
+	_, err = b.blocks.CatchUp(t.Context(), feed, false)
+	require.ErrorIs(t, err, ErrFeed)
+	require.NoError(t, feed.Close())
+
+	// Nothing there is nothing to keep.
+	b = f.newcomer()
+	feed = NewSalvage(t.TempDir(), fed{from: f.members[0]})
+	_, err = b.blocks.CatchUp(t.Context(), feed, false)
+	require.NoError(t, err)
+	require.Zero(t, feed.Taken)
+}
+
+// tree returns the files below a folder with their content.
+func tree(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	require.NoError(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		raw, err := os.ReadFile(path)
+		out[path] = string(raw)
+		return err
+	}))
+	return out
 }
 
 // Given a peer that lies about one commit, or ends early, then the newcomer

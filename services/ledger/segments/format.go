@@ -46,7 +46,7 @@ func scan(raw []byte, first uint64) (s scanned) {
 	for at < int64(len(raw)) {
 		k, payload, err := parse(raw[at:])
 		if err != nil {
-			return stop(at, "%v", err)
+			return stop(at, "after %d commits of the shard: %v", first+uint64(len(s.offsets)+len(batch)), err)
 		}
 		switch k {
 		case commit:

@@ -258,6 +258,7 @@ func (n *node) replace(key *receipt.SigningKey) {
 
 // empty takes all the node has from its disk but the memory of what was signed.
 func (n *node) empty() {
+	n.disk.arm(-1) // who deletes it sees to it that it is deleted
 	n.wipe()
 	n.disk.settle()
 	n.bare = true
