@@ -234,6 +234,8 @@ func (s *stack) services() {
 		// The embedded Temporal speaks without TLS.
 		c.Temporal.Address, c.Temporal.TLS, c.Temporal.CAFile = s.address["temporal"], false, ""
 		c.Temporal.PayloadKeyFile, c.CursorFile = s.key("payload-key"), s.path("cursor.json")
+		// Cycles run when they are asked for; 835s would be health data in clear.
+		c.Payments.Dir, c.Payments.Advices, c.Payments.Cycles = s.path("payments"), false, nil
 	})
 }
 
@@ -305,6 +307,9 @@ type clients struct {
 	Claims      claimsv1connect.ClaimsServiceClient
 	Files       claimsv1connect.FileServiceClient
 	Remittances claimsv1connect.RemittanceServiceClient
+	Payments    claimsv1connect.PaymentServiceClient
+	PayTasks    claimsv1connect.PaymentTaskServiceClient
+	Cycles      workflowsv1connect.PaymentCycleServiceClient
 	Gateway     gatewayv1connect.GatewayServiceClient
 	Ledger      ledgerv1connect.LedgerServiceClient
 	Workflows   workflowsv1connect.WorkflowServiceClient
@@ -327,6 +332,9 @@ func (s *stack) at(url, id string) clients {
 		Claims:      claimsv1connect.NewClaimsServiceClient(c, url, options...),
 		Files:       claimsv1connect.NewFileServiceClient(c, url, options...),
 		Remittances: claimsv1connect.NewRemittanceServiceClient(c, url, options...),
+		Payments:    claimsv1connect.NewPaymentServiceClient(c, url, options...),
+		PayTasks:    claimsv1connect.NewPaymentTaskServiceClient(c, url, options...),
+		Cycles:      workflowsv1connect.NewPaymentCycleServiceClient(c, url, options...),
 		Gateway:     gatewayv1connect.NewGatewayServiceClient(c, url, options...),
 		Ledger:      ledgerv1connect.NewLedgerServiceClient(c, url, options...),
 		Workflows:   workflowsv1connect.NewWorkflowServiceClient(c, url, options...),
