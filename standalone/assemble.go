@@ -16,6 +16,7 @@ import (
 	"github.com/probity-health/probity/standalone/embedded"
 	"github.com/probity-health/probity/workflows/codec"
 	"github.com/probity-health/probity/workflows/follower"
+	"github.com/probity-health/probity/workflows/hook"
 	"github.com/probity-health/probity/workflows/payment"
 	"github.com/probity-health/probity/workflows/service"
 	"github.com/probity-health/probity/workflows/worker"
@@ -117,6 +118,7 @@ func addWorker(p *assembly.Process, url, dir string, keys secrets, s stores) err
 		Keys: payloads, Namespace: embedded.Namespace,
 		Claims: claimsv1connect.NewClaimsServiceClient(onBehalf, url, onBehalf.Options()...),
 		Ledger: ledgerv1connect.NewLedgerServiceClient(own, url, own.Options()...), Authorizer: p.Authorizer,
+		PayerOf: hook.PayerOf(temporal),
 	}, p.Server))
 	answers := service.New(service.Deps{
 		Temporal: temporal, TaskQueue: worker.TaskQueue, Payments: true,

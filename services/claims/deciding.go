@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"slices"
 	"sort"
+	"strings"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
@@ -101,8 +102,10 @@ func (s *Service) seal(ctx context.Context, sub *submission, read *Ledgered, d a
 		ProviderDays:     s.providerDays(sub.payer, d),
 		UncontractedNpis: uncontracted(sub, decision.GetVersions()),
 	}}
-	if needed := s.config.Casework.ReviewersNeeded(decision.GetChargeCents()); needed > 1 && decision.GetStatus() == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED {
-		out.decided.ReviewersNeeded = needed
+	if decision.GetStatus() == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED {
+		if needed, why := s.config.Casework.Reviewers(decision.GetChargeCents(), secondReviewers(sub, decision.GetVersions())); needed > 1 {
+			out.decided.ReviewersNeeded, out.decided.ReviewersRule = needed, why
+		}
 	}
 	if revision == 1 && decision.GetStatus() == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED {
 		received := &eventsv1.ClaimReceived{ClaimId: sub.claimID, PayerId: sub.payer, Paper: sub.request.GetPaper()}
@@ -125,6 +128,19 @@ func (s *Service) seal(ctx context.Context, sub *submission, read *Ledgered, d a
 		}
 	}
 	return out, nil
+}
+
+// secondReviewers are what the plans that a decision read say of two reviewers.
+func secondReviewers(sub *submission, v *claimsv1.Versions) []casework.PlanTerm {
+	var out []casework.PlanTerm
+	read := strings.Split(v.GetPlan(), ",")
+	for _, c := range sub.input.Member.Coverage {
+		version, says := c.Plan.SecondReviewer()
+		if says != nil && slices.Contains(read, version) {
+			out = append(out, casework.PlanTerm{Plan: version, FromCents: int64(says.From), Never: says.Never})
+		}
+	}
+	return out
 }
 
 // uncontracted are the NPIs that no contract was found by; nil where one was,

@@ -484,6 +484,13 @@ func (s *Service) DecideAppeal(ctx context.Context, req *claimsv1.DecideAppealRe
 		return s.appealFacts(ctx, st, caller, req, key)
 	}
 	token := ""
+	// Asked here already: a claim that holds no more isn't decided again, and an
+	// appeal of it would seem to be answered.
+	if !state.Handled[key] {
+		if err := state.Case.MayHear(req.GetAppealId(), caller.Subject); err != nil {
+			return nil, err
+		}
+	}
 	switch {
 	case state.Handled[key]:
 	case overturns:

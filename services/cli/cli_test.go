@@ -45,14 +45,14 @@ func TestScripts(t *testing.T) {
 			}
 			env.Defer(w.close)
 			env.Values[worldKey{}] = w
-			for name, document := range map[string][]byte{"kept.promise": w.ledger.kept, "broken.promise": w.ledger.broken} {
-				if err := os.WriteFile(filepath.Join(env.WorkDir, name), document, 0o600); err != nil {
+			for name, content := range map[string][]byte{
+				// A script holds text only.
+				"latin1.yaml":  []byte("planId: plan_caf\xe9\n"),
+				"kept.promise": w.ledger.kept, "broken.promise": w.ledger.broken,
+			} {
+				if err := os.WriteFile(filepath.Join(env.WorkDir, name), content, 0o600); err != nil {
 					return err
 				}
-			}
-			// A script holds text only.
-			if err := os.WriteFile(filepath.Join(env.WorkDir, "latin1.yaml"), []byte("planId: plan_caf\xe9\n"), 0o600); err != nil {
-				return err
 			}
 			env.Setenv("URL", w.url)
 			env.Setenv("SECRETS", filepath.Join(env.WorkDir, ".issuer"))

@@ -62,6 +62,7 @@ type world struct {
 	polls     int             // guarded by mu; of progress, which each poll advances
 	resolved  string          // guarded by mu; review of pendedID
 	canceled  bool            // guarded by mu; the good file
+	resumed   bool            // guarded by mu; the good file
 }
 
 func (w *world) claims() []*claimsv1.ClaimSummary {
@@ -323,6 +324,14 @@ func (policiesFake) LintDocument(_ context.Context, r *policiesv1.LintDocumentRe
 type workflowsFake struct {
 	workflowsv1connect.UnimplementedWorkflowServiceHandler
 	*world
+}
+
+func (w workflowsFake) ResumeFile(_ context.Context, q *workflowsv1.ResumeFileRequest) (*workflowsv1.ResumeFileResponse, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	started := !w.resumed
+	w.resumed = true
+	return &workflowsv1.ResumeFileResponse{Started: started}, nil
 }
 
 func (w workflowsFake) GetFileProgress(context.Context, *workflowsv1.GetFileProgressRequest) (*workflowsv1.GetFileProgressResponse, error) {

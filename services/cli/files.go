@@ -15,8 +15,8 @@ import (
 )
 
 func (a *app) filesCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "files", Short: "List, watch and cancel submitted files, and get their acknowledgements", Args: cobra.NoArgs}
-	cmd.AddCommand(a.filesList(), a.filesGet(), a.filesOutcomes(), a.filesWatch(), a.filesCancel(), a.filesDocument())
+	cmd := &cobra.Command{Use: "files", Short: "List, watch, cancel and resume submitted files, and get their acknowledgements", Args: cobra.NoArgs}
+	cmd.AddCommand(a.filesList(), a.filesGet(), a.filesOutcomes(), a.filesWatch(), a.filesCancel(), a.filesResume(), a.filesDocument())
 	return cmd
 }
 

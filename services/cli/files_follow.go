@@ -181,6 +181,44 @@ Asking again changes nothing. To take a decided claim back use probity claims vo
 	return cmd
 }
 
+func (a *app) filesResume() *cobra.Command {
+	var wait bool
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "resume FILE_ID",
+		Short: "Have a file that stands still worked on again",
+		Long: `Have a file that stands still worked on again.
+
+For a file whose workflow was lost or canceled in Temporal itself, or which is
+stalled because a service had refused part of it. What is decided stays, and
+where the file is being worked on nothing happens. A file that was canceled with
+probity files cancel is closed: send its other claims in a new one.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			conn, err := a.connect()
+			if err != nil {
+				return err
+			}
+			got, err := conn.workflows.ResumeFile(cmd.Context(), &workflowsv1.ResumeFileRequest{FileId: args[0]})
+			if err != nil {
+				return err
+			}
+			if !wait {
+				if got.GetStarted() {
+					a.say("%s: resumed; see probity files watch %s", args[0], args[0])
+				} else {
+					a.say("%s: it is being worked on; see probity files watch %s", args[0], args[0])
+				}
+				return a.emitOne(got, func(io.Writer) error { return nil })
+			}
+			return a.watchFile(cmd.Context(), conn, args[0], "resuming "+args[0], timeout)
+		},
+	}
+	cmd.Flags().BoolVar(&wait, "wait", true, "wait until the file is complete")
+	cmd.Flags().DurationVar(&timeout, "timeout", 10*time.Minute, "how long to wait")
+	return cmd
+}
+
 // outcomeStatuses are the words of --status; a status may have a claim or none.
 var outcomeStatuses = map[string]claimsv1.ClaimStatus{
 	"paid":          claimsv1.ClaimStatus_CLAIM_STATUS_PAID,

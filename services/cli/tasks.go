@@ -143,6 +143,13 @@ func (a *app) showCase(c *claimsv1.Case) error {
 			if t.GetEscalation() > 0 {
 				row("escalated", fmt.Sprintf("level %d", t.GetEscalation()))
 			}
+			if r := t.GetReviewersRule(); r != nil {
+				by := "as this installation has it"
+				if r.GetPlan() != "" {
+					by = "as " + r.GetPlan() + " has it"
+				}
+				row("reviewers", fmt.Sprintf("%d must agree on %s and more, %s", t.GetReviewersNeeded(), dollars(r.GetFromCents()), by))
+			}
 			for _, o := range t.GetOpinions() {
 				row("opinion", fmt.Sprintf("%s by %s; %d must agree", o.GetResolution(), o.GetReviewer(), t.GetReviewersNeeded()))
 			}

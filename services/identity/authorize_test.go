@@ -114,6 +114,7 @@ ListEditTables           A P U!
 RecordProviderStatus     P
 SimulatePlan             P
 GetFileProgress          S U!
+ResumeFile               S
 GetReview                S A V U!
 ReviewClaim              A V
 DecodePayloads           A

@@ -34,6 +34,9 @@ func planSpec(d *policiesv1.PlanDocument, ref string) adjudication.PlanSpec {
 
 		AwaitOtherPayer: d.GetAwaitOtherPayer(), AwaitAuthorization: d.GetAwaitPriorAuthorization(),
 	}
+	if r := d.GetSecondReviewer(); r != nil {
+		spec.SecondReviewer = &adjudication.SecondReviewer{From: money.Cents(r.GetFromCents()), Never: r.GetNever()}
+	}
 	if d.GetOutOfNetwork() != nil {
 		out := costShare(d.GetOutOfNetwork())
 		spec.OutOfNetwork = &out

@@ -39,6 +39,9 @@ func LintPlan(d *policiesv1.PlanDocument) []problem.Problem {
 	default:
 		f.add("plan.coordination.method", "coordination.method", "not a way to pay after other payers", `write "standard" or "carve_out"`)
 	}
+	if r := d.GetSecondReviewer(); r.GetNever() && r.GetFromCents() > 0 {
+		f.add("plan.second-reviewer.never-and-from", "second_reviewer.from_cents", "two reviewers are never needed, and are from an amount on", "leave one of the two out")
+	}
 	lintAuthorizationList(&f, d.GetPriorAuthorizationProcedures())
 	lintRules(&f, d)
 	if len(f.problems) == 0 {

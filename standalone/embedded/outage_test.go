@@ -3,6 +3,7 @@ package embedded_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http/httptest"
 	"strconv"
@@ -24,6 +25,7 @@ import (
 	"github.com/probity-health/probity/workflows/claim"
 	"github.com/probity-health/probity/workflows/claimfile"
 	"github.com/probity-health/probity/workflows/follower"
+	"github.com/probity-health/probity/workflows/payment"
 	"github.com/probity-health/probity/workflows/worker"
 )
 
@@ -180,10 +182,37 @@ func TestAfterAnHourWithoutTemporalEverythingPendingMovesOnOnce(t *testing.T) {
 		log.add(fmt.Sprintf("claim-clean%d", n), 1, &eventsv1.ClaimDecided{ClaimId: fmt.Sprintf("clean%d", n), Status: claimsv1.ClaimStatus_CLAIM_STATUS_PAID})
 	}
 	write(0)
+	// One claim waits for a deadline that passes in the outage, and a payer's
+	// payments fall due again and again in it.
+	i, books := newInstallation(0), &ledgered{payments: map[string]*claimsv1.Payment{}}
+	port, err := payment.NewFileDrop(t.TempDir(), payment.FileDropOptions{})
+	require.NoError(t, err)
+	w := worker.New(worker.Deps{
+		Temporal: c, Gateway: i, Files: i, Remittances: i, Claims: i, Cases: i,
+		Payments: &payment.Activities{Remittances: books, Payments: books, Port: port},
+	})
+	require.NoError(t, w.Start())
+	t.Cleanup(w.Stop)
+	runs := func() int {
+		books.mu.Lock()
+		defer books.mu.Unlock()
+		return books.calls
+	}
+	const period = time.Second
+	payment.KeepSchedules(ctx, c, worker.TaskQueue, []payment.Scheduled{{PayerID: "KEYSTONE", Schedule: payment.Schedule{Every: period}}}, slog.New(slog.DiscardHandler))
+	require.Eventually(t, func() bool { return runs() > 0 }, 20*time.Second, 10*time.Millisecond)
+	const late = "clm_llllllllllllllllllllllllll"
+	passes := time.Now().Add(2 * time.Second)
+	log.add("claim-"+late, 1, &eventsv1.ClaimDecided{
+		ClaimId: late, Status: claimsv1.ClaimStatus_CLAIM_STATUS_PENDED, PromptPayDueDate: "2099-12-21", PayerId: "payer",
+		FirstDeadline: &claimsv1.Deadline{Kind: "escalation", Time: timestamppb.New(passes)},
+	})
+	require.Eventually(t, func() bool { return open(ctx, c, claim.WorkflowID(late)) != "" }, 20*time.Second, 10*time.Millisecond)
 	require.Eventually(t, func() bool { return f.Ready() == nil && open(ctx, c, claim.WorkflowID(pend(0))) != "" }, 20*time.Second, 10*time.Millisecond)
 
 	// When the server is stopped for an hour in which work keeps coming.
 	require.NoError(t, server.Stop())
+	stopped, paid := time.Now(), runs()
 	const load = 60
 	for n := 1; n <= load; n++ {
 		write(n)
@@ -195,17 +224,22 @@ func TestAfterAnHourWithoutTemporalEverythingPendingMovesOnOnce(t *testing.T) {
 	}
 	require.GreaterOrEqual(t, f.Lag(), time.Hour, "the oldest fact has waited that long")
 	require.ErrorContains(t, f.Ready(), "Temporal can't start a workflow")
+	require.LessOrEqual(t, runs(), paid+1, "without Temporal no cycle begins; one may have been under way")
+	for time.Until(passes) > 0 || time.Since(stopped) < 4*period { // so much has to pass by itself
+		<-time.After(10 * time.Millisecond)
+	}
+	missed, returned := int(time.Since(stopped)/period), time.Now()
 	again(t, dir, server)
 
 	// Then everything that came meanwhile is started, once.
-	runs := map[string]string{}
+	started := map[string]string{}
 	require.Eventually(t, func() bool {
 		if f.Ready() != nil || f.Lag() != 0 {
 			return false
 		}
 		for n := range load + 1 {
 			for _, id := range []string{claimfile.WorkflowID(file(n)), claim.WorkflowID(pend(n))} {
-				if runs[id] = open(ctx, c, id); runs[id] == "" {
+				if started[id] = open(ctx, c, id); started[id] == "" {
 					return false
 				}
 			}
@@ -213,6 +247,18 @@ func TestAfterAnHourWithoutTemporalEverythingPendingMovesOnOnce(t *testing.T) {
 		return true
 	}, 60*time.Second, 50*time.Millisecond)
 	require.Empty(t, open(ctx, c, claim.WorkflowID("clean1")))
+	// And the deadline that has passed is dealt with, and the payments that were
+	// due are made up for by one run, not by one for each time that was missed.
+	require.Eventually(t, func() bool {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		return len(i.advanced[late]) > 0
+	}, 30*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return runs() > paid }, 30*time.Second, 10*time.Millisecond)
+	require.LessOrEqual(t, runs(), paid+2+int(time.Since(returned)/period), "%d were missed", missed)
+	i.mu.Lock()
+	require.True(t, i.advanced[late][0].After(passes), "not before its time")
+	i.mu.Unlock()
 	stop()
 	require.ErrorIs(t, <-ended, context.Canceled)
 
@@ -221,7 +267,7 @@ func TestAfterAnHourWithoutTemporalEverythingPendingMovesOnOnce(t *testing.T) {
 	following, stop = context.WithCancel(ctx)
 	go func() { ended <- second.Run(following) }()
 	require.Eventually(t, func() bool { return second.Ready() == nil }, 20*time.Second, 10*time.Millisecond)
-	for id, run := range runs {
+	for id, run := range started {
 		require.Equal(t, run, open(ctx, c, id), id)
 	}
 	stop()

@@ -50,12 +50,13 @@ type installation struct {
 	status   claimsv1.ClaimStatus
 	resolved int
 	appeal   claimsv1.AppealState
+	advanced map[string][]time.Time // when each case was asked about
 }
 
 func newInstallation(claims uint32) *installation {
 	i := &installation{
 		claims: claims, decided: map[uint32]int{}, holdAt: claims + 1,
-		reached: make(chan struct{}), release: make(chan struct{}), status: claimsv1.ClaimStatus_CLAIM_STATUS_PENDED,
+		reached: make(chan struct{}), release: make(chan struct{}), advanced: map[string][]time.Time{}, status: claimsv1.ClaimStatus_CLAIM_STATUS_PENDED,
 	}
 	return i
 }
@@ -129,9 +130,10 @@ func (i *installation) ResolveClaim(_ context.Context, q *claimsv1.ResolveClaimR
 
 // AdvanceCase has nothing to do before the prompt-pay day. The appeal is open
 // until it is overturned.
-func (i *installation) AdvanceCase(context.Context, *claimsv1.AdvanceCaseRequest) (*claimsv1.AdvanceCaseResponse, error) {
+func (i *installation) AdvanceCase(_ context.Context, q *claimsv1.AdvanceCaseRequest) (*claimsv1.AdvanceCaseResponse, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	i.advanced[q.GetClaimId()] = append(i.advanced[q.GetClaimId()], time.Now())
 	day := time.Date(2099, 12, 21, 0, 0, 0, 0, time.UTC)
 	out := &claimsv1.Case{ClaimId: claimID, Status: i.status, Deadlines: []*claimsv1.Deadline{{Kind: "escalation", Time: timestamppb.New(day.AddDate(0, 0, -5))}}}
 	if i.status == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED {
@@ -208,6 +210,39 @@ func TestAFileGoesOnWithAnotherWorkerWhereTheFirstStopped(t *testing.T) {
 		&workflowsv1.GetFileProgressRequest{FileId: fileID})
 	require.True(t, problem.Is(err, problem.Forbidden), "another organisation's file isn't shown: %v", err)
 	record(t, ctx, c2, claimfile.WorkflowID(fileID), "claimfile.json")
+}
+
+// A file's workflow is stopped in Temporal itself, where nobody asked the file's
+// record: its sender has it resumed, and nothing is decided twice.
+func TestAFileWhoseWorkflowWasStoppedIsResumed(t *testing.T) {
+	ctx := testContext(t)
+	c := dialSealed(t, startTemporal(t, t.TempDir()))
+	i := newInstallation(2_100)
+	i.holdAt = 1_000
+	startWorker(t, c, i)
+	require.NoError(t, follower.Temporal{Client: c, TaskQueue: worker.TaskQueue}.Start(ctx, claimfile.Start(fileID)))
+	<-i.reached
+	svc := newService(t, c, i)
+	asBiller := identity.WithPrincipal(ctx, identity.Principal{Subject: "biller", Org: "prov", Roles: []identity.Role{identity.RoleSubmitter}})
+	resume := func(ctx context.Context) (bool, error) {
+		r, err := svc.ResumeFile(ctx, &workflowsv1.ResumeFileRequest{FileId: fileID})
+		return r.GetStarted(), err
+	}
+	started, err := resume(asBiller)
+	require.NoError(t, err)
+	require.False(t, started, "it is being worked on")
+	_, err = resume(identity.WithPrincipal(ctx, identity.Principal{Subject: "x", Org: "other", Roles: []identity.Role{identity.RoleSubmitter}}))
+	require.True(t, problem.Is(err, problem.Forbidden), "%v", err)
+
+	require.NoError(t, c.TerminateWorkflow(ctx, claimfile.WorkflowID(fileID), "", "by hand"))
+	started, err = resume(asBiller)
+	require.NoError(t, err)
+	require.True(t, started)
+	close(i.release)
+	require.NoError(t, c.GetWorkflow(ctx, claimfile.WorkflowID(fileID), "").Get(ctx, nil))
+	require.Len(t, i.decided, 2_100)
+	_, err = resume(asBiller)
+	require.True(t, problem.Is(err, problem.Conflict), "it is complete: %v", err)
 }
 
 func TestACanceledFileComesToItsEnd(t *testing.T) {
@@ -311,6 +346,40 @@ func TestAReviewerDecidesAPendedClaimOnce(t *testing.T) {
 			require.False(t, bytes.Contains(raw, []byte(secret)), "%s is in clear in %s", secret, filepath.Base(name))
 		}
 	}
+}
+
+// The claim's decision said what its case first waits for: nobody is asked
+// before something changes.
+func TestAClaimWhoseStartKnowsItsDeadlineAsksNobodyBefore(t *testing.T) {
+	ctx := testContext(t)
+	c := dialSealed(t, startTemporal(t, t.TempDir()))
+	i := newInstallation(0)
+	startWorker(t, c, i)
+	starter := follower.Temporal{Client: c, TaskQueue: worker.TaskQueue}
+	start := claim.Start(claimID, "2099-12-21")
+	in := start.Input.(claim.Input)
+	in.First = claim.Deadline{Kind: "escalation", Time: time.Date(2099, 12, 16, 0, 0, 0, 0, time.UTC)}
+	start.Input = in
+	require.NoError(t, starter.Start(ctx, start))
+	svc := newService(t, c, i)
+	reviewer := identity.WithPrincipal(ctx, identity.Principal{Subject: "rev-7", Org: "payer-org", Roles: []identity.Role{identity.RoleAdjudicator}, Payers: []string{"payer"}})
+	asked := func() int {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		return len(i.advanced[claimID])
+	}
+	open, err := svc.GetReview(reviewer, &workflowsv1.GetReviewRequest{ClaimId: claimID})
+	require.NoError(t, err)
+	require.Len(t, open.GetDeadlines(), 1)
+	require.Equal(t, "escalation", open.GetDeadlines()[0].GetKind())
+	require.Zero(t, asked())
+	require.NoError(t, starter.Tell(ctx, claim.Changed(claimID)))
+	require.Eventually(t, func() bool { return asked() == 1 }, 20*time.Second, 10*time.Millisecond)
+	_, err = svc.ReviewClaim(reviewer, &workflowsv1.ReviewClaimRequest{ClaimId: claimID, RequestId: "r1", Resolution: "approve", Reason: "seen"})
+	require.NoError(t, err)
+	require.NoError(t, c.GetWorkflow(ctx, claim.WorkflowID(claimID), "").Get(ctx, nil))
+	require.Equal(t, 1, asked())
+	record(t, ctx, c, claim.WorkflowID(claimID), "claim-first.json")
 }
 
 func TestAReviewedAppealIsWatchedUntilItIsDecided(t *testing.T) {

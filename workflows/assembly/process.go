@@ -134,7 +134,7 @@ func assemble(ctx context.Context, cfg Config) (*process, error) {
 		srv.MountPublic(codec.Path, codec.New(codec.Deps{
 			Config: *cfg.Codec, Keys: connection.Keys, Namespace: cfg.Temporal.Namespace,
 			Claims: claimsv1connect.NewClaimsServiceClient(asCaller, at.Claims, asCaller.Options()...),
-			Ledger: ledger, Authorizer: authorizer,
+			Ledger: ledger, Authorizer: authorizer, PayerOf: hook.PayerOf(temporal),
 		}, srv))
 	}
 	srv.AddCheck("temporal", func(ctx context.Context) error {

@@ -38,6 +38,7 @@ import (
 	"github.com/probity-health/probity/services/problem"
 	"github.com/probity-health/probity/services/server"
 	"github.com/probity-health/probity/workflows/claim"
+	"github.com/probity-health/probity/workflows/payment"
 	"github.com/probity-health/probity/workflows/worker"
 )
 
@@ -100,9 +101,13 @@ type Deps struct {
 	// Keys that seal and open.
 	Keys worker.Keys
 	// Namespace that requests must name.
-	Namespace  string
-	Claims     Claims
-	Ledger     Ledger
+	Namespace string
+	Claims    Claims
+	Ledger    Ledger
+	// PayerOf tells a workflow's payer as its search attributes have it, empty
+	// where they name none; see hook.PayerOf. nil knows none, and then what is
+	// of no claim is for those of all payers.
+	PayerOf    func(ctx context.Context, workflowID string) (string, error)
 	Authorizer Authorizer
 	// NewID makes the ids of appends; nil makes random ones.
 	NewID func() string
@@ -240,7 +245,15 @@ func (e *endpoint) encode(ctx context.Context, r *http.Request, body []byte) ([]
 // claim is first read as the caller, so that who may not see it learns nothing.
 func (e *endpoint) authorize(ctx context.Context, action, workflowID string) (rule string, err error) {
 	resource := identity.Resource{Type: identity.Workflow, ID: workflowID}
-	if claimID, ok := strings.CutPrefix(workflowID, claim.WorkflowID("")); ok {
+	if payer, ok := strings.CutPrefix(workflowID, payment.WorkflowID("")); ok {
+		resource.Payer = payer
+	} else if strings.HasPrefix(workflowID, claim.AppealWorkflowID("")) && e.PayerOf != nil {
+		if resource.Payer, err = e.PayerOf(ctx, workflowID); err != nil {
+			return "", problem.New(problem.Unavailable, problem.Problem{
+				RuleID: "codec.payer", Message: "whose workflow it is could not be found out, so nothing of it is shown", Fix: "try again when Temporal answers",
+			}).Because(err)
+		}
+	} else if claimID, ok := strings.CutPrefix(workflowID, claim.WorkflowID("")); ok {
 		got, err := e.Claims.GetClaim(ctx, &claimsv1.GetClaimRequest{ClaimId: claimID})
 		if err != nil {
 			return "", err

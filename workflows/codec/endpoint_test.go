@@ -98,7 +98,7 @@ func serve(t *testing.T, limit int) *running {
 	require.NoError(t, err)
 	srv.MountPublic(codec.Path, codec.New(codec.Deps{
 		Config: codec.Config{Origins: []string{origin}}, Keys: keys, Namespace: "probity",
-		Claims: r, Ledger: r, Authorizer: auth,
+		Claims: r, Ledger: r, Authorizer: auth, PayerOf: r.payerOf,
 	}, srv))
 	listening := httptest.NewServer(srv.Handler())
 	t.Cleanup(listening.Close)
@@ -128,6 +128,39 @@ func sealed(t testing.TB, workflowID, text string) *commonpb.Payload {
 	p, err := converter.WithDataConverterSerializationContext(data, converter.WorkflowSerializationContext{WorkflowID: workflowID}).ToPayload(text)
 	require.NoError(t, err)
 	return p
+}
+
+// payerOf is what the search attributes of workflows say.
+func (i *installation) payerOf(_ context.Context, workflowID string) (string, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.away {
+		return "", errors.New("away")
+	}
+	return map[string]string{"appeal:apl_keystone": "keystone"}[workflowID], nil
+}
+
+// Appeals and payment cycles are their payer's reviewers' to see, too; what
+// names no payer, or whose payer can't be found out, is not.
+func TestAPayersReviewersSeeItsAppealsAndPaymentCycles(t *testing.T) {
+	r := serve(t, 0)
+	open := func(who, workflow string) error {
+		_, err := r.remote(who).Decode([]*commonpb.Payload{sealed(t, workflow, "MARKER")})
+		return err
+	}
+	for _, id := range []string{"appeal:apl_keystone", "payments:keystone"} {
+		require.NoError(t, open("keystone", id), id)
+		require.NoError(t, open("all", id), id)
+		require.Error(t, open("rival", id), id)
+	}
+	for _, id := range []string{"appeal:apl_unknown", "payments:rival", "payments:", "file:fil_a"} {
+		require.Error(t, open("keystone", id), id)
+	}
+	r.mu.Lock()
+	r.away = true
+	r.mu.Unlock()
+	require.Error(t, open("keystone", "appeal:apl_keystone"))
+	require.Len(t, r.events, 4)
 }
 
 func TestAPayersReviewersSeeItsClaimsPayloadsAndTheLedgerSaysSo(t *testing.T) {

@@ -1,8 +1,14 @@
 package hook
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"time"
 
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
 )
 
@@ -27,4 +33,28 @@ func Attributes(payer, dueDate string) temporal.SearchAttributes {
 		set = append(set, DueDate.ValueSet(due))
 	}
 	return temporal.NewSearchAttributes(set...)
+}
+
+// PayerOf tells a workflow's payer as its search attributes have it; empty
+// where they name none, and for a workflow that isn't there.
+func PayerOf(c client.Client) func(ctx context.Context, workflowID string) (string, error) {
+	return func(ctx context.Context, workflowID string) (string, error) {
+		d, err := c.DescribeWorkflowExecution(ctx, workflowID, "")
+		var none *serviceerror.NotFound
+		switch {
+		case errors.As(err, &none):
+			return "", nil
+		case err != nil:
+			return "", err
+		}
+		field, ok := d.GetWorkflowExecutionInfo().GetSearchAttributes().GetIndexedFields()[Payer.GetName()]
+		if !ok {
+			return "", nil
+		}
+		payer := ""
+		if err := converter.GetDefaultDataConverter().FromPayload(field, &payer); err != nil {
+			return "", fmt.Errorf("hook: the search attribute %s is no text", Payer.GetName())
+		}
+		return payer, nil
+	}
 }

@@ -33,8 +33,10 @@ var histories = map[string]string{
 	"claim-case.json": claim.WorkflowID("clm_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
 	// From when the start says that the case is kept.
 	"claim-case-unversioned.json": claim.WorkflowID("clm_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
-	"appeal.json":                 claim.AppealWorkflowID("apl_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
-	"payments.json":               payment.WorkflowID("KEYSTONE"),
+	// From when the start knows what the case first waits for.
+	"claim-first.json": claim.WorkflowID("clm_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
+	"appeal.json":      claim.AppealWorkflowID("apl_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
+	"payments.json":    payment.WorkflowID("KEYSTONE"),
 }
 
 func replayer(t *testing.T, keys worker.Keys) sdk.WorkflowReplayer {

@@ -40,8 +40,17 @@ type PlanSpec struct {
 	AwaitOtherPayer, AwaitAuthorization bool
 	// Networks whose participants are in network; empty: whoever has a contract.
 	Networks []NetworkUse
+	// SecondReviewer says when two people must agree on a claim that pends; nil
+	// leaves it to the caller. The engine only hands it on.
+	SecondReviewer *SecondReviewer
 	// Rules are the plan's own, tried in order on every line of a covered benefit.
 	Rules []PlanRuleSpec
+}
+
+// SecondReviewer is a plan's amount for two reviewers.
+type SecondReviewer struct {
+	From  money.Cents // of charge; 0 is always
+	Never bool
 }
 
 // Coordination is how a plan pays as secondary or later.
@@ -115,6 +124,15 @@ type benefit struct {
 	clauseLifetime, clauseDiagnosis        string
 	clauseAuthorization, clauseDocument    string
 	clauseReview, clauseSpecialist         string
+}
+
+// SecondReviewer is what the plan's version says of two reviewers; nil where it
+// says nothing, and for no plan.
+func (p *Plan) SecondReviewer() (version string, says *SecondReviewer) {
+	if p == nil {
+		return "", nil
+	}
+	return p.spec.Version, p.spec.SecondReviewer
 }
 
 // maxClaims bounds a compiled plan's index: a document that lets many

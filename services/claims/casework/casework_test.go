@@ -349,6 +349,28 @@ func TestTwoReviewersMustAgreeAndNobodyCountsTwice(t *testing.T) {
 
 // An appeal goes up level by level, each within its time, and never to a
 // person who had a say before.
+func TestThePlansAmountForTwoReviewersCountsBeforeTheInstallations(t *testing.T) {
+	gold, open := PlanTerm{Plan: "plan_gold@3", FromCents: 500}, PlanTerm{Plan: "plan_open@1", Never: true}
+	for _, c := range []struct {
+		charge int64
+		plans  []PlanTerm
+		needed uint32
+		rule   *claimsv1.ReviewersRule
+	}{
+		{999_999, nil, 1, nil},
+		{1_000_000, nil, 2, &claimsv1.ReviewersRule{FromCents: 1_000_000}},
+		{499, []PlanTerm{gold}, 1, nil},
+		{500, []PlanTerm{gold}, 2, &claimsv1.ReviewersRule{Plan: "plan_gold@3", FromCents: 500}},
+		{5_000_000, []PlanTerm{open}, 1, nil},
+		{500, []PlanTerm{open, gold}, 2, &claimsv1.ReviewersRule{Plan: "plan_gold@3", FromCents: 500}},
+		{0, []PlanTerm{{Plan: "plan_all@1"}}, 2, &claimsv1.ReviewersRule{Plan: "plan_all@1"}},
+	} {
+		needed, rule := terms.Reviewers(c.charge, c.plans)
+		require.Equal(t, c.needed, needed, "%v", c)
+		require.EqualExportedValues(t, c.rule, rule)
+	}
+}
+
 func TestAppealsGoUpLevelByLevel(t *testing.T) {
 	x := received(t, pended, wantsPerson)
 	x.apply(&eventsv1.ClaimReviewed{Reviewer: "rev-1", Resolution: "deny"})
@@ -492,9 +514,8 @@ func TestTermsAreReadStrictly(t *testing.T) {
 	text, err := json.Marshal(Terms{Documents: Days(45), Hold: Span(90 * time.Minute)})
 	require.NoError(t, err)
 	require.JSONEq(t, `{"documents":"45d","hold":"1h30m0s"}`, string(text))
-	require.EqualValues(t, 1, terms.ReviewersNeeded(999_999))
-	require.EqualValues(t, 2, terms.ReviewersNeeded(1_000_000))
-	require.EqualValues(t, 1, Terms{SecondReviewerCents: -1}.WithDefaults().ReviewersNeeded(1<<40))
+	needed, _ := Terms{SecondReviewerCents: -1}.WithDefaults().Reviewers(1<<40, nil)
+	require.EqualValues(t, 1, needed)
 }
 
 func TestAnswersAreBoundedAndOnlyWhatIsLacking(t *testing.T) {

@@ -206,6 +206,12 @@ func (s State) Answers(kind claimsv1.InformationKind) (*claimsv1.InformationRequ
 	if s.Pended() && slices.ContainsFunc(s.Reasons, func(r *claimsv1.PendReason) bool { return KindOf(r) == kind }) {
 		return last, nil // before it was asked for, or after the deadline while the claim still waits
 	}
+	if last.GetState() == claimsv1.InformationState_INFORMATION_STATE_EXPIRED {
+		return nil, refuse("casework.information.late", "the time to send it has passed and the claim is decided without it", "appeal the decision, and send it with the appeal")
+	}
+	if s.final() && last.GetState() == claimsv1.InformationState_INFORMATION_STATE_RECEIVED {
+		return nil, refuse("casework.information.decided", "an answer came before and the claim is decided by it", "where that one was wrong, send a replacement of the claim, or appeal the decision")
+	}
 	return nil, refuse("casework.information.none", "nothing of the kind is asked for", "read the case to see what the claim lacks")
 }
 
@@ -233,6 +239,9 @@ func (s State) clockAfter(id string, now Now) *claimsv1.PromptPayClock {
 
 // File files an appeal of the decision that stands, at the next open level.
 func (s State) File(id, by string, expedited bool, now Now, t Terms) (*claimsv1.Appeal, error) {
+	if s.Status == claimsv1.ClaimStatus_CLAIM_STATUS_REVERSED {
+		return nil, refuse("casework.appeal.replaced", "the claim was voided or replaced; its decision holds no more", "appeal the decision of the claim that took its place")
+	}
 	if !s.final() {
 		return nil, refuse("casework.appeal.not-final", "only a decision that pays or denies is appealed", "wait for the decision, or hand in what the claim lacks")
 	}

@@ -42,6 +42,7 @@ type State struct {
 	Reasons          []*claimsv1.PendReason // why it is pended
 	Codes            []string               // distinct "group-CARC"
 	Needed           uint32                 // reviewers that must agree
+	Rule             *claimsv1.ReviewersRule
 
 	Assignee   string
 	HeldUntil  time.Time
@@ -154,7 +155,8 @@ func (s State) Task() *claimsv1.Task {
 	t := &claimsv1.Task{
 		ClaimId: s.ClaimID, PayerId: s.PayerID, ChargeCents: s.ChargeCents, PendReasons: s.Reasons, DueDate: s.Clock.GetDueDate(),
 		Assignee: s.Assignee, Escalation: s.Escalation, Opinions: s.Opinions, ReviewersNeeded: s.Needed, Status: s.Status,
-		OpinionCount: uint32(len(s.Opinions)), //nolint:gosec // one a person
+		OpinionCount:  uint32(len(s.Opinions)), //nolint:gosec // one a person
+		ReviewersRule: s.Rule,
 	}
 	if s.Assignee != "" {
 		t.HeldUntil = timestamppb.New(s.HeldUntil)
@@ -252,6 +254,7 @@ func (s State) decided(e *eventsv1.ClaimDecided, revision uint64) State {
 	was := s.Pended()
 	s.Status, s.DecisionRevision, s.DecidedTime = e.GetStatus(), revision, e.GetDecidedTime().AsTime()
 	s.Codes, s.Reasons, s.Needed, s.Opinions = e.GetCodes(), e.GetPendReasons(), max(1, e.GetReviewersNeeded()), nil
+	s.Rule = e.GetReviewersRule()
 	if s.Clock.GetStartDate() == "" {
 		s.Clock = NewClock(e.GetPromptPayState(), s.Clock.GetPaper(), e.GetVersions().GetReceivedDate())
 	}
@@ -261,7 +264,7 @@ func (s State) decided(e *eventsv1.ClaimDecided, revision uint64) State {
 	}
 	s.Assignee, s.HeldUntil, s.Escalation, s.Escalated = "", time.Time{}, 0, nil
 	if !s.Pended() {
-		s.Reasons, s.Needed = nil, 0
+		s.Reasons, s.Needed, s.Rule = nil, 0, nil
 		for _, r := range s.Requests {
 			if open(r) {
 				s.Requests = settled(s.Requests, r.GetInformationId(), claimsv1.InformationState_INFORMATION_STATE_WITHDRAWN)

@@ -75,7 +75,8 @@ type Terms struct {
 	// Hold is how long a reviewer may have a task; 24h.
 	Hold Span `json:"hold,omitempty"`
 	// SecondReviewerCents is the charge from which two reviewers must agree, US
-	// cents; 1,000,000 ($10,000.00). Below zero is never.
+	// cents; 1,000,000 ($10,000.00). Below zero is never. A plan's document may
+	// say otherwise for its claims.
 	SecondReviewerCents int64 `json:"secondReviewerCents,omitempty"`
 	// Filing is how long each level of appeal is open after the decision it is
 	// against: reconsideration 180d (29 CFR 2560.503-1(h)(3)(i)), second level
@@ -120,12 +121,27 @@ func (t Terms) WithDefaults() Terms {
 	return t
 }
 
-// ReviewersNeeded is how many people must agree on a claim of that charge.
-func (t Terms) ReviewersNeeded(chargeCents int64) uint32 {
-	if t.SecondReviewerCents >= 0 && chargeCents >= t.SecondReviewerCents {
-		return 2
+// PlanTerm is what a plan's document says of two reviewers.
+type PlanTerm struct {
+	Plan      string // version, "plan_gold@3"
+	FromCents int64  // of charge
+	Never     bool
+}
+
+// Reviewers is how many people must agree on a claim of that charge, and by
+// which rule where it is more than one. What the plans that it falls under say
+// counts before the installation's own amount; of several the one that asks for
+// more.
+func (t Terms) Reviewers(chargeCents int64, plans []PlanTerm) (uint32, *claimsv1.ReviewersRule) {
+	for _, p := range plans {
+		if !p.Never && chargeCents >= p.FromCents {
+			return 2, &claimsv1.ReviewersRule{Plan: p.Plan, FromCents: p.FromCents}
+		}
 	}
-	return 1
+	if len(plans) == 0 && t.SecondReviewerCents >= 0 && chargeCents >= t.SecondReviewerCents {
+		return 2, &claimsv1.ReviewersRule{FromCents: t.SecondReviewerCents}
+	}
+	return 1, nil
 }
 
 func (t Terms) answer(kind claimsv1.InformationKind, urgent bool) Span {

@@ -834,7 +834,9 @@ type Task struct {
 	// Status of the claim.
 	Status ClaimStatus `protobuf:"varint,11,opt,name=status,proto3,enum=probity.claims.v1.ClaimStatus" json:"status,omitempty"`
 	// How many opinions there are; set also where opinions is left out, as in lists.
-	OpinionCount  uint32 `protobuf:"varint,12,opt,name=opinion_count,json=opinionCount,proto3" json:"opinion_count,omitempty"`
+	OpinionCount uint32 `protobuf:"varint,12,opt,name=opinion_count,json=opinionCount,proto3" json:"opinion_count,omitempty"`
+	// By which rule several have to agree; absent where one is enough.
+	ReviewersRule *ReviewersRule `protobuf:"bytes,13,opt,name=reviewers_rule,json=reviewersRule,proto3" json:"reviewers_rule,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -953,6 +955,69 @@ func (x *Task) GetOpinionCount() uint32 {
 	return 0
 }
 
+func (x *Task) GetReviewersRule() *ReviewersRule {
+	if x != nil {
+		return x.ReviewersRule
+	}
+	return nil
+}
+
+// Why several reviewers have to agree on a claim.
+type ReviewersRule struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The claim's charge is at least this, US cents.
+	FromCents int64 `protobuf:"varint,1,opt,name=from_cents,json=fromCents,proto3" json:"from_cents,omitempty"`
+	// Plan version whose document says so, "plan_gold@3"; empty where it is the
+	// installation's own amount.
+	Plan          string `protobuf:"bytes,2,opt,name=plan,proto3" json:"plan,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReviewersRule) Reset() {
+	*x = ReviewersRule{}
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReviewersRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReviewersRule) ProtoMessage() {}
+
+func (x *ReviewersRule) ProtoReflect() protoreflect.Message {
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReviewersRule.ProtoReflect.Descriptor instead.
+func (*ReviewersRule) Descriptor() ([]byte, []int) {
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ReviewersRule) GetFromCents() int64 {
+	if x != nil {
+		return x.FromCents
+	}
+	return 0
+}
+
+func (x *ReviewersRule) GetPlan() string {
+	if x != nil {
+		return x.Plan
+	}
+	return ""
+}
+
 // A deadline that is waited for.
 type Deadline struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -969,7 +1034,7 @@ type Deadline struct {
 
 func (x *Deadline) Reset() {
 	*x = Deadline{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[7]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -981,7 +1046,7 @@ func (x *Deadline) String() string {
 func (*Deadline) ProtoMessage() {}
 
 func (x *Deadline) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[7]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -994,7 +1059,7 @@ func (x *Deadline) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deadline.ProtoReflect.Descriptor instead.
 func (*Deadline) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{7}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Deadline) GetKind() string {
@@ -1041,7 +1106,7 @@ type Case struct {
 
 func (x *Case) Reset() {
 	*x = Case{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[8]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1053,7 +1118,7 @@ func (x *Case) String() string {
 func (*Case) ProtoMessage() {}
 
 func (x *Case) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[8]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1066,7 +1131,7 @@ func (x *Case) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Case.ProtoReflect.Descriptor instead.
 func (*Case) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{8}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Case) GetClaimId() string {
@@ -1129,7 +1194,7 @@ type GetCaseRequest struct {
 
 func (x *GetCaseRequest) Reset() {
 	*x = GetCaseRequest{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[9]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1141,7 +1206,7 @@ func (x *GetCaseRequest) String() string {
 func (*GetCaseRequest) ProtoMessage() {}
 
 func (x *GetCaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[9]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1154,7 +1219,7 @@ func (x *GetCaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCaseRequest.ProtoReflect.Descriptor instead.
 func (*GetCaseRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{9}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetCaseRequest) GetClaimId() string {
@@ -1175,7 +1240,7 @@ type GetCaseResponse struct {
 
 func (x *GetCaseResponse) Reset() {
 	*x = GetCaseResponse{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[10]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1187,7 +1252,7 @@ func (x *GetCaseResponse) String() string {
 func (*GetCaseResponse) ProtoMessage() {}
 
 func (x *GetCaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[10]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1200,7 +1265,7 @@ func (x *GetCaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCaseResponse.ProtoReflect.Descriptor instead.
 func (*GetCaseResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{10}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetCaseResponse) GetCase() *Case {
@@ -1231,7 +1296,7 @@ type ListTasksRequest struct {
 
 func (x *ListTasksRequest) Reset() {
 	*x = ListTasksRequest{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[11]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1243,7 +1308,7 @@ func (x *ListTasksRequest) String() string {
 func (*ListTasksRequest) ProtoMessage() {}
 
 func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[11]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1256,7 +1321,7 @@ func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksRequest.ProtoReflect.Descriptor instead.
 func (*ListTasksRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{11}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListTasksRequest) GetPageSize() uint32 {
@@ -1314,7 +1379,7 @@ type ListTasksResponse struct {
 
 func (x *ListTasksResponse) Reset() {
 	*x = ListTasksResponse{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[12]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1326,7 +1391,7 @@ func (x *ListTasksResponse) String() string {
 func (*ListTasksResponse) ProtoMessage() {}
 
 func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[12]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1339,7 +1404,7 @@ func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksResponse.ProtoReflect.Descriptor instead.
 func (*ListTasksResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{12}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListTasksResponse) GetTasks() []*Task {
@@ -1369,7 +1434,7 @@ type ClaimTaskRequest struct {
 
 func (x *ClaimTaskRequest) Reset() {
 	*x = ClaimTaskRequest{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[13]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1381,7 +1446,7 @@ func (x *ClaimTaskRequest) String() string {
 func (*ClaimTaskRequest) ProtoMessage() {}
 
 func (x *ClaimTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[13]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1394,7 +1459,7 @@ func (x *ClaimTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimTaskRequest.ProtoReflect.Descriptor instead.
 func (*ClaimTaskRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{13}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ClaimTaskRequest) GetClaimId() string {
@@ -1424,7 +1489,7 @@ type ClaimTaskResponse struct {
 
 func (x *ClaimTaskResponse) Reset() {
 	*x = ClaimTaskResponse{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[14]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1436,7 +1501,7 @@ func (x *ClaimTaskResponse) String() string {
 func (*ClaimTaskResponse) ProtoMessage() {}
 
 func (x *ClaimTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[14]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1449,7 +1514,7 @@ func (x *ClaimTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimTaskResponse.ProtoReflect.Descriptor instead.
 func (*ClaimTaskResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{14}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ClaimTaskResponse) GetCase() *Case {
@@ -1479,7 +1544,7 @@ type ReleaseTaskRequest struct {
 
 func (x *ReleaseTaskRequest) Reset() {
 	*x = ReleaseTaskRequest{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[15]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1491,7 +1556,7 @@ func (x *ReleaseTaskRequest) String() string {
 func (*ReleaseTaskRequest) ProtoMessage() {}
 
 func (x *ReleaseTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[15]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1504,7 +1569,7 @@ func (x *ReleaseTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseTaskRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseTaskRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{15}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ReleaseTaskRequest) GetClaimId() string {
@@ -1534,7 +1599,7 @@ type ReleaseTaskResponse struct {
 
 func (x *ReleaseTaskResponse) Reset() {
 	*x = ReleaseTaskResponse{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[16]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1546,7 +1611,7 @@ func (x *ReleaseTaskResponse) String() string {
 func (*ReleaseTaskResponse) ProtoMessage() {}
 
 func (x *ReleaseTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[16]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1559,7 +1624,7 @@ func (x *ReleaseTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseTaskResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseTaskResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{16}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ReleaseTaskResponse) GetCase() *Case {
@@ -1591,7 +1656,7 @@ type ReassignTaskRequest struct {
 
 func (x *ReassignTaskRequest) Reset() {
 	*x = ReassignTaskRequest{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[17]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1603,7 +1668,7 @@ func (x *ReassignTaskRequest) String() string {
 func (*ReassignTaskRequest) ProtoMessage() {}
 
 func (x *ReassignTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[17]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1616,7 +1681,7 @@ func (x *ReassignTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReassignTaskRequest.ProtoReflect.Descriptor instead.
 func (*ReassignTaskRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{17}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ReassignTaskRequest) GetClaimId() string {
@@ -1653,7 +1718,7 @@ type ReassignTaskResponse struct {
 
 func (x *ReassignTaskResponse) Reset() {
 	*x = ReassignTaskResponse{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[18]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1665,7 +1730,7 @@ func (x *ReassignTaskResponse) String() string {
 func (*ReassignTaskResponse) ProtoMessage() {}
 
 func (x *ReassignTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[18]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1678,7 +1743,7 @@ func (x *ReassignTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReassignTaskResponse.ProtoReflect.Descriptor instead.
 func (*ReassignTaskResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{18}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ReassignTaskResponse) GetCase() *Case {
@@ -1708,7 +1773,7 @@ type EscalateTaskRequest struct {
 
 func (x *EscalateTaskRequest) Reset() {
 	*x = EscalateTaskRequest{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[19]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1720,7 +1785,7 @@ func (x *EscalateTaskRequest) String() string {
 func (*EscalateTaskRequest) ProtoMessage() {}
 
 func (x *EscalateTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[19]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1733,7 +1798,7 @@ func (x *EscalateTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EscalateTaskRequest.ProtoReflect.Descriptor instead.
 func (*EscalateTaskRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{19}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *EscalateTaskRequest) GetClaimId() string {
@@ -1763,7 +1828,7 @@ type EscalateTaskResponse struct {
 
 func (x *EscalateTaskResponse) Reset() {
 	*x = EscalateTaskResponse{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[20]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1775,7 +1840,7 @@ func (x *EscalateTaskResponse) String() string {
 func (*EscalateTaskResponse) ProtoMessage() {}
 
 func (x *EscalateTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[20]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1788,7 +1853,7 @@ func (x *EscalateTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EscalateTaskResponse.ProtoReflect.Descriptor instead.
 func (*EscalateTaskResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{20}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *EscalateTaskResponse) GetCase() *Case {
@@ -1820,7 +1885,7 @@ type SetEscalationRequest struct {
 
 func (x *SetEscalationRequest) Reset() {
 	*x = SetEscalationRequest{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[21]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1832,7 +1897,7 @@ func (x *SetEscalationRequest) String() string {
 func (*SetEscalationRequest) ProtoMessage() {}
 
 func (x *SetEscalationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[21]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1845,7 +1910,7 @@ func (x *SetEscalationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetEscalationRequest.ProtoReflect.Descriptor instead.
 func (*SetEscalationRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{21}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SetEscalationRequest) GetClaimId() string {
@@ -1882,7 +1947,7 @@ type SetEscalationResponse struct {
 
 func (x *SetEscalationResponse) Reset() {
 	*x = SetEscalationResponse{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[22]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1894,7 +1959,7 @@ func (x *SetEscalationResponse) String() string {
 func (*SetEscalationResponse) ProtoMessage() {}
 
 func (x *SetEscalationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[22]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1907,7 +1972,7 @@ func (x *SetEscalationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetEscalationResponse.ProtoReflect.Descriptor instead.
 func (*SetEscalationResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{22}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SetEscalationResponse) GetCase() *Case {
@@ -1941,7 +2006,7 @@ type RequestInformationRequest struct {
 
 func (x *RequestInformationRequest) Reset() {
 	*x = RequestInformationRequest{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[23]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1953,7 +2018,7 @@ func (x *RequestInformationRequest) String() string {
 func (*RequestInformationRequest) ProtoMessage() {}
 
 func (x *RequestInformationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[23]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1966,7 +2031,7 @@ func (x *RequestInformationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestInformationRequest.ProtoReflect.Descriptor instead.
 func (*RequestInformationRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{23}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RequestInformationRequest) GetClaimId() string {
@@ -2010,7 +2075,7 @@ type RequestInformationResponse struct {
 
 func (x *RequestInformationResponse) Reset() {
 	*x = RequestInformationResponse{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[24]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2022,7 +2087,7 @@ func (x *RequestInformationResponse) String() string {
 func (*RequestInformationResponse) ProtoMessage() {}
 
 func (x *RequestInformationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[24]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2035,7 +2100,7 @@ func (x *RequestInformationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestInformationResponse.ProtoReflect.Descriptor instead.
 func (*RequestInformationResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{24}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RequestInformationResponse) GetCase() *Case {
@@ -2072,7 +2137,7 @@ type ReceiveInformationRequest struct {
 
 func (x *ReceiveInformationRequest) Reset() {
 	*x = ReceiveInformationRequest{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[25]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2084,7 +2149,7 @@ func (x *ReceiveInformationRequest) String() string {
 func (*ReceiveInformationRequest) ProtoMessage() {}
 
 func (x *ReceiveInformationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[25]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2097,7 +2162,7 @@ func (x *ReceiveInformationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReceiveInformationRequest.ProtoReflect.Descriptor instead.
 func (*ReceiveInformationRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{25}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ReceiveInformationRequest) GetClaimId() string {
@@ -2148,7 +2213,7 @@ type ReceiveInformationResponse struct {
 
 func (x *ReceiveInformationResponse) Reset() {
 	*x = ReceiveInformationResponse{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[26]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2160,7 +2225,7 @@ func (x *ReceiveInformationResponse) String() string {
 func (*ReceiveInformationResponse) ProtoMessage() {}
 
 func (x *ReceiveInformationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[26]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2173,7 +2238,7 @@ func (x *ReceiveInformationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReceiveInformationResponse.ProtoReflect.Descriptor instead.
 func (*ReceiveInformationResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{26}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ReceiveInformationResponse) GetCase() *Case {
@@ -2207,7 +2272,7 @@ type FileAppealRequest struct {
 
 func (x *FileAppealRequest) Reset() {
 	*x = FileAppealRequest{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[27]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2219,7 +2284,7 @@ func (x *FileAppealRequest) String() string {
 func (*FileAppealRequest) ProtoMessage() {}
 
 func (x *FileAppealRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[27]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2232,7 +2297,7 @@ func (x *FileAppealRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileAppealRequest.ProtoReflect.Descriptor instead.
 func (*FileAppealRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{27}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *FileAppealRequest) GetClaimId() string {
@@ -2276,7 +2341,7 @@ type FileAppealResponse struct {
 
 func (x *FileAppealResponse) Reset() {
 	*x = FileAppealResponse{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[28]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2288,7 +2353,7 @@ func (x *FileAppealResponse) String() string {
 func (*FileAppealResponse) ProtoMessage() {}
 
 func (x *FileAppealResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[28]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2301,7 +2366,7 @@ func (x *FileAppealResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileAppealResponse.ProtoReflect.Descriptor instead.
 func (*FileAppealResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{28}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *FileAppealResponse) GetAppeal() *Appeal {
@@ -2335,7 +2400,7 @@ type ListAppealsRequest struct {
 
 func (x *ListAppealsRequest) Reset() {
 	*x = ListAppealsRequest{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[29]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2347,7 +2412,7 @@ func (x *ListAppealsRequest) String() string {
 func (*ListAppealsRequest) ProtoMessage() {}
 
 func (x *ListAppealsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[29]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2360,7 +2425,7 @@ func (x *ListAppealsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAppealsRequest.ProtoReflect.Descriptor instead.
 func (*ListAppealsRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{29}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListAppealsRequest) GetPageSize() uint32 {
@@ -2404,7 +2469,7 @@ type ListAppealsResponse struct {
 
 func (x *ListAppealsResponse) Reset() {
 	*x = ListAppealsResponse{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[30]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2416,7 +2481,7 @@ func (x *ListAppealsResponse) String() string {
 func (*ListAppealsResponse) ProtoMessage() {}
 
 func (x *ListAppealsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[30]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2429,7 +2494,7 @@ func (x *ListAppealsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAppealsResponse.ProtoReflect.Descriptor instead.
 func (*ListAppealsResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{30}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListAppealsResponse) GetAppeals() []*Appeal {
@@ -2468,7 +2533,7 @@ type DecideAppealRequest struct {
 
 func (x *DecideAppealRequest) Reset() {
 	*x = DecideAppealRequest{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[31]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2480,7 +2545,7 @@ func (x *DecideAppealRequest) String() string {
 func (*DecideAppealRequest) ProtoMessage() {}
 
 func (x *DecideAppealRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[31]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2493,7 +2558,7 @@ func (x *DecideAppealRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideAppealRequest.ProtoReflect.Descriptor instead.
 func (*DecideAppealRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{31}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DecideAppealRequest) GetClaimId() string {
@@ -2553,7 +2618,7 @@ type DecideAppealResponse struct {
 
 func (x *DecideAppealResponse) Reset() {
 	*x = DecideAppealResponse{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[32]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2565,7 +2630,7 @@ func (x *DecideAppealResponse) String() string {
 func (*DecideAppealResponse) ProtoMessage() {}
 
 func (x *DecideAppealResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[32]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2578,7 +2643,7 @@ func (x *DecideAppealResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideAppealResponse.ProtoReflect.Descriptor instead.
 func (*DecideAppealResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{32}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DecideAppealResponse) GetAppeal() *Appeal {
@@ -2613,7 +2678,7 @@ type AdvanceCaseRequest struct {
 
 func (x *AdvanceCaseRequest) Reset() {
 	*x = AdvanceCaseRequest{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[33]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2625,7 +2690,7 @@ func (x *AdvanceCaseRequest) String() string {
 func (*AdvanceCaseRequest) ProtoMessage() {}
 
 func (x *AdvanceCaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[33]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2638,7 +2703,7 @@ func (x *AdvanceCaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdvanceCaseRequest.ProtoReflect.Descriptor instead.
 func (*AdvanceCaseRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{33}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *AdvanceCaseRequest) GetClaimId() string {
@@ -2661,7 +2726,7 @@ type AdvanceCaseResponse struct {
 
 func (x *AdvanceCaseResponse) Reset() {
 	*x = AdvanceCaseResponse{}
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[34]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2673,7 +2738,7 @@ func (x *AdvanceCaseResponse) String() string {
 func (*AdvanceCaseResponse) ProtoMessage() {}
 
 func (x *AdvanceCaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_casework_proto_msgTypes[34]
+	mi := &file_probity_claims_v1_casework_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2686,7 +2751,7 @@ func (x *AdvanceCaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdvanceCaseResponse.ProtoReflect.Descriptor instead.
 func (*AdvanceCaseResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{34}
+	return file_probity_claims_v1_casework_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *AdvanceCaseResponse) GetCase() *Case {
@@ -2757,7 +2822,7 @@ const file_probity_claims_v1_casework_proto_rawDesc = "" +
 	"\breviewer\x18\x01 \x01(\tR\breviewer\x12\x1e\n" +
 	"\n" +
 	"resolution\x18\x02 \x01(\tR\n" +
-	"resolution\"\xf3\x03\n" +
+	"resolution\"\xbc\x04\n" +
 	"\x04Task\x12\x19\n" +
 	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\x12\x19\n" +
 	"\bpayer_id\x18\x02 \x01(\tR\apayerId\x12!\n" +
@@ -2774,7 +2839,12 @@ const file_probity_claims_v1_casework_proto_rawDesc = "" +
 	"\x10reviewers_needed\x18\n" +
 	" \x01(\rR\x0freviewersNeeded\x126\n" +
 	"\x06status\x18\v \x01(\x0e2\x1e.probity.claims.v1.ClaimStatusR\x06status\x12#\n" +
-	"\ropinion_count\x18\f \x01(\rR\fopinionCount\"i\n" +
+	"\ropinion_count\x18\f \x01(\rR\fopinionCount\x12G\n" +
+	"\x0ereviewers_rule\x18\r \x01(\v2 .probity.claims.v1.ReviewersRuleR\rreviewersRule\"B\n" +
+	"\rReviewersRule\x12\x1d\n" +
+	"\n" +
+	"from_cents\x18\x01 \x01(\x03R\tfromCents\x12\x12\n" +
+	"\x04plan\x18\x02 \x01(\tR\x04plan\"i\n" +
 	"\bDeadline\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x19\n" +
 	"\babout_id\x18\x02 \x01(\tR\aaboutId\x12.\n" +
@@ -2954,7 +3024,7 @@ func file_probity_claims_v1_casework_proto_rawDescGZIP() []byte {
 }
 
 var file_probity_claims_v1_casework_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_probity_claims_v1_casework_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_probity_claims_v1_casework_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_probity_claims_v1_casework_proto_goTypes = []any{
 	(InformationKind)(0),               // 0: probity.claims.v1.InformationKind
 	(InformationState)(0),              // 1: probity.claims.v1.InformationState
@@ -2967,114 +3037,116 @@ var file_probity_claims_v1_casework_proto_goTypes = []any{
 	(*Appeal)(nil),                     // 8: probity.claims.v1.Appeal
 	(*Opinion)(nil),                    // 9: probity.claims.v1.Opinion
 	(*Task)(nil),                       // 10: probity.claims.v1.Task
-	(*Deadline)(nil),                   // 11: probity.claims.v1.Deadline
-	(*Case)(nil),                       // 12: probity.claims.v1.Case
-	(*GetCaseRequest)(nil),             // 13: probity.claims.v1.GetCaseRequest
-	(*GetCaseResponse)(nil),            // 14: probity.claims.v1.GetCaseResponse
-	(*ListTasksRequest)(nil),           // 15: probity.claims.v1.ListTasksRequest
-	(*ListTasksResponse)(nil),          // 16: probity.claims.v1.ListTasksResponse
-	(*ClaimTaskRequest)(nil),           // 17: probity.claims.v1.ClaimTaskRequest
-	(*ClaimTaskResponse)(nil),          // 18: probity.claims.v1.ClaimTaskResponse
-	(*ReleaseTaskRequest)(nil),         // 19: probity.claims.v1.ReleaseTaskRequest
-	(*ReleaseTaskResponse)(nil),        // 20: probity.claims.v1.ReleaseTaskResponse
-	(*ReassignTaskRequest)(nil),        // 21: probity.claims.v1.ReassignTaskRequest
-	(*ReassignTaskResponse)(nil),       // 22: probity.claims.v1.ReassignTaskResponse
-	(*EscalateTaskRequest)(nil),        // 23: probity.claims.v1.EscalateTaskRequest
-	(*EscalateTaskResponse)(nil),       // 24: probity.claims.v1.EscalateTaskResponse
-	(*SetEscalationRequest)(nil),       // 25: probity.claims.v1.SetEscalationRequest
-	(*SetEscalationResponse)(nil),      // 26: probity.claims.v1.SetEscalationResponse
-	(*RequestInformationRequest)(nil),  // 27: probity.claims.v1.RequestInformationRequest
-	(*RequestInformationResponse)(nil), // 28: probity.claims.v1.RequestInformationResponse
-	(*ReceiveInformationRequest)(nil),  // 29: probity.claims.v1.ReceiveInformationRequest
-	(*ReceiveInformationResponse)(nil), // 30: probity.claims.v1.ReceiveInformationResponse
-	(*FileAppealRequest)(nil),          // 31: probity.claims.v1.FileAppealRequest
-	(*FileAppealResponse)(nil),         // 32: probity.claims.v1.FileAppealResponse
-	(*ListAppealsRequest)(nil),         // 33: probity.claims.v1.ListAppealsRequest
-	(*ListAppealsResponse)(nil),        // 34: probity.claims.v1.ListAppealsResponse
-	(*DecideAppealRequest)(nil),        // 35: probity.claims.v1.DecideAppealRequest
-	(*DecideAppealResponse)(nil),       // 36: probity.claims.v1.DecideAppealResponse
-	(*AdvanceCaseRequest)(nil),         // 37: probity.claims.v1.AdvanceCaseRequest
-	(*AdvanceCaseResponse)(nil),        // 38: probity.claims.v1.AdvanceCaseResponse
-	(*timestamppb.Timestamp)(nil),      // 39: google.protobuf.Timestamp
-	(*OtherPayer)(nil),                 // 40: probity.claims.v1.OtherPayer
-	(*PendReason)(nil),                 // 41: probity.claims.v1.PendReason
-	(ClaimStatus)(0),                   // 42: probity.claims.v1.ClaimStatus
-	(*ClaimSummary)(nil),               // 43: probity.claims.v1.ClaimSummary
+	(*ReviewersRule)(nil),              // 11: probity.claims.v1.ReviewersRule
+	(*Deadline)(nil),                   // 12: probity.claims.v1.Deadline
+	(*Case)(nil),                       // 13: probity.claims.v1.Case
+	(*GetCaseRequest)(nil),             // 14: probity.claims.v1.GetCaseRequest
+	(*GetCaseResponse)(nil),            // 15: probity.claims.v1.GetCaseResponse
+	(*ListTasksRequest)(nil),           // 16: probity.claims.v1.ListTasksRequest
+	(*ListTasksResponse)(nil),          // 17: probity.claims.v1.ListTasksResponse
+	(*ClaimTaskRequest)(nil),           // 18: probity.claims.v1.ClaimTaskRequest
+	(*ClaimTaskResponse)(nil),          // 19: probity.claims.v1.ClaimTaskResponse
+	(*ReleaseTaskRequest)(nil),         // 20: probity.claims.v1.ReleaseTaskRequest
+	(*ReleaseTaskResponse)(nil),        // 21: probity.claims.v1.ReleaseTaskResponse
+	(*ReassignTaskRequest)(nil),        // 22: probity.claims.v1.ReassignTaskRequest
+	(*ReassignTaskResponse)(nil),       // 23: probity.claims.v1.ReassignTaskResponse
+	(*EscalateTaskRequest)(nil),        // 24: probity.claims.v1.EscalateTaskRequest
+	(*EscalateTaskResponse)(nil),       // 25: probity.claims.v1.EscalateTaskResponse
+	(*SetEscalationRequest)(nil),       // 26: probity.claims.v1.SetEscalationRequest
+	(*SetEscalationResponse)(nil),      // 27: probity.claims.v1.SetEscalationResponse
+	(*RequestInformationRequest)(nil),  // 28: probity.claims.v1.RequestInformationRequest
+	(*RequestInformationResponse)(nil), // 29: probity.claims.v1.RequestInformationResponse
+	(*ReceiveInformationRequest)(nil),  // 30: probity.claims.v1.ReceiveInformationRequest
+	(*ReceiveInformationResponse)(nil), // 31: probity.claims.v1.ReceiveInformationResponse
+	(*FileAppealRequest)(nil),          // 32: probity.claims.v1.FileAppealRequest
+	(*FileAppealResponse)(nil),         // 33: probity.claims.v1.FileAppealResponse
+	(*ListAppealsRequest)(nil),         // 34: probity.claims.v1.ListAppealsRequest
+	(*ListAppealsResponse)(nil),        // 35: probity.claims.v1.ListAppealsResponse
+	(*DecideAppealRequest)(nil),        // 36: probity.claims.v1.DecideAppealRequest
+	(*DecideAppealResponse)(nil),       // 37: probity.claims.v1.DecideAppealResponse
+	(*AdvanceCaseRequest)(nil),         // 38: probity.claims.v1.AdvanceCaseRequest
+	(*AdvanceCaseResponse)(nil),        // 39: probity.claims.v1.AdvanceCaseResponse
+	(*timestamppb.Timestamp)(nil),      // 40: google.protobuf.Timestamp
+	(*OtherPayer)(nil),                 // 41: probity.claims.v1.OtherPayer
+	(*PendReason)(nil),                 // 42: probity.claims.v1.PendReason
+	(ClaimStatus)(0),                   // 43: probity.claims.v1.ClaimStatus
+	(*ClaimSummary)(nil),               // 44: probity.claims.v1.ClaimSummary
 }
 var file_probity_claims_v1_casework_proto_depIdxs = []int32{
 	0,  // 0: probity.claims.v1.InformationRequest.kind:type_name -> probity.claims.v1.InformationKind
 	1,  // 1: probity.claims.v1.InformationRequest.state:type_name -> probity.claims.v1.InformationState
-	39, // 2: probity.claims.v1.InformationRequest.requested_time:type_name -> google.protobuf.Timestamp
-	39, // 3: probity.claims.v1.InformationRequest.due_time:type_name -> google.protobuf.Timestamp
-	39, // 4: probity.claims.v1.InformationRequest.reminder_time:type_name -> google.protobuf.Timestamp
-	40, // 5: probity.claims.v1.InformationAnswer.other_payers:type_name -> probity.claims.v1.OtherPayer
-	39, // 6: probity.claims.v1.PromptPayClock.stopped_time:type_name -> google.protobuf.Timestamp
+	40, // 2: probity.claims.v1.InformationRequest.requested_time:type_name -> google.protobuf.Timestamp
+	40, // 3: probity.claims.v1.InformationRequest.due_time:type_name -> google.protobuf.Timestamp
+	40, // 4: probity.claims.v1.InformationRequest.reminder_time:type_name -> google.protobuf.Timestamp
+	41, // 5: probity.claims.v1.InformationAnswer.other_payers:type_name -> probity.claims.v1.OtherPayer
+	40, // 6: probity.claims.v1.PromptPayClock.stopped_time:type_name -> google.protobuf.Timestamp
 	2,  // 7: probity.claims.v1.Appeal.level:type_name -> probity.claims.v1.AppealLevel
 	3,  // 8: probity.claims.v1.Appeal.state:type_name -> probity.claims.v1.AppealState
-	39, // 9: probity.claims.v1.Appeal.filed_time:type_name -> google.protobuf.Timestamp
-	39, // 10: probity.claims.v1.Appeal.due_time:type_name -> google.protobuf.Timestamp
-	39, // 11: probity.claims.v1.Appeal.decided_time:type_name -> google.protobuf.Timestamp
-	41, // 12: probity.claims.v1.Task.pend_reasons:type_name -> probity.claims.v1.PendReason
-	39, // 13: probity.claims.v1.Task.held_until:type_name -> google.protobuf.Timestamp
+	40, // 9: probity.claims.v1.Appeal.filed_time:type_name -> google.protobuf.Timestamp
+	40, // 10: probity.claims.v1.Appeal.due_time:type_name -> google.protobuf.Timestamp
+	40, // 11: probity.claims.v1.Appeal.decided_time:type_name -> google.protobuf.Timestamp
+	42, // 12: probity.claims.v1.Task.pend_reasons:type_name -> probity.claims.v1.PendReason
+	40, // 13: probity.claims.v1.Task.held_until:type_name -> google.protobuf.Timestamp
 	9,  // 14: probity.claims.v1.Task.opinions:type_name -> probity.claims.v1.Opinion
-	42, // 15: probity.claims.v1.Task.status:type_name -> probity.claims.v1.ClaimStatus
-	39, // 16: probity.claims.v1.Deadline.time:type_name -> google.protobuf.Timestamp
-	42, // 17: probity.claims.v1.Case.status:type_name -> probity.claims.v1.ClaimStatus
-	10, // 18: probity.claims.v1.Case.task:type_name -> probity.claims.v1.Task
-	4,  // 19: probity.claims.v1.Case.requests:type_name -> probity.claims.v1.InformationRequest
-	8,  // 20: probity.claims.v1.Case.appeals:type_name -> probity.claims.v1.Appeal
-	6,  // 21: probity.claims.v1.Case.clock:type_name -> probity.claims.v1.PromptPayClock
-	11, // 22: probity.claims.v1.Case.deadlines:type_name -> probity.claims.v1.Deadline
-	12, // 23: probity.claims.v1.GetCaseResponse.case:type_name -> probity.claims.v1.Case
-	10, // 24: probity.claims.v1.ListTasksResponse.tasks:type_name -> probity.claims.v1.Task
-	12, // 25: probity.claims.v1.ClaimTaskResponse.case:type_name -> probity.claims.v1.Case
-	12, // 26: probity.claims.v1.ReleaseTaskResponse.case:type_name -> probity.claims.v1.Case
-	12, // 27: probity.claims.v1.ReassignTaskResponse.case:type_name -> probity.claims.v1.Case
-	12, // 28: probity.claims.v1.EscalateTaskResponse.case:type_name -> probity.claims.v1.Case
-	12, // 29: probity.claims.v1.SetEscalationResponse.case:type_name -> probity.claims.v1.Case
-	0,  // 30: probity.claims.v1.RequestInformationRequest.kind:type_name -> probity.claims.v1.InformationKind
-	12, // 31: probity.claims.v1.RequestInformationResponse.case:type_name -> probity.claims.v1.Case
-	0,  // 32: probity.claims.v1.ReceiveInformationRequest.kind:type_name -> probity.claims.v1.InformationKind
-	5,  // 33: probity.claims.v1.ReceiveInformationRequest.answer:type_name -> probity.claims.v1.InformationAnswer
-	12, // 34: probity.claims.v1.ReceiveInformationResponse.case:type_name -> probity.claims.v1.Case
-	8,  // 35: probity.claims.v1.FileAppealResponse.appeal:type_name -> probity.claims.v1.Appeal
-	8,  // 36: probity.claims.v1.ListAppealsResponse.appeals:type_name -> probity.claims.v1.Appeal
-	7,  // 37: probity.claims.v1.DecideAppealRequest.overturned:type_name -> probity.claims.v1.Finding
-	8,  // 38: probity.claims.v1.DecideAppealResponse.appeal:type_name -> probity.claims.v1.Appeal
-	43, // 39: probity.claims.v1.DecideAppealResponse.claim:type_name -> probity.claims.v1.ClaimSummary
-	12, // 40: probity.claims.v1.AdvanceCaseResponse.case:type_name -> probity.claims.v1.Case
-	39, // 41: probity.claims.v1.AdvanceCaseResponse.now:type_name -> google.protobuf.Timestamp
-	13, // 42: probity.claims.v1.CaseService.GetCase:input_type -> probity.claims.v1.GetCaseRequest
-	15, // 43: probity.claims.v1.CaseService.ListTasks:input_type -> probity.claims.v1.ListTasksRequest
-	17, // 44: probity.claims.v1.CaseService.ClaimTask:input_type -> probity.claims.v1.ClaimTaskRequest
-	19, // 45: probity.claims.v1.CaseService.ReleaseTask:input_type -> probity.claims.v1.ReleaseTaskRequest
-	21, // 46: probity.claims.v1.CaseService.ReassignTask:input_type -> probity.claims.v1.ReassignTaskRequest
-	23, // 47: probity.claims.v1.CaseService.EscalateTask:input_type -> probity.claims.v1.EscalateTaskRequest
-	25, // 48: probity.claims.v1.CaseService.SetEscalation:input_type -> probity.claims.v1.SetEscalationRequest
-	27, // 49: probity.claims.v1.CaseService.RequestInformation:input_type -> probity.claims.v1.RequestInformationRequest
-	29, // 50: probity.claims.v1.CaseService.ReceiveInformation:input_type -> probity.claims.v1.ReceiveInformationRequest
-	31, // 51: probity.claims.v1.CaseService.FileAppeal:input_type -> probity.claims.v1.FileAppealRequest
-	33, // 52: probity.claims.v1.CaseService.ListAppeals:input_type -> probity.claims.v1.ListAppealsRequest
-	35, // 53: probity.claims.v1.CaseService.DecideAppeal:input_type -> probity.claims.v1.DecideAppealRequest
-	37, // 54: probity.claims.v1.CaseService.AdvanceCase:input_type -> probity.claims.v1.AdvanceCaseRequest
-	14, // 55: probity.claims.v1.CaseService.GetCase:output_type -> probity.claims.v1.GetCaseResponse
-	16, // 56: probity.claims.v1.CaseService.ListTasks:output_type -> probity.claims.v1.ListTasksResponse
-	18, // 57: probity.claims.v1.CaseService.ClaimTask:output_type -> probity.claims.v1.ClaimTaskResponse
-	20, // 58: probity.claims.v1.CaseService.ReleaseTask:output_type -> probity.claims.v1.ReleaseTaskResponse
-	22, // 59: probity.claims.v1.CaseService.ReassignTask:output_type -> probity.claims.v1.ReassignTaskResponse
-	24, // 60: probity.claims.v1.CaseService.EscalateTask:output_type -> probity.claims.v1.EscalateTaskResponse
-	26, // 61: probity.claims.v1.CaseService.SetEscalation:output_type -> probity.claims.v1.SetEscalationResponse
-	28, // 62: probity.claims.v1.CaseService.RequestInformation:output_type -> probity.claims.v1.RequestInformationResponse
-	30, // 63: probity.claims.v1.CaseService.ReceiveInformation:output_type -> probity.claims.v1.ReceiveInformationResponse
-	32, // 64: probity.claims.v1.CaseService.FileAppeal:output_type -> probity.claims.v1.FileAppealResponse
-	34, // 65: probity.claims.v1.CaseService.ListAppeals:output_type -> probity.claims.v1.ListAppealsResponse
-	36, // 66: probity.claims.v1.CaseService.DecideAppeal:output_type -> probity.claims.v1.DecideAppealResponse
-	38, // 67: probity.claims.v1.CaseService.AdvanceCase:output_type -> probity.claims.v1.AdvanceCaseResponse
-	55, // [55:68] is the sub-list for method output_type
-	42, // [42:55] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	43, // 15: probity.claims.v1.Task.status:type_name -> probity.claims.v1.ClaimStatus
+	11, // 16: probity.claims.v1.Task.reviewers_rule:type_name -> probity.claims.v1.ReviewersRule
+	40, // 17: probity.claims.v1.Deadline.time:type_name -> google.protobuf.Timestamp
+	43, // 18: probity.claims.v1.Case.status:type_name -> probity.claims.v1.ClaimStatus
+	10, // 19: probity.claims.v1.Case.task:type_name -> probity.claims.v1.Task
+	4,  // 20: probity.claims.v1.Case.requests:type_name -> probity.claims.v1.InformationRequest
+	8,  // 21: probity.claims.v1.Case.appeals:type_name -> probity.claims.v1.Appeal
+	6,  // 22: probity.claims.v1.Case.clock:type_name -> probity.claims.v1.PromptPayClock
+	12, // 23: probity.claims.v1.Case.deadlines:type_name -> probity.claims.v1.Deadline
+	13, // 24: probity.claims.v1.GetCaseResponse.case:type_name -> probity.claims.v1.Case
+	10, // 25: probity.claims.v1.ListTasksResponse.tasks:type_name -> probity.claims.v1.Task
+	13, // 26: probity.claims.v1.ClaimTaskResponse.case:type_name -> probity.claims.v1.Case
+	13, // 27: probity.claims.v1.ReleaseTaskResponse.case:type_name -> probity.claims.v1.Case
+	13, // 28: probity.claims.v1.ReassignTaskResponse.case:type_name -> probity.claims.v1.Case
+	13, // 29: probity.claims.v1.EscalateTaskResponse.case:type_name -> probity.claims.v1.Case
+	13, // 30: probity.claims.v1.SetEscalationResponse.case:type_name -> probity.claims.v1.Case
+	0,  // 31: probity.claims.v1.RequestInformationRequest.kind:type_name -> probity.claims.v1.InformationKind
+	13, // 32: probity.claims.v1.RequestInformationResponse.case:type_name -> probity.claims.v1.Case
+	0,  // 33: probity.claims.v1.ReceiveInformationRequest.kind:type_name -> probity.claims.v1.InformationKind
+	5,  // 34: probity.claims.v1.ReceiveInformationRequest.answer:type_name -> probity.claims.v1.InformationAnswer
+	13, // 35: probity.claims.v1.ReceiveInformationResponse.case:type_name -> probity.claims.v1.Case
+	8,  // 36: probity.claims.v1.FileAppealResponse.appeal:type_name -> probity.claims.v1.Appeal
+	8,  // 37: probity.claims.v1.ListAppealsResponse.appeals:type_name -> probity.claims.v1.Appeal
+	7,  // 38: probity.claims.v1.DecideAppealRequest.overturned:type_name -> probity.claims.v1.Finding
+	8,  // 39: probity.claims.v1.DecideAppealResponse.appeal:type_name -> probity.claims.v1.Appeal
+	44, // 40: probity.claims.v1.DecideAppealResponse.claim:type_name -> probity.claims.v1.ClaimSummary
+	13, // 41: probity.claims.v1.AdvanceCaseResponse.case:type_name -> probity.claims.v1.Case
+	40, // 42: probity.claims.v1.AdvanceCaseResponse.now:type_name -> google.protobuf.Timestamp
+	14, // 43: probity.claims.v1.CaseService.GetCase:input_type -> probity.claims.v1.GetCaseRequest
+	16, // 44: probity.claims.v1.CaseService.ListTasks:input_type -> probity.claims.v1.ListTasksRequest
+	18, // 45: probity.claims.v1.CaseService.ClaimTask:input_type -> probity.claims.v1.ClaimTaskRequest
+	20, // 46: probity.claims.v1.CaseService.ReleaseTask:input_type -> probity.claims.v1.ReleaseTaskRequest
+	22, // 47: probity.claims.v1.CaseService.ReassignTask:input_type -> probity.claims.v1.ReassignTaskRequest
+	24, // 48: probity.claims.v1.CaseService.EscalateTask:input_type -> probity.claims.v1.EscalateTaskRequest
+	26, // 49: probity.claims.v1.CaseService.SetEscalation:input_type -> probity.claims.v1.SetEscalationRequest
+	28, // 50: probity.claims.v1.CaseService.RequestInformation:input_type -> probity.claims.v1.RequestInformationRequest
+	30, // 51: probity.claims.v1.CaseService.ReceiveInformation:input_type -> probity.claims.v1.ReceiveInformationRequest
+	32, // 52: probity.claims.v1.CaseService.FileAppeal:input_type -> probity.claims.v1.FileAppealRequest
+	34, // 53: probity.claims.v1.CaseService.ListAppeals:input_type -> probity.claims.v1.ListAppealsRequest
+	36, // 54: probity.claims.v1.CaseService.DecideAppeal:input_type -> probity.claims.v1.DecideAppealRequest
+	38, // 55: probity.claims.v1.CaseService.AdvanceCase:input_type -> probity.claims.v1.AdvanceCaseRequest
+	15, // 56: probity.claims.v1.CaseService.GetCase:output_type -> probity.claims.v1.GetCaseResponse
+	17, // 57: probity.claims.v1.CaseService.ListTasks:output_type -> probity.claims.v1.ListTasksResponse
+	19, // 58: probity.claims.v1.CaseService.ClaimTask:output_type -> probity.claims.v1.ClaimTaskResponse
+	21, // 59: probity.claims.v1.CaseService.ReleaseTask:output_type -> probity.claims.v1.ReleaseTaskResponse
+	23, // 60: probity.claims.v1.CaseService.ReassignTask:output_type -> probity.claims.v1.ReassignTaskResponse
+	25, // 61: probity.claims.v1.CaseService.EscalateTask:output_type -> probity.claims.v1.EscalateTaskResponse
+	27, // 62: probity.claims.v1.CaseService.SetEscalation:output_type -> probity.claims.v1.SetEscalationResponse
+	29, // 63: probity.claims.v1.CaseService.RequestInformation:output_type -> probity.claims.v1.RequestInformationResponse
+	31, // 64: probity.claims.v1.CaseService.ReceiveInformation:output_type -> probity.claims.v1.ReceiveInformationResponse
+	33, // 65: probity.claims.v1.CaseService.FileAppeal:output_type -> probity.claims.v1.FileAppealResponse
+	35, // 66: probity.claims.v1.CaseService.ListAppeals:output_type -> probity.claims.v1.ListAppealsResponse
+	37, // 67: probity.claims.v1.CaseService.DecideAppeal:output_type -> probity.claims.v1.DecideAppealResponse
+	39, // 68: probity.claims.v1.CaseService.AdvanceCase:output_type -> probity.claims.v1.AdvanceCaseResponse
+	56, // [56:69] is the sub-list for method output_type
+	43, // [43:56] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_probity_claims_v1_casework_proto_init() }
@@ -3091,7 +3163,7 @@ func file_probity_claims_v1_casework_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probity_claims_v1_casework_proto_rawDesc), len(file_probity_claims_v1_casework_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   35,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

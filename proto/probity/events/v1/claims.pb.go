@@ -279,6 +279,8 @@ type ClaimDecided struct {
 	// What the work on the claim first has to do, and when. Only in a claim's
 	// first decision, where it is pended and nothing is due at once.
 	FirstDeadline *v11.Deadline `protobuf:"bytes,81,opt,name=first_deadline,json=firstDeadline,proto3" json:"first_deadline,omitempty"`
+	// By which rule several reviewers have to agree; only where they have.
+	ReviewersRule *v11.ReviewersRule `protobuf:"bytes,82,opt,name=reviewers_rule,json=reviewersRule,proto3" json:"reviewers_rule,omitempty"`
 	// NPIs that no contract was found by, so that one published later finds the
 	// claim; only where no line has a contract.
 	UncontractedNpis []string `protobuf:"bytes,61,rep,name=uncontracted_npis,json=uncontractedNpis,proto3" json:"uncontracted_npis,omitempty"`
@@ -466,6 +468,13 @@ func (x *ClaimDecided) GetReviewersNeeded() uint32 {
 func (x *ClaimDecided) GetFirstDeadline() *v11.Deadline {
 	if x != nil {
 		return x.FirstDeadline
+	}
+	return nil
+}
+
+func (x *ClaimDecided) GetReviewersRule() *v11.ReviewersRule {
+	if x != nil {
+		return x.ReviewersRule
 	}
 	return nil
 }
@@ -1540,7 +1549,7 @@ const file_probity_events_v1_claims_proto_rawDesc = "" +
 	"\fcharge_cents\x18\f \x01(\x03R\vchargeCents\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\r \x01(\tR\trequestId\x12\x14\n" +
-	"\x05paper\x18< \x01(\bR\x05paperJ\x04\b\b\x10\tR\vfingerprint\"\x99\b\n" +
+	"\x05paper\x18< \x01(\bR\x05paperJ\x04\b\b\x10\tR\vfingerprint\"\xe2\b\n" +
 	"\fClaimDecided\x12\x19\n" +
 	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\x126\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x1e.probity.claims.v1.ClaimStatusR\x06status\x12!\n" +
@@ -1567,7 +1576,8 @@ const file_probity_events_v1_claims_proto_rawDesc = "" +
 	"\x10prompt_pay_state\x18) \x01(\tR\x0epromptPayState\x12C\n" +
 	"\rprovider_days\x18< \x03(\v2\x1e.probity.events.v1.ProviderDayR\fproviderDays\x12)\n" +
 	"\x10reviewers_needed\x18P \x01(\rR\x0freviewersNeeded\x12B\n" +
-	"\x0efirst_deadline\x18Q \x01(\v2\x1b.probity.claims.v1.DeadlineR\rfirstDeadline\x12+\n" +
+	"\x0efirst_deadline\x18Q \x01(\v2\x1b.probity.claims.v1.DeadlineR\rfirstDeadline\x12G\n" +
+	"\x0ereviewers_rule\x18R \x01(\v2 .probity.claims.v1.ReviewersRuleR\rreviewersRule\x12+\n" +
 	"\x11uncontracted_npis\x18= \x03(\tR\x10uncontractedNpis\"\xd8\x01\n" +
 	"\rClaimReviewed\x12\x19\n" +
 	"\bclaim_id\x18\x01 \x01(\tR\aclaimId\x12\x1e\n" +
@@ -1690,11 +1700,12 @@ var file_probity_events_v1_claims_proto_goTypes = []any{
 	(*v11.PendReason)(nil),         // 21: probity.claims.v1.PendReason
 	(*ProviderDay)(nil),            // 22: probity.events.v1.ProviderDay
 	(*v11.Deadline)(nil),           // 23: probity.claims.v1.Deadline
-	(*v11.AccumulatorPosting)(nil), // 24: probity.claims.v1.AccumulatorPosting
-	(*v11.File)(nil),               // 25: probity.claims.v1.File
-	(*v11.ClaimOutcome)(nil),       // 26: probity.claims.v1.ClaimOutcome
-	(*v12.Problem)(nil),            // 27: probity.problem.v1.Problem
-	(*v11.Remittance)(nil),         // 28: probity.claims.v1.Remittance
+	(*v11.ReviewersRule)(nil),      // 24: probity.claims.v1.ReviewersRule
+	(*v11.AccumulatorPosting)(nil), // 25: probity.claims.v1.AccumulatorPosting
+	(*v11.File)(nil),               // 26: probity.claims.v1.File
+	(*v11.ClaimOutcome)(nil),       // 27: probity.claims.v1.ClaimOutcome
+	(*v12.Problem)(nil),            // 28: probity.problem.v1.Problem
+	(*v11.Remittance)(nil),         // 29: probity.claims.v1.Remittance
 }
 var file_probity_events_v1_claims_proto_depIdxs = []int32{
 	17, // 0: probity.events.v1.ClaimReceived.claim:type_name -> probity.type.v1.Sealed
@@ -1707,23 +1718,24 @@ var file_probity_events_v1_claims_proto_depIdxs = []int32{
 	18, // 7: probity.events.v1.ClaimDecided.received_time:type_name -> google.protobuf.Timestamp
 	22, // 8: probity.events.v1.ClaimDecided.provider_days:type_name -> probity.events.v1.ProviderDay
 	23, // 9: probity.events.v1.ClaimDecided.first_deadline:type_name -> probity.claims.v1.Deadline
-	17, // 10: probity.events.v1.ClaimReviewed.reason:type_name -> probity.type.v1.Sealed
-	18, // 11: probity.events.v1.ClaimReviewed.reviewed_time:type_name -> google.protobuf.Timestamp
-	24, // 12: probity.events.v1.AccumulatorsPosted.postings:type_name -> probity.claims.v1.AccumulatorPosting
-	17, // 13: probity.events.v1.AccumulatorsPosted.history:type_name -> probity.type.v1.Sealed
-	7,  // 14: probity.events.v1.ServiceHistory.lines:type_name -> probity.events.v1.HistoryLine
-	25, // 15: probity.events.v1.FileReceived.file:type_name -> probity.claims.v1.File
-	17, // 16: probity.events.v1.FileContent.content:type_name -> probity.type.v1.Sealed
-	26, // 17: probity.events.v1.FileOutcomesRecorded.outcomes:type_name -> probity.claims.v1.ClaimOutcome
-	27, // 18: probity.events.v1.SubmissionRefused.problems:type_name -> probity.problem.v1.Problem
-	28, // 19: probity.events.v1.RemittancePlanned.remittance:type_name -> probity.claims.v1.Remittance
-	14, // 20: probity.events.v1.RemittancePlanned.claims:type_name -> probity.events.v1.PlannedClaim
-	28, // 21: probity.events.v1.RemittanceIssued.remittance:type_name -> probity.claims.v1.Remittance
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	24, // 10: probity.events.v1.ClaimDecided.reviewers_rule:type_name -> probity.claims.v1.ReviewersRule
+	17, // 11: probity.events.v1.ClaimReviewed.reason:type_name -> probity.type.v1.Sealed
+	18, // 12: probity.events.v1.ClaimReviewed.reviewed_time:type_name -> google.protobuf.Timestamp
+	25, // 13: probity.events.v1.AccumulatorsPosted.postings:type_name -> probity.claims.v1.AccumulatorPosting
+	17, // 14: probity.events.v1.AccumulatorsPosted.history:type_name -> probity.type.v1.Sealed
+	7,  // 15: probity.events.v1.ServiceHistory.lines:type_name -> probity.events.v1.HistoryLine
+	26, // 16: probity.events.v1.FileReceived.file:type_name -> probity.claims.v1.File
+	17, // 17: probity.events.v1.FileContent.content:type_name -> probity.type.v1.Sealed
+	27, // 18: probity.events.v1.FileOutcomesRecorded.outcomes:type_name -> probity.claims.v1.ClaimOutcome
+	28, // 19: probity.events.v1.SubmissionRefused.problems:type_name -> probity.problem.v1.Problem
+	29, // 20: probity.events.v1.RemittancePlanned.remittance:type_name -> probity.claims.v1.Remittance
+	14, // 21: probity.events.v1.RemittancePlanned.claims:type_name -> probity.events.v1.PlannedClaim
+	29, // 22: probity.events.v1.RemittanceIssued.remittance:type_name -> probity.claims.v1.Remittance
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_probity_events_v1_claims_proto_init() }

@@ -79,9 +79,12 @@ type PlanDocument struct {
 	// Networks whose participants are in network. Empty: every provider with a
 	// contract for the plan is. Where the plan names networks, they alone decide
 	// the tier, and a contract prices what is in network.
-	Networks      []*PlanNetwork `protobuf:"bytes,64,rep,name=networks,proto3" json:"networks,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Networks []*PlanNetwork `protobuf:"bytes,64,rep,name=networks,proto3" json:"networks,omitempty"`
+	// When two people must agree on a claim that pends; absent is as the
+	// installation has it.
+	SecondReviewer *SecondReviewer `protobuf:"bytes,65,opt,name=second_reviewer,json=secondReviewer,proto3" json:"second_reviewer,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *PlanDocument) Reset() {
@@ -268,6 +271,68 @@ func (x *PlanDocument) GetNetworks() []*PlanNetwork {
 	return nil
 }
 
+func (x *PlanDocument) GetSecondReviewer() *SecondReviewer {
+	if x != nil {
+		return x.SecondReviewer
+	}
+	return nil
+}
+
+// When a claim that pends needs two people who agree.
+type SecondReviewer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where the claim's charge is at least this, US cents; 0 is always.
+	FromCents int64 `protobuf:"varint,1,opt,name=from_cents,json=fromCents,proto3" json:"from_cents,omitempty"`
+	// One person is enough, whatever the charge.
+	Never         bool `protobuf:"varint,2,opt,name=never,proto3" json:"never,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SecondReviewer) Reset() {
+	*x = SecondReviewer{}
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SecondReviewer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SecondReviewer) ProtoMessage() {}
+
+func (x *SecondReviewer) ProtoReflect() protoreflect.Message {
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SecondReviewer.ProtoReflect.Descriptor instead.
+func (*SecondReviewer) Descriptor() ([]byte, []int) {
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *SecondReviewer) GetFromCents() int64 {
+	if x != nil {
+		return x.FromCents
+	}
+	return 0
+}
+
+func (x *SecondReviewer) GetNever() bool {
+	if x != nil {
+		return x.Never
+	}
+	return false
+}
+
 // Cost sharing of one network tier.
 type CostShare struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -289,7 +354,7 @@ type CostShare struct {
 
 func (x *CostShare) Reset() {
 	*x = CostShare{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[1]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -301,7 +366,7 @@ func (x *CostShare) String() string {
 func (*CostShare) ProtoMessage() {}
 
 func (x *CostShare) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[1]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -314,7 +379,7 @@ func (x *CostShare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CostShare.ProtoReflect.Descriptor instead.
 func (*CostShare) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{1}
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *CostShare) GetDeductibleIndividualCents() int64 {
@@ -402,7 +467,7 @@ type Benefit struct {
 
 func (x *Benefit) Reset() {
 	*x = Benefit{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[2]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -414,7 +479,7 @@ func (x *Benefit) String() string {
 func (*Benefit) ProtoMessage() {}
 
 func (x *Benefit) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[2]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -427,7 +492,7 @@ func (x *Benefit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Benefit.ProtoReflect.Descriptor instead.
 func (*Benefit) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{2}
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Benefit) GetName() string {
@@ -564,7 +629,7 @@ type ServiceMatch struct {
 
 func (x *ServiceMatch) Reset() {
 	*x = ServiceMatch{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[3]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -576,7 +641,7 @@ func (x *ServiceMatch) String() string {
 func (*ServiceMatch) ProtoMessage() {}
 
 func (x *ServiceMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[3]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -589,7 +654,7 @@ func (x *ServiceMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceMatch.ProtoReflect.Descriptor instead.
 func (*ServiceMatch) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{3}
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ServiceMatch) GetProcedures() []string {
@@ -632,7 +697,7 @@ type FeeSchedule struct {
 
 func (x *FeeSchedule) Reset() {
 	*x = FeeSchedule{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[4]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -644,7 +709,7 @@ func (x *FeeSchedule) String() string {
 func (*FeeSchedule) ProtoMessage() {}
 
 func (x *FeeSchedule) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[4]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -657,7 +722,7 @@ func (x *FeeSchedule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeeSchedule.ProtoReflect.Descriptor instead.
 func (*FeeSchedule) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{4}
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *FeeSchedule) GetFeeScheduleId() string {
@@ -719,7 +784,7 @@ type Fee struct {
 
 func (x *Fee) Reset() {
 	*x = Fee{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[5]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -731,7 +796,7 @@ func (x *Fee) String() string {
 func (*Fee) ProtoMessage() {}
 
 func (x *Fee) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[5]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -744,7 +809,7 @@ func (x *Fee) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fee.ProtoReflect.Descriptor instead.
 func (*Fee) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{5}
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Fee) GetProcedure() string {
@@ -823,7 +888,7 @@ type ProviderContract struct {
 
 func (x *ProviderContract) Reset() {
 	*x = ProviderContract{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[6]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -835,7 +900,7 @@ func (x *ProviderContract) String() string {
 func (*ProviderContract) ProtoMessage() {}
 
 func (x *ProviderContract) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[6]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -848,7 +913,7 @@ func (x *ProviderContract) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProviderContract.ProtoReflect.Descriptor instead.
 func (*ProviderContract) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{6}
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ProviderContract) GetContractId() string {
@@ -933,7 +998,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[7]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -945,7 +1010,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[7]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -958,7 +1023,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{7}
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Policy) GetPolicyId() string {
@@ -1025,7 +1090,7 @@ type Enrollment struct {
 
 func (x *Enrollment) Reset() {
 	*x = Enrollment{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[8]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1037,7 +1102,7 @@ func (x *Enrollment) String() string {
 func (*Enrollment) ProtoMessage() {}
 
 func (x *Enrollment) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[8]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1050,7 +1115,7 @@ func (x *Enrollment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Enrollment.ProtoReflect.Descriptor instead.
 func (*Enrollment) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{8}
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Enrollment) GetPolicyId() string {
@@ -1150,7 +1215,7 @@ type PriorAuthorization struct {
 
 func (x *PriorAuthorization) Reset() {
 	*x = PriorAuthorization{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[9]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1162,7 +1227,7 @@ func (x *PriorAuthorization) String() string {
 func (*PriorAuthorization) ProtoMessage() {}
 
 func (x *PriorAuthorization) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[9]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1175,7 +1240,7 @@ func (x *PriorAuthorization) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PriorAuthorization.ProtoReflect.Descriptor instead.
 func (*PriorAuthorization) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{9}
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PriorAuthorization) GetNumber() string {
@@ -1245,8 +1310,7 @@ var File_probity_policies_v1_documents_proto protoreflect.FileDescriptor
 
 const file_probity_policies_v1_documents_proto_rawDesc = "" +
 	"\n" +
-	"#probity/policies/v1/documents.proto\x12\x13probity.policies.v1\x1a\x1bbuf/validate/validate.proto\x1a&probity/policies/v1/coordination.proto\x1a\"probity/policies/v1/networks.proto\x1a\x1fprobity/policies/v1/rates.proto\x1a\x1fprobity/policies/v1/rules.proto\x1a\x1aprobity/type/v1/type.proto\"\xcf\n" +
-	"\n" +
+	"#probity/policies/v1/documents.proto\x12\x13probity.policies.v1\x1a\x1bbuf/validate/validate.proto\x1a&probity/policies/v1/coordination.proto\x1a\"probity/policies/v1/networks.proto\x1a\x1fprobity/policies/v1/rates.proto\x1a\x1fprobity/policies/v1/rules.proto\x1a\x1aprobity/type/v1/type.proto\"\x9d\v\n" +
 	"\fPlanDocument\x126\n" +
 	"\aplan_id\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x182\x16^plan_[a-z0-9_]{1,40}$R\x06planId\x12\x1d\n" +
 	"\x04name\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18xR\x04name\x12$\n" +
@@ -1272,7 +1336,12 @@ const file_probity_policies_v1_documents_proto_rawDesc = "" +
 	"\x1eprior_authorization_procedures\x18= \x03(\tB/\xbaH,\x92\x01)\x10\xd0\x0f\"$r\"2 ^[A-Z0-9]{4,5}(-[A-Z0-9]{4,5})?$R\x1cpriorAuthorizationProcedures\x12*\n" +
 	"\x11await_other_payer\x18> \x01(\bR\x0fawaitOtherPayer\x12:\n" +
 	"\x19await_prior_authorization\x18? \x01(\bR\x17awaitPriorAuthorization\x12F\n" +
-	"\bnetworks\x18@ \x03(\v2 .probity.policies.v1.PlanNetworkB\b\xbaH\x05\x92\x01\x02\x102R\bnetworks\"\xb7\x03\n" +
+	"\bnetworks\x18@ \x03(\v2 .probity.policies.v1.PlanNetworkB\b\xbaH\x05\x92\x01\x02\x102R\bnetworks\x12L\n" +
+	"\x0fsecond_reviewer\x18A \x01(\v2#.probity.policies.v1.SecondReviewerR\x0esecondReviewer\"N\n" +
+	"\x0eSecondReviewer\x12&\n" +
+	"\n" +
+	"from_cents\x18\x01 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\tfromCents\x12\x14\n" +
+	"\x05never\x18\x02 \x01(\bR\x05never\"\xb7\x03\n" +
 	"\tCostShare\x12M\n" +
 	"\x1bdeductible_individual_cents\x18\x01 \x01(\x03B\r\xbaH\n" +
 	"\"\b\x18\xff\x93\xeb\xdc\x03(\x00R\x19deductibleIndividualCents\x12E\n" +
@@ -1387,45 +1456,47 @@ func file_probity_policies_v1_documents_proto_rawDescGZIP() []byte {
 	return file_probity_policies_v1_documents_proto_rawDescData
 }
 
-var file_probity_policies_v1_documents_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_probity_policies_v1_documents_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_probity_policies_v1_documents_proto_goTypes = []any{
 	(*PlanDocument)(nil),       // 0: probity.policies.v1.PlanDocument
-	(*CostShare)(nil),          // 1: probity.policies.v1.CostShare
-	(*Benefit)(nil),            // 2: probity.policies.v1.Benefit
-	(*ServiceMatch)(nil),       // 3: probity.policies.v1.ServiceMatch
-	(*FeeSchedule)(nil),        // 4: probity.policies.v1.FeeSchedule
-	(*Fee)(nil),                // 5: probity.policies.v1.Fee
-	(*ProviderContract)(nil),   // 6: probity.policies.v1.ProviderContract
-	(*Policy)(nil),             // 7: probity.policies.v1.Policy
-	(*Enrollment)(nil),         // 8: probity.policies.v1.Enrollment
-	(*PriorAuthorization)(nil), // 9: probity.policies.v1.PriorAuthorization
-	(*v1.Period)(nil),          // 10: probity.type.v1.Period
-	(*PlanRule)(nil),           // 11: probity.policies.v1.PlanRule
-	(*CoordinationRules)(nil),  // 12: probity.policies.v1.CoordinationRules
-	(*PlanNetwork)(nil),        // 13: probity.policies.v1.PlanNetwork
-	(*FacilityRate)(nil),       // 14: probity.policies.v1.FacilityRate
+	(*SecondReviewer)(nil),     // 1: probity.policies.v1.SecondReviewer
+	(*CostShare)(nil),          // 2: probity.policies.v1.CostShare
+	(*Benefit)(nil),            // 3: probity.policies.v1.Benefit
+	(*ServiceMatch)(nil),       // 4: probity.policies.v1.ServiceMatch
+	(*FeeSchedule)(nil),        // 5: probity.policies.v1.FeeSchedule
+	(*Fee)(nil),                // 6: probity.policies.v1.Fee
+	(*ProviderContract)(nil),   // 7: probity.policies.v1.ProviderContract
+	(*Policy)(nil),             // 8: probity.policies.v1.Policy
+	(*Enrollment)(nil),         // 9: probity.policies.v1.Enrollment
+	(*PriorAuthorization)(nil), // 10: probity.policies.v1.PriorAuthorization
+	(*v1.Period)(nil),          // 11: probity.type.v1.Period
+	(*PlanRule)(nil),           // 12: probity.policies.v1.PlanRule
+	(*CoordinationRules)(nil),  // 13: probity.policies.v1.CoordinationRules
+	(*PlanNetwork)(nil),        // 14: probity.policies.v1.PlanNetwork
+	(*FacilityRate)(nil),       // 15: probity.policies.v1.FacilityRate
 }
 var file_probity_policies_v1_documents_proto_depIdxs = []int32{
-	10, // 0: probity.policies.v1.PlanDocument.effective:type_name -> probity.type.v1.Period
-	1,  // 1: probity.policies.v1.PlanDocument.in_network:type_name -> probity.policies.v1.CostShare
-	1,  // 2: probity.policies.v1.PlanDocument.out_of_network:type_name -> probity.policies.v1.CostShare
-	2,  // 3: probity.policies.v1.PlanDocument.benefits:type_name -> probity.policies.v1.Benefit
-	11, // 4: probity.policies.v1.PlanDocument.rules:type_name -> probity.policies.v1.PlanRule
-	12, // 5: probity.policies.v1.PlanDocument.coordination:type_name -> probity.policies.v1.CoordinationRules
-	13, // 6: probity.policies.v1.PlanDocument.networks:type_name -> probity.policies.v1.PlanNetwork
-	3,  // 7: probity.policies.v1.Benefit.match:type_name -> probity.policies.v1.ServiceMatch
-	10, // 8: probity.policies.v1.FeeSchedule.effective:type_name -> probity.type.v1.Period
-	5,  // 9: probity.policies.v1.FeeSchedule.fees:type_name -> probity.policies.v1.Fee
-	10, // 10: probity.policies.v1.ProviderContract.effective:type_name -> probity.type.v1.Period
-	14, // 11: probity.policies.v1.ProviderContract.facility_rates:type_name -> probity.policies.v1.FacilityRate
-	10, // 12: probity.policies.v1.Policy.effective:type_name -> probity.type.v1.Period
-	10, // 13: probity.policies.v1.Enrollment.coverage:type_name -> probity.type.v1.Period
-	10, // 14: probity.policies.v1.PriorAuthorization.effective:type_name -> probity.type.v1.Period
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	11, // 0: probity.policies.v1.PlanDocument.effective:type_name -> probity.type.v1.Period
+	2,  // 1: probity.policies.v1.PlanDocument.in_network:type_name -> probity.policies.v1.CostShare
+	2,  // 2: probity.policies.v1.PlanDocument.out_of_network:type_name -> probity.policies.v1.CostShare
+	3,  // 3: probity.policies.v1.PlanDocument.benefits:type_name -> probity.policies.v1.Benefit
+	12, // 4: probity.policies.v1.PlanDocument.rules:type_name -> probity.policies.v1.PlanRule
+	13, // 5: probity.policies.v1.PlanDocument.coordination:type_name -> probity.policies.v1.CoordinationRules
+	14, // 6: probity.policies.v1.PlanDocument.networks:type_name -> probity.policies.v1.PlanNetwork
+	1,  // 7: probity.policies.v1.PlanDocument.second_reviewer:type_name -> probity.policies.v1.SecondReviewer
+	4,  // 8: probity.policies.v1.Benefit.match:type_name -> probity.policies.v1.ServiceMatch
+	11, // 9: probity.policies.v1.FeeSchedule.effective:type_name -> probity.type.v1.Period
+	6,  // 10: probity.policies.v1.FeeSchedule.fees:type_name -> probity.policies.v1.Fee
+	11, // 11: probity.policies.v1.ProviderContract.effective:type_name -> probity.type.v1.Period
+	15, // 12: probity.policies.v1.ProviderContract.facility_rates:type_name -> probity.policies.v1.FacilityRate
+	11, // 13: probity.policies.v1.Policy.effective:type_name -> probity.type.v1.Period
+	11, // 14: probity.policies.v1.Enrollment.coverage:type_name -> probity.type.v1.Period
+	11, // 15: probity.policies.v1.PriorAuthorization.effective:type_name -> probity.type.v1.Period
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_probity_policies_v1_documents_proto_init() }
@@ -1443,7 +1514,7 @@ func file_probity_policies_v1_documents_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probity_policies_v1_documents_proto_rawDesc), len(file_probity_policies_v1_documents_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -200,6 +200,98 @@ func (x *GetFileProgressResponse) GetNotProcessed() uint32 {
 	return 0
 }
 
+// ResumeFile's request.
+type ResumeFileRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// File id.
+	FileId        string `protobuf:"bytes,1,opt,name=file_id,json=fileId,proto3" json:"file_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeFileRequest) Reset() {
+	*x = ResumeFileRequest{}
+	mi := &file_probity_workflows_v1_workflow_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeFileRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeFileRequest) ProtoMessage() {}
+
+func (x *ResumeFileRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_probity_workflows_v1_workflow_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeFileRequest.ProtoReflect.Descriptor instead.
+func (*ResumeFileRequest) Descriptor() ([]byte, []int) {
+	return file_probity_workflows_v1_workflow_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ResumeFileRequest) GetFileId() string {
+	if x != nil {
+		return x.FileId
+	}
+	return ""
+}
+
+// ResumeFile's answer.
+type ResumeFileResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// False where a workflow was at work on the file already.
+	Started       bool `protobuf:"varint,1,opt,name=started,proto3" json:"started,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeFileResponse) Reset() {
+	*x = ResumeFileResponse{}
+	mi := &file_probity_workflows_v1_workflow_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeFileResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeFileResponse) ProtoMessage() {}
+
+func (x *ResumeFileResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_probity_workflows_v1_workflow_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeFileResponse.ProtoReflect.Descriptor instead.
+func (*ResumeFileResponse) Descriptor() ([]byte, []int) {
+	return file_probity_workflows_v1_workflow_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ResumeFileResponse) GetStarted() bool {
+	if x != nil {
+		return x.Started
+	}
+	return false
+}
+
 // GetReview's request.
 type GetReviewRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -211,7 +303,7 @@ type GetReviewRequest struct {
 
 func (x *GetReviewRequest) Reset() {
 	*x = GetReviewRequest{}
-	mi := &file_probity_workflows_v1_workflow_service_proto_msgTypes[2]
+	mi := &file_probity_workflows_v1_workflow_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -223,7 +315,7 @@ func (x *GetReviewRequest) String() string {
 func (*GetReviewRequest) ProtoMessage() {}
 
 func (x *GetReviewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_workflows_v1_workflow_service_proto_msgTypes[2]
+	mi := &file_probity_workflows_v1_workflow_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -236,7 +328,7 @@ func (x *GetReviewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReviewRequest.ProtoReflect.Descriptor instead.
 func (*GetReviewRequest) Descriptor() ([]byte, []int) {
-	return file_probity_workflows_v1_workflow_service_proto_rawDescGZIP(), []int{2}
+	return file_probity_workflows_v1_workflow_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GetReviewRequest) GetClaimId() string {
@@ -263,7 +355,7 @@ type GetReviewResponse struct {
 
 func (x *GetReviewResponse) Reset() {
 	*x = GetReviewResponse{}
-	mi := &file_probity_workflows_v1_workflow_service_proto_msgTypes[3]
+	mi := &file_probity_workflows_v1_workflow_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -275,7 +367,7 @@ func (x *GetReviewResponse) String() string {
 func (*GetReviewResponse) ProtoMessage() {}
 
 func (x *GetReviewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_workflows_v1_workflow_service_proto_msgTypes[3]
+	mi := &file_probity_workflows_v1_workflow_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -288,7 +380,7 @@ func (x *GetReviewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReviewResponse.ProtoReflect.Descriptor instead.
 func (*GetReviewResponse) Descriptor() ([]byte, []int) {
-	return file_probity_workflows_v1_workflow_service_proto_rawDescGZIP(), []int{3}
+	return file_probity_workflows_v1_workflow_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetReviewResponse) GetClaimId() string {
@@ -338,7 +430,7 @@ type ReviewClaimRequest struct {
 
 func (x *ReviewClaimRequest) Reset() {
 	*x = ReviewClaimRequest{}
-	mi := &file_probity_workflows_v1_workflow_service_proto_msgTypes[4]
+	mi := &file_probity_workflows_v1_workflow_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -350,7 +442,7 @@ func (x *ReviewClaimRequest) String() string {
 func (*ReviewClaimRequest) ProtoMessage() {}
 
 func (x *ReviewClaimRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_workflows_v1_workflow_service_proto_msgTypes[4]
+	mi := &file_probity_workflows_v1_workflow_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -363,7 +455,7 @@ func (x *ReviewClaimRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReviewClaimRequest.ProtoReflect.Descriptor instead.
 func (*ReviewClaimRequest) Descriptor() ([]byte, []int) {
-	return file_probity_workflows_v1_workflow_service_proto_rawDescGZIP(), []int{4}
+	return file_probity_workflows_v1_workflow_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ReviewClaimRequest) GetClaimId() string {
@@ -412,7 +504,7 @@ type ReviewClaimResponse struct {
 
 func (x *ReviewClaimResponse) Reset() {
 	*x = ReviewClaimResponse{}
-	mi := &file_probity_workflows_v1_workflow_service_proto_msgTypes[5]
+	mi := &file_probity_workflows_v1_workflow_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -424,7 +516,7 @@ func (x *ReviewClaimResponse) String() string {
 func (*ReviewClaimResponse) ProtoMessage() {}
 
 func (x *ReviewClaimResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_workflows_v1_workflow_service_proto_msgTypes[5]
+	mi := &file_probity_workflows_v1_workflow_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -437,7 +529,7 @@ func (x *ReviewClaimResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReviewClaimResponse.ProtoReflect.Descriptor instead.
 func (*ReviewClaimResponse) Descriptor() ([]byte, []int) {
-	return file_probity_workflows_v1_workflow_service_proto_rawDescGZIP(), []int{5}
+	return file_probity_workflows_v1_workflow_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ReviewClaimResponse) GetClaim() *v1.ClaimSummary {
@@ -466,7 +558,11 @@ const file_probity_workflows_v1_workflow_service_proto_rawDesc = "" +
 	"\x0eremittance_ids\x18\b \x03(\tR\rremittanceIds\x12\x14\n" +
 	"\x05stage\x18\t \x01(\tR\x05stage\x12#\n" +
 	"\rnot_processed\x18\n" +
-	" \x01(\rR\fnotProcessed\"H\n" +
+	" \x01(\rR\fnotProcessed\"G\n" +
+	"\x11ResumeFileRequest\x122\n" +
+	"\afile_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^fil_[a-z2-7]{26}$R\x06fileId\".\n" +
+	"\x12ResumeFileResponse\x12\x18\n" +
+	"\astarted\x18\x01 \x01(\bR\astarted\"H\n" +
 	"\x10GetReviewRequest\x124\n" +
 	"\bclaim_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^clm_[a-z2-7]{26}$R\aclaimId\"\xb6\x01\n" +
 	"\x11GetReviewResponse\x12\x19\n" +
@@ -485,9 +581,11 @@ const file_probity_workflows_v1_workflow_service_proto_rawDesc = "" +
 	"\xbaH\ar\x05\x10\x01\x18\xd0\x0fR\x06reason\x12#\n" +
 	"\breviewer\x18\x05 \x01(\tB\a\xbaH\x04r\x02\x18xR\breviewer\"L\n" +
 	"\x13ReviewClaimResponse\x125\n" +
-	"\x05claim\x18\x01 \x01(\v2\x1f.probity.claims.v1.ClaimSummaryR\x05claim2\xcd\x02\n" +
+	"\x05claim\x18\x01 \x01(\v2\x1f.probity.claims.v1.ClaimSummaryR\x05claim2\xae\x03\n" +
 	"\x0fWorkflowService\x12s\n" +
-	"\x0fGetFileProgress\x12,.probity.workflows.v1.GetFileProgressRequest\x1a-.probity.workflows.v1.GetFileProgressResponse\"\x03\x90\x02\x01\x12a\n" +
+	"\x0fGetFileProgress\x12,.probity.workflows.v1.GetFileProgressRequest\x1a-.probity.workflows.v1.GetFileProgressResponse\"\x03\x90\x02\x01\x12_\n" +
+	"\n" +
+	"ResumeFile\x12'.probity.workflows.v1.ResumeFileRequest\x1a(.probity.workflows.v1.ResumeFileResponse\x12a\n" +
 	"\tGetReview\x12&.probity.workflows.v1.GetReviewRequest\x1a'.probity.workflows.v1.GetReviewResponse\"\x03\x90\x02\x01\x12b\n" +
 	"\vReviewClaim\x12(.probity.workflows.v1.ReviewClaimRequest\x1a).probity.workflows.v1.ReviewClaimResponseBJZHgithub.com/probity-health/probity/proto/probity/workflows/v1;workflowsv1b\x06proto3"
 
@@ -503,33 +601,37 @@ func file_probity_workflows_v1_workflow_service_proto_rawDescGZIP() []byte {
 	return file_probity_workflows_v1_workflow_service_proto_rawDescData
 }
 
-var file_probity_workflows_v1_workflow_service_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_probity_workflows_v1_workflow_service_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_probity_workflows_v1_workflow_service_proto_goTypes = []any{
 	(*GetFileProgressRequest)(nil),  // 0: probity.workflows.v1.GetFileProgressRequest
 	(*GetFileProgressResponse)(nil), // 1: probity.workflows.v1.GetFileProgressResponse
-	(*GetReviewRequest)(nil),        // 2: probity.workflows.v1.GetReviewRequest
-	(*GetReviewResponse)(nil),       // 3: probity.workflows.v1.GetReviewResponse
-	(*ReviewClaimRequest)(nil),      // 4: probity.workflows.v1.ReviewClaimRequest
-	(*ReviewClaimResponse)(nil),     // 5: probity.workflows.v1.ReviewClaimResponse
-	(*timestamppb.Timestamp)(nil),   // 6: google.protobuf.Timestamp
-	(*v1.Deadline)(nil),             // 7: probity.claims.v1.Deadline
-	(*v1.ClaimSummary)(nil),         // 8: probity.claims.v1.ClaimSummary
+	(*ResumeFileRequest)(nil),       // 2: probity.workflows.v1.ResumeFileRequest
+	(*ResumeFileResponse)(nil),      // 3: probity.workflows.v1.ResumeFileResponse
+	(*GetReviewRequest)(nil),        // 4: probity.workflows.v1.GetReviewRequest
+	(*GetReviewResponse)(nil),       // 5: probity.workflows.v1.GetReviewResponse
+	(*ReviewClaimRequest)(nil),      // 6: probity.workflows.v1.ReviewClaimRequest
+	(*ReviewClaimResponse)(nil),     // 7: probity.workflows.v1.ReviewClaimResponse
+	(*timestamppb.Timestamp)(nil),   // 8: google.protobuf.Timestamp
+	(*v1.Deadline)(nil),             // 9: probity.claims.v1.Deadline
+	(*v1.ClaimSummary)(nil),         // 10: probity.claims.v1.ClaimSummary
 }
 var file_probity_workflows_v1_workflow_service_proto_depIdxs = []int32{
-	6, // 0: probity.workflows.v1.GetReviewResponse.due_time:type_name -> google.protobuf.Timestamp
-	7, // 1: probity.workflows.v1.GetReviewResponse.deadlines:type_name -> probity.claims.v1.Deadline
-	8, // 2: probity.workflows.v1.ReviewClaimResponse.claim:type_name -> probity.claims.v1.ClaimSummary
-	0, // 3: probity.workflows.v1.WorkflowService.GetFileProgress:input_type -> probity.workflows.v1.GetFileProgressRequest
-	2, // 4: probity.workflows.v1.WorkflowService.GetReview:input_type -> probity.workflows.v1.GetReviewRequest
-	4, // 5: probity.workflows.v1.WorkflowService.ReviewClaim:input_type -> probity.workflows.v1.ReviewClaimRequest
-	1, // 6: probity.workflows.v1.WorkflowService.GetFileProgress:output_type -> probity.workflows.v1.GetFileProgressResponse
-	3, // 7: probity.workflows.v1.WorkflowService.GetReview:output_type -> probity.workflows.v1.GetReviewResponse
-	5, // 8: probity.workflows.v1.WorkflowService.ReviewClaim:output_type -> probity.workflows.v1.ReviewClaimResponse
-	6, // [6:9] is the sub-list for method output_type
-	3, // [3:6] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	8,  // 0: probity.workflows.v1.GetReviewResponse.due_time:type_name -> google.protobuf.Timestamp
+	9,  // 1: probity.workflows.v1.GetReviewResponse.deadlines:type_name -> probity.claims.v1.Deadline
+	10, // 2: probity.workflows.v1.ReviewClaimResponse.claim:type_name -> probity.claims.v1.ClaimSummary
+	0,  // 3: probity.workflows.v1.WorkflowService.GetFileProgress:input_type -> probity.workflows.v1.GetFileProgressRequest
+	2,  // 4: probity.workflows.v1.WorkflowService.ResumeFile:input_type -> probity.workflows.v1.ResumeFileRequest
+	4,  // 5: probity.workflows.v1.WorkflowService.GetReview:input_type -> probity.workflows.v1.GetReviewRequest
+	6,  // 6: probity.workflows.v1.WorkflowService.ReviewClaim:input_type -> probity.workflows.v1.ReviewClaimRequest
+	1,  // 7: probity.workflows.v1.WorkflowService.GetFileProgress:output_type -> probity.workflows.v1.GetFileProgressResponse
+	3,  // 8: probity.workflows.v1.WorkflowService.ResumeFile:output_type -> probity.workflows.v1.ResumeFileResponse
+	5,  // 9: probity.workflows.v1.WorkflowService.GetReview:output_type -> probity.workflows.v1.GetReviewResponse
+	7,  // 10: probity.workflows.v1.WorkflowService.ReviewClaim:output_type -> probity.workflows.v1.ReviewClaimResponse
+	7,  // [7:11] is the sub-list for method output_type
+	3,  // [3:7] is the sub-list for method input_type
+	3,  // [3:3] is the sub-list for extension type_name
+	3,  // [3:3] is the sub-list for extension extendee
+	0,  // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_probity_workflows_v1_workflow_service_proto_init() }
@@ -543,7 +645,7 @@ func file_probity_workflows_v1_workflow_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probity_workflows_v1_workflow_service_proto_rawDesc), len(file_probity_workflows_v1_workflow_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -38,6 +38,9 @@ const (
 	// WorkflowServiceGetFileProgressProcedure is the fully-qualified name of the WorkflowService's
 	// GetFileProgress RPC.
 	WorkflowServiceGetFileProgressProcedure = "/probity.workflows.v1.WorkflowService/GetFileProgress"
+	// WorkflowServiceResumeFileProcedure is the fully-qualified name of the WorkflowService's
+	// ResumeFile RPC.
+	WorkflowServiceResumeFileProcedure = "/probity.workflows.v1.WorkflowService/ResumeFile"
 	// WorkflowServiceGetReviewProcedure is the fully-qualified name of the WorkflowService's GetReview
 	// RPC.
 	WorkflowServiceGetReviewProcedure = "/probity.workflows.v1.WorkflowService/GetReview"
@@ -50,6 +53,10 @@ const (
 type WorkflowServiceClient interface {
 	// How far a file has come.
 	GetFileProgress(context.Context, *v1.GetFileProgressRequest) (*v1.GetFileProgressResponse, error)
+	// Has a file that stands still worked on again: one whose workflow was lost,
+	// canceled in Temporal itself, or ended because a service refused it. What is
+	// decided stays. Nothing happens where its workflow runs.
+	ResumeFile(context.Context, *v1.ResumeFileRequest) (*v1.ResumeFileResponse, error)
 	// Returns the state of a pended claim's workflow.
 	GetReview(context.Context, *v1.GetReviewRequest) (*v1.GetReviewResponse, error)
 	// Decides a pended claim by a workflow Update; returns when the engine has decided again.
@@ -74,6 +81,12 @@ func NewWorkflowServiceClient(httpClient connect.HTTPClient, baseURL string, opt
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		resumeFile: connect.NewClient[v1.ResumeFileRequest, v1.ResumeFileResponse](
+			httpClient,
+			baseURL+WorkflowServiceResumeFileProcedure,
+			connect.WithSchema(workflowServiceMethods.ByName("ResumeFile")),
+			connect.WithClientOptions(opts...),
+		),
 		getReview: connect.NewClient[v1.GetReviewRequest, v1.GetReviewResponse](
 			httpClient,
 			baseURL+WorkflowServiceGetReviewProcedure,
@@ -93,6 +106,7 @@ func NewWorkflowServiceClient(httpClient connect.HTTPClient, baseURL string, opt
 // workflowServiceClient implements WorkflowServiceClient.
 type workflowServiceClient struct {
 	getFileProgress *connect.Client[v1.GetFileProgressRequest, v1.GetFileProgressResponse]
+	resumeFile      *connect.Client[v1.ResumeFileRequest, v1.ResumeFileResponse]
 	getReview       *connect.Client[v1.GetReviewRequest, v1.GetReviewResponse]
 	reviewClaim     *connect.Client[v1.ReviewClaimRequest, v1.ReviewClaimResponse]
 }
@@ -100,6 +114,15 @@ type workflowServiceClient struct {
 // GetFileProgress calls probity.workflows.v1.WorkflowService.GetFileProgress.
 func (c *workflowServiceClient) GetFileProgress(ctx context.Context, req *v1.GetFileProgressRequest) (*v1.GetFileProgressResponse, error) {
 	response, err := c.getFileProgress.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// ResumeFile calls probity.workflows.v1.WorkflowService.ResumeFile.
+func (c *workflowServiceClient) ResumeFile(ctx context.Context, req *v1.ResumeFileRequest) (*v1.ResumeFileResponse, error) {
+	response, err := c.resumeFile.CallUnary(ctx, connect.NewRequest(req))
 	if response != nil {
 		return response.Msg, err
 	}
@@ -128,6 +151,10 @@ func (c *workflowServiceClient) ReviewClaim(ctx context.Context, req *v1.ReviewC
 type WorkflowServiceHandler interface {
 	// How far a file has come.
 	GetFileProgress(context.Context, *v1.GetFileProgressRequest) (*v1.GetFileProgressResponse, error)
+	// Has a file that stands still worked on again: one whose workflow was lost,
+	// canceled in Temporal itself, or ended because a service refused it. What is
+	// decided stays. Nothing happens where its workflow runs.
+	ResumeFile(context.Context, *v1.ResumeFileRequest) (*v1.ResumeFileResponse, error)
 	// Returns the state of a pended claim's workflow.
 	GetReview(context.Context, *v1.GetReviewRequest) (*v1.GetReviewResponse, error)
 	// Decides a pended claim by a workflow Update; returns when the engine has decided again.
@@ -148,6 +175,12 @@ func NewWorkflowServiceHandler(svc WorkflowServiceHandler, opts ...connect.Handl
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	workflowServiceResumeFileHandler := connect.NewUnaryHandlerSimple(
+		WorkflowServiceResumeFileProcedure,
+		svc.ResumeFile,
+		connect.WithSchema(workflowServiceMethods.ByName("ResumeFile")),
+		connect.WithHandlerOptions(opts...),
+	)
 	workflowServiceGetReviewHandler := connect.NewUnaryHandlerSimple(
 		WorkflowServiceGetReviewProcedure,
 		svc.GetReview,
@@ -165,6 +198,8 @@ func NewWorkflowServiceHandler(svc WorkflowServiceHandler, opts ...connect.Handl
 		switch r.URL.Path {
 		case WorkflowServiceGetFileProgressProcedure:
 			workflowServiceGetFileProgressHandler.ServeHTTP(w, r)
+		case WorkflowServiceResumeFileProcedure:
+			workflowServiceResumeFileHandler.ServeHTTP(w, r)
 		case WorkflowServiceGetReviewProcedure:
 			workflowServiceGetReviewHandler.ServeHTTP(w, r)
 		case WorkflowServiceReviewClaimProcedure:
@@ -180,6 +215,10 @@ type UnimplementedWorkflowServiceHandler struct{}
 
 func (UnimplementedWorkflowServiceHandler) GetFileProgress(context.Context, *v1.GetFileProgressRequest) (*v1.GetFileProgressResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("probity.workflows.v1.WorkflowService.GetFileProgress is not implemented"))
+}
+
+func (UnimplementedWorkflowServiceHandler) ResumeFile(context.Context, *v1.ResumeFileRequest) (*v1.ResumeFileResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("probity.workflows.v1.WorkflowService.ResumeFile is not implemented"))
 }
 
 func (UnimplementedWorkflowServiceHandler) GetReview(context.Context, *v1.GetReviewRequest) (*v1.GetReviewResponse, error) {
