@@ -220,6 +220,7 @@ func (r *Run) settled(ctx context.Context, out *Adjusted) error {
 
 // told runs a payment cycle and reads all remittances.
 func (r *Run) told(ctx context.Context, out *Adjusted) error {
+	issued := map[string]bool{}
 	for n, more := 0, true; more; n++ {
 		if n > 100 {
 			return errors.New("reconcile: the payment cycle has no end")
@@ -229,18 +230,14 @@ func (r *Run) told(ctx context.Context, out *Adjusted) error {
 			return err
 		}
 		more = got.GetMore()
+		for _, m := range got.GetRemittances() {
+			issued[m.GetRemittanceId()] = true
+		}
 	}
 	net, decisions, reversals := map[string]int64{}, map[string][]adviceClaim{}, map[string][]adviceClaim{}
-	var all []*claimsv1.Remittance
-	for token := ""; ; {
-		page, err := r.Clients.Remittances.ListRemittances(ctx, &claimsv1.ListRemittancesRequest{PageSize: 1000, PageToken: token})
-		if err != nil {
-			return err
-		}
-		all = append(all, page.GetRemittances()...)
-		if token = page.GetNextPageToken(); token == "" {
-			break
-		}
+	all, err := r.listed(ctx, issued)
+	if err != nil {
+		return err
 	}
 	for _, one := range all {
 		document, err := standalone.Document(ctx, r.Clients.Gateway, "835", one.GetRemittanceId())
@@ -290,6 +287,37 @@ func (r *Run) told(ctx context.Context, out *Adjusted) error {
 	}
 	out.Cents, out.Reasons, out.Told = out.Cents+found.Cents, out.Reasons+found.Reasons, append(out.Told, found.Told...)
 	return nil
+}
+
+// listed are all remittances, once the list has caught up with those that were issued.
+func (r *Run) listed(ctx context.Context, issued map[string]bool) ([]*claimsv1.Remittance, error) {
+	for {
+		var all []*claimsv1.Remittance
+		have := 0
+		for token := ""; ; {
+			page, err := r.Clients.Remittances.ListRemittances(ctx, &claimsv1.ListRemittancesRequest{PageSize: 1000, PageToken: token})
+			if err != nil {
+				return nil, err
+			}
+			for _, m := range page.GetRemittances() {
+				if issued[m.GetRemittanceId()] {
+					have++
+				}
+			}
+			all = append(all, page.GetRemittances()...)
+			if token = page.GetNextPageToken(); token == "" {
+				break
+			}
+		}
+		if have == len(issued) {
+			return all, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("reconcile: the list has %d of %d remittances that were issued: %w", have, len(issued), ctx.Err())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // reverses tells whether a reversal takes back this decision: the same lines

@@ -1,6 +1,7 @@
 package claims
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -194,7 +195,7 @@ func paymentTaskRow(fields map[string]string) (*claimsv1.PaymentTask, error) {
 // newest are pairs by their first half, in the members' order: the last wins.
 func newest(members []views.Member) map[string]string {
 	members = slices.Clone(members)
-	slices.SortStableFunc(members, func(a, b views.Member) int { return int(min(1, max(-1, a.Score-b.Score))) })
+	slices.SortStableFunc(members, func(a, b views.Member) int { return cmp.Compare(a.Score, b.Score) })
 	out := make(map[string]string, len(members))
 	for _, m := range members {
 		npi, what, _ := strings.Cut(m.Name, "/")

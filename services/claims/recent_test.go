@@ -42,10 +42,14 @@ func TestClaimsJustDecidedAreRemittedFromMemory(t *testing.T) {
 	res, err := w.CreateRemittances(service(), &claimsv1.CreateRemittancesRequest{FileId: file, RequestId: "run1"})
 	require.NoError(t, err)
 
-	// Then every claim is told, the oldest had to be read, and none is kept any more.
+	// Then every claim is told, one had to be read, and none is kept any more.
 	require.Len(t, res.Remittances, 1)
 	require.Equal(t, ids, res.Remittances[0].ClaimIds)
-	require.Equal(t, map[string]int{claimStream(ids[0]): 1}, store.whole)
+	read := 0
+	for _, n := range store.whole {
+		read += n
+	}
+	require.Equal(t, 1, read, "%v", store.whole)
 	for _, id := range ids {
 		_, kept := w.recent.get(id)
 		require.False(t, kept, "a claim that was told is not kept")

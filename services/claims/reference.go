@@ -246,6 +246,23 @@ func (r *reference) network(v *book.Network) *adjudication.ProviderNetwork {
 	return out
 }
 
+// networksNow are a payer's networks of the claim's days as they are known now.
+func (r *reference) networksNow(payer string, c *adjudication.Claim) []*adjudication.ProviderNetwork {
+	q := book.Query{PayerID: payer}
+	for i := range c.Lines {
+		if day := c.Lines[i].ServiceDate.String(); !slices.Contains(q.ServiceDates, day) {
+			q.ServiceDates = append(q.ServiceDates, day)
+		}
+	}
+	var out []*adjudication.ProviderNetwork
+	for _, n := range r.book.For(q).Networks {
+		if network := r.networks.of(n, r.network); network != nil {
+			out = append(out, network)
+		}
+	}
+	return out
+}
+
 func (r *reference) plan(v *book.Plan) *adjudication.Plan {
 	out, err := policies.CompilePlan(v.Document, v.Ref)
 	if err != nil {

@@ -361,6 +361,24 @@ func TestASimulationShowsWhatAPlanWouldHaveDone(t *testing.T) {
 	require.Equal(t, same.GetTotal().GetPaidBeforeCents(), same.GetTotal().GetPaidAfterCents())
 }
 
+// A network may be published after the claims were decided, to try a plan on it.
+func TestASimulationKnowsTheNetworksPublishedSince(t *testing.T) {
+	w := newWorld(t, 1)
+	w.submit(lakeside(), "a", visit(0, "2026-02-10"))
+	w.append("network", &eventsv1.NetworkPublished{Version: 1, Network: &policiesv1.ProviderNetwork{
+		NetworkId: "net_narrow", PayerId: payer, Effective: &typev1.Period{StartDate: "2026-01-01"},
+		Participants: []*policiesv1.NetworkParticipant{{Npi: biller, Participates: &typev1.Period{StartDate: "2026-02-11"}}},
+	}})
+	w.caughtUp(w.Service)
+	trial := dearerPlan(10000)
+	trial.Networks = []*policiesv1.PlanNetwork{{NetworkId: "net_narrow"}}
+
+	got := simulated(t, w, trial)
+
+	require.Zero(t, got.GetNewlyPended())
+	require.Equal(t, uint64(1), got.GetNewlyDenied(), "the provider joined a day later, and the plan has no tier out of network")
+}
+
 func TestASimulationOfWhatCantBeAPlanSaysWhy(t *testing.T) {
 	w := newWorld(t, 1)
 	trial := dearerPlan(15000)

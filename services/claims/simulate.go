@@ -98,6 +98,10 @@ func (m *simulator) both(ctx context.Context, state State) (first, second *claim
 		return nil, nil, false, err
 	}
 	governed := m.govern(&input)
+	if len(m.document.GetNetworks()) > 0 {
+		// A plan on trial may name a network that was published since.
+		input.Networks = m.service.reference.networksNow(m.document.GetPayerId(), &input.Claim)
+	}
 	_, touched := m.after[subscriber]
 	if input.Member.Match != adjudication.MatchOne || (!governed && !touched) {
 		return nil, nil, false, nil

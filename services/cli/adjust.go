@@ -120,7 +120,7 @@ func (a *app) claimsReprocess() *cobra.Command {
 			return a.emitOne(got, func(w io.Writer) error { return a.showReprocessing(w, got, req.GetCause(), req.GetDryRun()) })
 		},
 	}
-	cmd.Flags().StringVar(&req.Cause, "cause", "request", "termination, enrollment, reinstatement, plan, fee-schedule, contract, other-payer, prior-authorization, edits or request")
+	cmd.Flags().StringVar(&req.Cause, "cause", "request", "termination, enrollment, reinstatement, plan, fee-schedule, contract, network, other-payer, prior-authorization, edits or request")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "show what would change and record nothing")
 	cmd.Flags().BoolVar(&plan, "plan", false, "the same as --dry-run")
 	cmd.Flags().StringVar(&req.RequestId, "request-id", "", "idempotency key; by default a new one")

@@ -314,6 +314,10 @@ func (policiesFake) PublishPlan(_ context.Context, r *policiesv1.PublishPlanRequ
 	return &policiesv1.PublishPlanResponse{PlanId: "plan_gold", Version: 4, Etag: "0123abcd"}, nil
 }
 
+func (policiesFake) PublishNetwork(context.Context, *policiesv1.PublishNetworkRequest) (*policiesv1.PublishNetworkResponse, error) {
+	return &policiesv1.PublishNetworkResponse{NetworkId: "net_gold", Version: 2, Etag: "v2-ab"}, nil
+}
+
 func (policiesFake) LintDocument(_ context.Context, r *policiesv1.LintDocumentRequest) (*policiesv1.LintDocumentResponse, error) {
 	if bytes.Contains([]byte(r.GetDocument()), []byte("bad")) {
 		return &policiesv1.LintDocumentResponse{Problems: []*problemv1.Problem{{RuleId: "plan.overlap", FieldPath: "benefits[1].match", Message: r.GetKind() + ": two benefits match the same services", Fix: "narrow one of them"}}}, nil
@@ -326,7 +330,7 @@ type workflowsFake struct {
 	*world
 }
 
-func (w workflowsFake) ResumeFile(_ context.Context, q *workflowsv1.ResumeFileRequest) (*workflowsv1.ResumeFileResponse, error) {
+func (w workflowsFake) ResumeFile(_ context.Context, _ *workflowsv1.ResumeFileRequest) (*workflowsv1.ResumeFileResponse, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	started := !w.resumed

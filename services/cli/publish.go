@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/proto"
@@ -44,6 +45,9 @@ what somebody else published in the meantime is not written over.`,
 				if kind, err = kindOf(args[0], text); err != nil {
 					return err
 				}
+			}
+			if !slices.Contains([]string{"plan", "fee_schedule", "contract", "network"}, kind) {
+				return usagef("--kind %q is none of plan, fee_schedule, contract, network", kind)
 			}
 			conn, err := a.connect()
 			if err != nil {
@@ -89,9 +93,8 @@ func publishDocument(ctx context.Context, conn *connection, kind, text, etag, re
 	case "contract":
 		got, err := conn.policies.PublishContract(ctx, &policiesv1.PublishContractRequest{RequestId: requestID, Yaml: text, Etag: etag})
 		return got.GetContractId(), got, err
-	case "network":
+	default:
 		got, err := conn.policies.PublishNetwork(ctx, &policiesv1.PublishNetworkRequest{RequestId: requestID, Yaml: text, Etag: etag})
 		return got.GetNetworkId(), got, err
 	}
-	return "", nil, usagef("--kind %q is none of plan, fee_schedule, contract, network", kind)
 }

@@ -128,8 +128,40 @@ func diffPlans(old, fresh *policiesv1.PlanDocument) []*policiesv1.PlanDifference
 			d.add(&policiesv1.PlanDifference{Kind: "removed", Field: "rules." + r.GetId(), OldValue: r.GetClause()})
 		}
 	}
+	d.networks(old.GetNetworks(), fresh.GetNetworks())
 	return d.list
 }
+
+// networks compares which networks a plan names, and which of their tiers.
+func (d *differences) networks(old, fresh []*policiesv1.PlanNetwork) {
+	tiers := func(n *policiesv1.PlanNetwork) string {
+		if len(n.GetTiers()) == 0 {
+			return "all tiers"
+		}
+		return strings.Join(n.GetTiers(), ", ")
+	}
+	named := map[string]*policiesv1.PlanNetwork{}
+	for _, n := range old {
+		named[n.GetNetworkId()] = n
+	}
+	for _, n := range fresh {
+		was := named[n.GetNetworkId()]
+		delete(named, n.GetNetworkId())
+		switch {
+		case was == nil:
+			d.add(&policiesv1.PlanDifference{Kind: "added", Field: networkField(n), NewValue: tiers(n)})
+		case tiers(was) != tiers(n):
+			d.add(&policiesv1.PlanDifference{Kind: "changed", Field: networkField(n), OldValue: tiers(was), NewValue: tiers(n)})
+		}
+	}
+	for _, n := range old {
+		if named[n.GetNetworkId()] != nil {
+			d.add(&policiesv1.PlanDifference{Kind: "removed", Field: networkField(n), OldValue: tiers(n)})
+		}
+	}
+}
+
+func networkField(n *policiesv1.PlanNetwork) string { return "networks." + n.GetNetworkId() }
 
 type differences struct{ list []*policiesv1.PlanDifference }
 
@@ -142,7 +174,7 @@ func (d *differences) fields(benefit, prefix string, old, fresh protoreflect.Mes
 		f := fields.Get(i)
 		name := prefix + string(f.Name())
 		switch {
-		case f.IsList() && f.Message() != nil: // benefits and rules
+		case f.IsList() && f.Message() != nil: // benefits, rules and networks
 		case f.Message() != nil:
 			if !old.Has(f) && !fresh.Has(f) {
 				continue

@@ -43,6 +43,9 @@ func TestADifferenceIsToldByBenefitAndWhoGains(t *testing.T) {
 	}
 	fresh.Rules = []*policiesv1.PlanRule{{Id: "stay", Clause: "Stays over thirty days.", When: "line.days > 30", Pend: true, GroupCode: "CO", Carc: "96", Rarc: "N130"}}
 
+	old.Networks = []*policiesv1.PlanNetwork{{NetworkId: "net_wide"}, {NetworkId: "net_kept", Tiers: []string{"a"}}}
+	fresh.Networks = []*policiesv1.PlanNetwork{{NetworkId: "net_kept", Tiers: []string{"a", "b"}}, {NetworkId: "net_narrow"}}
+
 	got, err := h.DiffPlans(h.ctx, &policiesv1.DiffPlansRequest{OldDocument: yamlOf(t, old), NewDocument: yamlOf(t, fresh)})
 	require.NoError(t, err)
 	require.Empty(t, got.GetProblems())
@@ -61,6 +64,9 @@ func TestADifferenceIsToldByBenefitAndWhoGains(t *testing.T) {
 		"office|changed|prior_authorization|no|yes|plan",
 		"imaging|added||||",
 		"|added|rules.stay||Stays over thirty days.|",
+		"|changed|networks.net_kept|a|a, b|",
+		"|added|networks.net_narrow||all tiers|",
+		"|removed|networks.net_wide|all tiers||",
 	}, lines)
 	require.EqualValues(t, 1, got.GetMembersAffected(), "Bob has left before, the other family has another plan")
 	require.EqualValues(t, 1, got.GetFamiliesAffected())

@@ -13,13 +13,14 @@ const gatherEvents = 2 * scriptOps
 
 // write applies batches, several at once: a script costs Redis far more than
 // a command in it does, and what comes within Options.Gather mostly touches
-// the same lists. A reader who waits, and readers who have no view yet, don't
-// wait for company. It ends when batches is closed, with everything written,
+// the same lists. What comes after a rest of that long is written at once; a
+// reader who waits, and readers who have no view yet, don't wait for company. It ends when batches is closed, with everything written,
 // or with the first error.
 func (r *Runner) write(ctx context.Context, p *progress, batches <-chan eventstore.Batch) (progressed bool, err error) {
 	var whole eventstore.Batch
 	var due <-chan time.Time
 	eager := false // a reader waits for what has not come yet
+	var wrote time.Time
 	for {
 		select {
 		case b, more := <-batches:
@@ -30,7 +31,7 @@ func (r *Runner) write(ctx context.Context, p *progress, batches <-chan eventsto
 				return progressed, r.batch(ctx, p, whole)
 			}
 			whole = joined(whole, b)
-			if len(whole.Events) < gatherEvents && !eager && p.isLive() {
+			if len(whole.Events) < gatherEvents && !eager && p.isLive() && time.Since(wrote) < r.view.o.Gather {
 				if due == nil {
 					due = time.After(r.view.o.Gather)
 				}
@@ -46,7 +47,7 @@ func (r *Runner) write(ctx context.Context, p *progress, batches <-chan eventsto
 		if err := r.batch(ctx, p, whole); err != nil {
 			return progressed, err
 		}
-		progressed, eager, due, whole = true, false, nil, eventstore.Batch{}
+		progressed, eager, due, whole, wrote = true, false, nil, eventstore.Batch{}, time.Now()
 	}
 }
 

@@ -106,6 +106,7 @@ func assemble(ctx context.Context, cfg Config) (*process, error) {
 		Remittances: claimsv1connect.NewRemittanceServiceClient(own, at.Claims, own.Options()...),
 		Claims:      claimsv1connect.NewClaimsServiceClient(own, at.Claims, own.Options()...),
 		Cases:       claimsv1connect.NewCaseServiceClient(own, at.Claims, own.Options()...),
+		Payments:    payments,
 		TaskQueue:   queue, MaxActivities: cfg.Temporal.MaxActivities, Deployment: cfg.Temporal.DeploymentName, BuildID: cfg.Temporal.BuildID,
 		Failed: func(err error) {
 			select {

@@ -262,7 +262,11 @@ func (l *Log) Append(commits [][]byte, latest []byte) error {
 	}
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
-	b, at := (*buf)[:0], make([]uint32, len(commits))
+	size := (len(commits)+1)*recordHead + len(latest)
+	for _, c := range commits {
+		size += len(c)
+	}
+	b, at := slices.Grow((*buf)[:0], size), make([]uint32, len(commits))
 	for i, c := range commits {
 		at[i] = uint32(t.size) + uint32(len(b))
 		b = appendRecord(b, commit, c)

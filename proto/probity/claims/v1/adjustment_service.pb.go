@@ -691,13 +691,13 @@ const file_probity_claims_v1_adjustment_service_proto_rawDesc = "" +
 	"request_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18xR\trequestId\"`\n" +
 	"\x11VoidClaimResponse\x125\n" +
 	"\x05claim\x18\x01 \x01(\v2\x1f.probity.claims.v1.ClaimSummaryR\x05claim\x12\x14\n" +
-	"\x05token\x18\x02 \x01(\tR\x05token\"\xb5\x02\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\"\xc1\x02\n" +
 	"\x16ReprocessClaimsRequest\x12B\n" +
 	"\tclaim_ids\x18\x01 \x03(\tB%\xbaH\"\x92\x01\x1f\b\x01\x10\xf4\x03\x18\x01\"\x16r\x142\x12^clm_[a-z2-7]{26}$R\bclaimIds\x12(\n" +
 	"\n" +
-	"request_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18xR\trequestId\x12\x93\x01\n" +
-	"\x05cause\x18\x03 \x01(\tB}\xbaHzrxR\vterminationR\n" +
-	"enrollmentR\rreinstatementR\x04planR\ffee-scheduleR\bcontractR\vother-payerR\x13prior-authorizationR\x05editsR\arequestR\x05cause\x12\x17\n" +
+	"request_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18xR\trequestId\x12\x9f\x01\n" +
+	"\x05cause\x18\x03 \x01(\tB\x88\x01\xbaH\x84\x01r\x81\x01R\vterminationR\n" +
+	"enrollmentR\rreinstatementR\x04planR\ffee-scheduleR\anetworkR\bcontractR\vother-payerR\x13prior-authorizationR\x05editsR\arequestR\x05cause\x12\x17\n" +
 	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"\x88\x02\n" +
 	"\x17ReprocessClaimsResponse\x12?\n" +
 	"\vcorrections\x18\x01 \x03(\v2\x1d.probity.claims.v1.CorrectionR\vcorrections\x12>\n" +
