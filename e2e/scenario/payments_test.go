@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
@@ -353,8 +354,13 @@ func (c *crowd) sendBack(t *testing.T) []string {
 func (c *crowd) decideFailures(t *testing.T, rng *rand.Rand) {
 	t.Helper()
 	tasks := c.s.client(t, "supervisor").PayTasks
-	list, err := tasks.ListPaymentTasks(t.Context(), &claimsv1.ListPaymentTasksRequest{PageSize: 1000})
-	require.NoError(t, err)
+	// A kill may have been the last thing: the lists are then being built again.
+	var list *claimsv1.ListPaymentTasksResponse
+	require.EventuallyWithT(t, func(t *assert.CollectT) {
+		var err error
+		list, err = tasks.ListPaymentTasks(context.Background(), &claimsv1.ListPaymentTasksRequest{PageSize: 1000})
+		require.NoError(t, err)
+	}, time.Minute, 50*time.Millisecond)
 	for _, o := range c.taken {
 		require.NotEqual(t, stopped, o.PayeeNPI)
 	}
