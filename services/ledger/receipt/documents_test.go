@@ -95,6 +95,33 @@ func TestTwoHeadsConvictWhoSignedBoth(t *testing.T) {
 	}
 }
 
+// Given a policy that changes, then evidence from before it does not lapse, and
+// two heads convict one key only: not the one that was rotated in for another.
+func TestEvidenceOutlivesAPolicyChange(t *testing.T) {
+	keys := parties(t, 4)
+	p, err := receipt.FirstPolicy(firstTerms(keys, 3))
+	require.NoError(t, err)
+	_, at := grow(5, "a")
+	_, rival := grow(5, "b")
+	rotated := newKey(t, keys[1].Public().Name)
+	change := *p.Last()
+	change.Sequence, change.Activation, change.Prev = 2, 4, p.Last().Hash()
+	change.Members = append([]receipt.Member(nil), change.Members...)
+	change.Members[1] = receipt.Member{Role: receipt.Cosigner, Key: rotated.Public()}
+	after, err := p.Extend(sign(t, &change, keys[0], keys[2], keys[3]))
+	require.NoError(t, err)
+
+	both := receipt.Evidence{Wrong: receipt.TwoHeads, First: cosign(t, at[5], keys[1]), Second: cosign(t, rival[5], keys[1])}
+	for _, policy := range []receipt.Policy{p, after} {
+		found, err := receipt.VerifyEvidence(both.Marshal(), policy)
+		require.NoError(t, err)
+		require.Equal(t, []string{keys[1].Public().Name}, found.Signers)
+	}
+	framed := receipt.Evidence{Wrong: receipt.TwoHeads, First: cosign(t, at[5], rotated), Second: cosign(t, rival[5], keys[1])}
+	_, err = receipt.VerifyEvidence(framed.Marshal(), after)
+	require.ErrorContains(t, err, "no party signed both")
+}
+
 func TestAForkConvictsWhoSignedWhatIsNoPrefix(t *testing.T) {
 	keys := parties(t, 4)
 	p, err := receipt.FirstPolicy(firstTerms(keys, 3))
