@@ -2,7 +2,10 @@ package scenario
 
 import (
 	"bytes"
+	"path/filepath"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -28,18 +31,43 @@ type office struct {
 	*standalone.Stack
 	t      *testing.T
 	claims map[string]*claimsv1.Claim // of the sample's file, by control number
+	home   string
+	log    *lockedLog
 }
 
+// lockedLog keeps what is logged.
+type lockedLog struct {
+	mu  sync.Mutex
+	all bytes.Buffer // guarded by mu
+}
+
+func (l *lockedLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.all.Write(p)
+}
+
+func (l *lockedLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.all.String()
+}
+
+// canaries are texts that people and other payers give in the course of
+// casework, one of each kind.
+var canaries = []string{"MARKER-REFERENCE", "MARKER-GROUNDS", "MARKER-HEARING", "MARKER-REVIEW", "MARKER-OTHERPAYER", "MARKER-AUTHORIZATION"}
+
 func openOffice(t *testing.T) *office {
+	home, log := t.TempDir(), &lockedLog{}
 	stack, err := standalone.Start(t.Context(), standalone.Config{
-		DataDir: t.TempDir(), Listen: "127.0.0.1:0",
+		DataDir: filepath.Join(home, "data"), Listen: "127.0.0.1:0", LogLevel: "debug", LogOutput: log,
 		Claims: claims.Config{Casework: casework.Terms{
 			Documents: casework.Days(1), OtherPayer: casework.Span(4 * time.Second), Remind: casework.Span(time.Second), SecondReviewerCents: 600000,
 		}},
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, stack.Stop()) })
-	o := &office{Stack: stack, t: t, claims: map[string]*claimsv1.Claim{}}
+	o := &office{Stack: stack, t: t, claims: map[string]*claimsv1.Claim{}, home: home, log: log}
 	_, err = sample.Load(t.Context(), o.as("developer").Policies)
 	require.NoError(t, err)
 	admin := o.as("plan-admin").Policies
@@ -107,7 +135,7 @@ func (o *office) happened(t *testing.T, id string) (events []string) {
 
 func (o *office) review(t *testing.T, who, id, resolution string) (*claimsv1.ClaimSummary, error) {
 	t.Helper()
-	r, err := o.as(who).Workflows.ReviewClaim(t.Context(), &workflowsv1.ReviewClaimRequest{ClaimId: id, RequestId: uuid.NewString(), Resolution: resolution, Reason: "records seen"})
+	r, err := o.as(who).Workflows.ReviewClaim(t.Context(), &workflowsv1.ReviewClaimRequest{ClaimId: id, RequestId: uuid.NewString(), Resolution: resolution, Reason: "MARKER-REVIEW: records seen"})
 	return r.GetClaim(), err
 }
 
@@ -163,7 +191,7 @@ func TestWhatCannotBeDecidedAtOnce(t *testing.T) {
 		_, err := o.as("biller").Cases.ReceiveInformation(t.Context(), &claimsv1.ReceiveInformationRequest{
 			ClaimId: id, RequestId: "eob", Kind: claimsv1.InformationKind_INFORMATION_KIND_OTHER_PAYER,
 			Answer: &claimsv1.InformationAnswer{OtherPayers: []*claimsv1.OtherPayer{{
-				Payer: &claimsv1.Payer{Id: "OTHER"}, PayerSequence: "P", Adjudicated: true, PaidCents: 10000,
+				Payer: &claimsv1.Payer{Id: "OTHER", Name: "MARKER-OTHERPAYER"}, PayerSequence: "P", Adjudicated: true, PaidCents: 10000,
 				Adjustments: []*claimsv1.PriorAdjustment{{GroupCode: "CO", Carc: "45", AmountCents: 6000}, {GroupCode: "PR", Carc: "2", AmountCents: 5000}},
 			}}},
 		})
@@ -187,6 +215,13 @@ func TestWhatCannotBeDecidedAtOnce(t *testing.T) {
 	t.Run("a denial is appealed, overturned, reprocessed and remitted as reversal and correction", func(t *testing.T) {
 		id := o.submit(t, "SMPL-0010", nil)
 		require.Equal(t, []string{"CO-197"}, o.claim(t, id).GetCodes())
+		// A number that nobody has recorded changes nothing.
+		_, err := o.as("adjudicator").Cases.ReceiveInformation(t.Context(), &claimsv1.ReceiveInformationRequest{
+			ClaimId: id, RequestId: "pa", Kind: claimsv1.InformationKind_INFORMATION_KIND_PRIOR_AUTHORIZATION,
+			Answer: &claimsv1.InformationAnswer{PriorAuthorizationNumber: "MARKER-AUTHORIZATION"},
+		})
+		require.NoError(t, err)
+		require.Equal(t, statusDenied, o.claim(t, id).GetStatus())
 		var told []*claimsv1.Remittance
 		await(t, "the denial is remitted", func() bool {
 			told = append(told, o.remit(t, uuid.NewString())...)
@@ -200,7 +235,7 @@ func TestWhatCannotBeDecidedAtOnce(t *testing.T) {
 			return err == nil && len(r.GetAppeals()) == 1
 		})
 		decided, err := o.as("adjudicator").Cases.DecideAppeal(t.Context(), &claimsv1.DecideAppealRequest{
-			ClaimId: id, AppealId: filed.GetAppeal().GetAppealId(), RequestId: "heard", Outcome: casework.Overturned, Reason: "it was",
+			ClaimId: id, AppealId: filed.GetAppeal().GetAppealId(), RequestId: "heard", Outcome: casework.Overturned, Reason: "MARKER-HEARING: it was",
 		})
 		require.NoError(t, err)
 		require.Equal(t, statusPaid, decided.GetClaim().GetStatus())
@@ -225,5 +260,12 @@ func TestWhatCannotBeDecidedAtOnce(t *testing.T) {
 		require.False(t, pair[1].GetReversal())
 		require.Equal(t, decided.GetClaim().GetPaidCents(), pair[1].GetDecision().GetPaidCents())
 		require.Subset(t, o.happened(t, id), []string{"AppealFiled", "AppealDecided", "ClaimReversed", "ClaimRemitted"})
+	})
+
+	t.Run("none of what was said in it lies about in clear", func(t *testing.T) {
+		s := &stack{home: o.home, dir: o.DataDir, url: o.URL, as: map[string]standalone.Clients{}, logged: o.log.String}
+		// Part of an identifier of the sample's stands in every zero time that is logged.
+		words := slices.DeleteFunc(sensitive(sample.ClaimsFile()), func(word string) bool { return strings.HasPrefix("0001-01-01 00:00:00", word) })
+		s.lookThrough(t, append(words, canaries...))
 	})
 }

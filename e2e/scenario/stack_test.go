@@ -42,6 +42,16 @@ type stack struct {
 	process *process.Process
 	before  []*process.Process // earlier lives
 	as      map[string]standalone.Clients
+	// logged is what a stack in this process has logged; its process is nil.
+	logged func() string
+}
+
+// pid is of the process that the stack runs in.
+func (s *stack) pid() int {
+	if s.process == nil {
+		return os.Getpid()
+	}
+	return s.process.PID()
 }
 
 // startStack starts a stack without any data.
@@ -82,6 +92,9 @@ func (s *stack) config() string { return filepath.Join(s.home, "config") }
 
 // output is all that the stack's processes have ever written.
 func (s *stack) output() string {
+	if s.process == nil {
+		return s.logged()
+	}
 	var all strings.Builder
 	for _, p := range append(s.before, s.process) {
 		all.WriteString(p.Output())

@@ -18,7 +18,7 @@ import (
 // on which its process listens that answers as Redis does.
 func (s *stack) views(t *testing.T) (out []byte, keys int) {
 	t.Helper()
-	for _, port := range listening(t, s.process.PID()) {
+	for _, port := range listening(t, s.pid()) {
 		client := redis.NewClient(&redis.Options{
 			Addr: "127.0.0.1:" + strconv.Itoa(port), DialTimeout: time.Second, ReadTimeout: time.Second, MaxRetries: -1, DisableIdentity: true,
 		})
