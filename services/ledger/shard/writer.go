@@ -27,6 +27,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"runtime"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -164,6 +165,9 @@ func (w *Writer) Run(ctx context.Context) {
 		op := w.owner.Step(w.cfg.Now())
 		if op != nil {
 			go func() { done <- w.perform(ctx, op) }()
+			// It gets as far as the connection first: what follows here may
+			// take milliseconds, and wakes those who would run before it.
+			runtime.Gosched()
 			op.Prepare()
 			w.owner.Answer()
 			// What was submitted meanwhile is gathered while op is on its way.
@@ -182,6 +186,13 @@ func (w *Writer) Run(ctx context.Context) {
 			if !wake.IsZero() {
 				timer.Reset(wake.Sub(w.cfg.Now()))
 			}
+		}
+		select {
+		case res := <-done:
+			// Before whatever rings: the broker waits for the next group.
+			w.owner.Done(w.cfg.Now(), res)
+			continue
+		default:
 		}
 		select {
 		case <-w.owner.desk.rung:
