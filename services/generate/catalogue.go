@@ -98,7 +98,19 @@ type provider struct {
 // providersEach is how many of a specialty are in network; one more is not.
 const providersEach = 3
 
-func makeProviders() []provider {
+// anesthesia is the place of ANESTHESIA among the specialties.
+const anesthesia = 12
+
+// claimsAnAnesthetist is how many claims of all kinds another anaesthetist
+// comes with. Their work is billed by the minute: three of them would have
+// worked more than the hours a day has, which the payer rightly doubts.
+const claimsAnAnesthetist = 8_000
+
+// capitated is the place of the primary care group that an HMO pays by the
+// head; the anaesthetists of a large world follow it.
+var capitated = len(specialties) * (providersEach + 1)
+
+func makeProviders(claims int) []provider {
 	var out []provider
 	n := 0
 	number := func() string {
@@ -117,8 +129,13 @@ func makeProviders() []provider {
 			out = append(out, p)
 		}
 	}
-	// A primary care group that an HMO pays by the head.
 	out = append(out, provider{npi: number(), name: "HEADLAND PRIMARY CARE", taxID: "349999001", specialty: 0, contract: "capitated"})
+	for i := range claims / claimsAnAnesthetist {
+		out = append(out, provider{
+			npi: number(), name: fmt.Sprintf("ANESTHESIA GROUP %d", i+1), taxID: fmt.Sprintf("34%07d", 1000+n),
+			specialty: anesthesia, contract: "in", rendering: number(),
+		})
+	}
 	return out
 }
 

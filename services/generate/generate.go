@@ -106,7 +106,7 @@ func New(o Options) (*World, error) {
 	}
 	y, m, d := o.AsOf.Date()
 	o.AsOf = time.Date(y, m, d, 0, 0, 0, 0, time.UTC)
-	return &World{o: o, mix: *o.Mix, providers: makeProviders(), year: y}, nil
+	return &World{o: o, mix: *o.Mix, providers: makeProviders(o.Claims), year: y}, nil
 }
 
 // Numbered is the same world under another control number, for a further file

@@ -2,7 +2,9 @@ package generate_test
 
 import (
 	"bytes"
+	"maps"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -147,5 +149,33 @@ func TestOptionsThatMakeNoSenseAreRefused(t *testing.T) {
 	for _, o := range []generate.Options{{AsOf: noon}, {Claims: 1}, {Claims: 1, AsOf: noon, Control: -1}} {
 		_, err := generate.New(o)
 		require.Error(t, err)
+	}
+}
+
+// What a payer would doubt is made on purpose or not at all: a large world has
+// as many anaesthetists as its minutes need.
+func TestNobodyWorksMoreThanADay(t *testing.T) {
+	for _, claims := range []int{7_000, 45_000, 100_000} {
+		for seed := range uint64(3) {
+			w, err := generate.New(generate.Options{Seed: seed, Claims: claims, AsOf: noon})
+			require.NoError(t, err)
+			type day struct{ npi, date string }
+			minutes := map[day]int64{}
+			for f := range w.Families() {
+				for _, c := range f.Professional {
+					at := c.RenderingNPI
+					if at == "" {
+						at = c.BillingNPI
+					}
+					for _, l := range c.Lines {
+						if l.Unit == "MJ" {
+							minutes[day{at, l.Date}] += l.Quantity / 1000
+						}
+					}
+				}
+			}
+			require.NotEmpty(t, minutes)
+			require.LessOrEqual(t, slices.Max(slices.Collect(maps.Values(minutes))), int64(24*60), "%d claims, seed %d", claims, seed)
+		}
 	}
 }

@@ -140,8 +140,13 @@ func (w *World) provide(rng *rand.Rand, f *Family, c *Claim, what int) {
 		n, c.Kind = providersEach, "out of network"
 	}
 	c.billing = w.providers[at+n]
+	if more := w.providers[capitated+1:]; what == anesthesia && n < providersEach && len(more) > 0 {
+		if k := rng.IntN(providersEach + len(more)); k >= providersEach {
+			c.billing = more[k-providersEach]
+		}
+	}
 	if f.plan == planHMO && what == 0 && n < providersEach && rng.IntN(6) == 0 {
-		c.billing, c.Kind = w.providers[len(w.providers)-1], "capitated"
+		c.billing, c.Kind = w.providers[capitated], "capitated"
 	}
 	c.BillingNPI, c.RenderingNPI, c.TaxID, c.Taxonomy = c.billing.npi, c.billing.rendering, c.billing.taxID, specialties[c.billing.specialty].taxonomy
 }
