@@ -332,10 +332,21 @@ func (c *crowd) bank() (stop func()) {
 	return sync.OnceFunc(func() { close(quit); <-done })
 }
 
+// awaitLists waits until the lists can be read: where a kill was the last
+// thing they are being built again.
+func (c *crowd) awaitLists(t *testing.T) {
+	t.Helper()
+	require.EventuallyWithT(t, func(t *assert.CollectT) {
+		_, err := c.clients.Payments.ListPayments(context.Background(), &claimsv1.ListPaymentsRequest{PageSize: 1})
+		require.NoError(t, err)
+	}, time.Minute, 50*time.Millisecond)
+}
+
 // sendBack lets the bank send every third payment back that it has taken and
 // that is confirmed by now.
 func (c *crowd) sendBack(t *testing.T) []string {
 	t.Helper()
+	c.awaitLists(t)
 	list, err := c.clients.Payments.ListPayments(t.Context(), &claimsv1.ListPaymentsRequest{PageSize: 1000, State: claimsv1.PaymentState_PAYMENT_STATE_CONFIRMED})
 	require.NoError(t, err)
 	var out []string
@@ -354,13 +365,9 @@ func (c *crowd) sendBack(t *testing.T) []string {
 func (c *crowd) decideFailures(t *testing.T, rng *rand.Rand) {
 	t.Helper()
 	tasks := c.s.client(t, "supervisor").PayTasks
-	// A kill may have been the last thing: the lists are then being built again.
-	var list *claimsv1.ListPaymentTasksResponse
-	require.EventuallyWithT(t, func(t *assert.CollectT) {
-		var err error
-		list, err = tasks.ListPaymentTasks(context.Background(), &claimsv1.ListPaymentTasksRequest{PageSize: 1000})
-		require.NoError(t, err)
-	}, time.Minute, 50*time.Millisecond)
+	c.awaitLists(t)
+	list, err := tasks.ListPaymentTasks(t.Context(), &claimsv1.ListPaymentTasksRequest{PageSize: 1000})
+	require.NoError(t, err)
 	for _, o := range c.taken {
 		require.NotEqual(t, stopped, o.PayeeNPI)
 	}

@@ -5,6 +5,7 @@ import (
 
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
 	"github.com/probity-health/probity/proto/probity/claims/v1/claimsv1connect"
+	"github.com/probity-health/probity/services/claims/payments"
 	"github.com/probity-health/probity/services/identity"
 )
 
@@ -42,54 +43,54 @@ func (s *Service) ListPaymentTasks(ctx context.Context, req *claimsv1.ListPaymen
 }
 
 // workPayment records a command to a payment's task and returns when the lists show it.
-func (s *Service) workPayment(ctx context.Context, action, id string, command func(identity.Principal) taskCommand) (PaymentRecord, error) {
+func (s *Service) workPayment(ctx context.Context, action, id string, command func(identity.Principal) payments.Command) (paymentRecord, error) {
 	caller, err := callerOf(ctx)
 	if err != nil {
-		return PaymentRecord{}, err
+		return paymentRecord{}, err
 	}
 	record, err := s.commandPayment(ctx, action, id, command(caller))
 	if err != nil {
 		return record, err
 	}
-	return record, s.view.WaitFor(ctx, record.Position.Token())
+	return record, s.view.WaitFor(ctx, record.position.Token())
 }
 
 // ClaimPaymentTask implements claimsv1connect.PaymentTaskServiceHandler.
 func (s *Service) ClaimPaymentTask(ctx context.Context, req *claimsv1.ClaimPaymentTaskRequest) (*claimsv1.ClaimPaymentTaskResponse, error) {
-	record, err := s.workPayment(ctx, "ClaimPaymentTask", req.GetPaymentId(), func(p identity.Principal) taskCommand {
-		return assignTask{assignee: p.Subject, who: p.Subject}
+	record, err := s.workPayment(ctx, "ClaimPaymentTask", req.GetPaymentId(), func(p identity.Principal) payments.Command {
+		return payments.Assign{Assignee: p.Subject, Who: p.Subject}
 	})
 	return &claimsv1.ClaimPaymentTaskResponse{Task: record.Task()}, err
 }
 
 // ReleasePaymentTask implements claimsv1connect.PaymentTaskServiceHandler.
 func (s *Service) ReleasePaymentTask(ctx context.Context, req *claimsv1.ReleasePaymentTaskRequest) (*claimsv1.ReleasePaymentTaskResponse, error) {
-	record, err := s.workPayment(ctx, "ReleasePaymentTask", req.GetPaymentId(), func(p identity.Principal) taskCommand {
-		return assignTask{who: p.Subject}
+	record, err := s.workPayment(ctx, "ReleasePaymentTask", req.GetPaymentId(), func(p identity.Principal) payments.Command {
+		return payments.Assign{Who: p.Subject}
 	})
 	return &claimsv1.ReleasePaymentTaskResponse{Task: record.Task()}, err
 }
 
 // ReassignPaymentTask implements claimsv1connect.PaymentTaskServiceHandler.
 func (s *Service) ReassignPaymentTask(ctx context.Context, req *claimsv1.ReassignPaymentTaskRequest) (*claimsv1.ReassignPaymentTaskResponse, error) {
-	record, err := s.workPayment(ctx, "ReassignPaymentTask", req.GetPaymentId(), func(p identity.Principal) taskCommand {
-		return assignTask{assignee: req.GetAssignee(), who: p.Subject, by: p.Subject}
+	record, err := s.workPayment(ctx, "ReassignPaymentTask", req.GetPaymentId(), func(p identity.Principal) payments.Command {
+		return payments.Assign{Assignee: req.GetAssignee(), Who: p.Subject, By: p.Subject}
 	})
 	return &claimsv1.ReassignPaymentTaskResponse{Task: record.Task()}, err
 }
 
 // ReleasePayee implements claimsv1connect.PaymentTaskServiceHandler.
 func (s *Service) ReleasePayee(ctx context.Context, req *claimsv1.ReleasePayeeRequest) (*claimsv1.ReleasePayeeResponse, error) {
-	record, err := s.workPayment(ctx, "ReleasePayee", req.GetPaymentId(), func(p identity.Principal) taskCommand {
-		return releasePayee{who: p.Subject}
+	record, err := s.workPayment(ctx, "ReleasePayee", req.GetPaymentId(), func(p identity.Principal) payments.Command {
+		return payments.ReleasePayee{Who: p.Subject}
 	})
 	return &claimsv1.ReleasePayeeResponse{Task: record.Task()}, err
 }
 
 // ResolvePaymentTask implements claimsv1connect.PaymentTaskServiceHandler.
 func (s *Service) ResolvePaymentTask(ctx context.Context, req *claimsv1.ResolvePaymentTaskRequest) (*claimsv1.ResolvePaymentTaskResponse, error) {
-	record, err := s.workPayment(ctx, "ResolvePaymentTask", req.GetPaymentId(), func(p identity.Principal) taskCommand {
-		return resolveTask{resolution: req.GetResolution(), method: req.GetMethod(), reference: req.GetReference(), who: p.Subject}
+	record, err := s.workPayment(ctx, "ResolvePaymentTask", req.GetPaymentId(), func(p identity.Principal) payments.Command {
+		return payments.Resolve{Resolution: req.GetResolution(), Method: req.GetMethod(), Reference: req.GetReference(), Who: p.Subject}
 	})
 	if err != nil || record.Payment.GetState() == claimsv1.PaymentState_PAYMENT_STATE_WRITTEN_OFF {
 		return &claimsv1.ResolvePaymentTaskResponse{Task: record.Task()}, err

@@ -13,6 +13,7 @@ import (
 	"github.com/probity-health/probity/proto/probity/claims/v1/claimsv1connect"
 	eventsv1 "github.com/probity-health/probity/proto/probity/events/v1"
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
+	"github.com/probity-health/probity/services/claims/payments"
 	"github.com/probity-health/probity/services/eventstore"
 	"github.com/probity-health/probity/services/identity"
 	"github.com/probity-health/probity/services/problem"
@@ -73,7 +74,11 @@ func (s *Service) IntendPayments(ctx context.Context, req *claimsv1.IntendPaymen
 		if failed[i] != nil {
 			return nil, failed[i]
 		}
-		e, err := intendPayment(record, methods[record.Issued.GetPayeeNpi()], at)
+		m := record.Issued
+		if m == nil {
+			return nil, notFound("remittance")
+		}
+		e, err := payments.Intend(m, paymentID(m.GetRemittanceId()), methods[m.GetPayeeNpi()], at)
 		if err != nil {
 			return nil, err
 		}
@@ -158,27 +163,27 @@ func (s *Service) awaitLists(ctx context.Context, at []*ledgerv1.Position) error
 	return nil
 }
 
-func (s *Service) readPayment(ctx context.Context, id string, atLeast int64) (PaymentRecord, error) {
+func (s *Service) readPayment(ctx context.Context, id string, atLeast int64) (paymentRecord, error) {
 	if !isID("pay", id) {
-		return PaymentRecord{}, notFound("payment")
+		return paymentRecord{}, notFound("payment")
 	}
 	events, err := readAtLeast(ctx, s.store, remittanceOf(id), paymentStream(id), eventstore.NoStream, atLeast)
 	if err != nil {
-		return PaymentRecord{}, err
+		return paymentRecord{}, err
 	}
-	return FoldPayment(events), nil
+	return foldPayment(events), nil
 }
 
 // paymentFor reads a payment that the caller may do action to; one that the
 // caller may not see is unknown.
-func (s *Service) paymentFor(ctx context.Context, action, id string) (PaymentRecord, error) {
+func (s *Service) paymentFor(ctx context.Context, action, id string) (paymentRecord, error) {
 	record, err := s.readPayment(ctx, id, eventstore.NoStream)
 	if err != nil {
-		return PaymentRecord{}, err
+		return paymentRecord{}, err
 	}
 	p := record.Payment
 	if p == nil {
-		return PaymentRecord{}, notFound("payment")
+		return paymentRecord{}, notFound("payment")
 	}
 	err = s.auth.Authorize(ctx, action, identity.Resource{Type: identity.Payment, ID: p.GetPaymentId(), Org: p.GetSubmitterOrg(), Payer: p.GetPayerId()})
 	return record, hide("payment", err)
@@ -186,13 +191,13 @@ func (s *Service) paymentFor(ctx context.Context, action, id string) (PaymentRec
 
 // changePayment records what follows from a command and returns the payment as
 // it then stands.
-func (s *Service) changePayment(ctx context.Context, action, id string, c paymentCommand) (*claimsv1.Payment, error) {
+func (s *Service) changePayment(ctx context.Context, action, id string, c payments.Command) (*claimsv1.Payment, error) {
 	record, err := s.commandPayment(ctx, action, id, c)
 	return record.Payment, err
 }
 
-func (s *Service) commandPayment(ctx context.Context, action, id string, c paymentCommand) (PaymentRecord, error) {
-	none := PaymentRecord{}
+func (s *Service) commandPayment(ctx context.Context, action, id string, c payments.Command) (paymentRecord, error) {
+	none := paymentRecord{}
 	caller, err := callerOf(ctx)
 	if err != nil {
 		return none, err
@@ -207,17 +212,17 @@ func (s *Service) commandPayment(ctx context.Context, action, id string, c payme
 		return none, err
 	}
 	for range decideAttempts {
-		events, err := record.decide(c, s.second())
+		events, err := record.Decide(c, s.second())
 		if err != nil || len(events) == 0 {
 			return record, err
 		}
 		done, err := s.store.Append(ctx, eventstore.Commit{
 			// What follows from one revision is recorded once; a call whose answer
 			// was lost finds it by reading.
-			Log: logName, RoutingKey: remittanceOf(id), RequestID: id + "/" + action + "/" + itoa(uint32(record.Revision)), Causation: remittanceOf(id), Actor: caller.Subject,
-			Writes: []eventstore.Write{{Stream: paymentStream(id), Expected: record.Revision, Events: events}},
+			Log: logName, RoutingKey: remittanceOf(id), RequestID: id + "/" + action + "/" + itoa(uint32(record.revision)), Causation: remittanceOf(id), Actor: caller.Subject,
+			Writes: []eventstore.Write{{Stream: paymentStream(id), Expected: record.revision, Events: events}},
 		})
-		moved, ok := asMoved(err, paymentStream(id), record.Revision+1)
+		moved, ok := asMoved(err, paymentStream(id), record.revision+1)
 		switch {
 		case ok:
 			if record, err = s.readPayment(ctx, id, moved.Actual); err != nil {
@@ -227,13 +232,10 @@ func (s *Service) commandPayment(ctx context.Context, action, id string, c payme
 			return none, err
 		default:
 			for _, e := range events {
-				if p := paymentPart(e); p != nil {
-					proto.Merge(record.Payment, p)
-				}
-				record.task = record.task.evolve(e)
-				record.Revision++
+				record.State = payments.Evolve(record.State, e)
+				record.revision++
 			}
-			record.Position = done.Position
+			record.position = done.Position
 			return record, nil
 		}
 	}
@@ -242,7 +244,7 @@ func (s *Service) commandPayment(ctx context.Context, action, id string, c payme
 
 // RecordPayment implements claimsv1connect.PaymentServiceHandler.
 func (s *Service) RecordPayment(ctx context.Context, req *claimsv1.RecordPaymentRequest) (*claimsv1.RecordPaymentResponse, error) {
-	p, err := s.changePayment(ctx, "RecordPayment", req.GetPaymentId(), sendPayment{reference: req.GetReference(), confirmed: req.GetConfirmed()})
+	p, err := s.changePayment(ctx, "RecordPayment", req.GetPaymentId(), payments.Send{Reference: req.GetReference(), Confirmed: req.GetConfirmed()})
 	if err != nil {
 		return nil, err
 	}
@@ -251,7 +253,7 @@ func (s *Service) RecordPayment(ctx context.Context, req *claimsv1.RecordPayment
 
 // ConfirmPayment implements claimsv1connect.PaymentServiceHandler.
 func (s *Service) ConfirmPayment(ctx context.Context, req *claimsv1.ConfirmPaymentRequest) (*claimsv1.ConfirmPaymentResponse, error) {
-	p, err := s.changePayment(ctx, "ConfirmPayment", req.GetPaymentId(), confirmPayment{reference: req.GetReference()})
+	p, err := s.changePayment(ctx, "ConfirmPayment", req.GetPaymentId(), payments.Confirm{Reference: req.GetReference()})
 	if err != nil {
 		return nil, err
 	}
@@ -273,8 +275,8 @@ func (s *Service) FailPayment(ctx context.Context, req *claimsv1.FailPaymentRequ
 	if req.GetWithdrawn() {
 		by = "" // the port's word, which the cycle passes on
 	}
-	p, err := s.changePayment(ctx, "FailPayment", req.GetPaymentId(), failPayment{
-		reason: req.GetReason(), withdrawn: req.GetWithdrawn(), returned: req.GetReturned(), by: by,
+	p, err := s.changePayment(ctx, "FailPayment", req.GetPaymentId(), payments.Fail{
+		Reason: req.GetReason(), Withdrawn: req.GetWithdrawn(), Returned: req.GetReturned(), By: by,
 	})
 	if err != nil {
 		return nil, err
@@ -289,10 +291,10 @@ func (s *Service) FailPayment(ctx context.Context, req *claimsv1.FailPaymentRequ
 		return nil, err
 	}
 	// Whoever learns that it failed finds its payee held.
-	if err := s.view.WaitFor(ctx, record.Position.Token()); err != nil {
+	if err := s.view.WaitFor(ctx, record.position.Token()); err != nil {
 		return nil, err
 	}
-	if !record.voids() && record.Payment.GetState() != claimsv1.PaymentState_PAYMENT_STATE_VOIDED {
+	if !record.Voids() && record.Payment.GetState() != claimsv1.PaymentState_PAYMENT_STATE_VOIDED {
 		return &claimsv1.FailPaymentResponse{Payment: record.Payment}, nil
 	}
 	return s.voidRemittance(ctx, caller, record.Payment)
@@ -342,20 +344,19 @@ func (s *Service) voidRemittance(ctx context.Context, caller identity.Principal,
 		_, err = s.store.Append(ctx, eventstore.Commit{
 			Log: logName, RoutingKey: m.GetRemittanceId(), RequestID: p.GetPaymentId() + "/void", Causation: m.GetRemittanceId(), Actor: caller.Subject,
 			Writes: []eventstore.Write{
-				{Stream: paymentStream(p.GetPaymentId()), Expected: payment.Revision, Events: []proto.Message{e}},
+				{Stream: paymentStream(p.GetPaymentId()), Expected: payment.revision, Events: []proto.Message{e}},
 				{Stream: remittanceStream(m.GetRemittanceId()), Expected: record.Revision, Events: []proto.Message{
 					&eventsv1.RemittanceVoided{RemittanceId: m.GetRemittanceId(), PaymentId: p.GetPaymentId()},
 				}},
 			},
 		})
-		if _, moved := asMoved(err, paymentStream(p.GetPaymentId()), payment.Revision+1); moved {
+		if _, moved := asMoved(err, paymentStream(p.GetPaymentId()), payment.revision+1); moved {
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		proto.Merge(payment.Payment, paymentPart(e))
-		out.Payment = payment.Payment
+		out.Payment = payments.Evolve(payment.State, e).Payment
 		return out, nil
 	}
 	return nil, busy(nil)
@@ -516,7 +517,7 @@ func (s *Service) ListPayments(ctx context.Context, req *claimsv1.ListPaymentsRe
 		return scope.Includes(p.GetSubmitterOrg(), p.GetPayerId()) &&
 			(req.GetPayerId() == "" || req.GetPayerId() == p.GetPayerId()) &&
 			(req.GetState() == claimsv1.PaymentState_PAYMENT_STATE_UNSPECIFIED || req.GetState() == p.GetState()) &&
-			(!req.GetOpen() || paymentOpen(p))
+			(!req.GetOpen() || payments.Open(p))
 	}
 	reading, err := s.view.At(ctx, req.GetMinToken())
 	if err != nil {

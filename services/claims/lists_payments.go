@@ -1,0 +1,148 @@
+package claims
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
+	eventsv1 "github.com/probity-health/probity/proto/probity/events/v1"
+	"github.com/probity-health/probity/services/claims/payments"
+	"github.com/probity-health/probity/services/eventstore"
+	"github.com/probity-health/probity/services/views"
+)
+
+// paymentRecord is one payment and where its stream stands.
+type paymentRecord struct {
+	payments.State
+	revision int64
+	position eventstore.Position // of its last event
+}
+
+func foldPayment(events []eventstore.Recorded) paymentRecord {
+	out := paymentRecord{revision: eventstore.NoStream}
+	for _, r := range events {
+		out.State = payments.Evolve(out.State, r.Event)
+		out.revision, out.position = int64(r.Revision), r.Position
+	}
+	return out
+}
+
+// paymentOps put payments into the read models.
+func paymentOps(r eventstore.Recorded, at int64) ([]views.Op, error) {
+	p := payments.Part(r.Event)
+	switch r.Event.(type) {
+	case *eventsv1.PaymentTaskAssigned, *eventsv1.PayeeReleased:
+	default:
+		if p == nil {
+			return nil, nil
+		}
+	}
+	if e, ok := r.Event.(*eventsv1.PaymentIntended); ok {
+		id := e.GetPayment().GetPaymentId()
+		ops, err := row(kindPayments, id, "i", p)
+		ops = append(ops, index(kindPayments, p.GetSubmitterOrg(), p.GetPayerId(), at, id)...)
+		return append(ops, views.ZRem(payerIndex(kindUnpaid, p.GetPayerId()), p.GetRemittanceId()), views.ZAdd(payerIndex(kindPaying, p.GetPayerId()), at, id)), err
+	}
+	id := paymentOfStream(r.Stream)
+	switch e := r.Event.(type) {
+	case *eventsv1.PaymentSent:
+		ops, err := row(kindPayments, id, "s", p)
+		return append(ops, views.ZRem(payerIndex(kindPaying, e.GetPayerId()), id)), err
+	case *eventsv1.PaymentConfirmed:
+		return row(kindPayments, id, "c", p)
+	case *eventsv1.PaymentFailed:
+		ops, err := row(kindPayments, id, "x", p)
+		return append(ops, failedOps(e, id, at)...), err
+	case *eventsv1.PaymentTaskAssigned:
+		return []views.Op{views.HSet(rowsKey(kindPayments), rowField(id, "a"), e.GetAssignee())}, nil
+	case *eventsv1.PayeeReleased:
+		return []views.Op{
+			views.HSet(rowsKey(kindPayments), rowField(id, "l"), "1"),
+			views.ZRem(payerIndex(kindHeld, e.GetPayerId()), paired(e.GetPayeeNpi(), id)),
+		}, nil
+	case *eventsv1.PaymentResolved:
+		ops, err := row(kindPayments, id, "q", p)
+		return append(ops, resolvedOps(e, id, at)...), err
+	case *eventsv1.PaymentVoided:
+		ops, err := row(kindPayments, id, "v", p)
+		return append(ops, views.ZRem(payerIndex(kindPaying, e.GetPayerId()), id)), err
+	}
+	return nil, nil
+}
+
+func paymentOfStream(stream string) string { return stream[len(paymentStream("")):] }
+
+// paymentRow joins a payment's row.
+func paymentRow(fields map[string]string) (*claimsv1.Payment, error) {
+	out := &claimsv1.Payment{}
+	for _, f := range rowParts[kindPayments] {
+		if err := part(fields, f, out); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// The tasks' lists. Rows are those of payments with more fields: a who has the
+// task, l that the hold is lifted. Members of held and methods are pairs.
+//
+//	paytasks:all|payer:<p>  ids of payments whose task is open, by the time they failed
+//	held:payer:<p>          <payee NPI>/<payment id> of failed payments that hold their payee
+//	methods:payer:<p>       <payee NPI>/<method>, the newest of a payee counts
+const (
+	kindPaymentTasks = "paytasks"
+	kindHeld         = "held"
+	kindMethods      = "methods"
+)
+
+func paired(npi, what string) string { return npi + "/" + what }
+
+func failedOps(e *eventsv1.PaymentFailed, id string, at int64) []views.Op {
+	if !e.GetTask() {
+		return []views.Op{views.ZAdd(payerIndex(kindPaying, e.GetPayerId()), at, id)}
+	}
+	return []views.Op{
+		views.ZRem(payerIndex(kindPaying, e.GetPayerId()), id),
+		views.ZAdd(payerIndex(kindHeld, e.GetPayerId()), at, paired(e.GetPayeeNpi(), id)),
+		views.ZAdd(payerIndex(kindPaymentTasks, e.GetPayerId()), at, id), views.ZAdd(allIndex(kindPaymentTasks), at, id),
+	}
+}
+
+func resolvedOps(e *eventsv1.PaymentResolved, id string, at int64) []views.Op {
+	ops := []views.Op{
+		views.ZRem(payerIndex(kindHeld, e.GetPayerId()), paired(e.GetPayeeNpi(), id)),
+		views.ZRem(payerIndex(kindPaymentTasks, e.GetPayerId()), id), views.ZRem(allIndex(kindPaymentTasks), id),
+	}
+	if e.GetMethod() != "" {
+		ops = append(ops, views.ZAdd(payerIndex(kindMethods, e.GetPayerId()), at, paired(e.GetPayeeNpi(), e.GetMethod())))
+	}
+	if e.GetResolution() != claimsv1.PaymentResolution_PAYMENT_RESOLUTION_WRITE_OFF {
+		ops = append(ops, views.ZAdd(payerIndex(kindPaying, e.GetPayerId()), at, id)) // to be voided
+	}
+	return ops
+}
+
+// paymentTaskRow joins a task's row.
+func paymentTaskRow(fields map[string]string) (*claimsv1.PaymentTask, error) {
+	p, err := paymentRow(fields)
+	if err != nil {
+		return nil, err
+	}
+	return &claimsv1.PaymentTask{
+		Payment: p, Assignee: fields["a"], HoldsPayee: fields["l"] == "", OpenedTime: p.GetStateTime(),
+		Open: p.GetState() == claimsv1.PaymentState_PAYMENT_STATE_FAILED && p.GetResolution() == claimsv1.PaymentResolution_PAYMENT_RESOLUTION_UNSPECIFIED,
+	}, nil
+}
+
+// newest are pairs by their first half, in the members' order: the last wins.
+func newest(members []views.Member) map[string]string {
+	members = slices.Clone(members)
+	slices.SortStableFunc(members, func(a, b views.Member) int { return cmp.Compare(a.Score, b.Score) })
+	out := make(map[string]string, len(members))
+	for _, m := range members {
+		npi, what, _ := strings.Cut(m.Name, "/")
+		out[npi] = what
+	}
+	return out
+}
