@@ -284,6 +284,8 @@ func (s *Service) ListRemittances(ctx context.Context, req *claimsv1.ListRemitta
 	}
 	if req.GetFileId() != "" {
 		l.indexes = []string{fileIndex(kindRemittances, req.GetFileId())}
+		// Who has just seen a file completed asks what it came to.
+		s.ownListed(ctx)
 	}
 	reading, err := s.view.At(ctx, "")
 	if err != nil {
