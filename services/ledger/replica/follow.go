@@ -72,11 +72,16 @@ func (s *Shard) Step(ctx context.Context, now time.Time) error {
 		s.cfg.Logger.Warn("the topic is not the one followed before: comparing it from its start", "index", s.Head().Next)
 		s.anchor = &anchor{since: now}
 	case errors.Is(err, ErrOutOfRange) && ctx.Err() == nil:
-		if s.lostFrom.IsZero() {
+		// A clock that was ahead for a while must not have the shard wait until
+		// it is as late again.
+		if s.lostFrom.IsZero() || now.Before(s.lostFrom) {
 			s.lostFrom = now
 		}
 		switch {
 		case s.anchor != nil:
+			if now.Before(s.anchor.since) {
+				s.anchor.since = now
+			}
 			if now.Sub(s.anchor.since) >= s.cfg.Grace {
 				return s.halt("ledger.topic.truncated", fmt.Sprintf("the topic ends after %d of the commits read from it before", s.anchor.index), nil)
 			}

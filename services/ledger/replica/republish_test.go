@@ -3,12 +3,15 @@ package replica_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/probity-health/probity/services/ledger/core"
+	"github.com/probity-health/probity/services/ledger/replica"
 )
 
 // Given a topic that is lost and republished from a replica, then every
@@ -114,4 +117,44 @@ func renumber(p *topic) {
 	for i := range p.records {
 		p.records[i].Offset = int64(i)
 	}
+}
+
+// Given a clock that was minutes ahead when the topic was found shorter, when
+// it is set right, then the comparison begins a grace later and not minutes.
+func TestAClockSetBackDoesNotDelayTheComparison(t *testing.T) {
+	o := newOwner(t)
+	for i := range 3 {
+		o.topic.write(o.commit(fmt.Sprint("r", i)))
+	}
+	_ = o.succeed("p")
+	for i := range 4 {
+		o.topic.write(o.commit(fmt.Sprint("late", i))) // void, and not republished
+	}
+	const grace = 50 * time.Millisecond
+	dir, logger := t.TempDir(), slog.New(slog.DiscardHandler)
+	store, err := replica.OpenStore(filepath.Join(dir, "store"), logger)
+	require.NoError(t, err)
+	s, err := replica.OpenShard(replica.ShardConfig{Log: "claims", Store: store, Dir: dir, Source: o.topic, Logger: logger, Grace: grace})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, store.Close()) })
+	right := time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC)
+	require.NoError(t, s.Step(t.Context(), right))
+	require.EqualValues(t, 3, s.Head().Next)
+	anew := &topic{}
+	_, _, err = s.Republish(t.Context(), func(_ context.Context, values [][]byte) error {
+		for _, v := range values {
+			anew.write(v)
+		}
+		return nil
+	})
+	require.NoError(t, err)
+	require.Less(t, len(anew.records), len(o.topic.records)-1)
+	o.topic.records = anew.records
+
+	require.ErrorIs(t, s.Step(t.Context(), right.Add(5*time.Minute)), replica.ErrOutOfRange)
+	require.ErrorIs(t, s.Step(t.Context(), right.Add(time.Second)), replica.ErrOutOfRange)
+	require.ErrorIs(t, s.Step(t.Context(), right.Add(time.Second+grace)), replica.ErrOutOfRange, "from now on it compares")
+	require.NoError(t, s.Step(t.Context(), right.Add(time.Second+grace)), "everything held is found")
+	require.NoError(t, s.Step(t.Context(), right.Add(time.Second+grace)), "and following goes on")
+	require.Greater(t, s.Head().Term, uint64(2), "to the barrier that ends every term before")
 }
