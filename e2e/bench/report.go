@@ -26,7 +26,8 @@ type Figure struct {
 	Name   string  `json:"name"`
 	Value  float64 `json:"value"` // median of the rounds
 	Unit   string  `json:"unit"`
-	Better Better  `json:"direction"`
+	Better Better  `json:"better"`
+	Also   Better  `json:"direction"` // the same, under the name that the first readers of the file know
 	// Spread is the largest round less the smallest, in the figure's unit.
 	Spread float64 `json:"spread"`
 	// Rounds as measured, in order.
@@ -41,7 +42,7 @@ func (r *Report) Add(name string, value float64, unit string, better Better) {
 	i := slices.IndexFunc(r.figures, func(f *Figure) bool { return f.Name == name })
 	if i < 0 {
 		i = len(r.figures)
-		r.figures = append(r.figures, &Figure{Name: name, Unit: unit, Better: better})
+		r.figures = append(r.figures, &Figure{Name: name, Unit: unit, Better: better, Also: better})
 	}
 	f := r.figures[i]
 	f.Rounds = append(f.Rounds, value)

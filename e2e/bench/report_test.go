@@ -29,8 +29,8 @@ func TestAFigureIsTheMedianOfItsRoundsWithTheirSpread(t *testing.T) {
 	var read []Figure
 	require.NoError(t, json.Unmarshal(raw, &read))
 	require.Equal(t, []Figure{
-		{Name: "rate", Value: 20, Unit: "claims/s", Better: Higher, Spread: 20, Rounds: []float64{30, 10, 20}},
-		{Name: "delay", Value: 3, Unit: "ms", Better: Lower, Spread: 2, Rounds: []float64{4, 2}},
+		{Name: "rate", Value: 20, Unit: "claims/s", Better: Higher, Also: Higher, Spread: 20, Rounds: []float64{30, 10, 20}},
+		{Name: "delay", Value: 3, Unit: "ms", Better: Lower, Also: Lower, Spread: 2, Rounds: []float64{4, 2}},
 	}, read)
 
 	var table bytes.Buffer
