@@ -350,10 +350,10 @@ func TestTheCheckpointCarriesTheLogsOwnSignature(t *testing.T) {
 	require.Contains(t, tile.Header.Get("Cache-Control"), "immutable")
 }
 
-// Given a party that lost its data directory, then its node catches up from a
-// peer, proves what it got, and goes on reading the topic from there.
-func TestALostDataDirectoryIsFilledFromAPeer(t *testing.T) {
-	c := newParties(t)
+// settle starts every party, appends forty claims and waits until every party
+// knows each to be final: whichever is asked for what it has, has all of them.
+func (c *consortium) settle(t *testing.T) []*ledgerv1.Position {
+	t.Helper()
 	for party := range 4 {
 		c.start(party)
 	}
@@ -363,8 +363,20 @@ func TestALostDataDirectoryIsFilledFromAPeer(t *testing.T) {
 		require.NoError(t, err)
 		positions = append(positions, res.Position)
 	}
-	_, err := c.nodes[0].Handler().GetReceipt(within(t), &ledgerv1.GetReceiptRequest{Position: positions[39]})
-	require.NoError(t, err)
+	for _, n := range c.nodes {
+		for _, p := range positions {
+			_, err := n.Handler().GetReceipt(within(t), &ledgerv1.GetReceiptRequest{Position: p})
+			require.NoError(t, err)
+		}
+	}
+	return positions
+}
+
+// Given a party that lost its data directory, then its node catches up from a
+// peer, proves what it got, and goes on reading the topic from there.
+func TestALostDataDirectoryIsFilledFromAPeer(t *testing.T) {
+	c := newParties(t)
+	positions := c.settle(t)
 	c.stop(0)
 	require.NoError(t, os.RemoveAll(c.configs[0].DataDir))
 	require.Zero(t, c.fed)
@@ -405,17 +417,7 @@ func TestADamagedDataDirectoryIsSalvaged(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newParties(t)
-			for party := range 4 {
-				p.start(party)
-			}
-			var positions []*ledgerv1.Position
-			for i := range 40 {
-				res, err := p.nodes[3].Handler().Append(within(t), claim(i, -1))
-				require.NoError(t, err)
-				positions = append(positions, res.Position)
-			}
-			_, err := p.nodes[0].Handler().GetReceipt(within(t), &ledgerv1.GetReceiptRequest{Position: positions[39]})
-			require.NoError(t, err)
+			positions := p.settle(t)
 			p.stop(0)
 			old := p.configs[0].DataDir + "-old"
 			require.NoError(t, os.Rename(p.configs[0].DataDir, old))
@@ -443,22 +445,7 @@ func TestADamagedDataDirectoryIsSalvaged(t *testing.T) {
 // others have them, and fsck finds every row right and names one that isn't.
 func TestAPartyBeginsWithRows(t *testing.T) {
 	c := newParties(t)
-	for party := range 4 {
-		c.start(party)
-	}
-	var positions []*ledgerv1.Position
-	for i := range 40 {
-		res, err := c.nodes[3].Handler().Append(within(t), claim(i, -1))
-		require.NoError(t, err)
-		positions = append(positions, res.Position)
-	}
-	// Whoever feeds the newcomer knows everything to be final.
-	for _, n := range c.nodes {
-		for _, p := range positions {
-			_, err := n.Handler().GetReceipt(within(t), &ledgerv1.GetReceiptRequest{Position: p})
-			require.NoError(t, err)
-		}
-	}
+	positions := c.settle(t)
 	c.stop(0)
 	require.NoError(t, os.RemoveAll(c.configs[0].DataDir))
 	require.NoError(t, os.MkdirAll(filepath.Join(c.configs[0].DataDir, "store"), 0o700))
