@@ -116,10 +116,11 @@ func TestEveryClaimIsPaidOnceWhateverDies(t *testing.T) {
 	// And the account that was closed is open again, some of what was paid comes
 	// back, and it is decided what becomes of each that failed.
 	require.NoError(t, os.Remove(stop))
+	admin := s.client(t, "plan-admin").Payments
 	c.all(t, rng, 2, func(do func(string, func(context.Context) error)) {
 		for i, p := range c.sendBack(t) {
 			do(fmt.Sprint("return ", i), func(ctx context.Context) error {
-				_, err := c.s.client(t, "plan-admin").Payments.FailPayment(ctx, &claimsv1.FailPaymentRequest{PaymentId: p, Reason: "returned", Returned: true})
+				_, err := admin.FailPayment(ctx, &claimsv1.FailPaymentRequest{PaymentId: p, Reason: "returned", Returned: true})
 				return err
 			})
 		}

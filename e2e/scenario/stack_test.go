@@ -40,8 +40,8 @@ type stack struct {
 	address string
 	url     string
 	process *process.Process
-	before  []*process.Process // earlier lives
-	as      map[string]standalone.Clients
+	before  []*process.Process            // earlier lives
+	as      map[string]standalone.Clients // of the test's own goroutine
 	// logged is what a stack in this process has logged; its process is nil.
 	logged func() string
 }
@@ -102,7 +102,8 @@ func (s *stack) output() string {
 	return all.String()
 }
 
-// client speaks as one of the development users; it survives restarts.
+// client speaks as one of the development users; it survives restarts. Only
+// the test's own goroutine asks for one; others are handed what it got.
 func (s *stack) client(t *testing.T, id string) standalone.Clients {
 	t.Helper()
 	if c, have := s.as[id]; have {
