@@ -77,6 +77,14 @@ func (op *Op) Bytes() int {
 	return op.group.bytes
 }
 
+// appends is how many the Op commits.
+func (op *Op) appends() int {
+	if op == nil || op.group == nil {
+		return 0
+	}
+	return len(op.group.pendings)
+}
+
 // Result is the broker's answer to an Op.
 type Result struct {
 	// Offset is the partition's end (AskEnd), or that of the first record (Produce).
@@ -196,7 +204,7 @@ func (o *Owner) Step(now time.Time) *Op {
 		if o.phase == ended || o.doing != nil && o.phase != serving {
 			return nil
 		}
-		wanted, stopping := o.desk.orders()
+		wanted, stopping := o.desk.orders(o.doing.appends())
 		if o.phase == serving {
 			op, more := o.serve(now, wanted, stopping)
 			if more {
@@ -411,10 +419,11 @@ func (o *Owner) serve(now time.Time, wanted, stopping bool) (op *Op, more bool) 
 		// Appends queue up, and are refused when the queue is full.
 		o.follows = true
 	case o.doing == nil && len(o.gathering.records) > 0:
-		// What is decided leaves at once; what came since is decided while
-		// that is on its way.
+		// What is decided leaves at once, with the few that came too late to
+		// rouse; what else came is decided while that is on its way.
+		o.failure = o.gather(now, len(o.gathering.records)+rouse(len(o.gathering.records)))
 	default:
-		o.failure = o.gather(now)
+		o.failure = o.gather(now, maxBatchRecords)
 	}
 	if o.doing != nil {
 		return nil, false
@@ -516,11 +525,11 @@ func (g *group) all() []*Pending {
 
 // gather decides queued appends into the group. Refusals are answered with
 // it; what repeats a commit that is not acknowledged waits with the group.
-// An error is the view's, and no verdict.
-func (o *Owner) gather(now time.Time) error {
+// An error is the view's, and no verdict. The group gets at most most records.
+func (o *Owner) gather(now time.Time, most int) error {
 	g := o.gathering
 	n := len(g.records) + len(g.repeats) + len(g.refusals)
-	most := maxBatchRecords
+	most = min(most, maxBatchRecords)
 	if o.doing == nil && n == 0 {
 		// Only half of what waits leaves first. The other half is decided
 		// meanwhile and leaves at once after it, and while that is on its

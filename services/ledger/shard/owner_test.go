@@ -33,9 +33,9 @@ func TestHalfOfManyLeavesFirst(t *testing.T) {
 	require.Nil(t, o.Step(now), "one is in flight")
 	require.Zero(t, o.desk.waiting(), "the others are decided")
 	o.Done(now, Result{Offset: j.take(t, first.Records)})
-	late := hand(1)[0]
+	late := hand(40)
 	second := o.Step(now)
-	require.Len(t, second.Records, 100, "what was decided leaves without what came since")
+	require.Len(t, second.Records, 125, "what was decided leaves with a few of what came since")
 	require.False(t, settled(all[99]), "the broker comes before the callers")
 	o.Answer()
 	require.True(t, settled(all[99]))
@@ -43,14 +43,57 @@ func TestHalfOfManyLeavesFirst(t *testing.T) {
 	require.Nil(t, o.Step(now))
 	done(o, now, Result{Offset: j.take(t, second.Records)})
 	require.True(t, settled(all[199]))
-	require.Equal(t, uint64(200), j.head.Next)
+	require.True(t, settled(late[24]))
+	require.False(t, settled(late[25]))
+	require.Equal(t, uint64(225), j.head.Next)
 	done(o, now, Result{Offset: j.take(t, o.Step(now).Records)})
-	require.True(t, settled(late))
+	require.True(t, settled(late[39]))
 	require.Nil(t, o.Step(now))
 
 	hand(minSplit)
 	few := o.Step(now)
 	require.Len(t, few.Records, minSplit)
+}
+
+// Given a batch on its way, then appends rouse the owner once some of them
+// wait, and one alone when nothing is on its way: no caller waits for others.
+func TestAnOwnerIsRousedForSomeAtOnce(t *testing.T) {
+	o, j := owning(t)
+	n := 0
+	hand := func(count int) (rung bool) {
+		for range count {
+			n++
+			_, err := o.Submit(&ledgerv1.AppendRequest{Log: "claims", RoutingKey: "k", RequestId: fmt.Sprint(n), Writes: []*ledgerv1.StreamWrite{{
+				Stream: "claim-1", ExpectedRevision: core.Any, Events: []*ledgerv1.Event{{Type: "test.Event"}},
+			}}}, core.Provenance{})
+			require.NoError(t, err)
+		}
+		select {
+		case <-o.desk.rung:
+			return true
+		default:
+			return false
+		}
+	}
+	require.Nil(t, o.Step(now))
+	hand(0) // of being assigned
+	require.True(t, hand(1), "nothing is on its way")
+	for _, batch := range []int{1, 40, 400} {
+		hand(batch - o.desk.waiting())
+		op := o.Step(now)
+		require.NotNil(t, op)
+		require.Nil(t, o.Step(now))
+		few := rouse(len(op.Records))
+		if few > 1 {
+			require.False(t, hand(few-1), "%d beside %d on their way", few-1, batch)
+		}
+		require.True(t, hand(1))
+		for op != nil {
+			done(o, now, Result{Offset: j.take(t, op.Records)})
+			op = o.Step(now)
+		}
+	}
+	require.True(t, hand(1), "nothing is on its way")
 }
 
 // Given as many appends waiting as the queue holds, then the next is refused
