@@ -1,11 +1,13 @@
 package shard
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
 
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/services/ledger/core"
@@ -257,4 +259,59 @@ func TestNothingWaitsBehindWhatIsAnsweredAtOnce(t *testing.T) {
 	}
 	done(o, now, Result{Offset: j.take(t, op.Records)})
 	require.True(t, settled(fresh))
+}
+
+// lagging is a replica that judges what was produced some time later, and
+// knows what it was told to expect.
+type lagging struct {
+	*judge
+	expected []core.Written
+	copies   [][]byte
+}
+
+func (l *lagging) Expect(commits []core.Written) {
+	l.expected = append(l.expected, commits...)
+	for _, c := range commits {
+		l.copies = append(l.copies, bytes.Clone(c.Value))
+	}
+}
+
+// An owner uses the room of its commits again, and never of one that its
+// replica may still compare with what it reads, however far that is behind.
+func TestTheRoomOfACommitLastsUntilItIsFollowed(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		o, j := owning(t)
+		l := &lagging{judge: j}
+		o.cfg.Follower = l
+		var written [][]Record // not judged yet
+		n := 0
+		for range rapid.IntRange(1, 12).Draw(rt, "rounds") {
+			for range rapid.IntRange(1, 40).Draw(rt, "appends") {
+				n++
+				size := rapid.SampledFrom([]int{0, 100, 3000, 70_000}).Draw(rt, "size")
+				_, err := o.Submit(&ledgerv1.AppendRequest{Log: "claims", RoutingKey: "k", RequestId: fmt.Sprint(n), Writes: []*ledgerv1.StreamWrite{{
+					Stream: "claim-1", ExpectedRevision: core.Any, Events: []*ledgerv1.Event{{Type: "test.Event", Payload: bytes.Repeat([]byte{byte(n)}, size)}},
+				}}}, core.Provenance{})
+				require.NoError(rt, err)
+			}
+			if op := o.Step(now); op != nil {
+				require.Nil(rt, o.Step(now))
+				kept := make([]Record, len(op.Records))
+				for i, r := range op.Records {
+					kept[i] = Record{Value: bytes.Clone(r.Value)}
+				}
+				written = append(written, kept)
+				done(o, now, Result{})
+			}
+			for len(written) > 0 && rapid.Bool().Draw(rt, "judged") {
+				j.take(t, written[0])
+				written = written[1:]
+			}
+			for i, w := range l.expected {
+				if w.Seen.Index >= j.head.Next {
+					require.Equal(rt, l.copies[i], w.Value, "index %d", w.Seen.Index)
+				}
+			}
+		}
+	})
 }
