@@ -114,30 +114,34 @@ func run(t *testing.T, cfg server.Config, impl *claims) *running {
 	return r
 }
 
-// inside makes every client of the tests call without a connection. The tests
-// run one at a time.
-var inside bool
+// inside makes every client of the tests call without a connection, and direct
+// past HTTP as well, as it is from a procedure's second call on. The tests run
+// one at a time.
+var inside, direct bool
 
 // Given a server in the caller's own process, then calls that need no
-// connection behave in every way like those that have one.
+// connection behave in every way like those that have one, the first of a
+// procedure and those after it.
 func TestCallsInsideTheProcessAreTheSame(t *testing.T) {
 	inside = true
-	defer func() { inside = false }()
-	for name, test := range map[string]func(*testing.T){
-		"caller and request id": TestTheCallerAndTheRequestIDReachTheHandler,
-		"no good token":         TestWithoutAGoodTokenTheHandlerIsNotReached,
-		"problems":              TestAProblemCrossesWholeButForItsCause,
-		"kinds":                 TestEveryKindSurvivesTheWay,
-		"details":               TestAnErrorMadeForTheWireKeepsItsDetailsAndGainsAProblem,
-		"unknown errors":        TestWhatIsUnknownStaysInside,
-		"schema":                TestASchemaViolationNamesFieldAndRuleButNoValue,
-		"size":                  TestAnOversizedRequestIsRefusedAsTheCallersFault,
-		"deadlines":             TestUnaryWorkIsBoundedAndStreamsAreNot,
-		"stream errors":         TestAStreamsErrorIsAProblemToo,
-		"audit":                 TestTheAuditRecordSaysWhoDidWhatOnWhichRulesWord,
-		"drain":                 TestADrainEndsStreamsThatHaveNoEnd,
-	} {
-		t.Run(name, test)
+	defer func() { inside, direct = false, false }()
+	for _, direct = range []bool{false, true} {
+		for name, test := range map[string]func(*testing.T){
+			"caller and request id": TestTheCallerAndTheRequestIDReachTheHandler,
+			"no good token":         TestWithoutAGoodTokenTheHandlerIsNotReached,
+			"problems":              TestAProblemCrossesWholeButForItsCause,
+			"kinds":                 TestEveryKindSurvivesTheWay,
+			"details":               TestAnErrorMadeForTheWireKeepsItsDetailsAndGainsAProblem,
+			"unknown errors":        TestWhatIsUnknownStaysInside,
+			"schema":                TestASchemaViolationNamesFieldAndRuleButNoValue,
+			"size":                  TestAnOversizedRequestIsRefusedAsTheCallersFault,
+			"deadlines":             TestUnaryWorkIsBoundedAndStreamsAreNot,
+			"stream errors":         TestAStreamsErrorIsAProblemToo,
+			"audit":                 TestTheAuditRecordSaysWhoDidWhatOnWhichRulesWord,
+			"drain":                 TestADrainEndsStreamsThatHaveNoEnd,
+		} {
+			t.Run(fmt.Sprintf("%s, direct %v", name, direct), test)
+		}
 	}
 }
 
@@ -187,7 +191,27 @@ func (r *running) client(t *testing.T, cfg server.ClientConfig, token identity.T
 	c, err := server.NewClient(cfg, deps)
 	require.NoError(t, err)
 	t.Cleanup(c.CloseIdle)
+	if direct {
+		r.meet(t)
+	}
 	return claimsv1connect.NewClaimsServiceClient(c, r.url, c.Options()...)
+}
+
+// meet calls what the tests call once, by HTTP and with what the schema
+// refuses, and forgets that it was logged.
+func (r *running) meet(t *testing.T) {
+	t.Helper()
+	c, err := server.NewClient(server.ClientConfig{}, server.ClientDeps{Tokens: fixed("good-first")})
+	require.NoError(t, err)
+	defer c.CloseIdle()
+	first := claimsv1connect.NewClaimsServiceClient(c, r.url, c.Options()...)
+	_, err = first.GetClaim(t.Context(), &claimsv1.GetClaimRequest{})
+	require.True(t, problem.Is(err, problem.Invalid), err)
+	_, err = first.SubmitClaim(t.Context(), &claimsv1.SubmitClaimRequest{})
+	require.True(t, problem.Is(err, problem.Invalid), err)
+	r.log.mu.Lock()
+	defer r.log.mu.Unlock()
+	r.log.b.Reset()
 }
 
 func fixed(token string) identity.TokenSource {
