@@ -4,22 +4,23 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/url"
 	"reflect"
-	"sync"
 
 	"connectrpc.com/connect"
 	"github.com/google/uuid"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"github.com/probity-health/probity/services/identity"
 	"github.com/probity-health/probity/services/telemetry"
 )
 
-// A unary call inside the process goes straight to the handler's interceptors
-// once they are known by its procedure: the first call of each goes by
-// RoundTrip and shows them. What the interceptors do is done as for any call,
-// token, authorisation, validation, deadline and audit included; only HTTP and
-// the encoding of messages are left out.
+// A call inside the process goes straight to the handler's interceptors. What
+// they do is done as for any call, token, authorisation, validation, deadline
+// and audit included; only HTTP and the encoding of messages are left out.
+// Streams of requests go by RoundTrip.
 //
 // Caller and handler must not share what either may change. So messages are
 // cloned, unless HandOver says of the procedure that both ends let go of them.
@@ -34,31 +35,76 @@ func (s *Server) HandOver(procedures ...string) {
 	}
 }
 
-// direct are the handlers' chains by procedure.
+// direct are the handlers' chains by procedure; fixed before Run.
 type direct struct {
-	given  map[string]bool // fixed before Run
-	chains sync.Map        // of string to connect.UnaryFunc
+	given   map[string]bool
+	unary   map[string]connect.UnaryFunc
+	streams map[string]connect.StreamingHandlerFunc
 }
+
+type learnKey struct{}
+
+var errLearned = errors.New("server: only to be learned")
+
+// learn finds the chain of each of a service's procedures: Connect gives them
+// to interceptors with a call only, so each is called once, to no effect.
+func (d *direct) learn(service string, handler http.Handler) {
+	found, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(service))
+	of, ok := found.(protoreflect.ServiceDescriptor)
+	if err != nil || !ok {
+		return // no service of this build: its calls go by RoundTrip
+	}
+	for i := range of.Methods().Len() {
+		m := of.Methods().Get(i)
+		kind := "application/proto"
+		if m.IsStreamingServer() || m.IsStreamingClient() {
+			kind = "application/connect+proto"
+		}
+		req := &http.Request{
+			Method: http.MethodPost, URL: &url.URL{Path: "/" + service + "/" + string(m.Name())},
+			Proto: "HTTP/2.0", ProtoMajor: 2, Header: http.Header{"Content-Type": {kind}}, Body: http.NoBody,
+		}
+		handler.ServeHTTP(nowhere{http.Header{}}, req.WithContext(context.WithValue(context.Background(), learnKey{}, d)))
+	}
+}
+
+// nowhere is where the answer to a call goes that was made to learn.
+type nowhere struct{ header http.Header }
+
+func (n nowhere) Header() http.Header       { return n.header }
+func (nowhere) Write(p []byte) (int, error) { return len(p), nil }
+func (nowhere) WriteHeader(int)             {}
+func (nowhere) Flush()                      {}
 
 // learner is the outermost interceptor of handlers.
-type learner struct {
-	handlerOnly
-	direct *direct
-}
+type learner struct{ handlerOnly }
 
 // WrapUnary implements connect.Interceptor.
-func (l learner) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
-	var once sync.Once
+func (learner) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
-		once.Do(func() { l.direct.chains.Store(req.Spec().Procedure, next) })
+		if d, ok := ctx.Value(learnKey{}).(*direct); ok {
+			d.unary[req.Spec().Procedure] = next
+			return nil, errLearned
+		}
 		return next(ctx, req)
 	}
 }
 
 // WrapStreamingHandler implements connect.Interceptor.
 func (learner) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
-	return next
+	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+		if d, ok := ctx.Value(learnKey{}).(*direct); ok {
+			if conn.Spec().StreamType == connect.StreamTypeServer {
+				d.streams[conn.Spec().Procedure] = next
+			}
+			return errLearned
+		}
+		return next(ctx, conn)
+	}
 }
+
+// insidePeer is what a handler sees of its caller.
+var insidePeer = connect.Peer{Addr: "inside", Protocol: connect.ProtocolConnect}
 
 // handed is a caller's request as a handler's interceptors see it.
 type handed struct {
@@ -70,9 +116,7 @@ type handed struct {
 func (h handed) Spec() connect.Spec { return h.spec }
 
 // Peer implements connect.AnyRequest.
-func (h handed) Peer() connect.Peer {
-	return connect.Peer{Addr: "inside", Protocol: connect.ProtocolConnect}
-}
+func (h handed) Peer() connect.Peer { return insidePeer }
 
 // HTTPMethod implements connect.AnyRequest.
 func (h handed) HTTPMethod() string { return http.MethodPost }
@@ -103,11 +147,6 @@ type shortcut struct {
 	host   string
 }
 
-// WrapStreamingClient implements connect.Interceptor.
-func (shortcut) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
-	return next
-}
-
 // WrapStreamingHandler implements connect.Interceptor.
 func (shortcut) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return next
@@ -119,42 +158,57 @@ func (c shortcut) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 		if req.Peer().Addr != c.host {
 			return next(ctx, req)
 		}
-		chain, known := c.server.direct.chains.Load(req.Spec().Procedure)
+		chain, known := c.server.direct.unary[req.Spec().Procedure]
 		message, ok := req.Any().(proto.Message)
 		// What is too large is refused where all such is.
 		if !known || !ok || proto.Size(message) > c.server.cfg.ReadMaxBytes {
 			return next(ctx, req)
 		}
-		return c.server.call(ctx, req, chain.(connect.UnaryFunc)) //nolint:forcetypeassert // nothing else is in it
+		return c.server.call(ctx, req, chain)
 	}
 }
 
-// call is RoundTrip of a unary call whose chain is known.
-func (s *Server) call(from context.Context, req connect.AnyRequest, chain connect.UnaryFunc) (connect.AnyResponse, error) {
+// arrive is what happens to a call before its handler's interceptors run: who
+// calls is found out, and a context made that ends with the caller's and, as
+// over a wire, has none of its values. leave is called when the call is over,
+// unless there is an error.
+func (s *Server) arrive(from context.Context, spec connect.Spec, header http.Header) (ctx context.Context, leave func(), err error) {
 	if err := from.Err(); err != nil {
-		return nil, gaveUp(err)
+		return nil, nil, gaveUp(err)
 	}
 	if !s.inside.enter() {
-		return nil, connect.NewError(connect.CodeUnavailable, errEnded)
+		return nil, nil, connect.NewError(connect.CodeUnavailable, errEnded)
 	}
-	defer s.inside.leave()
-	// As over a wire, none of the caller's values crosses.
 	ctx, cancel := context.WithCancel(s.inside.work)
-	defer cancel()
-	defer context.AfterFunc(from, cancel)()
+	unhook := context.AfterFunc(from, cancel)
+	done := func() {}
 	if at, bounded := from.Deadline(); bounded {
-		var done context.CancelFunc
 		ctx, done = context.WithDeadline(ctx, at)
-		defer done()
 	}
+	leave = func() {
+		unhook()
+		done()
+		cancel()
+		s.inside.leave()
+	}
+	ctx = telemetry.WithRequestID(ctx, s.requestID(header))
+	who, refused := s.whoCalls(ctx, header, spec.Procedure)
+	if refused != nil {
+		leave()
+		return nil, nil, asSent(refused)
+	}
+	return identity.WithToken(identity.WithPrincipal(ctx, who.principal), who.token), leave, nil
+}
+
+// call is RoundTrip of a unary call.
+func (s *Server) call(from context.Context, req connect.AnyRequest, chain connect.UnaryFunc) (connect.AnyResponse, error) {
 	spec := req.Spec()
 	spec.IsClient = false
-	ctx = telemetry.WithRequestID(ctx, s.requestID(req.Header()))
-	who, refused := s.whoCalls(ctx, req.Header(), spec.Procedure)
-	if refused != nil {
-		return nil, asSent(refused)
+	ctx, leave, err := s.arrive(from, spec, req.Header())
+	if err != nil {
+		return nil, err
 	}
-	ctx = identity.WithToken(identity.WithPrincipal(ctx, who.principal), who.token)
+	defer leave()
 	given := s.direct.given[spec.Procedure]
 	if !given {
 		req = cloned(req)

@@ -140,7 +140,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		listens:  make(chan struct{}),
 	}
 	s.inside.idle = make(chan struct{})
-	s.direct.given = map[string]bool{}
+	s.direct = direct{given: map[string]bool{}, unary: map[string]connect.UnaryFunc{}, streams: map[string]connect.StreamingHandlerFunc{}}
 	s.inside.work, s.inside.cancel = context.WithCancel(context.Background())
 	s.authn = authn.NewMiddleware(s.authenticate)
 	s.mountHealth()
@@ -159,7 +159,7 @@ func setDefault[T comparable](v *T, fallback T) {
 func (s *Server) Options(extra ...connect.HandlerOption) []connect.HandlerOption {
 	return append(append([]connect.HandlerOption{
 		connect.WithInterceptors(
-			learner{direct: &s.direct},
+			learner{},
 			s.otel,
 			&auditor{log: s.log, now: s.deps.Now},
 			mapper{},
@@ -180,6 +180,7 @@ func (s *Server) Mount(path string, handler http.Handler) {
 	s.mu.Lock()
 	s.services[strings.Trim(path, "/")] = true
 	s.mu.Unlock()
+	s.direct.learn(strings.Trim(path, "/"), handler)
 	s.mux.Handle(path, s.shedding(s.bounded(s.authn.Wrap(admit(handler)))))
 }
 

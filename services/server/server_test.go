@@ -115,13 +115,12 @@ func run(t *testing.T, cfg server.Config, impl *claims) *running {
 }
 
 // inside makes every client of the tests call without a connection, and direct
-// past HTTP as well, as it is from a procedure's second call on. The tests run
-// one at a time.
+// without HTTP as well, where that goes. The tests run one at a time.
 var inside, direct bool
 
 // Given a server in the caller's own process, then calls that need no
-// connection behave in every way like those that have one, the first of a
-// procedure and those after it.
+// connection, and those that need no HTTP, behave in every way like those that
+// have both.
 func TestCallsInsideTheProcessAreTheSame(t *testing.T) {
 	inside = true
 	defer func() { inside, direct = false, false }()
@@ -183,35 +182,19 @@ func TestInsideStreamsAreBoundedAndEnd(t *testing.T) {
 func (r *running) client(t *testing.T, cfg server.ClientConfig, token identity.TokenSource) claimsv1connect.ClaimsServiceClient {
 	t.Helper()
 	deps := server.ClientDeps{Tokens: token, Telemetry: r.tel}
-	if inside {
-		at, err := url.Parse(r.url)
-		require.NoError(t, err)
+	at, err := url.Parse(r.url)
+	require.NoError(t, err)
+	if direct {
 		deps.Inside, deps.InsideURL = r.Server, at
 	}
 	c, err := server.NewClient(cfg, deps)
 	require.NoError(t, err)
 	t.Cleanup(c.CloseIdle)
-	if direct {
-		r.meet(t)
+	if inside && !direct {
+		byHTTP := &http.Client{Transport: r.Inside(at, http.DefaultTransport)}
+		return claimsv1connect.NewClaimsServiceClient(byHTTP, r.url, c.Options()...)
 	}
 	return claimsv1connect.NewClaimsServiceClient(c, r.url, c.Options()...)
-}
-
-// meet calls what the tests call once, by HTTP and with what the schema
-// refuses, and forgets that it was logged.
-func (r *running) meet(t *testing.T) {
-	t.Helper()
-	c, err := server.NewClient(server.ClientConfig{}, server.ClientDeps{Tokens: fixed("good-first")})
-	require.NoError(t, err)
-	defer c.CloseIdle()
-	first := claimsv1connect.NewClaimsServiceClient(c, r.url, c.Options()...)
-	_, err = first.GetClaim(t.Context(), &claimsv1.GetClaimRequest{})
-	require.True(t, problem.Is(err, problem.Invalid), err)
-	_, err = first.SubmitClaim(t.Context(), &claimsv1.SubmitClaimRequest{})
-	require.True(t, problem.Is(err, problem.Invalid), err)
-	r.log.mu.Lock()
-	defer r.log.mu.Unlock()
-	r.log.b.Reset()
 }
 
 func fixed(token string) identity.TokenSource {
