@@ -164,6 +164,9 @@ func (s *Shard) apply(got Fetched) error {
 	if err := s.known.load(s.index.rows); err != nil {
 		return err
 	}
+	if ahead := got.End - got.Records[0].Offset; ahead >= farBehind {
+		s.known.expect(2 * ahead) // a request and a stream each, or so
+	}
 	for len(got.Records) > 0 {
 		n := portion(got.Records)
 		if err := s.applySome(got.Records[:n], got.End); err != nil {
@@ -231,6 +234,9 @@ func (s *Shard) applySome(records []Record, end int64) error {
 	if err := s.flushSome(); err != nil {
 		return err
 	}
+	if err := s.leaveSome(batch.size); err != nil {
+		return err
+	}
 	return s.publishSome()
 }
 
@@ -259,6 +265,7 @@ type batch struct {
 	shard    *Shard
 	accepted []stored
 	values   [][]byte
+	size     int // of the values
 	entries  [][]byte
 	leaves   []receipt.Hash // of the index rows
 	requests names
@@ -272,7 +279,7 @@ func (b *batch) begin() {
 	clear(b.values)
 	clear(b.entries)
 	b.accepted, b.values, b.entries = b.accepted[:0], b.values[:0], b.entries[:0]
-	b.leaves, b.last = b.leaves[:0], b.last[:0]
+	b.leaves, b.last, b.size = b.leaves[:0], b.last[:0], 0
 	b.requests.reset()
 	b.streams.reset()
 }
@@ -282,6 +289,7 @@ func (b *batch) add(j core.Judged, value []byte) {
 	x := b.shard.index
 	b.accepted = append(b.accepted, stored{j.Seen.Index, j.Row})
 	b.values, b.entries = append(b.values, value), append(b.entries, j.Row.Entry)
+	b.size += len(value)
 	b.leaves = append(b.leaves, j.Row.Leaf())
 	b.shard.known.announce(&j.Row)
 	b.requests.add(x.hashes.request(j.Row.RequestID), j.Row.RequestID)
