@@ -83,10 +83,10 @@ func (e *elementSpec) accepts(element, format string) string {
 	case '(':
 		return "its components, as the implementation guide lists them"
 	}
-	switch {
-	case e.max == 0:
+	switch e.max {
+	case 0:
 		return "a value"
-	case e.max == e.min:
+	case e.min:
 		return fmt.Sprintf("%d characters", e.max)
 	}
 	return fmt.Sprintf("%d to %d characters", e.min, e.max)
