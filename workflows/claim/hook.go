@@ -89,7 +89,7 @@ func decided(e *eventsv1.ClaimDecided, at hook.Place) []hook.Ask {
 			// was needed then.
 			return []hook.Ask{start, Changed(e.GetClaimId())}
 		case first != nil:
-			start.Late = start.Input
+			start.Late, start.Idle = start.Input, first.GetTime().AsTime()
 			start.Input = Input{
 				ClaimID: e.GetClaimId(), DueDate: e.GetPromptPayDueDate(), Case: true,
 				First: Deadline{Kind: first.GetKind(), Time: first.GetTime().AsTime()},

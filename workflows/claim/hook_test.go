@@ -34,7 +34,7 @@ func TestFactsAskForTheirWorkflows(t *testing.T) {
 	waits := time.Date(2026, 12, 16, 0, 0, 0, 0, time.UTC)
 	first := &claimsv1.Deadline{Kind: "escalation", Time: timestamppb.New(waits)}
 	knowing := dated
-	knowing.Late = dated.Input
+	knowing.Late, knowing.Idle = dated.Input, waits
 	knowing.Input = claim.Input{ClaimID: claimID, DueDate: "2026-12-21", Case: true, First: claim.Deadline{Kind: "escalation", Time: waits}}
 	appeal := claim.StartAppeal(appealID, claimID)
 	appeal.Attributes = hook.Attributes("KEYSTONE", "2026-12-16")

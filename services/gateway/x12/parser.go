@@ -20,6 +20,28 @@ func newFrame(l *loop, ordinal int) frame {
 	return frame{loop: l, pos: l.segs[0].pos, ordinal: ordinal, segs: make([]uint16, len(l.segs)), kids: make([]uint16, len(l.kids))}
 }
 
+// push opens a loop in the place, and with the counts, of the last that was closed there.
+func (p *setParser) push(l *loop) *frame {
+	n := len(p.frames)
+	if n == cap(p.frames) {
+		p.frames = append(p.frames, newFrame(l, p.ordinal))
+		return &p.frames[n]
+	}
+	p.frames = p.frames[:n+1]
+	f := &p.frames[n]
+	*f = frame{loop: l, pos: l.segs[0].pos, ordinal: p.ordinal, segs: zeroed(f.segs, len(l.segs)), kids: zeroed(f.kids, len(l.kids))}
+	return f
+}
+
+func zeroed(counts []uint16, n int) []uint16 {
+	if cap(counts) < n {
+		return make([]uint16, n, max(n, 32))
+	}
+	counts = counts[:n]
+	clear(counts)
+	return counts
+}
+
 // reading makes of a set's segments, as the grammar places them, what callers
 // get: claims (builder) or members (memberBuilder).
 type reading interface {
@@ -165,8 +187,7 @@ func (p *setParser) enter(i, j int, s *Segment, late bool) {
 	// Of a claim's lines and what is in them one too many rejects the claim; the
 	// others would only say so again. A claim too many is a fault each.
 	over := k.max > 0 && int(f.kids[j]) > k.max && (int(f.kids[j]) == k.max+1 || !strings.HasPrefix(k.id, "24"))
-	p.frames = append(p.frames, newFrame(k, p.ordinal))
-	top := &p.frames[len(p.frames)-1]
+	top := p.push(k)
 	top.segs[0] = 1
 	p.build.enter(k.id)
 	if late {

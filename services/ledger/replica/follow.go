@@ -164,6 +164,9 @@ func (s *Shard) apply(got Fetched) error {
 	if err := s.known.load(s.index.rows); err != nil {
 		return err
 	}
+	if ahead := got.End - got.Records[0].Offset; ahead >= farBehind {
+		s.known.expect(2 * ahead) // a request and a stream each, or so
+	}
 	for len(got.Records) > 0 {
 		n := portion(got.Records)
 		if err := s.applySome(got.Records[:n], got.End); err != nil {
@@ -231,6 +234,9 @@ func (s *Shard) applySome(records []Record, end int64) error {
 	if err := s.flushSome(); err != nil {
 		return err
 	}
+	if err := s.leaveSome(batch.size); err != nil {
+		return err
+	}
 	return s.publishSome()
 }
 
@@ -259,6 +265,7 @@ type batch struct {
 	shard    *Shard
 	accepted []stored
 	values   [][]byte
+	size     int // of the values
 	entries  [][]byte
 	leaves   []receipt.Hash // of the index rows
 	requests names
@@ -272,7 +279,7 @@ func (b *batch) begin() {
 	clear(b.values)
 	clear(b.entries)
 	b.accepted, b.values, b.entries = b.accepted[:0], b.values[:0], b.entries[:0]
-	b.leaves, b.last = b.leaves[:0], b.last[:0]
+	b.leaves, b.last, b.size = b.leaves[:0], b.last[:0], 0
 	b.requests.reset()
 	b.streams.reset()
 }
@@ -282,6 +289,7 @@ func (b *batch) add(j core.Judged, value []byte) {
 	x := b.shard.index
 	b.accepted = append(b.accepted, stored{j.Seen.Index, j.Row})
 	b.values, b.entries = append(b.values, value), append(b.entries, j.Row.Entry)
+	b.size += len(value)
 	b.leaves = append(b.leaves, j.Row.Leaf())
 	b.shard.known.announce(&j.Row)
 	b.requests.add(x.hashes.request(j.Row.RequestID), j.Row.RequestID)
@@ -333,25 +341,40 @@ func (s *Shard) Expect(commits []core.Written) {
 	defer s.expectedMu.Unlock()
 	// What an earlier session expected at these places never came to be.
 	n := len(s.expected)
-	for n > 0 && s.expected[n-1].Seen.Index >= commits[0].Seen.Index {
+	for n > s.judged && s.expected[n-1].Seen.Index >= commits[0].Seen.Index {
 		n--
 	}
 	s.expected = append(s.expected[:n], commits...)
+	// What was judged makes room for what comes.
+	if s.judged > len(s.expected)/2 {
+		n := copy(s.expected, s.expected[s.judged:])
+		clear(s.expected[n:])
+		s.expected, s.judged = s.expected[:n], 0
+	}
+}
+
+// expectedAt returns what is expected at an index and forgets what was before
+// it. The caller holds expectedMu.
+func (s *Shard) expectedAt(index uint64) *core.Written {
+	for s.judged < len(s.expected) && s.expected[s.judged].Seen.Index < index {
+		s.expected[s.judged] = core.Written{}
+		s.judged++
+	}
+	switch {
+	case s.judged == len(s.expected):
+		s.expected, s.judged = s.expected[:0], 0
+	case s.expected[s.judged].Seen.Index == index:
+		return &s.expected[s.judged]
+	}
+	return nil
 }
 
 // own returns the judgement on a record that the node's own owner wrote.
 func (s *Shard) own(head core.Head, value []byte) (core.Judged, bool) {
 	s.expectedMu.Lock()
 	defer s.expectedMu.Unlock()
-	for len(s.expected) > 0 && s.expected[0].Seen.Index < head.Next {
-		s.expected[0] = core.Written{}
-		s.expected = s.expected[1:]
-	}
-	if len(s.expected) == 0 || s.expected[0].Seen.Index != head.Next {
-		return core.Judged{}, false
-	}
-	w := s.expected[0]
-	if !w.Is(head, value) {
+	w := s.expectedAt(head.Next)
+	if w == nil || !w.Is(head, value) {
 		return core.Judged{}, false
 	}
 	head.Next++
@@ -363,7 +386,7 @@ func (s *Shard) own(head core.Head, value []byte) (core.Judged, bool) {
 func (s *Shard) denied(head core.Head, j core.Judged) error {
 	s.expectedMu.Lock()
 	defer s.expectedMu.Unlock()
-	if j.Verdict == core.Accepted && len(s.expected) > 0 && s.expected[0].Denies(head, j.Seen.Entry) {
+	if w := s.expectedAt(head.Next); j.Verdict == core.Accepted && w != nil && w.Denies(head, j.Seen.Entry) {
 		return &core.Violation{Rule: "ledger.topic.altered", What: fmt.Sprintf("the record at index %d is not the one that this node wrote", head.Next)}
 	}
 	return nil

@@ -14,8 +14,9 @@ import (
 
 // index finds a shard's commits by request id and by stream. What was added
 // last is in memory only. When roll has set enough of it apart, write writes
-// that to the store in one batch, in the order of its keys, while the next
-// comes in. A start reads the commits since the last such batch again.
+// that to the store in the order of its keys, as one batch or as one sorted
+// table, while the next comes in. A start reads the commits since the last
+// such write again.
 //
 // A write must come after the commits it is of are durable, so that no row in
 // the store leads to a commit that a crash took. Only one goroutine, the
@@ -23,15 +24,25 @@ import (
 // else is safe for concurrent use.
 type index struct {
 	rows   rows
+	store  *Store
 	hashes hashes
+	// tableAt is from how many commits on their rows become a table.
+	tableAt int
 
 	mu sync.RWMutex // guards what follows
 	// fresh takes what comes. older is being written or was; it spares look-ups.
 	fresh, older *generation
 }
 
-// flushAt is how many commits stay in memory only.
-const flushAt = 1 << 13
+const (
+	// flushAt is how many commits stay in memory only.
+	flushAt = 1 << 13
+	// tableAt is from how many commits on their rows are handed to the store
+	// as one sorted table. Fewer would leave it many small ones to merge.
+	tableAt = 4 * flushAt
+	// keptAt is the largest generation whose room is kept for another.
+	keptAt = behindMost * flushAt
+)
 
 // generation is the index of some commits that follow each other.
 type generation struct {
@@ -57,8 +68,20 @@ type stored struct {
 	row   core.Row
 }
 
-func newIndex(r rows) *index {
-	return &index{rows: r, hashes: newHashes(), fresh: &generation{}, older: &generation{}}
+// reset empties a generation and keeps its room, but what a long history took.
+func (g *generation) reset() *generation {
+	if g.commits > keptAt {
+		return &generation{}
+	}
+	g.commits = 0
+	g.requests.reset()
+	g.streams.reset()
+	g.at, g.newest, g.extents = g.at[:0], g.newest[:0], g.extents[:0]
+	return g
+}
+
+func newIndex(r rows, s *Store, tableAt int) *index {
+	return &index{rows: r, store: s, hashes: newHashes(), tableAt: tableAt, fresh: &generation{}, older: &generation{}}
 }
 
 // add takes in commits that were stored.
@@ -93,11 +116,12 @@ func (x *index) add(entries []stored) {
 func (x *index) roll() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.older, x.fresh = x.fresh, &generation{}
+	// Nobody holds a generation without the lock, but write, which is done.
+	x.older, x.fresh = x.fresh, x.older.reset()
 }
 
 // write writes what was set apart, and that the index has every commit below
-// next.
+// next: all of it or nothing.
 func (x *index) write(next uint64) error {
 	x.mu.RLock()
 	g := x.older // nobody changes it any more
@@ -117,19 +141,21 @@ func (x *index) write(next uint64) error {
 		key := room.take(x.rows.appendExtentKey(room.b, stream, e.first))
 		streams = append(streams, keyed{key: key, value: room.take(e.append(room.b))})
 	}
+	sortKeyed(requests)
+	sortKeyed(streams)
+	// In the order of their kinds.
+	sorted := [][]keyed{{{key: x.rows.key(kindIndexed), value: be64(next)}}, requests, streams}
+	if g.commits >= x.tableAt {
+		return x.store.takeTable(sorted)
+	}
 	batch := x.rows.db.NewBatchWithSize(64 * (len(requests) + len(streams)))
 	defer batch.Close()
-	// In the order of their kinds.
-	for _, rows := range [][]keyed{requests, streams} {
-		sortKeyed(rows)
+	for _, rows := range sorted {
 		for _, r := range rows {
 			if err := batch.Set(r.key, r.value, nil); err != nil {
 				return err
 			}
 		}
-	}
-	if err := batch.Set(x.rows.key(kindIndexed), be64(next), nil); err != nil {
-		return err
 	}
 	return batch.Commit(pebble.NoSync)
 }

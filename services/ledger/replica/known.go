@@ -40,6 +40,8 @@ const (
 	firstBlocks = 1 << 10
 	keysABlock  = 512 / 16
 	probes      = 7
+	// mostBlocks bounds the layer that is made for keys to come: 16 MiB.
+	mostBlocks = 1 << 18
 	// loadKeys bounds what one load reads.
 	loadKeys = 1 << 16
 )
@@ -87,6 +89,17 @@ func (k *known) add(h uint64) {
 		last = &k.layers[len(k.layers)-1]
 	}
 	last.add(h)
+}
+
+// expect makes room for many keys at once, where so many are to come: each
+// layer that a key is looked for in is a miss of the processor's cache.
+func (k *known) expect(keys int64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	keys = min(keys, mostBlocks*keysABlock)
+	if last := k.layers[len(k.layers)-1]; keys > 2*int64(len(last.blocks)*keysABlock) {
+		k.layers = append(k.layers, newLayer(int(keys/keysABlock)))
+	}
 }
 
 // absent tells whether a key is surely in no commit. The caller holds mu or is

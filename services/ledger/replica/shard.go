@@ -27,6 +27,11 @@ const (
 	// behindMost is how many times what is written at once may wait while the
 	// disk is busy with what came before.
 	behindMost = 8
+	// farBehind is how many records behind its topic's end a follower reads a
+	// long history, and prefers what costs least for all of it.
+	farBehind = 1 << 14
+	// leaveAt is how many bytes of such a history are made durable at once.
+	leaveAt    = 8 << 20
 	retryFirst = 20 * time.Millisecond
 	retryMost  = 2 * time.Second
 )
@@ -45,6 +50,9 @@ type ShardConfig struct {
 	Grace time.Duration
 	// FlushAt is how many commits' index stays in memory only; 0 is 8,192.
 	FlushAt int
+	// TableAt is from how many commits on what is written of the index at once
+	// is handed to the store as a sorted table; 0 is 32,768.
+	TableAt int
 }
 
 // Shard follows one partition. Run, or Step, must have one caller; all else is
@@ -69,8 +77,9 @@ type Shard struct {
 	same   bool      // the topic is the one followed before, as far as is known
 	halted error
 
-	expectedMu sync.Mutex     // guards expected
-	expected   []core.Written // by this node's own owner, on their way; indexes rise
+	expectedMu sync.Mutex     // guards what follows
+	expected   []core.Written // by this node's own owner; indexes rise
+	judged     int            // how many of them were read since
 
 	// Only Step touches these.
 	reader   core.Reader
@@ -78,6 +87,8 @@ type Shard struct {
 	flushing behind    // the index set apart
 	unsaved  uint64    // what the index set apart leads up to and is not known to be written; 0 is none
 	tiling   behind    // the tiles
+	leaving  behind    // commits of a long history
+	unleft   int       // bytes of commits since the last that leave
 	checked  bool      // the topic's tail was compared since the last failure
 	lostFrom time.Time // since when the next offset is out of range; zero if it isn't
 	anchor   *anchor   // comparing a topic made anew; nil otherwise
@@ -87,7 +98,7 @@ type Shard struct {
 // with its commits.
 func OpenShard(cfg ShardConfig) (*Shard, error) {
 	rows := cfg.Store.rows(cfg.Log, cfg.Shard)
-	s := &Shard{cfg: cfg, index: newIndex(rows), end: -1}
+	s := &Shard{cfg: cfg, index: newIndex(rows, cfg.Store, cmp.Or(cfg.TableAt, tableAt)), end: -1}
 	s.known, s.batch.shard = newKnown(s.index.hashes), s
 	s.cfg.Logger = cfg.Logger.With("log", cfg.Log, "shard", cfg.Shard)
 	s.cfg.FlushAt = cmp.Or(cfg.FlushAt, flushAt)
@@ -187,9 +198,33 @@ func (s *Shard) publishSome() error {
 	})
 }
 
-// flushSome keeps the part of the index bounded that is in memory only.
+// far tells whether the topic's end, as last seen, is far away. Only Step may
+// ask.
+func (s *Shard) far() bool { return s.end-s.st.Offset >= farBehind }
+
+// leaveSome makes the commits of a long history durable as they come and has
+// the system forget them. The pages that were theirs then take the next ones:
+// to make new pages costs several times what copying a commit into one does.
+func (s *Shard) leaveSome(size int) error {
+	if s.unleft += size; !s.far() || s.unleft < leaveAt || s.leaving.busy() && s.unleft < behindMost*leaveAt {
+		return nil
+	}
+	if err := s.leaving.wait(); err != nil {
+		return err
+	}
+	s.unleft = 0
+	return s.leaving.start(s.cfg.Store.disk, s.commits.SyncAndLeave)
+}
+
+// flushSome keeps the part of the index bounded that is in memory only. Of a
+// long history it is written in larger parts, each of which the store takes as
+// a sorted table of its own.
 func (s *Shard) flushSome() error {
-	if n := s.index.fresh.commits; n < s.cfg.FlushAt || s.flushing.busy() && n < behindMost*s.cfg.FlushAt {
+	n, least := s.index.fresh.commits, s.cfg.FlushAt
+	if s.flushing.busy() || s.far() {
+		least *= behindMost
+	}
+	if n < least {
 		return nil
 	}
 	if err := s.flushed(); err != nil {
@@ -237,7 +272,7 @@ func (s *Shard) flush() error {
 			s.unsaved = 0
 		}
 	}
-	return errors.Join(err, s.tiling.wait())
+	return errors.Join(err, s.tiling.wait(), s.leaving.wait())
 }
 
 // Head returns where the shard stands.

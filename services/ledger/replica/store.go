@@ -43,6 +43,8 @@ type Store struct {
 	log    *slog.Logger
 	damage damage
 
+	tableMu sync.Mutex // held while a table is written and taken
+
 	mu      sync.Mutex // guards what follows
 	logs    []*segments.Log
 	flushes []func() error // of the indexes
@@ -81,7 +83,14 @@ func OpenStoreOn(disk tiles.Disk, dir string, log *slog.Logger) (*Store, error) 
 	if s.db, err = open(dir, opts); err != nil {
 		return nil, fmt.Errorf("replica: open the local store; where its files are damaged, delete the data directory and let it rebuild: %w", err)
 	}
-	if err := s.claim(); err != nil {
+	err = s.claim()
+	if err == nil {
+		// What a crash left there the database has, or nobody needs.
+		if err = s.fs().Remove(s.newTable()); tiles.IsNotExist(err) {
+			err = nil
+		}
+	}
+	if err != nil {
 		return nil, errors.Join(s.Damaged(), err, s.db.Close())
 	}
 	return s, nil

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -40,13 +41,14 @@ func TestAnotherLayoutIsRefused(t *testing.T) {
 }
 
 // Given any commits, flushed anywhere between, then the index leads to each,
-// and to each stream's extents in order, from any revision on.
+// and to each stream's extents in order, from any revision on, whether the
+// store was handed rows or sorted tables.
 func TestTheIndexLeadsToEveryCommit(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		store, err := OpenStore(filepath.Join(t.TempDir(), "store"), slog.New(slog.DiscardHandler))
 		require.NoError(rt, err)
 		defer func() { require.NoError(rt, store.Close()) }()
-		x := newIndex(store.rows("claims", 0))
+		x := newIndex(store.rows("claims", 0), store, rapid.SampledFrom([]int{1, 4, tableAt}).Draw(rt, "table at"))
 		want := map[string][]extent{}
 		apart := uint64(0)
 		commits := rapid.IntRange(1, 30).Draw(rt, "commits")
@@ -189,4 +191,39 @@ func TestRowsAreSortedByTheirKeys(t *testing.T) {
 		sortKeyed(rows)
 		require.True(rt, slices.IsSortedFunc(rows, func(a, b keyed) int { return bytes.Compare(a.key, b.key) }))
 	})
+}
+
+// Given that a crash left the name under which the store took a table, so that
+// both name one file, then the next table leaves that one as it is.
+func TestATableTakenBeforeIsNotWrittenOver(t *testing.T) {
+	dir := t.TempDir()
+	store, err := OpenStore(filepath.Join(dir, "store"), slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	x := newIndex(store.rows("claims", 0), store, 1)
+	add := func(i uint64) {
+		x.add([]stored{{i, core.Row{RequestID: fmt.Sprint("r", i), Writes: []core.RowWrite{{Stream: "s-1", First: i, Count: 1}}}}})
+		x.roll()
+		require.NoError(t, x.write(i+1))
+	}
+	add(0)
+	tables, err := filepath.Glob(filepath.Join(dir, "store", "*.sst"))
+	require.NoError(t, err)
+	require.Len(t, tables, 1)
+	require.NoError(t, os.Link(tables[0], store.newTable()))
+	add(1)
+	require.NoFileExists(t, store.newTable())
+	require.NoError(t, store.Close())
+	store, err = OpenStore(filepath.Join(dir, "store"), slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, store.Close()) }()
+	x = newIndex(store.rows("claims", 0), store, 1)
+	for i := range uint64(2) {
+		at, ok, err := x.request(fmt.Sprint("r", i))
+		require.NoError(t, err)
+		require.True(t, ok)
+		require.Equal(t, i, at)
+	}
+	last, err := x.lastRevision("s-1")
+	require.NoError(t, err)
+	require.Equal(t, int64(1), last)
 }

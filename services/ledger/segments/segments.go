@@ -99,7 +99,8 @@ type tail struct {
 	lastMark uint32
 	size     int64 // of what is whole
 	synced   int64
-	listed   bool // the folder that names it is synced
+	left     int64 // what the system was told to forget
+	listed   bool  // the folder that names it is synced
 	// file is nil until the first append. Until then reads open it.
 	file vfs.File
 	torn bool // bytes follow size that don't belong
@@ -394,7 +395,13 @@ func (l *Log) fill(t *tail) error {
 }
 
 // Sync makes durable what was appended before.
-func (l *Log) Sync() error {
+func (l *Log) Sync() error { return l.sync(false) }
+
+// SyncAndLeave is Sync for what nobody will read soon, as while a long history
+// is read anew: its pages go back to the system.
+func (l *Log) SyncAndLeave() error { return l.sync(true) }
+
+func (l *Log) sync(leave bool) error {
 	l.syncing.Lock()
 	defer l.syncing.Unlock()
 	l.mu.RLock()
@@ -404,7 +411,7 @@ func (l *Log) Sync() error {
 		size = t.size
 	}
 	l.mu.RUnlock()
-	if t == nil || t.file == nil || size == t.synced {
+	if t == nil || t.file == nil || size == t.synced && !leave {
 		return nil
 	}
 	if err := t.file.SyncData(); err != nil {
@@ -417,6 +424,10 @@ func (l *Log) Sync() error {
 	}
 	// Only holders of syncing look at these.
 	t.synced, t.listed = size, true
+	if leave {
+		tiles.Leave(t.file, t.left, size)
+		t.left = size
+	}
 	return nil
 }
 

@@ -180,6 +180,7 @@ func (n *node) load(from func(p int) replica.Source) (err error) {
 		n.follow[p], err = replica.OpenShard(replica.ShardConfig{
 			Log: names[p].log, Shard: names[p].shard, Store: n.store, Dir: tilesDir,
 			Source: from(p), Logger: silent, FlushAt: flushAt,
+			TableAt: 1 + n.id%2*flushAt*flushAt, // every other node hands its store tables
 		})
 		if err != nil {
 			return err
