@@ -339,10 +339,12 @@ func (f *follower) hold(b eventstore.Batch) (found []stale, again []eventstore.R
 			}})
 			continue
 		}
+		// Each that may touch it, not the first alone: what a change touches is a
+		// superset, and the first may turn out not to concern this claim. Once one
+		// has had it decided again, it has read the others too.
 		for _, i := range f.unseen {
 			if f.window[i].touches(e) {
 				found = append(found, stale{e.GetClaimId(), f.window[i]})
-				break
 			}
 		}
 	}

@@ -615,6 +615,28 @@ func TestADecisionMadeBehindTheChangeIsFound(t *testing.T) {
 	replayed(t, w)
 }
 
+// It had not read two changes: one that is about its family and not about this
+// person, then the plan's correction. The first must not hide the second.
+func TestADecisionMadeBehindTwoChangesIsDecidedByTheOneThatConcernsIt(t *testing.T) {
+	w := newWorld(t, 0, automatic)
+	_, ben := w.couple(0)
+	behind := w.start(w.index, func(d *Deps) { d.Store = &deaf{Store: d.Store, until: w.end(policies.Log)} })
+	w.record(policies.MemberStream(ben.subject), ben.enrolled("2026-01-01", "", true))
+	w.followed() // it is held against decisions before the other, whichever shards they are on
+	w.publishVersion(2, dearerPlan(2500))
+	w.followed()
+
+	res, err := behind.SubmitClaim(lakeside(), &claimsv1.SubmitClaimRequest{RequestId: "late", Claim: visit(0, "2026-02-20")})
+	require.NoError(t, err)
+	w.followed()
+
+	corrections := w.claim(res.Claim.ClaimId).Corrections
+	require.Len(t, corrections, 1)
+	require.Equal(t, "plan", corrections[0].GetCause())
+	inOrder(t, w, 0)
+	replayed(t, w)
+}
+
 // deaf hears nothing of the policies log after a point.
 type deaf struct {
 	eventstore.Store
