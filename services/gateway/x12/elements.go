@@ -23,27 +23,27 @@ func (p *setParser) check(sp *segmentSpec, s *Segment, loop string) {
 	for i := range sp.elems {
 		e := &sp.elems[i]
 		v := s.El(i + 1)
+		name, format := fmt.Sprintf("%s%02d", s.ID, i+1), ""
+		if i > 0 {
+			format = s.El(i)
+		}
 		switch {
 		case e.usage == 'N':
 		case v == "" || e.kind == '(' && strings.Trim(v, string(s.d.component)) == "":
 			if e.usage == 'R' {
-				bad(i+1, 0, "1", "x12.element.missing", fmt.Sprintf("%s%02d is required", s.ID, i+1), "send the element")
+				bad(i+1, 0, "1", "x12.element.missing", name+" is required", "send "+name+": "+e.accepts(name, format))
 			}
 		case e.kind == '(':
 			p.composite(e, s, i+1, bad)
 		case strings.IndexByte(v, s.d.component) >= 0:
-			bad(i+1, 0, "12", "x12.element.components", fmt.Sprintf("%s%02d is not composite", s.ID, i+1), "send one value without component separators")
+			bad(i+1, 0, "12", "x12.element.components", name+" is not composite", "send one value without component separators")
 		default:
 			if s.d.repetition != 0 && strings.IndexByte(v, s.d.repetition) >= 0 {
-				bad(i+1, 0, "11", "x12.element.repeated", fmt.Sprintf("%s%02d may not repeat", s.ID, i+1), "send one value without repetition separators")
+				bad(i+1, 0, "11", "x12.element.repeated", name+" may not repeat", "send one value without repetition separators")
 				continue
 			}
-			format := ""
-			if i > 0 {
-				format = s.El(i)
-			}
 			if code, what := e.fails(v, format); code != "" {
-				bad(i+1, 0, code, elementRules[code], fmt.Sprintf("%s%02d %s", s.ID, i+1, what), "correct the element")
+				bad(i+1, 0, code, elementRules[code], p.g.wrong(name, v, code, what), "send "+name+" as "+e.accepts(name, format))
 			}
 		}
 	}
@@ -59,13 +59,13 @@ func (p *setParser) composite(e *elementSpec, s *Segment, n int, bad func(int, i
 		bad(n, len(comps), "12", "x12.element.components", fmt.Sprintf("%s%02d has too many components", s.ID, n), "leave out what the guide doesn't define")
 	}
 	for c := range e.comps {
-		ce, v := &e.comps[c], ""
+		ce, v, name := &e.comps[c], "", fmt.Sprintf("%s%02d-%d", s.ID, n, c+1)
 		if c < len(comps) {
 			v = comps[c]
 		}
 		if v == "" {
 			if ce.usage == 'R' {
-				bad(n, c+1, "1", "x12.element.missing", fmt.Sprintf("%s%02d-%d is required", s.ID, n, c+1), "send the component")
+				bad(n, c+1, "1", "x12.element.missing", name+" is required", "send "+name+": "+ce.accepts(name, ""))
 			}
 			continue
 		}
@@ -73,7 +73,7 @@ func (p *setParser) composite(e *elementSpec, s *Segment, n int, bad func(int, i
 			continue
 		}
 		if code, what := ce.fails(v, ""); code != "" {
-			bad(n, c+1, code, elementRules[code], fmt.Sprintf("%s%02d-%d %s", s.ID, n, c+1, what), "correct the component")
+			bad(n, c+1, code, elementRules[code], p.g.wrong(name, v, code, what), "send "+name+" as "+ce.accepts(name, ""))
 		}
 	}
 }
