@@ -33,6 +33,7 @@ const (
 	maxStream = 1 << 20
 	// maxFloors bounds how many routing keys a Remote remembers a token for.
 	maxFloors = 1 << 15
+	fewFloors = 64 // room for these is made first
 )
 
 // RemoteOptions configure a Remote; the zero value is usable.
@@ -60,11 +61,11 @@ type Remote struct {
 	o       RemoteOptions
 
 	mu sync.Mutex // guards floors
-	// floors hold, by log and routing key, the highest position this process
+	// floors say, by log and routing key, the highest position this process
 	// was answered with. Reads ask for it, so that a replica that is behind
 	// doesn't hide from a service what it has just written. They never fall:
 	// a repeated request is answered with its first, lower position.
-	floors map[string]Position
+	floors floors
 }
 
 // NewRemote makes a Store over a ledger client.
@@ -82,7 +83,7 @@ func NewRemote(client ledgerv1connect.LedgerServiceClient, o RemoteOptions) *Rem
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &Remote{
-		client: client, reads: &reads{client: client}, o: o, floors: map[string]Position{},
+		client: client, reads: &reads{client: client}, o: o,
 		appends: convoy.New(convoy.Options[*ledgerv1.AppendRequest, answered]{
 			Call: func(ctx context.Context, reqs []*ledgerv1.AppendRequest) ([]answered, error) {
 				return appendTogether(ctx, client, reqs), nil
@@ -262,19 +263,9 @@ func (r *Remote) appended(req *ledgerv1.AppendRequest, res *ledgerv1.AppendRespo
 	if res.GetPosition() == nil || len(res.GetRevisions()) != len(req.GetWrites()) {
 		return Appended{}, malformedAnswer("an append's answer without its position or revisions")
 	}
-	at, key := position(res.GetPosition()), floorKey(req.GetLog(), req.GetRoutingKey())
+	at := position(res.GetPosition())
 	r.mu.Lock()
-	floor, known := r.floors[key]
-	if !known && len(r.floors) >= maxFloors {
-		// Any victim will do: a forgotten floor costs a conflict and a reload, never a wrong answer.
-		for k := range r.floors {
-			delete(r.floors, k)
-			break
-		}
-	}
-	if !known || at.Index > floor.Index {
-		r.floors[key] = at
-	}
+	r.floors.raise(routed{req.GetLog(), req.GetRoutingKey()}, at)
 	r.mu.Unlock()
 	return Appended{
 		Position:     at,
@@ -286,13 +277,11 @@ func (r *Remote) appended(req *ledgerv1.AppendRequest, res *ledgerv1.AppendRespo
 	}, nil
 }
 
-func floorKey(log, routingKey string) string { return log + "\x00" + routingKey }
-
 // Read implements Store, page by page. A page that leaves a gap is refused.
 func (r *Remote) Read(ctx context.Context, log, routingKey, stream string, from uint64) ([]Recorded, error) {
 	r.mu.Lock()
 	var floor string
-	if at, ok := r.floors[floorKey(log, routingKey)]; ok {
+	if at, ok := r.floors.of(routed{log, routingKey}); ok {
 		floor = at.Token()
 	}
 	r.mu.Unlock()

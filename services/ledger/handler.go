@@ -42,7 +42,9 @@ func (h handler) Append(ctx context.Context, r *ledgerv1.AppendRequest) (*ledger
 	if err != nil {
 		return nil, err
 	}
-	s.past = h.n.appends.from(s.start)
+	if end, ok := ctx.Deadline(); !ok || end.Sub(s.start) > appendTimeout {
+		s.past = h.n.appends.from(s.start)
+	}
 	return h.answer(ctx, &s)
 }
 

@@ -321,9 +321,7 @@ func (s *Shard) Tree() *tiles.Tree { return s.tree }
 
 // LastRevision implements core.View.
 func (s *Shard) LastRevision(stream string) (int64, error) {
-	if revision, ok := s.index.last(stream); ok {
-		return revision, nil
-	}
+	// A new stream's commit is announced before it is in the index.
 	if s.known.noStream(stream) {
 		return core.NoStream, nil
 	}
