@@ -93,12 +93,13 @@ func addWorker(p *assembly.Process, url, dir string, keys secrets, s stores) err
 		return err
 	}
 	w := worker.New(worker.Deps{
-		Temporal:    temporal,
-		Gateway:     gatewayv1connect.NewGatewayServiceClient(own, url, own.Options()...),
-		Files:       claimsv1connect.NewFileServiceClient(own, url, own.Options()...),
-		Remittances: claimsv1connect.NewRemittanceServiceClient(own, url, own.Options()...),
-		Claims:      claimsv1connect.NewClaimsServiceClient(own, url, own.Options()...),
-		Cases:       claimsv1connect.NewCaseServiceClient(own, url, own.Options()...),
+		Temporal:     temporal,
+		Gateway:      gatewayv1connect.NewGatewayServiceClient(own, url, own.Options()...),
+		Files:        claimsv1connect.NewFileServiceClient(own, url, own.Options()...),
+		Remittances:  claimsv1connect.NewRemittanceServiceClient(own, url, own.Options()...),
+		Claims:       claimsv1connect.NewClaimsServiceClient(own, url, own.Options()...),
+		Cases:        claimsv1connect.NewCaseServiceClient(own, url, own.Options()...),
+		PaymentTasks: claimsv1connect.NewPaymentTaskServiceClient(own, url, own.Options()...),
 		Payments: &payment.Activities{
 			Remittances: claimsv1connect.NewRemittanceServiceClient(own, url, own.Options()...),
 			Payments:    claimsv1connect.NewPaymentServiceClient(own, url, own.Options()...),

@@ -155,6 +155,14 @@ func (b *bench) claimsByFile(ctx context.Context, s *stack, dir string, round in
 	if err != nil {
 		return err
 	}
+	var sealed time.Duration
+	run.Sealed = func() (err error) {
+		sealed, err = s.process.CPU()
+		return errors.Join(err, s.slice())
+	}
+	if err := s.slice(); err != nil {
+		return err
+	}
 	got, err := run.Files(ctx)
 	if err != nil {
 		return err
@@ -169,6 +177,7 @@ func (b *bench) claimsByFile(ctx context.Context, s *stack, dir string, round in
 	b.report.Add("file.decided_per_s", count/got.Decided.Seconds(), "claims/s", Higher)
 	b.report.Add("file.complete_per_s", count/got.Complete.Seconds(), "claims/s", Higher)
 	b.report.Add("file.durable_ms", got.Durable.Seconds()*1000, "ms", Lower)
+	b.report.Add("file.sealed_cpu_us_a_claim", (sealed-before).Seconds()*1e6/count, "µs", Lower)
 	b.report.Add("file.cpu_us_a_claim", (after-before).Seconds()*1e6/float64(got.Claims), "µs", Lower)
 	if err := b.memory("file.peak_rss_mib", s.process.PeakRSSMiB); err != nil {
 		return err

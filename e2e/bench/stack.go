@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime/pprof"
+	"syscall"
 	"time"
 
 	policiesv1 "github.com/probity-health/probity/proto/probity/policies/v1"
@@ -31,9 +33,13 @@ func Programs() map[string]process.Program {
 	return map[string]process.Program{role: profiled}
 }
 
-// profileSlice is how long one CPU profile lasts. A run has phases that cost
-// in different places; slices keep them apart, and pprof merges what it is given.
-const profileSlice = 15 * time.Second
+// profileSlice is how long one CPU profile lasts at most. A run has phases that
+// cost in different places; slices keep them apart, and pprof merges what it is
+// given. endSlice ends one where a phase does.
+const (
+	profileSlice = 15 * time.Second
+	endSlice     = syscall.SIGUSR1
+)
 
 // profiled is the standalone command, its CPU profile written in slices
 // (path.00, path.01 ...), each with the heap at its end (path.00.heap ...).
@@ -55,6 +61,9 @@ func profiled(ctx context.Context, args []string, stdout, stderr io.Writer) int 
 }
 
 func profileInSlices(ctx context.Context, path string) error {
+	ended := make(chan os.Signal, 1)
+	signal.Notify(ended, endSlice)
+	defer signal.Stop(ended)
 	for n := 0; ctx.Err() == nil; n++ {
 		f, err := os.Create(fmt.Sprintf("%s.%02d", path, n))
 		if err != nil {
@@ -65,6 +74,7 @@ func profileInSlices(ctx context.Context, path string) error {
 		}
 		select {
 		case <-ctx.Done():
+		case <-ended:
 		case <-time.After(profileSlice):
 		}
 		pprof.StopCPUProfile()
@@ -88,6 +98,8 @@ type stack struct {
 	process *process.Process
 	clients standalone.Clients
 	service standalone.Clients // as a service
+
+	profiled bool // it takes endSlice
 }
 
 // startStack starts a stack on a data directory and returns when it is ready.
@@ -101,7 +113,7 @@ func startStack(ctx context.Context, dir, address, profile string) (*stack, erro
 	if err != nil {
 		return nil, err
 	}
-	s := &stack{process: p}
+	s := &stack{process: p, profiled: profile != ""}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	url := "http://" + address
@@ -122,6 +134,14 @@ func (s *stack) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	return s.process.Stop(ctx)
+}
+
+// slice begins a new slice of the stack's profiles, where it takes any.
+func (s *stack) slice() error {
+	if !s.profiled {
+		return nil
+	}
+	return syscall.Kill(s.process.PID(), endSlice)
 }
 
 // load publishes the sample payer's documents.

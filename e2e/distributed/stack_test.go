@@ -34,7 +34,7 @@ const (
 	examples = "../../docs/how-to/examples"
 	origin   = "ledger.example/distributed"
 	// patience bounds every wait; nothing here takes that long on a machine that works.
-	patience = 90 * time.Second
+	patience = 2 * time.Minute
 	// drainTimeout is so long that a process which only stops when it is over fails the test.
 	drainTimeout = server.Duration(10 * time.Minute)
 )
@@ -311,6 +311,7 @@ type clients struct {
 	PayTasks    claimsv1connect.PaymentTaskServiceClient
 	Cycles      workflowsv1connect.PaymentCycleServiceClient
 	Gateway     gatewayv1connect.GatewayServiceClient
+	Adjustments claimsv1connect.AdjustmentServiceClient
 	Ledger      ledgerv1connect.LedgerServiceClient
 	Workflows   workflowsv1connect.WorkflowServiceClient
 }
@@ -336,6 +337,7 @@ func (s *stack) at(url, id string) clients {
 		PayTasks:    claimsv1connect.NewPaymentTaskServiceClient(c, url, options...),
 		Cycles:      workflowsv1connect.NewPaymentCycleServiceClient(c, url, options...),
 		Gateway:     gatewayv1connect.NewGatewayServiceClient(c, url, options...),
+		Adjustments: claimsv1connect.NewAdjustmentServiceClient(c, url, options...),
 		Ledger:      ledgerv1connect.NewLedgerServiceClient(c, url, options...),
 		Workflows:   workflowsv1connect.NewWorkflowServiceClient(c, url, options...),
 	}

@@ -162,7 +162,7 @@ func (r *Run) correct(ctx context.Context, k int, list []generate.Claim) error {
 		return err
 	}
 	id := submitted.GetFile().GetFileId()
-	if _, err := r.await(ctx, id, time.Now(), len(list)); err != nil {
+	if _, err := r.await(ctx, id, time.Now(), len(list), nil); err != nil {
 		return err
 	}
 	got, err := r.Clients.Files.GetFile(ctx, &claimsv1.GetFileRequest{FileId: id, IncludeOutcomes: true})

@@ -33,6 +33,9 @@ type Run struct {
 	Remittance func(id string, document []byte) error
 	// Progress is told what is being done; nil is told nothing.
 	Progress io.Writer
+	// Sealed is called once every claim of the professional file is decided in
+	// sealed blocks; nil isn't called.
+	Sealed func() error
 
 	files    [2][]byte // professional, institutional
 	order    [2][]string
@@ -220,7 +223,11 @@ func (r *Run) file(ctx context.Context, k int, file []byte, out *Result) ([]stri
 	}
 	id := submitted.GetFile().GetFileId()
 	durable := time.Since(start)
-	at, err := r.await(ctx, id, start, len(r.order[k]))
+	var sealed func() error
+	if k == 0 {
+		sealed = r.Sealed
+	}
+	at, err := r.await(ctx, id, start, len(r.order[k]), sealed)
 	if err != nil {
 		return nil, err
 	}
@@ -263,8 +270,8 @@ func (r *Run) file(ctx context.Context, k int, file []byte, out *Result) ([]stri
 type milestones struct{ decided, sealed, complete time.Duration }
 
 // await follows a file to its end: every claim decided, the decisions in
-// sealed blocks, the remittances made.
-func (r *Run) await(ctx context.Context, id string, start time.Time, claims int) (at milestones, err error) {
+// sealed blocks, the remittances made. sealed, unless nil, is called in between.
+func (r *Run) await(ctx context.Context, id string, start time.Time, claims int, sealed func() error) (at milestones, err error) {
 	var open []*ledgerv1.Position // newest decision a shard, not known to be sealed
 	for said := time.Now(); at.complete == 0 || at.sealed == 0; {
 		p, err := r.Clients.Workflows.GetFileProgress(ctx, &workflowsv1.GetFileProgressRequest{FileId: id})
@@ -282,6 +289,11 @@ func (r *Run) await(ctx context.Context, id string, start time.Time, claims int)
 			if open = r.unsealed(ctx, open); len(open) == 0 {
 				at.sealed = time.Since(start)
 				r.say("sealed after %s", at.sealed.Round(time.Millisecond))
+				if sealed != nil {
+					if err := sealed(); err != nil {
+						return at, err
+					}
+				}
 			}
 		}
 		if at.complete == 0 && p.GetComplete() {

@@ -81,6 +81,7 @@ func Claims(p *Process, cfg ClaimsConfig) error {
 	p.Server.AddCheck("claims", service.Ready)
 	options := p.Server.Options(connect.WithReadMaxBytes(chunkBytes))
 	p.Server.Mount(claimsv1connect.NewClaimsServiceHandler(service, options...))
+	p.Server.HandOver(claimsv1connect.ClaimsServiceSubmitClaimsProcedure)
 	p.Server.Mount(claimsv1connect.NewFileServiceHandler(service, options...))
 	p.Server.Mount(claimsv1connect.NewRemittanceServiceHandler(service, options...))
 	p.Server.Mount(claimsv1connect.NewPaymentServiceHandler(service, options...))

@@ -212,6 +212,10 @@ func Ledger(ctx context.Context, p *Process, cfg LedgerConfig) error {
 	guard := connect.WithInterceptors(authorized{p.Authorizer, identity.Resource{Type: identity.Ledger}})
 	p.Server.Mount(ledgerv1connect.NewLedgerServiceHandler(node.Handler(),
 		p.Server.Options(connect.WithReadMaxBytes(batchBytes), guard)...))
+	// A commit's events are never changed once they are made, on either side.
+	p.Server.HandOver(ledgerv1connect.LedgerServiceAppendProcedure, ledgerv1connect.LedgerServiceAppendBatchProcedure,
+		ledgerv1connect.LedgerServiceReadStreamProcedure, ledgerv1connect.LedgerServiceReadStreamsProcedure,
+		ledgerv1connect.LedgerServiceSubscribeProcedure)
 	p.Server.Mount(ledgerv1connect.NewProofServiceHandler(node.Proofs(), p.Server.Options(guard)...))
 	p.Server.Mount(ledgerv1connect.NewReplicaServiceHandler(node.Replicas(), p.Server.Options(guard)...))
 	tiles := node.Tiles()

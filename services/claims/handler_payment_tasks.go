@@ -3,6 +3,8 @@ package claims
 import (
 	"context"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
 	"github.com/probity-health/probity/proto/probity/claims/v1/claimsv1connect"
 	"github.com/probity-health/probity/services/claims/payments"
@@ -30,9 +32,9 @@ func (s *Service) ListPaymentTasks(ctx context.Context, req *claimsv1.ListPaymen
 	rows, next, err := pageOf(ctx, reading, listing[*claimsv1.PaymentTask]{
 		kind: kindPaymentTasks, indexes: indexesFor(kindPaymentTasks, scope, req.GetPayerId()), ascending: true,
 		size: int(req.GetPageSize()), token: req.GetPageToken(), row: paymentTaskRow,
-		filter: filterOf(caller, "payment-tasks", req.GetPayerId(), req.GetAssignee()),
+		filter: filterOf(caller, "payment-tasks", req.GetPayerId(), req.GetAssignee(), itoa(req.GetMinEscalation())),
 		keep: func(t *claimsv1.PaymentTask) bool {
-			return t.GetOpen() && scope.Includes("", t.GetPayment().GetPayerId()) &&
+			return t.GetOpen() && scope.Includes("", t.GetPayment().GetPayerId()) && t.GetEscalation() >= req.GetMinEscalation() &&
 				(req.GetAssignee() == "" || req.GetAssignee() == t.GetAssignee() || (req.GetAssignee() == "-" && t.GetAssignee() == ""))
 		},
 	})
@@ -52,13 +54,16 @@ func (s *Service) workPayment(ctx context.Context, action, id string, command fu
 	if err != nil {
 		return record, err
 	}
+	if err := s.holdPayee(ctx, caller, record.State); err != nil {
+		return record, err
+	}
 	return record, s.view.WaitFor(ctx, record.position.Token())
 }
 
 // ClaimPaymentTask implements claimsv1connect.PaymentTaskServiceHandler.
 func (s *Service) ClaimPaymentTask(ctx context.Context, req *claimsv1.ClaimPaymentTaskRequest) (*claimsv1.ClaimPaymentTaskResponse, error) {
 	record, err := s.workPayment(ctx, "ClaimPaymentTask", req.GetPaymentId(), func(p identity.Principal) payments.Command {
-		return payments.Assign{Assignee: p.Subject, Who: p.Subject}
+		return payments.Assign{Assignee: p.Subject, Who: p.Subject, Terms: s.config.PaymentTasks}
 	})
 	return &claimsv1.ClaimPaymentTaskResponse{Task: record.Task()}, err
 }
@@ -74,7 +79,7 @@ func (s *Service) ReleasePaymentTask(ctx context.Context, req *claimsv1.ReleaseP
 // ReassignPaymentTask implements claimsv1connect.PaymentTaskServiceHandler.
 func (s *Service) ReassignPaymentTask(ctx context.Context, req *claimsv1.ReassignPaymentTaskRequest) (*claimsv1.ReassignPaymentTaskResponse, error) {
 	record, err := s.workPayment(ctx, "ReassignPaymentTask", req.GetPaymentId(), func(p identity.Principal) payments.Command {
-		return payments.Assign{Assignee: req.GetAssignee(), Who: p.Subject, By: p.Subject}
+		return payments.Assign{Assignee: req.GetAssignee(), Who: p.Subject, By: p.Subject, Terms: s.config.PaymentTasks}
 	})
 	return &claimsv1.ReassignPaymentTaskResponse{Task: record.Task()}, err
 }
@@ -110,4 +115,26 @@ func (s *Service) ResolvePaymentTask(ctx context.Context, req *claimsv1.ResolveP
 	}
 	record.Payment = voided.GetPayment()
 	return &claimsv1.ResolvePaymentTaskResponse{Task: record.Task(), ClaimCount: voided.GetClaimCount(), RestoredCents: voided.GetRestoredCents()}, nil
+}
+
+// AdvancePaymentTask implements claimsv1connect.PaymentTaskServiceHandler. The
+// service's own clock judges what is due: a workflow only wakes it.
+func (s *Service) AdvancePaymentTask(ctx context.Context, req *claimsv1.AdvancePaymentTaskRequest) (*claimsv1.AdvancePaymentTaskResponse, error) {
+	caller, err := callerOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	now := s.second()
+	record, err := s.commandPayment(ctx, "AdvancePaymentTask", req.GetPaymentId(), payments.Advance{Terms: s.config.PaymentTasks})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.holdPayee(ctx, caller, record.State); err != nil {
+		return nil, err
+	}
+	out := &claimsv1.AdvancePaymentTaskResponse{Task: record.Task(), Now: now}
+	if next := record.NextTime(); !next.IsZero() {
+		out.NextTime = timestamppb.New(next)
+	}
+	return out, nil
 }

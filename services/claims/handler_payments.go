@@ -276,7 +276,7 @@ func (s *Service) FailPayment(ctx context.Context, req *claimsv1.FailPaymentRequ
 		by = "" // the port's word, which the cycle passes on
 	}
 	p, err := s.changePayment(ctx, "FailPayment", req.GetPaymentId(), payments.Fail{
-		Reason: req.GetReason(), Withdrawn: req.GetWithdrawn(), Returned: req.GetReturned(), By: by,
+		Reason: req.GetReason(), Withdrawn: req.GetWithdrawn(), Returned: req.GetReturned(), By: by, Terms: s.config.PaymentTasks,
 	})
 	if err != nil {
 		return nil, err
@@ -290,7 +290,11 @@ func (s *Service) FailPayment(ctx context.Context, req *claimsv1.FailPaymentRequ
 	if err != nil {
 		return nil, err
 	}
-	// Whoever learns that it failed finds its payee held.
+	// Whoever learns that it failed finds its payee held: nothing of its is cleared
+	// any more, and the lists say why.
+	if err := s.holdPayee(ctx, caller, record.State); err != nil {
+		return nil, err
+	}
 	if err := s.view.WaitFor(ctx, record.position.Token()); err != nil {
 		return nil, err
 	}

@@ -3,7 +3,10 @@ package claims
 import (
 	"cmp"
 	"slices"
+	"strconv"
 	"strings"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
 	eventsv1 "github.com/probity-health/probity/proto/probity/events/v1"
@@ -32,7 +35,7 @@ func foldPayment(events []eventstore.Recorded) paymentRecord {
 func paymentOps(r eventstore.Recorded, at int64) ([]views.Op, error) {
 	p := payments.Part(r.Event)
 	switch r.Event.(type) {
-	case *eventsv1.PaymentTaskAssigned, *eventsv1.PayeeReleased:
+	case *eventsv1.PaymentTaskAssigned, *eventsv1.PayeeReleased, *eventsv1.PaymentTaskReminded, *eventsv1.PaymentTaskEscalated:
 	default:
 		if p == nil {
 			return nil, nil
@@ -55,7 +58,14 @@ func paymentOps(r eventstore.Recorded, at int64) ([]views.Op, error) {
 		ops, err := row(kindPayments, id, "x", p)
 		return append(ops, failedOps(e, id, at)...), err
 	case *eventsv1.PaymentTaskAssigned:
-		return []views.Op{views.HSet(rowsKey(kindPayments), rowField(id, "a"), e.GetAssignee())}, nil
+		return []views.Op{
+			views.HSet(rowsKey(kindPayments), rowField(id, "a"), e.GetAssignee()),
+			views.HSet(rowsKey(kindPayments), rowField(id, "h"), instant(e.GetHeldUntil())),
+		}, nil
+	case *eventsv1.PaymentTaskReminded:
+		return []views.Op{views.HSet(rowsKey(kindPayments), rowField(id, "n"), itoa(e.GetCount()))}, nil
+	case *eventsv1.PaymentTaskEscalated:
+		return []views.Op{views.HSet(rowsKey(kindPayments), rowField(id, "e"), itoa(e.GetLevel()))}, nil
 	case *eventsv1.PayeeReleased:
 		return []views.Op{
 			views.HSet(rowsKey(kindPayments), rowField(id, "l"), "1"),
@@ -84,10 +94,29 @@ func paymentRow(fields map[string]string) (*claimsv1.Payment, error) {
 	return out, nil
 }
 
+// instant is a time as a row's field has it, Unix milliseconds; empty is none.
+func instant(t *timestamppb.Timestamp) string {
+	if t == nil {
+		return ""
+	}
+	return strconv.FormatInt(t.AsTime().UnixMilli(), 10)
+}
+
+// instantOf reads what instant wrote; nil for anything else.
+func instantOf(field string) *timestamppb.Timestamp {
+	ms, err := strconv.ParseInt(field, 10, 64)
+	if err != nil {
+		return nil
+	}
+	return millis(ms)
+}
+
 // The tasks' lists. Rows are those of payments with more fields: a who has the
-// task, l that the hold is lifted. Members of held and methods are pairs.
+// task, h until when, d when it is due, n how often it was reminded of, e how
+// far it is escalated, l that the hold is lifted. Members of held and methods
+// are pairs.
 //
-//	paytasks:all|payer:<p>  ids of payments whose task is open, by the time they failed
+//	paytasks:all|payer:<p>  ids of payments whose task is open, by the time they are due
 //	held:payer:<p>          <payee NPI>/<payment id> of failed payments that hold their payee
 //	methods:payer:<p>       <payee NPI>/<method>, the newest of a payee counts
 const (
@@ -102,10 +131,15 @@ func failedOps(e *eventsv1.PaymentFailed, id string, at int64) []views.Op {
 	if !e.GetTask() {
 		return []views.Op{views.ZAdd(payerIndex(kindPaying, e.GetPayerId()), at, id)}
 	}
+	due := at // of a task from before they were due
+	if e.GetDueTime() != nil {
+		due = e.GetDueTime().AsTime().UnixMilli()
+	}
 	return []views.Op{
 		views.ZRem(payerIndex(kindPaying, e.GetPayerId()), id),
 		views.ZAdd(payerIndex(kindHeld, e.GetPayerId()), at, paired(e.GetPayeeNpi(), id)),
-		views.ZAdd(payerIndex(kindPaymentTasks, e.GetPayerId()), at, id), views.ZAdd(allIndex(kindPaymentTasks), at, id),
+		views.HSet(rowsKey(kindPayments), rowField(id, "d"), instant(e.GetDueTime())),
+		views.ZAdd(payerIndex(kindPaymentTasks, e.GetPayerId()), due, id), views.ZAdd(allIndex(kindPaymentTasks), due, id),
 	}
 }
 
@@ -129,7 +163,12 @@ func paymentTaskRow(fields map[string]string) (*claimsv1.PaymentTask, error) {
 	if err != nil {
 		return nil, err
 	}
+	number := func(field string) uint32 {
+		n, _ := strconv.ParseUint(fields[field], 10, 32)
+		return uint32(n)
+	}
 	return &claimsv1.PaymentTask{
+		DueTime: instantOf(fields["d"]), HeldUntil: instantOf(fields["h"]), Escalation: number("e"), ReminderCount: number("n"),
 		Payment: p, Assignee: fields["a"], HoldsPayee: fields["l"] == "", OpenedTime: p.GetStateTime(),
 		Open: p.GetState() == claimsv1.PaymentState_PAYMENT_STATE_FAILED && p.GetResolution() == claimsv1.PaymentResolution_PAYMENT_RESOLUTION_UNSPECIFIED,
 	}, nil

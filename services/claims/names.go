@@ -102,6 +102,11 @@ func accountStream(ix *keys.Index, payer, npi string) string {
 	return "payeeaccount-" + ix.ID("pac", payer, npi)
 }
 
+// payeeStream orders the holds of a payee and the clearing of its payments.
+func payeeStream(ix *keys.Index, payer, npi string) string {
+	return "payee-" + ix.ID("pye", payer, npi)
+}
+
 // refusalKey is the idempotency key of a refusal's trace: the same refusal of
 // the same submission is recorded once, another one is recorded beside it.
 func refusalKey(ix *keys.Index, submission string, rules []string) string {

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
+	"github.com/probity-health/probity/services/claims/payments"
 	"github.com/probity-health/probity/services/problem"
 )
 
@@ -198,5 +199,171 @@ func TestOnlyAFailedPaymentHasATask(t *testing.T) {
 	require.True(t, problem.Is(err, problem.NotFound), "%v", err)
 	_, err = w.ListPaymentTasks(lakeside(), &claimsv1.ListPaymentTasksRequest{})
 	require.True(t, problem.Is(err, problem.Forbidden), "%v", err)
+	require.Len(t, w.events(), before)
+}
+
+func (w *world) cleared(s *Service, id string) string {
+	w.t.Helper()
+	res, err := s.ClearPayment(service(), &claimsv1.ClearPaymentRequest{PaymentId: id})
+	require.NoError(w.t, err)
+	return res.HeldBy
+}
+
+// twoWaiting is a world with two payments of one payee that nobody has handed
+// over, the second intended after the first.
+func twoWaiting(t *testing.T) (w *world, first, second *claimsv1.Payment) {
+	w = newWorld(t, 1)
+	w.submit(lakeside(), "r0", visit(0, "2026-02-01")) // the deductible
+	w.submit(lakeside(), "r1", visit(0, "2026-02-02"))
+	w.cycle("c1")
+	w.submit(lakeside(), "r2", visit(0, "2026-02-03"))
+	w.pass(time.Second)
+	w.cycle("c2")
+	open := w.intend(w.Service)
+	require.Len(t, open, 2)
+	return w, open[0], open[1]
+}
+
+// A run has read its page, which shows nothing held. Then a payment of the same
+// payee fails, by another process, and only then does the run come to the
+// second one: it isn't handed over, whatever the page said.
+func TestARunThatReadItsPageBeforeAHoldHandsNothingOver(t *testing.T) {
+	w, first, second := twoWaiting(t)
+	other := w.start(w.index)
+	w.seen(other)
+	page := w.waiting(other)
+	require.Len(t, page, 2)
+	require.Empty(t, page[1].HeldBy)
+
+	_, err := w.fail(service(), first.PaymentId, true)
+	require.NoError(t, err)
+	require.Equal(t, first.PaymentId, w.cleared(other, page[1].PaymentId))
+	_, err = other.ClearPayment(service(), &claimsv1.ClearPaymentRequest{PaymentId: page[0].PaymentId})
+	require.True(t, problem.Is(err, problem.Conflict), "the one that failed: %v", err)
+
+	// When the hold is lifted it goes, and each attempt is a decision of its own.
+	_, err = w.ReleasePayee(supervisor("sup-1"), &claimsv1.ReleasePayeeRequest{PaymentId: first.PaymentId})
+	require.NoError(t, err)
+	require.Empty(t, w.cleared(other, second.PaymentId))
+	require.Empty(t, w.cleared(w.Service, second.PaymentId))
+	_, err = w.send(second.PaymentId, true)
+	require.NoError(t, err)
+	_, err = other.ClearPayment(service(), &claimsv1.ClearPaymentRequest{PaymentId: second.PaymentId})
+	require.True(t, problem.Is(err, problem.Conflict), "it is made: %v", err)
+	require.Equal(t, []string{"PayeeHeld", "PayeeFreed", "PaymentCleared", "PaymentCleared"}, w.names(payeeStream(w.index, payer, biller)))
+}
+
+// names are a stream's event types in order.
+func (w *world) names(stream string) (out []string) {
+	w.t.Helper()
+	for _, r := range w.events() {
+		if r.Stream == stream {
+			out = append(out, string(r.Event.ProtoReflect().Descriptor().Name()))
+		}
+	}
+	return out
+}
+
+// A process dies between the failure and the hold, or between the decision and
+// its end: whoever clears the next payment, or keeps the task, completes it.
+func TestAHoldThatBrokeOffIsCompleted(t *testing.T) {
+	failAlone := func(w *world, id string) {
+		_, err := w.commandPayment(service(), "FailPayment", id, payments.Fail{Reason: "account-closed", Withdrawn: true})
+		require.NoError(w.t, err)
+		w.seen(w.Service)
+	}
+	t.Run("by who clears", func(t *testing.T) {
+		w, first, second := twoWaiting(t)
+		failAlone(w, first.PaymentId)
+		require.Empty(t, w.names(payeeStream(w.index, payer, biller)))
+		require.Equal(t, first.PaymentId, w.cleared(w.Service, second.PaymentId))
+
+		// And the end of the hold, likewise.
+		_, err := w.commandPayment(supervisor("sup-1"), "ReleasePayee", first.PaymentId, payments.ReleasePayee{Who: "sup-1"})
+		require.NoError(t, err)
+		require.Empty(t, w.cleared(w.Service, second.PaymentId))
+	})
+	t.Run("by who keeps the task", func(t *testing.T) {
+		w, first, _ := twoWaiting(t)
+		failAlone(w, first.PaymentId)
+		for range 2 {
+			_, err := w.AdvancePaymentTask(service(), &claimsv1.AdvancePaymentTaskRequest{PaymentId: first.PaymentId})
+			require.NoError(t, err)
+		}
+		require.Equal(t, []string{"PayeeHeld"}, w.names(payeeStream(w.index, payer, biller)))
+	})
+}
+
+// Nobody decides: the task is reminded of and escalated at its times, the list
+// shows it to the supervisor, and what one person has too long goes back.
+func TestATaskHasADeadlineAndIsEscalated(t *testing.T) {
+	w, failed, _ := failing(t)
+	advance := func() *claimsv1.AdvancePaymentTaskResponse {
+		t.Helper()
+		res, err := w.AdvancePaymentTask(service(), &claimsv1.AdvancePaymentTaskRequest{PaymentId: failed.PaymentId})
+		require.NoError(t, err)
+		return res
+	}
+	escalated := func(least uint32) int {
+		t.Helper()
+		w.seen(w.Service)
+		res, err := w.ListPaymentTasks(supervisor("sup-1"), &claimsv1.ListPaymentTasksRequest{PayerId: payer, MinEscalation: least})
+		require.NoError(t, err)
+		return len(res.Tasks)
+	}
+	day := 24 * time.Hour
+	opened := w.tasks()[0].OpenedTime.AsTime()
+	require.Equal(t, opened.Add(5*day), w.tasks()[0].DueTime.AsTime())
+	_, err := w.AdvancePaymentTask(supervisor("sup-1"), &claimsv1.AdvancePaymentTaskRequest{PaymentId: failed.PaymentId})
+	require.True(t, problem.Is(err, problem.NotFound), "%v", err)
+
+	// Before the first reminder nothing is due, however often somebody looks.
+	before := len(w.events())
+	for range 2 {
+		res := advance()
+		require.Equal(t, opened.Add(2*day), res.NextTime.AsTime())
+	}
+	require.Len(t, w.events(), before)
+
+	// A reminder comes; then somebody takes the task and leaves it.
+	w.pass(2 * day)
+	require.EqualValues(t, 1, advance().Task.ReminderCount)
+	taken, err := w.ClaimPaymentTask(planAdmin(), &claimsv1.ClaimPaymentTaskRequest{PaymentId: failed.PaymentId})
+	require.NoError(t, err)
+	require.Equal(t, taken.Task.HeldUntil.AsTime(), w.tasks()[0].HeldUntil.AsTime())
+	w.pass(3 * day)
+	require.Zero(t, escalated(1))
+	late := advance()
+	require.Empty(t, late.Task.Assignee, "it goes back")
+	require.EqualValues(t, 1, late.Task.Escalation)
+	require.Equal(t, 1, escalated(1), "and is the supervisor's to see")
+	require.Zero(t, escalated(2))
+
+	// The list says what the stream says, to the end.
+	w.pass(30 * day)
+	last := advance()
+	require.EqualValues(t, 3, last.Task.Escalation)
+	require.Nil(t, last.NextTime)
+	w.seen(w.Service)
+	require.EqualExportedValues(t, last.Task, w.tasks()[0])
+	_, err = w.payAfterAll(w.Service, failed.PaymentId)
+	require.NoError(t, err)
+	closed := advance()
+	require.False(t, closed.Task.Open)
+	require.Nil(t, closed.NextTime)
+}
+
+func TestATaskOfAPaymentThatIsNotThereIsNotKept(t *testing.T) {
+	w, first, _ := twoWaiting(t)
+	before := len(w.events())
+	res, err := w.AdvancePaymentTask(service(), &claimsv1.AdvancePaymentTaskRequest{PaymentId: first.PaymentId})
+	require.NoError(t, err)
+	require.Nil(t, res.Task, "it has not failed")
+	for _, id := range []string{"pay_" + "aaaaaaaaaaaaaaaaaaaaaaaaaa", "pay_", ""} {
+		_, err = w.AdvancePaymentTask(service(), &claimsv1.AdvancePaymentTaskRequest{PaymentId: id})
+		require.True(t, problem.Is(err, problem.NotFound), "%v", err)
+		_, err = w.ClearPayment(service(), &claimsv1.ClearPaymentRequest{PaymentId: id})
+		require.True(t, problem.Is(err, problem.NotFound), "%v", err)
+	}
 	require.Len(t, w.events(), before)
 }

@@ -341,8 +341,12 @@ func TestPaymentsTogetherPayWhatStands(t *testing.T) {
 					_, err := w.FailPayment(planAdmin(), &claimsv1.FailPaymentRequest{PaymentId: p.GetPaymentId(), Reason: "returned", Returned: true})
 					try(err)
 				case p.GetState() == claimsv1.PaymentState_PAYMENT_STATE_INTENDED && rapid.Bool().Draw(rt, "hands over"):
-					_, err = w.send(p.GetPaymentId(), rapid.Bool().Draw(rt, "with that made"))
-					try(err)
+					by := rapid.SampledFrom([]*Service{w.Service, second}).Draw(rt, "by")
+					cleared, err := by.ClearPayment(service(), &claimsv1.ClearPaymentRequest{PaymentId: p.GetPaymentId()})
+					if try(err); err == nil && cleared.HeldBy == "" {
+						_, err = w.send(p.GetPaymentId(), rapid.Bool().Draw(rt, "with that made"))
+						try(err)
+					}
 				case p.GetState() == claimsv1.PaymentState_PAYMENT_STATE_INTENDED && rapid.Bool().Draw(rt, "withdraws"),
 					p.GetState() == claimsv1.PaymentState_PAYMENT_STATE_SENT && rapid.Bool().Draw(rt, "comes back"):
 					ended := make(chan error, 2)
@@ -375,9 +379,18 @@ func TestPaymentsTogetherPayWhatStands(t *testing.T) {
 					} else { // a decision that broke off: the next cycle completes it
 						_, err = w.fail(service(), p.GetPaymentId(), true)
 					}
-				case claimsv1.PaymentState_PAYMENT_STATE_INTENDED, claimsv1.PaymentState_PAYMENT_STATE_SENT:
+				case claimsv1.PaymentState_PAYMENT_STATE_INTENDED:
+					cleared, failed := second.ClearPayment(service(), &claimsv1.ClearPaymentRequest{PaymentId: p.GetPaymentId()})
+					if err = failed; err == nil && cleared.HeldBy == "" {
+						_, err = w.send(p.GetPaymentId(), true)
+					}
+					done = done && cleared.GetHeldBy() == ""
+				case claimsv1.PaymentState_PAYMENT_STATE_SENT:
 					_, err = w.send(p.GetPaymentId(), true)
 				}
+				require.NoError(rt, err)
+				// As its task's workflow does when it is told of the decision.
+				_, err = second.AdvancePaymentTask(service(), &claimsv1.AdvancePaymentTaskRequest{PaymentId: p.GetPaymentId()})
 				require.NoError(rt, err)
 			}
 			if done {
@@ -389,8 +402,15 @@ func TestPaymentsTogetherPayWhatStands(t *testing.T) {
 		made, settled := int64(0), int64(0)
 		confirmed, failed, ended := map[string]bool{}, map[string]bool{}, map[string]bool{}
 		owed, standing := int64(0), int64(0)
+		held := map[string]bool{}
 		for _, r := range w.events() {
 			switch e := r.Event.(type) {
+			case *eventsv1.PayeeHeld:
+				held[e.GetPaymentId()] = true
+			case *eventsv1.PayeeFreed:
+				delete(held, e.GetPaymentId())
+			case *eventsv1.PaymentCleared:
+				require.Empty(rt, held, "nothing is cleared while the payee is held")
 			case *eventsv1.PaymentIntended:
 				intents[e.GetPayment().GetRemittanceId()]++
 				amounts[e.GetPayment().GetPaymentId()] = e.GetPayment().GetAmountCents()
@@ -420,6 +440,7 @@ func TestPaymentsTogetherPayWhatStands(t *testing.T) {
 				owed = e.GetBalanceCents()
 			}
 		}
+		require.Empty(rt, held, "no hold outlives its task")
 		for remittance, n := range intents {
 			require.Equal(rt, 1, n, remittance)
 			id := paymentID(remittance)

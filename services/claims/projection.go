@@ -17,7 +17,7 @@ import (
 )
 
 // projectionVersion rises with every change of what apply yields.
-const projectionVersion = 7
+const projectionVersion = 8
 
 // The view's keys. A row's parts are what events told of it, encoded messages
 // that are joined when read. They are fields <id>.<part> of one hash a kind and
@@ -88,7 +88,7 @@ func Projection(changed func(claimID string)) views.Projection {
 		&eventsv1.AppealFiled{}, &eventsv1.AppealDecided{}, &eventsv1.AppealOverdue{},
 		&eventsv1.ClaimRemittanceVoided{}, &eventsv1.RemittanceVoided{},
 		&eventsv1.PaymentIntended{}, &eventsv1.PaymentSent{}, &eventsv1.PaymentConfirmed{}, &eventsv1.PaymentFailed{}, &eventsv1.PaymentVoided{},
-		&eventsv1.PaymentTaskAssigned{}, &eventsv1.PayeeReleased{}, &eventsv1.PaymentResolved{},
+		&eventsv1.PaymentTaskAssigned{}, &eventsv1.PaymentTaskReminded{}, &eventsv1.PaymentTaskEscalated{}, &eventsv1.PayeeReleased{}, &eventsv1.PaymentResolved{},
 	)
 	return views.Projection{
 		Name: "claims", Version: projectionVersion, Log: logName, Types: types,
@@ -332,7 +332,7 @@ var rowParts = map[string][]string{
 	kindChanges:     {"p", "a", "d"},
 	kindPayments:    {"i", "s", "c", "x", "q", "v"},
 
-	kindPaymentTasks: {"i", "s", "c", "x", "q", "v", "a", "l"},
+	kindPaymentTasks: {"i", "s", "c", "x", "q", "v", "a", "l", "d", "e", "h", "n"},
 }
 
 // claimRow joins a claim's row.

@@ -33,6 +33,7 @@ import (
 	"github.com/probity-health/probity/services/claims/adjudication"
 	"github.com/probity-health/probity/services/claims/casework"
 	"github.com/probity-health/probity/services/claims/interest"
+	"github.com/probity-health/probity/services/claims/payments"
 	"github.com/probity-health/probity/services/eventstore"
 	"github.com/probity-health/probity/services/identity"
 	"github.com/probity-health/probity/services/keys"
@@ -83,6 +84,8 @@ type Config struct {
 	AmendClaims int `json:"amendClaims"`
 	// Casework holds the deadlines of what can't be decided at once.
 	Casework casework.Terms `json:"casework,omitzero"`
+	// PaymentTasks holds the deadlines of the work on failed payments.
+	PaymentTasks payments.Terms `json:"paymentTasks,omitzero"`
 	// Reprocessing says what becomes of decided claims that a change of
 	// coverage, plan, prices, contract or authorisation touches afterwards:
 	// "automatic" (also when empty) decides them again by itself, "propose" waits
@@ -119,6 +122,7 @@ func (c Config) withDefaults() Config {
 	fill(&c.AmendClaims, maxAmendClaims)
 	c.AmendClaims = min(c.AmendClaims, maxAmendClaims)
 	c.Casework = c.Casework.WithDefaults()
+	c.PaymentTasks = c.PaymentTasks.WithDefaults()
 	fill(&c.Replays, 2)
 	if c.FamilyTTL <= 0 {
 		c.FamilyTTL = 10 * time.Minute
@@ -169,6 +173,7 @@ type Service struct {
 	follower *follower
 	families *families
 	files    *shelf[*FileRecord]
+	payees   *shelf[*payeeRecord]
 	recent   *recent
 	watch    *watch
 	uploads  chan struct{} // a token an upload under way
@@ -209,7 +214,7 @@ func New(d Deps) (*Service, error) {
 	s := &Service{
 		store: own, written: own, sealer: d.Sealer, index: d.Index, book: d.Book, auth: d.Authorizer,
 		now: d.Now, log: d.Log, config: c, zone: zone, workers: c.Workers,
-		files: newShelf[*FileRecord](c.Files), recent: newRecent(c.UntoldClaims), watch: newWatch(c.MaxWatchers), uploads: make(chan struct{}, c.MaxUploads),
+		files: newShelf[*FileRecord](c.Files), payees: newShelf[*payeeRecord](payeesKept), recent: newRecent(c.UntoldClaims), watch: newWatch(c.MaxWatchers), uploads: make(chan struct{}, c.MaxUploads),
 		pasts: make(chan *past, c.Replays), closed: make(chan struct{}),
 	}
 	for range c.Replays {

@@ -540,6 +540,9 @@ func (policiesFake) DiffPlans(_ context.Context, r *policiesv1.DiffPlansRequest)
 	if r.GetVersion() == 3 {
 		out.Differences = nil
 	}
+	if bytes.Contains([]byte(r.GetNewDocument()), []byte("network_id")) {
+		return &policiesv1.DiffPlansResponse{Problems: []*problemv1.Problem{{RuleId: "plan.diff.no-plan", Message: "the document is no plan: it is a network", Fix: "give a plan's document", Line: 1, Column: 1}}}, nil
+	}
 	if bytes.Contains([]byte(r.GetNewDocument()), []byte("bad")) {
 		out.Problems = []*problemv1.Problem{{RuleId: "plan.overlap", FieldPath: "benefits[1].match", Message: "two benefits match the same services", Fix: "narrow one of them", Line: 4, Column: 7}}
 	}

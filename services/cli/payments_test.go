@@ -79,16 +79,16 @@ func (f payTasksFake) task(change func(*claimsv1.PaymentTask)) (*claimsv1.Paymen
 	if f.payments.payment.GetState() != claimsv1.PaymentState_PAYMENT_STATE_FAILED {
 		return nil, problem.New(problem.Conflict, problem.Problem{RuleID: "payments.task.none", Message: "the payment doesn't wait for a person", Fix: "read the payment"})
 	}
-	t := &claimsv1.PaymentTask{Payment: proto.CloneOf(f.payments.payment), HoldsPayee: true, Open: true, OpenedTime: timestamppb.New(noon)}
+	t := &claimsv1.PaymentTask{Payment: proto.CloneOf(f.payments.payment), HoldsPayee: true, Open: true, OpenedTime: timestamppb.New(noon), DueTime: timestamppb.New(noon.Add(120 * time.Hour)), Escalation: 1}
 	if change != nil {
 		change(t)
 	}
 	return t, nil
 }
 
-func (f payTasksFake) ListPaymentTasks(context.Context, *claimsv1.ListPaymentTasksRequest) (*claimsv1.ListPaymentTasksResponse, error) {
+func (f payTasksFake) ListPaymentTasks(_ context.Context, q *claimsv1.ListPaymentTasksRequest) (*claimsv1.ListPaymentTasksResponse, error) {
 	t, err := f.task(nil)
-	if err != nil {
+	if err != nil || q.GetMinEscalation() > t.GetEscalation() {
 		return &claimsv1.ListPaymentTasksResponse{}, nil
 	}
 	return &claimsv1.ListPaymentTasksResponse{Tasks: []*claimsv1.PaymentTask{t}}, nil

@@ -390,7 +390,7 @@ func (a *app) plansDiff() *cobra.Command {
 
 OLD is a file, or a published plan: plan_gold is its newest version, plan_gold@3
 the third. Nothing is recorded. What is wrong with the new document is told
-too, with exit code 1.`,
+too, with exit code 1; nothing else is told where it is no plan.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req := &policiesv1.DiffPlansRequest{}

@@ -18,7 +18,10 @@ func (a *app) tasksPayments() *cobra.Command {
 		Long: `Decide what becomes of payments that failed.
 
 While a task is open the payee's other payments wait; release-payee lifts that
-alone. Who reported the failure doesn't decide what becomes of it.`,
+alone. Who reported the failure doesn't decide what becomes of it. A task has a
+time by which it is to be decided: until then it is reminded of, and from then
+on escalated, step by step, to the supervisors. What one person has had too long
+goes back to the list.`,
 		Args: cobra.NoArgs,
 	}
 	var to string
@@ -54,7 +57,7 @@ func (a *app) paymentTasksList() *cobra.Command {
 	filter := &claimsv1.ListPaymentTasksRequest{}
 	cmd := &cobra.Command{
 		Use:   "list",
-		Short: "List payments that failed and wait for a person, the oldest first",
+		Short: "List payments that failed and wait for a person, the earliest due first",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			conn, err := a.connect()
@@ -71,10 +74,10 @@ func (a *app) paymentTasksList() *cobra.Command {
 					a.say("no payment waits for a person")
 					return nil
 				}
-				rows := right(grid("PAYMENT", "PAYER", "PAYEE", "AMOUNT", "FAILED", "WHY", "PERSON", "PAYEE WAITS"), "AMOUNT")
+				rows := right(grid("PAYMENT", "PAYER", "PAYEE", "AMOUNT", "FAILED", "WHY", "DUE", "ESCALATED", "PERSON", "PAYEE WAITS"), "AMOUNT", "ESCALATED")
 				for _, t := range got.GetTasks() {
 					p := t.GetPayment()
-					rows.AppendRow([]any{p.GetPaymentId(), p.GetPayerId(), p.GetPayeeNpi(), dollars(p.GetAmountCents()), a.time(t.GetOpenedTime()), paymentWhy(p), orDash(t.GetAssignee()), yesNo(t.GetHoldsPayee())})
+					rows.AppendRow([]any{p.GetPaymentId(), p.GetPayerId(), p.GetPayeeNpi(), dollars(p.GetAmountCents()), a.time(t.GetOpenedTime()), paymentWhy(p), a.time(t.GetDueTime()), t.GetEscalation(), orDash(t.GetAssignee()), yesNo(t.GetHoldsPayee())})
 				}
 				return render(w, rows)
 			})
@@ -83,6 +86,7 @@ func (a *app) paymentTasksList() *cobra.Command {
 	cmd.Flags().StringVar(&filter.PayerId, "payer", "", "only those of this payer")
 	cmd.Flags().StringVar(&filter.Assignee, "person", "", `only this person's; "-" is those that nobody has`)
 	cmd.Flags().Uint32Var(&filter.PageSize, "limit", 50, "at most this many, up to 1000")
+	cmd.Flags().Uint32Var(&filter.MinEscalation, "escalated", 0, "only those escalated at least so far; 1 is all that are overdue")
 	return cmd
 }
 
@@ -117,7 +121,14 @@ func (a *app) paymentTaskText(t *claimsv1.PaymentTask) func(io.Writer) error {
 		if err := a.paymentText(t.GetPayment())(w); err != nil || !t.GetOpen() {
 			return err
 		}
-		_, err := fmt.Fprintf(w, "person     %s\npayee      %s\n", orDash(t.GetAssignee()), map[bool]string{true: "its other payments wait", false: "its other payments are made"}[t.GetHoldsPayee()])
+		person, due := orDash(t.GetAssignee()), a.time(t.GetDueTime())
+		if t.GetHeldUntil() != nil {
+			person += " until " + a.time(t.GetHeldUntil())
+		}
+		if n := t.GetEscalation(); n > 0 {
+			due += fmt.Sprintf(", overdue: escalated to level %d", n)
+		}
+		_, err := fmt.Fprintf(w, "person     %s\ndecide by  %s\npayee      %s\n", person, due, map[bool]string{true: "its other payments wait", false: "its other payments are made"}[t.GetHoldsPayee()])
 		return err
 	}
 }

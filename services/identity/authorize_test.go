@@ -65,6 +65,7 @@ CreateRemittances
 GetRemittance            S A
 ListRemittances          S+ A+ U!
 IntendPayments
+ClearPayment
 RecordPayment
 ConfirmPayment           P
 FailPayment              P
@@ -76,6 +77,7 @@ ReleasePaymentTask       V P
 ReassignPaymentTask      V
 ReleasePayee             V P
 ResolvePaymentTask       V P
+AdvancePaymentTask
 RunPayments              P
 GetPaymentCycle          A P U!
 ReplayDecisions          S A U!

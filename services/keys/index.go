@@ -1,12 +1,11 @@
 package keys
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
 	"encoding/base32"
 	"encoding/hex"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
 )
@@ -64,10 +63,9 @@ func (x *Index) ID(prefix string, id ...string) string {
 }
 
 func (x *Index) mac(ss ...string) []byte {
-	h := hmac.New(sha256.New, x.key[:])
-	h.Write(parts("probity/keys/index/1"))
-	h.Write(parts(ss...))
-	return h.Sum(nil)
+	m := appendParts(make([]byte, macBlock, 512), "probity/keys/index/1")
+	sum := macPadded(x.key[:], appendParts(m, ss...))
+	return sum[:]
 }
 
 // letters are the first 130 bits in lower-case base32 (RFC 4648): 26 of a-z2-7.
@@ -86,6 +84,9 @@ var folded = strings.NewReplacer(
 // without their accents, one space between words and none around. Composed
 // and decomposed Unicode fold alike. Letters of other scripts stay.
 func Fold(s string) string {
+	if out, ok := foldASCII(s); ok {
+		return out
+	}
 	s = folded.Replace(strings.ToUpper(norm.NFKD.String(s)))
 	// Upper-casing may bring forth what decomposes again, and the other way round.
 	s = strings.ToUpper(norm.NFKD.String(s))
@@ -105,4 +106,30 @@ func Fold(s string) string {
 		}
 	}
 	return b.String()
+}
+
+// foldASCII is Fold of what is all ASCII, as almost everything is: nothing of
+// it decomposes or is transliterated.
+func foldASCII(s string) (string, bool) {
+	out, space := make([]byte, 0, 64), false
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c >= utf8.RuneSelf:
+			return "", false
+		case c <= ' ' || c == 0x7f:
+			space = len(out) > 0
+		default:
+			if space {
+				out, space = append(out, ' '), false
+			}
+			if 'a' <= c && c <= 'z' {
+				c -= 'a' - 'A'
+			}
+			out = append(out, c)
+		}
+	}
+	if string(out) == s {
+		return s, true
+	}
+	return string(out), true
 }

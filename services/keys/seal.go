@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -118,7 +117,7 @@ func (s *CachingSealer) Seal(ctx context.Context, subject string, at Place, plai
 	if err != nil {
 		return nil, err
 	}
-	copy(box[1+saltSize:], commitment)
+	copy(box[1+saltSize:], commitment[:])
 	box = aead.Seal(box, make([]byte, aead.NonceSize()), plaintext, associated(at, subject, key.Version))
 	return &typev1.Sealed{Subject: subject, KeyVersion: key.Version, Box: box}, nil
 }
@@ -141,7 +140,7 @@ func (s *CachingSealer) Open(ctx context.Context, at Place, box *typev1.Sealed) 
 	if err != nil {
 		return nil, err
 	}
-	if subtle.ConstantTimeCompare(commitment, b[1+saltSize:headSize]) != 1 {
+	if subtle.ConstantTimeCompare(commitment[:], b[1+saltSize:headSize]) != 1 {
 		return nil, forged()
 	}
 	plaintext, err := aead.Open(nil, make([]byte, aead.NonceSize()), b[headSize:], associated(at, box.GetSubject(), key.Version))
@@ -213,30 +212,55 @@ func (s *CachingSealer) fetch(ctx context.Context, subjects []string, create boo
 }
 
 // derive returns a box's cipher and commitment.
-func derive(key *SubjectKey, salt []byte) (cipher.AEAD, []byte, error) {
-	prk, err := hkdf.Extract(sha256.New, key.Key[:], salt)
+func derive(key *SubjectKey, salt []byte) (cipher.AEAD, [commitmentSize]byte, error) {
+	secret, commitment := expand(key, salt)
+	defer clear(secret[:])
+	block, err := aes.NewCipher(secret[:])
 	if err != nil {
-		return nil, nil, problem.As(err)
-	}
-	defer clear(prk)
-	secret, err := hkdf.Expand(sha256.New, prk, infoEncrypt, 32)
-	if err != nil {
-		return nil, nil, problem.As(err)
-	}
-	defer clear(secret)
-	commitment, err := hkdf.Expand(sha256.New, prk, infoCommit, commitmentSize)
-	if err != nil {
-		return nil, nil, problem.As(err)
-	}
-	block, err := aes.NewCipher(secret)
-	if err != nil {
-		return nil, nil, problem.As(err)
+		return nil, commitment, problem.As(err)
 	}
 	aead, err := cipher.NewGCM(block)
 	if err != nil {
-		return nil, nil, problem.As(err)
+		return nil, commitment, problem.As(err)
 	}
 	return aead, commitment, nil
+}
+
+// expand is HKDF-SHA-256 of the subject's key and the salt, expanded for each
+// of the two purposes to the one block that it is of.
+func expand(key *SubjectKey, salt []byte) (secret, commitment [sha256.Size]byte) {
+	prk := mac(salt, key.Key[:], "")
+	defer clear(prk[:])
+	return mac(prk[:], nil, infoEncrypt+"\x01"), mac(prk[:], nil, infoCommit+"\x01")
+}
+
+// macBlock is SHA-256's block size, which no key here exceeds.
+const macBlock = sha256.BlockSize
+
+// mac is HMAC-SHA-256 (RFC 2104) of a message of two parts, together at most a
+// block long.
+func mac(key, first []byte, second string) [sha256.Size]byte {
+	var m [2 * macBlock]byte
+	defer clear(m[:])
+	n := macBlock + copy(m[macBlock:], first)
+	n += copy(m[n:], second)
+	return macPadded(key, m[:n])
+}
+
+// macPadded is HMAC-SHA-256 (RFC 2104) of what follows the first block of m,
+// which it fills. crypto/hmac would allocate a dozen objects for each of the
+// fifteen that a claim takes. A key is at most a block.
+func macPadded(key, m []byte) [sha256.Size]byte {
+	var outer [macBlock + sha256.Size]byte
+	defer clear(outer[:])
+	copy(outer[:], key)
+	for i := range macBlock {
+		m[i] = outer[i] ^ 0x36
+		outer[i] ^= 0x5c
+	}
+	inner := sha256.Sum256(m)
+	copy(outer[macBlock:], inner[:])
+	return sha256.Sum256(outer[:])
 }
 
 // associated encodes where a box stands. Every variable part carries its
@@ -253,7 +277,10 @@ func parts(ss ...string) []byte {
 	for _, s := range ss {
 		size += 4 + len(s)
 	}
-	b := make([]byte, 0, size+12)
+	return appendParts(make([]byte, 0, size+12), ss...)
+}
+
+func appendParts(b []byte, ss ...string) []byte {
 	for _, s := range ss {
 		b = binary.BigEndian.AppendUint32(b, uint32(len(s)))
 		b = append(b, s...)

@@ -406,8 +406,12 @@ func TestAClusterLosesNothingWhenOwnersDie(t *testing.T) {
 		p.ready(t)
 	}
 	var urls [3]atomic.Pointer[string]
-	for i, p := range nodes {
-		urls[i].Store(&p.url)
+	listens := func(i int) {
+		url := nodes[i].url
+		urls[i].Store(&url)
+	}
+	for i := range nodes {
+		listens(i)
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -444,12 +448,13 @@ func TestAClusterLosesNothingWhenOwnersDie(t *testing.T) {
 	}
 	for round := range 4 {
 		more(200)
-		p := nodes[(round*2+1)%3]
+		i := (round*2 + 1) % 3
+		p := nodes[i]
 		require.NoError(t, p.cmd.Process.Kill())
 		require.Error(t, p.cmd.Wait())
 		more(200) // the others take over
 		p.start(t)
-		urls[(round*2+1)%3].Store(&p.url)
+		listens(i)
 		p.ready(t)
 	}
 	stop()

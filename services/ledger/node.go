@@ -130,7 +130,7 @@ func Open(ctx context.Context, config Config) (_ *Node, err error) {
 	open := func(name string, index int, signals ...*replica.Signal) (*member, error) {
 		r, err := replica.OpenShard(replica.ShardConfig{
 			Log: name, Shard: uint32(index), Store: n.store, Dir: filepath.Join(cfg.DataDir, "tiles"),
-			Source: &replica.KafkaSource{Client: client, Topic: cfg.topic(name), Partition: index},
+			Source: &replica.KafkaSource{Client: client, Topic: cfg.topic(name), Partition: index, Reuse: true},
 			Logger: cfg.Logger, Signals: signals, Grace: cfg.TopicGrace,
 		})
 		if err != nil {

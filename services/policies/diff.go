@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	yaml "go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -16,8 +17,8 @@ import (
 )
 
 // DiffPlans implements the RPC: what a new document changes, benefit by
-// benefit, and how many persons it governs. What is wrong with the new
-// document is part of the answer.
+// benefit, and how many persons it governs. What is wrong with the new document
+// is part of the answer, and all of it where that is no plan.
 func (h *Handler) DiffPlans(ctx context.Context, req *policiesv1.DiffPlansRequest) (*policiesv1.DiffPlansResponse, error) {
 	if (req.GetPlanId() == "") == (req.GetOldDocument() == "") {
 		return nil, problem.New(problem.Invalid, problem.Problem{RuleID: "plan.diff.old", FieldPath: "plan_id",
@@ -26,6 +27,9 @@ func (h *Handler) DiffPlans(ctx context.Context, req *policiesv1.DiffPlansReques
 	fresh := &policiesv1.PlanDocument{}
 	out := &policiesv1.DiffPlansResponse{}
 	r, err := read([]byte(req.GetNewDocument()), fresh)
+	if err == nil {
+		err = isPlan([]byte(req.GetNewDocument()))
+	}
 	if err != nil {
 		// Not even the payer can be read: asked as the lint is.
 		if err := h.Authorizer.Authorize(ctx, "LintDocument", identity.Resource{Type: identity.Plan}); err != nil {
@@ -63,6 +67,9 @@ func (h *Handler) oldSide(ctx context.Context, req *policiesv1.DiffPlansRequest)
 	}
 	old := &policiesv1.PlanDocument{}
 	r, err := read([]byte(req.GetOldDocument()), old)
+	if err == nil {
+		err = isPlan([]byte(req.GetOldDocument()))
+	}
 	if err != nil {
 		return nil, under("old_document", problem.As(err))
 	}
@@ -70,6 +77,34 @@ func (h *Handler) oldSide(ctx context.Context, req *policiesv1.DiffPlansRequest)
 		return nil, under("old_document", invalid(r.problems))
 	}
 	return old, nil
+}
+
+// isPlan refuses a document that has no plan_id, by the kind that its fields
+// make it. A document is told by the id that only its kind has; a plan names a
+// fee schedule too, so plan_id counts first.
+func isPlan(data []byte) error {
+	root, err := soleDocument(data)
+	if err != nil {
+		return err
+	}
+	fields := map[string]bool{}
+	if root.Kind == yaml.MappingNode {
+		for i := 0; i+1 < len(root.Content); i += 2 {
+			fields[strings.ToLower(strings.ReplaceAll(root.Content[i].Value, "_", ""))] = true // in proto's or JSON's spelling
+		}
+	}
+	if fields["planid"] {
+		return nil
+	}
+	is := "it has no plan_id"
+	for _, kind := range []struct{ field, name string }{{"contractid", "a contract"}, {"networkid", "a network"}, {"feescheduleid", "a fee schedule"}, {"policyid", "a policy"}} {
+		if fields[kind.field] {
+			is = "it is " + kind.name
+			break
+		}
+	}
+	return problem.New(problem.Invalid, problem.Problem{RuleID: "plan.diff.no-plan", Line: root.Line, Column: root.Column,
+		Message: "the document is no plan: " + is, Fix: "give a plan's document, which begins with its plan_id; probity plans lint tells what another kind holds"})
 }
 
 // diffPlans compares two plans. Benefits are told apart by name and rules by

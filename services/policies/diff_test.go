@@ -79,6 +79,23 @@ func TestADifferenceIsToldByBenefitAndWhoGains(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "document.syntax", broken.GetProblems()[0].GetRuleId())
 
+	for text, message := range map[string]string{
+		"network_id: net_wide\nmembers: []\n":                   "the document is no plan: it is a network",
+		`{"contractId": "ctr_a", "feeScheduleId": "fs_a"}`:      "the document is no plan: it is a contract",
+		"fee_schedule_id: fs_a\neffective: {start_date: \"x\"}": "the document is no plan: it is a fee schedule",
+		"name: something\n":                                     "the document is no plan: it has no plan_id",
+		"- a list\n":                                            "the document is no plan: it has no plan_id",
+	} {
+		none, err := h.DiffPlans(h.ctx, &policiesv1.DiffPlansRequest{PlanId: "plan_a", Version: 1, NewDocument: text})
+		require.NoError(t, err)
+		require.Len(t, none.GetProblems(), 1, "that alone")
+		require.Equal(t, message, none.GetProblems()[0].GetMessage())
+		require.Empty(t, none.GetDifferences())
+		require.Zero(t, none.GetMembersAffected())
+		_, err = h.DiffPlans(h.ctx, &policiesv1.DiffPlansRequest{OldDocument: text, NewDocument: yamlOf(t, planOf("P1", "plan_a"))})
+		refused(t, err, problem.Invalid, "plan.diff.no-plan")
+	}
+
 	contradictory := planOf("P1", "plan_a")
 	contradictory.InNetwork.DeductibleKind = "aggregate"
 	both, err := h.DiffPlans(h.ctx, &policiesv1.DiffPlansRequest{PlanId: "plan_a", NewDocument: yamlOf(t, contradictory)})

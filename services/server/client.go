@@ -113,6 +113,9 @@ func NewClient(cfg ClientConfig, deps ClientDeps) (*Client, error) {
 		}
 		chain = append(chain, otel)
 	}
+	if deps.Inside != nil {
+		chain = append(chain, shortcut{deps.Inside, deps.InsideURL.Host})
+	}
 	options := []connect.ClientOption{
 		connect.WithInterceptors(chain...),
 		connect.WithReadMaxBytes(4 * DefaultReadMaxBytes),

@@ -8,7 +8,6 @@ import (
 
 	"connectrpc.com/authn"
 	"connectrpc.com/connect"
-	"github.com/google/uuid"
 
 	"github.com/probity-health/probity/services/identity"
 	"github.com/probity-health/probity/services/problem"
@@ -18,14 +17,10 @@ import (
 // RequestIDHeader carries the request id in both directions.
 const RequestIDHeader = "X-Request-Id"
 
-// withRequestID gives every request an id. A caller's own is kept only when
-// it is a UUID: anything freer could smuggle a patient's name into the logs.
+// withRequestID gives every request an id.
 func (s *Server) withRequestID(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		id := s.deps.NewID()
-		if given, err := uuid.Parse(r.Header.Get(RequestIDHeader)); err == nil {
-			id = given.String()
-		}
+		id := s.requestID(r.Header)
 		w.Header().Set(RequestIDHeader, id)
 		next.ServeHTTP(w, r.WithContext(telemetry.WithRequestID(r.Context(), id)))
 	})
@@ -34,9 +29,19 @@ func (s *Server) withRequestID(next http.Handler) http.Handler {
 // authenticate runs before the body is read. Its error reaches the caller in
 // the protocol it speaks.
 func (s *Server) authenticate(ctx context.Context, r *http.Request) (any, error) {
-	token, ok := authn.BearerToken(r)
+	action, _ := authn.InferProcedure(r.URL)
+	who, err := s.whoCalls(ctx, r.Header, action)
+	if err != nil {
+		return nil, err
+	}
+	return who, nil
+}
+
+// whoCalls finds out who calls a procedure, by the token in header.
+func (s *Server) whoCalls(ctx context.Context, header http.Header, action string) (caller, *connect.Error) {
+	token, ok := authn.BearerToken(&http.Request{Header: header})
 	if !ok {
-		return nil, s.refuse(ctx, r, problem.New(problem.Unauthenticated, problem.Problem{
+		return caller{}, s.refuse(ctx, action, problem.New(problem.Unauthenticated, problem.Problem{
 			RuleID:  "identity.no-token",
 			Message: "the request carries no bearer token",
 			Fix:     "sign in (probity login) or send the header Authorization: Bearer <token>",
@@ -44,7 +49,7 @@ func (s *Server) authenticate(ctx context.Context, r *http.Request) (any, error)
 	}
 	p, err := s.deps.Verifier.Verify(ctx, token)
 	if err != nil {
-		return nil, s.refuse(ctx, r, err)
+		return caller{}, s.refuse(ctx, action, err)
 	}
 	return caller{principal: p, token: token}, nil
 }
@@ -56,9 +61,8 @@ type caller struct {
 }
 
 // refuse writes the audit record that the interceptors never get to write.
-func (s *Server) refuse(ctx context.Context, r *http.Request, err error) *connect.Error {
+func (s *Server) refuse(ctx context.Context, action string, err error) *connect.Error {
 	out := toConnect(ctx, err)
-	action, _ := authn.InferProcedure(r.URL)
 	if !s.serves(action) {
 		action = "" // a path of the caller's making doesn't enter the log
 	}

@@ -94,6 +94,7 @@ type Server struct {
 	draining atomic.Bool
 	shed     func() bool // nil never sheds; fixed before Run
 	inside   insideCalls
+	direct   direct
 
 	mu       sync.Mutex
 	checks   []check         // guarded by mu
@@ -139,6 +140,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		listens:  make(chan struct{}),
 	}
 	s.inside.idle = make(chan struct{})
+	s.direct = direct{given: map[string]bool{}, unary: map[string]connect.UnaryFunc{}, streams: map[string]connect.StreamingHandlerFunc{}}
 	s.inside.work, s.inside.cancel = context.WithCancel(context.Background())
 	s.authn = authn.NewMiddleware(s.authenticate)
 	s.mountHealth()
@@ -155,8 +157,9 @@ func setDefault[T comparable](v *T, fallback T) {
 // Options are for the constructor of a Connect handler: the interceptor chain
 // and the limits. Extra options come after and so may widen a limit.
 func (s *Server) Options(extra ...connect.HandlerOption) []connect.HandlerOption {
-	return append([]connect.HandlerOption{
+	return append(append([]connect.HandlerOption{
 		connect.WithInterceptors(
+			learner{},
 			s.otel,
 			&auditor{log: s.log, now: s.deps.Now},
 			mapper{},
@@ -168,7 +171,7 @@ func (s *Server) Options(extra ...connect.HandlerOption) []connect.HandlerOption
 		connect.WithCompressMinBytes(4 << 10),
 		connect.WithCodec(quietJSON{name: "json"}),
 		connect.WithCodec(quietJSON{name: "json; charset=utf-8"}),
-	}, extra...)
+	}, extra...), connect.WithInterceptors(opener{}))
 }
 
 // Mount serves a Connect handler, as its constructor returns path and
@@ -177,6 +180,7 @@ func (s *Server) Mount(path string, handler http.Handler) {
 	s.mu.Lock()
 	s.services[strings.Trim(path, "/")] = true
 	s.mu.Unlock()
+	s.direct.learn(strings.Trim(path, "/"), handler)
 	s.mux.Handle(path, s.shedding(s.bounded(s.authn.Wrap(admit(handler)))))
 }
 

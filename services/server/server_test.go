@@ -114,30 +114,33 @@ func run(t *testing.T, cfg server.Config, impl *claims) *running {
 	return r
 }
 
-// inside makes every client of the tests call without a connection. The tests
-// run one at a time.
-var inside bool
+// inside makes every client of the tests call without a connection, and direct
+// without HTTP as well, where that goes. The tests run one at a time.
+var inside, direct bool
 
 // Given a server in the caller's own process, then calls that need no
-// connection behave in every way like those that have one.
+// connection, and those that need no HTTP, behave in every way like those that
+// have both.
 func TestCallsInsideTheProcessAreTheSame(t *testing.T) {
 	inside = true
-	defer func() { inside = false }()
-	for name, test := range map[string]func(*testing.T){
-		"caller and request id": TestTheCallerAndTheRequestIDReachTheHandler,
-		"no good token":         TestWithoutAGoodTokenTheHandlerIsNotReached,
-		"problems":              TestAProblemCrossesWholeButForItsCause,
-		"kinds":                 TestEveryKindSurvivesTheWay,
-		"details":               TestAnErrorMadeForTheWireKeepsItsDetailsAndGainsAProblem,
-		"unknown errors":        TestWhatIsUnknownStaysInside,
-		"schema":                TestASchemaViolationNamesFieldAndRuleButNoValue,
-		"size":                  TestAnOversizedRequestIsRefusedAsTheCallersFault,
-		"deadlines":             TestUnaryWorkIsBoundedAndStreamsAreNot,
-		"stream errors":         TestAStreamsErrorIsAProblemToo,
-		"audit":                 TestTheAuditRecordSaysWhoDidWhatOnWhichRulesWord,
-		"drain":                 TestADrainEndsStreamsThatHaveNoEnd,
-	} {
-		t.Run(name, test)
+	defer func() { inside, direct = false, false }()
+	for _, direct = range []bool{false, true} {
+		for name, test := range map[string]func(*testing.T){
+			"caller and request id": TestTheCallerAndTheRequestIDReachTheHandler,
+			"no good token":         TestWithoutAGoodTokenTheHandlerIsNotReached,
+			"problems":              TestAProblemCrossesWholeButForItsCause,
+			"kinds":                 TestEveryKindSurvivesTheWay,
+			"details":               TestAnErrorMadeForTheWireKeepsItsDetailsAndGainsAProblem,
+			"unknown errors":        TestWhatIsUnknownStaysInside,
+			"schema":                TestASchemaViolationNamesFieldAndRuleButNoValue,
+			"size":                  TestAnOversizedRequestIsRefusedAsTheCallersFault,
+			"deadlines":             TestUnaryWorkIsBoundedAndStreamsAreNot,
+			"stream errors":         TestAStreamsErrorIsAProblemToo,
+			"audit":                 TestTheAuditRecordSaysWhoDidWhatOnWhichRulesWord,
+			"drain":                 TestADrainEndsStreamsThatHaveNoEnd,
+		} {
+			t.Run(fmt.Sprintf("%s, direct %v", name, direct), test)
+		}
 	}
 }
 
@@ -179,14 +182,18 @@ func TestInsideStreamsAreBoundedAndEnd(t *testing.T) {
 func (r *running) client(t *testing.T, cfg server.ClientConfig, token identity.TokenSource) claimsv1connect.ClaimsServiceClient {
 	t.Helper()
 	deps := server.ClientDeps{Tokens: token, Telemetry: r.tel}
-	if inside {
-		at, err := url.Parse(r.url)
-		require.NoError(t, err)
+	at, err := url.Parse(r.url)
+	require.NoError(t, err)
+	if direct {
 		deps.Inside, deps.InsideURL = r.Server, at
 	}
 	c, err := server.NewClient(cfg, deps)
 	require.NoError(t, err)
 	t.Cleanup(c.CloseIdle)
+	if inside && !direct {
+		byHTTP := &http.Client{Transport: r.Inside(at, http.DefaultTransport)}
+		return claimsv1connect.NewClaimsServiceClient(byHTTP, r.url, c.Options()...)
+	}
 	return claimsv1connect.NewClaimsServiceClient(c, r.url, c.Options()...)
 }
 

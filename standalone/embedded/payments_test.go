@@ -12,11 +12,13 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
 	workflowsv1 "github.com/probity-health/probity/proto/probity/workflows/v1"
 	"github.com/probity-health/probity/services/identity"
 	"github.com/probity-health/probity/services/problem"
+	"github.com/probity-health/probity/workflows/follower"
 	"github.com/probity-health/probity/workflows/payment"
 	"github.com/probity-health/probity/workflows/service"
 	"github.com/probity-health/probity/workflows/worker"
@@ -45,6 +47,10 @@ func (l *ledgered) CreateRemittances(context.Context, *claimsv1.CreateRemittance
 
 func (l *ledgered) IntendPayments(context.Context, *claimsv1.IntendPaymentsRequest) (*claimsv1.IntendPaymentsResponse, error) {
 	return &claimsv1.IntendPaymentsResponse{}, nil
+}
+
+func (l *ledgered) ClearPayment(context.Context, *claimsv1.ClearPaymentRequest) (*claimsv1.ClearPaymentResponse, error) {
+	return &claimsv1.ClearPaymentResponse{}, nil
 }
 
 func (l *ledgered) RecordPayment(_ context.Context, q *claimsv1.RecordPaymentRequest) (*claimsv1.RecordPaymentResponse, error) {
@@ -135,4 +141,55 @@ func TestAPaymentCycleRunsWhenAskedAndKeepsItsSchedule(t *testing.T) {
 	_, err = newService(t, c, i).RunPayments(admin, &workflowsv1.RunPaymentsRequest{PayerId: "KEYSTONE", RequestId: "x"})
 	require.Equal(t, problem.Unavailable, problem.As(err).Kind)
 	record(t, ctx, c, payment.WorkflowID("KEYSTONE"), "payments.json")
+}
+
+// taskKept is the claims service's side of one failed payment's task.
+type taskKept struct {
+	mu    sync.Mutex
+	looks int
+	due   time.Time
+	done  bool
+}
+
+func (k *taskKept) AdvancePaymentTask(_ context.Context, q *claimsv1.AdvancePaymentTaskRequest) (*claimsv1.AdvancePaymentTaskResponse, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.looks++
+	now := time.Now()
+	out := &claimsv1.AdvancePaymentTaskResponse{
+		Now: timestamppb.New(now), NextTime: timestamppb.New(k.due),
+		Task: &claimsv1.PaymentTask{Payment: &claimsv1.Payment{PaymentId: q.GetPaymentId()}, Open: !k.done, DueTime: timestamppb.New(k.due)},
+	}
+	if !now.Before(k.due) {
+		out.Task.Escalation, out.NextTime = 1, nil
+	}
+	return out, nil
+}
+
+func TestAFailedPaymentsTaskIsKeptUntilItIsDecided(t *testing.T) {
+	ctx := testContext(t)
+	c := dialSealed(t, startTemporal(t, t.TempDir()))
+	kept := &taskKept{due: time.Now().Add(1500 * time.Millisecond)}
+	i := newInstallation(0)
+	w := worker.New(worker.Deps{Temporal: c, Gateway: i, Files: i, Remittances: i, Claims: i, PaymentTasks: kept})
+	require.NoError(t, w.Start())
+	t.Cleanup(w.Stop)
+	const id = "pay_aaaaaaaaaaaaaaaaaaaaaaaaaa"
+	starter := follower.Temporal{Client: c, TaskQueue: worker.TaskQueue}
+	for range 2 {
+		require.NoError(t, starter.Start(ctx, payment.StartTask(id)), "starting twice is starting once")
+	}
+	// Its time comes, in a worker that runs no cycles as well.
+	require.Eventually(t, func() bool {
+		var shown claimsv1.PaymentTask
+		v, err := c.QueryWorkflow(ctx, payment.TaskWorkflowID(id), "", payment.QueryTask)
+		return err == nil && v.Get(&shown) == nil && shown.GetEscalation() == 1
+	}, 2*time.Minute, 20*time.Millisecond)
+	kept.mu.Lock()
+	kept.done = true
+	kept.mu.Unlock()
+	require.NoError(t, starter.Tell(ctx, payment.TaskResolved(id)))
+	require.NoError(t, c.GetWorkflow(ctx, payment.TaskWorkflowID(id), "").Get(ctx, nil))
+	require.NoError(t, starter.Tell(ctx, payment.TaskResolved(id)), "a late message is no trouble")
+	record(t, ctx, c, payment.TaskWorkflowID(id), "payment-task.json")
 }

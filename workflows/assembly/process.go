@@ -100,14 +100,15 @@ func assemble(ctx context.Context, cfg Config) (*process, error) {
 		}
 	}
 	p.worker = worker.New(worker.Deps{
-		Temporal:    temporal,
-		Gateway:     gatewayv1connect.NewGatewayServiceClient(own, at.Gateway, own.Options()...),
-		Files:       claimsv1connect.NewFileServiceClient(own, at.Claims, own.Options()...),
-		Remittances: claimsv1connect.NewRemittanceServiceClient(own, at.Claims, own.Options()...),
-		Claims:      claimsv1connect.NewClaimsServiceClient(own, at.Claims, own.Options()...),
-		Cases:       claimsv1connect.NewCaseServiceClient(own, at.Claims, own.Options()...),
-		Payments:    payments,
-		TaskQueue:   queue, MaxActivities: cfg.Temporal.MaxActivities, Deployment: cfg.Temporal.DeploymentName, BuildID: cfg.Temporal.BuildID,
+		Temporal:     temporal,
+		Gateway:      gatewayv1connect.NewGatewayServiceClient(own, at.Gateway, own.Options()...),
+		Files:        claimsv1connect.NewFileServiceClient(own, at.Claims, own.Options()...),
+		Remittances:  claimsv1connect.NewRemittanceServiceClient(own, at.Claims, own.Options()...),
+		Claims:       claimsv1connect.NewClaimsServiceClient(own, at.Claims, own.Options()...),
+		Cases:        claimsv1connect.NewCaseServiceClient(own, at.Claims, own.Options()...),
+		PaymentTasks: claimsv1connect.NewPaymentTaskServiceClient(own, at.Claims, own.Options()...),
+		Payments:     payments,
+		TaskQueue:    queue, MaxActivities: cfg.Temporal.MaxActivities, Deployment: cfg.Temporal.DeploymentName, BuildID: cfg.Temporal.BuildID,
 		Failed: func(err error) {
 			select {
 			case p.failed <- err:

@@ -8,9 +8,14 @@
 // everything before it has been started; and when Temporal or the ledger is
 // away the follower waits and tries again, for ever. So nothing is lost and
 // nothing is done twice, whichever process stops when.
+//
+// A start is some ten milliseconds of Temporal's and its database's time. One
+// whose workflow would only wait, as a claim's does that people are to look
+// at, gives way while many facts pass, at most for patience: see patient.go.
 package follower
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -102,7 +107,8 @@ type Follower struct {
 	// decided, and those cost a map entry instead of a workflow. nil once caught up.
 	deferred map[string]hook.Start
 	// What the batch in hand asks to start; emptied by flush.
-	starts []func(context.Context)
+	starts  []func(context.Context)
+	patient patient
 
 	mu       sync.Mutex
 	caughtUp bool      // guarded by mu
@@ -238,22 +244,41 @@ func (f *Follower) follow(ctx context.Context) (progressed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	defer func() { _ = stream.Close() }()
-	for stream.Receive() {
-		if err := f.take(ctx, stream.Msg()); err != nil {
+	batches, ended := make(chan *ledgerv1.SubscribeResponse), make(chan error, 1)
+	go func() {
+		defer func() { _ = stream.Close() }()
+		for stream.Receive() {
+			select {
+			case batches <- stream.Msg():
+			case <-ctx.Done():
+				return
+			}
+		}
+		ended <- cmp.Or(stream.Err(), io.EOF)
+	}()
+	for {
+		select {
+		case batch := <-batches:
+			if err := f.take(ctx, batch); err != nil {
+				return progressed, err
+			}
+			progressed = true
+		case <-f.patient.turn(f.deps.Now()):
+		case err := <-ended:
+			return progressed, err
+		case <-ctx.Done():
+			return progressed, ctx.Err()
+		}
+		if err := f.startPatient(ctx); err != nil {
 			return progressed, err
 		}
-		progressed = true
 	}
-	if err := stream.Err(); err != nil {
-		return progressed, err
-	}
-	return progressed, io.EOF
 }
 
 // take handles one batch whole: it returns only when every workflow the batch
 // asks for is started or held back, so next may move.
 func (f *Follower) take(ctx context.Context, batch *ledgerv1.SubscribeResponse) error {
+	f.patient.pass(f.deps.Now(), len(batch.GetEvents()))
 	for _, e := range batch.GetEvents() {
 		f.fallBehind(e.GetRecordedTime().AsTime())
 		if err := f.event(ctx, e); err != nil {
@@ -279,20 +304,27 @@ func (f *Follower) take(ctx context.Context, batch *ledgerv1.SubscribeResponse) 
 	f.trouble = ""
 	f.caughtUp = f.caughtUp || batch.GetCaughtUp()
 	if batch.GetCaughtUp() {
-		f.behind = time.Time{}
+		f.behind = f.patient.oldest()
 	} else if n := len(batch.GetEvents()); n > 0 && f.deferred == nil {
 		f.behind = batch.GetEvents()[n-1].GetRecordedTime().AsTime()
 	}
 	f.mu.Unlock()
-	// While something is held back the stored cursor must stay before it.
-	if now := f.deps.Now(); f.deferred == nil && now.Sub(f.saved) >= saveEvery {
-		if err := f.deps.Cursor.Save(ctx, maps.Clone(f.next)); err != nil {
-			// A stale cursor costs time at the next start, nothing else.
-			f.deps.Logger.WarnContext(ctx, "the follower's cursor could not be stored", "error", err)
-		}
-		f.saved = now
-	}
+	f.save(ctx)
 	return nil
+}
+
+// save stores the cursor now and then. While something is held back the
+// stored cursor must stay before it.
+func (f *Follower) save(ctx context.Context) {
+	now := f.deps.Now()
+	if f.deferred != nil || now.Sub(f.saved) < saveEvery {
+		return
+	}
+	if err := f.deps.Cursor.Save(ctx, f.patient.before(f.next)); err != nil {
+		// A stale cursor costs time at the next start, nothing else.
+		f.deps.Logger.WarnContext(ctx, "the follower's cursor could not be stored", "error", err)
+	}
+	f.saved = now
 }
 
 // fallBehind notes that a fact of that time is not acted on yet.
@@ -319,7 +351,9 @@ func (f *Follower) event(ctx context.Context, e *ledgerv1.RecordedEvent) error {
 	for _, ask := range asks {
 		switch ask := ask.(type) {
 		case hook.Start:
-			f.start(ask, e.GetTraceparent())
+			if f.deferred != nil || !f.patient.hold(f.deps.Now(), ask, e) {
+				f.start(ask, e.GetTraceparent())
+			}
 		case hook.Tell:
 			f.tell(ctx, ask)
 		}
@@ -352,6 +386,9 @@ func (f *Follower) tell(ctx context.Context, t hook.Tell) {
 	}
 	if t.Signal == "" {
 		return
+	}
+	if held, ok := f.patient.take(t.ID); ok {
+		f.start(held.start, held.traceparent)
 	}
 	f.flush(ctx) // its workflow may be among those about to start
 	f.insist(ctx, "Temporal can't signal a workflow", func() error { return f.deps.Starter.Tell(ctx, t) })

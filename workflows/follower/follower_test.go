@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -221,11 +222,13 @@ func client(t testing.TB, l *ledger) ledgerv1connect.LedgerServiceClient {
 
 // run follows until done holds, and fails the test if that takes too long.
 func run(t require.TestingT, c follower.Ledger, s *starter, m follower.Cursor, done func(f *follower.Follower) bool) {
-	// A clock that leaps makes every batch store the cursor.
-	now := time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC)
+	// A clock that leaps makes every batch store the cursor. The follower and
+	// whoever asks for its lag both look at it.
+	began := time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC)
+	var minutes atomic.Int64
 	f := follower.New(follower.Deps{
 		Ledger: c, Starter: s, Cursor: m,
-		Now:   func() time.Time { now = now.Add(time.Minute); return now },
+		Now:   func() time.Time { return began.Add(time.Duration(minutes.Add(1)) * time.Minute) },
 		Pause: func(ctx context.Context, _ time.Duration) {},
 	})
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)

@@ -13,6 +13,7 @@ package hook
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
@@ -97,6 +98,9 @@ type Start struct {
 	Again bool
 	// Attributes for lists in Temporal, kept in clear: codes and dates only.
 	Attributes temporal.SearchAttributes
+	// Idle is until when the workflow would do nothing but wait, as far as the
+	// fact tells: its start may give way to what presses. Zero is not known.
+	Idle time.Time
 }
 
 // Tell signals a workflow; one that isn't there or has ended needs no telling.

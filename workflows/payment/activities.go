@@ -30,6 +30,7 @@ type Remittances interface {
 // Payments records what becomes of payments; all of it may be repeated.
 type Payments interface {
 	IntendPayments(context.Context, *claimsv1.IntendPaymentsRequest) (*claimsv1.IntendPaymentsResponse, error)
+	ClearPayment(context.Context, *claimsv1.ClearPaymentRequest) (*claimsv1.ClearPaymentResponse, error)
 	RecordPayment(context.Context, *claimsv1.RecordPaymentRequest) (*claimsv1.RecordPaymentResponse, error)
 	FailPayment(context.Context, *claimsv1.FailPaymentRequest) (*claimsv1.FailPaymentResponse, error)
 	GetPayment(context.Context, *claimsv1.GetPaymentRequest) (*claimsv1.GetPaymentResponse, error)
@@ -237,6 +238,17 @@ func (a *Activities) settle(ctx context.Context, p *claimsv1.Payment) (Paid, err
 		return Paid{}, nil // by another run
 	}
 	if p.GetHeldBy() != "" {
+		return Paid{Held: 1}, nil
+	}
+	// The page was read some time ago. Whether the payee is held is decided now,
+	// in the ledger's order, directly before the payment leaves.
+	cleared, err := a.Payments.ClearPayment(ctx, &claimsv1.ClearPaymentRequest{PaymentId: p.GetPaymentId()})
+	switch {
+	case err != nil && server.FromConnect(err).Kind == problem.Conflict:
+		return Paid{}, nil // by another run
+	case err != nil:
+		return Paid{}, failure.FromRPC(err)
+	case cleared.GetHeldBy() != "":
 		return Paid{Held: 1}, nil
 	}
 	calling, cancel := context.WithTimeout(ctx, portTimeout)

@@ -33,6 +33,7 @@ type books struct {
 	requests []string
 	away     int // calls that are answered Unavailable
 	page     int
+	holds    map[string]string // by payment: the failed one that holds its payee since the lists were read
 }
 
 func newBooks(remittances ...string) *books {
@@ -82,6 +83,19 @@ func (b *books) IntendPayments(_ context.Context, q *claimsv1.IntendPaymentsRequ
 
 func conflict() error {
 	return problem.New(problem.Conflict, problem.Problem{RuleID: "test.conflict", Message: "it stands elsewhere"})
+}
+
+// ClearPayment answers by who holds the payee now, whatever the lists showed.
+func (b *books) ClearPayment(_ context.Context, q *claimsv1.ClearPaymentRequest) (*claimsv1.ClearPaymentResponse, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.enter(); err != nil {
+		return nil, err
+	}
+	if b.payments[q.GetPaymentId()].GetState() != claimsv1.PaymentState_PAYMENT_STATE_INTENDED {
+		return nil, conflict()
+	}
+	return &claimsv1.ClearPaymentResponse{HeldBy: b.holds[q.GetPaymentId()]}, nil
 }
 
 func (b *books) RecordPayment(_ context.Context, q *claimsv1.RecordPaymentRequest) (*claimsv1.RecordPaymentResponse, error) {
@@ -339,6 +353,33 @@ func TestWhatAPortAnswersIsTakenAtItsWord(t *testing.T) {
 			require.Equal(t, c.state == claimsv1.PaymentState_PAYMENT_STATE_FAILED, r.answers[0].GetFailed() == 1)
 		})
 	}
+}
+
+// A payment whose payee is held after the run has read its page stays where it
+// is, also where the hold comes between two attempts, and goes once it is lifted.
+func TestAPayeeHeldAfterThePageWasReadIsPaidNothing(t *testing.T) {
+	b, port := newBooks("rem_a", "rem_b"), newBank()
+	b.holds = map[string]string{"pay_a": "pay_other"}
+	port.faults["pay_b"] = []fault{fails}
+	r := start(t, b, port)
+	r.ask(time.Second, "one")
+	r.RegisterDelayedCallback(func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.holds["pay_b"] = "pay_other"
+	}, 30*time.Second) // before the second attempt
+	r.RegisterDelayedCallback(func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		require.Equal(t, 1, port.calls, "only the attempt from before the hold")
+		clear(b.holds)
+	}, time.Hour)
+	r.ask(2*time.Hour, "two")
+	r.until(payment.Schedule{})
+	require.EqualValues(t, 2, r.answers[0].GetHeld())
+	require.Zero(t, r.answers[0].GetPaid())
+	require.EqualValues(t, 2, r.answers[1].GetPaid())
+	require.Equal(t, map[string]int{"pay_a": 1, "pay_b": 1}, port.made)
 }
 
 func TestAPaymentInDoubtIsAskedAgainByTheNextRun(t *testing.T) {

@@ -17,5 +17,6 @@ func Catalog(d Deps) []hook.Workflow {
 		claim.Hook(cases),
 		claim.AppealHook(cases),
 		payment.Hook(d.Payments),
+		payment.TaskHook(&payment.TaskActivities{Tasks: d.PaymentTasks}),
 	}
 }

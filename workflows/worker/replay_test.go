@@ -37,6 +37,8 @@ var histories = map[string]string{
 	"claim-first.json": claim.WorkflowID("clm_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
 	"appeal.json":      claim.AppealWorkflowID("apl_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
 	"payments.json":    payment.WorkflowID("KEYSTONE"),
+	// Escalated by its timer, then ended by the signal.
+	"payment-task.json": payment.TaskWorkflowID("pay_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
 }
 
 func replayer(t *testing.T, keys worker.Keys) sdk.WorkflowReplayer {

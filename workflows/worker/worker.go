@@ -111,6 +111,9 @@ type Deps struct {
 	// Payments runs payment cycles; nil runs none, and their workflows wait
 	// for a worker that does.
 	Payments *payment.Activities
+	// PaymentTasks keeps the deadlines of failed payments' tasks, also in a
+	// worker that runs no cycles.
+	PaymentTasks payment.Tasks
 	// TaskQueue; empty is TaskQueue.
 	TaskQueue string
 	// MaxActivities at once in this process; 0 is 32. Each is one RPC in flight.

@@ -108,6 +108,7 @@ type (
 		Reason              string
 		Withdrawn, Returned bool
 		By                  string // a person's subject; empty for the port's word
+		Terms               Terms  // by which its task is due
 	}
 )
 
@@ -167,15 +168,33 @@ func (s State) Decide(c Command, at *timestamppb.Timestamp) ([]proto.Message, er
 			return nil, problem.New(problem.Conflict, problem.Problem{RuleID: "payments.not-withdrawn", FieldPath: "payment_id",
 				Message: "the payment may still be handed over", Fix: "run the payment cycle, which hands it over or withdraws it; then look at it again"})
 		}
-		return []proto.Message{&eventsv1.PaymentFailed{
+		failed := &eventsv1.PaymentFailed{
 			PaymentId: p.GetPaymentId(), Reason: c.Reason, FailedTime: at, PayerId: p.GetPayerId(), PayeeNpi: p.GetPayeeNpi(),
 			Returned: state == claimsv1.PaymentState_PAYMENT_STATE_CONFIRMED, Task: true, ReportedBy: c.By,
-		}}, nil
+		}
+		failed.DueTime, failed.RemindTime = c.Terms.due(p.GetPayerId(), at)
+		return []proto.Message{failed}, nil
 	}
 	if c, ok := c.(taskCommand); ok {
 		return s.work(c, at)
 	}
 	return nil, defect("payments.command", "unknown command")
+}
+
+// Clearable tells why a payment can't be handed over whoever its payee is: it
+// was, or it has failed.
+func (s State) Clearable() error {
+	p := s.Payment
+	switch {
+	case p == nil:
+		return defect("payments.none", "nothing was intended")
+	case slices.Contains(failedStates, p.GetState()):
+		return hasFailed(p)
+	case p.GetState() != claimsv1.PaymentState_PAYMENT_STATE_INTENDED:
+		return problem.New(problem.Conflict, problem.Problem{RuleID: "payments.handed-over", FieldPath: "payment_id",
+			Message: "the payment was handed over", Fix: "nothing: read the payment to see how it stands"})
+	}
+	return nil
 }
 
 // failedStates are those of a payment that was not made or came back.

@@ -30,12 +30,12 @@ func given(t require.TestingT, commands ...payments.Command) payments.State {
 	for _, c := range commands {
 		events, err := s.Decide(c, noon)
 		require.NoError(t, err)
-		s = after(s, events)
+		s = grown(s, events)
 	}
 	return s
 }
 
-func after(s payments.State, events []proto.Message) payments.State {
+func grown(s payments.State, events []proto.Message) payments.State {
 	for _, e := range events {
 		s = payments.Evolve(s, e)
 	}
@@ -66,6 +66,7 @@ var (
 	returned  = payments.Fail{Reason: "returned", Returned: true, By: "ann"}
 	retry     = payments.Resolve{Resolution: claimsv1.PaymentResolution_PAYMENT_RESOLUTION_RETRY, Who: "bob"}
 	writeOff  = payments.Resolve{Resolution: claimsv1.PaymentResolution_PAYMENT_RESOLUTION_WRITE_OFF, Reference: "settled-7", Who: "bob"}
+	advance   = payments.Advance{}
 	bySame    = payments.Resolve{Resolution: claimsv1.PaymentResolution_PAYMENT_RESOLUTION_RETRY, Who: "ann"}
 )
 
@@ -96,6 +97,8 @@ func TestEachCommandInEachState(t *testing.T) {
 		{"twice the same is once", list(withdrawn, retry), retry, ""},
 		{"but not another", list(withdrawn, retry), writeOff, "conflict payments.task.none"},
 		{"who reported the failure doesn't decide", list(sent, reported), bySame, "forbidden payments.task.same-person"},
+		{"nothing is due of it as it fails", list(sent, reported), advance, ""},
+		{"nor of one that never failed", list(sent), advance, ""},
 		{"nothing waits for a person before it failed", list(sent), retry, "conflict payments.task.none"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -123,7 +126,7 @@ func TestWhatIsNotIntended(t *testing.T) {
 func TestWhateverIsSaid(t *testing.T) {
 	all := []payments.Command{
 		sent, made, confirmed, withdrawn, reported, returned, retry, writeOff, bySame,
-		payments.Assign{Assignee: "bob", Who: "bob"}, payments.Assign{Who: "bob"}, payments.ReleasePayee{Who: "bob"},
+		advance, payments.Assign{Assignee: "bob", Who: "bob"}, payments.Assign{Who: "bob"}, payments.ReleasePayee{Who: "bob"},
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		s := given(t)
@@ -135,7 +138,7 @@ func TestWhateverIsSaid(t *testing.T) {
 			if err != nil {
 				require.Empty(t, events)
 			}
-			s = after(s, events)
+			s = grown(s, events)
 			require.Equal(t, was, fmt.Sprint(before.Payment))
 			for _, e := range events {
 				switch e.(type) {

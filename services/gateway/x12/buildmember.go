@@ -1,6 +1,8 @@
 package x12
 
 import (
+	"fmt"
+
 	policiesv1 "github.com/probity-health/probity/proto/probity/policies/v1"
 )
 
@@ -9,6 +11,7 @@ type openMember struct {
 	payer, sponsor string
 	changes        []*policiesv1.EnrollmentChange
 	faults         []Fault
+	ordinal        int // of its INS
 
 	insured, relationship, maintenance, reason string // INS01 to INS04
 	disabled                                   bool   // INS10
@@ -65,7 +68,7 @@ func (b *memberBuilder) leave(p *setParser, loop string) {
 	b.done(o)
 }
 
-func (b *memberBuilder) take(_ *setParser, loop string, s *Segment) {
+func (b *memberBuilder) take(p *setParser, loop string, s *Segment) {
 	switch loop {
 	case "ST":
 		if s.ID == "BGN" {
@@ -76,6 +79,9 @@ func (b *memberBuilder) take(_ *setParser, loop string, s *Segment) {
 	case "1000B":
 		b.payer = s.El(4)
 	case "2000":
+		if s.ID == "INS" {
+			b.open.ordinal = p.ordinal
+		}
 		b.open.member(s)
 	case "2100A":
 		switch s.ID {
@@ -174,9 +180,11 @@ var relationships = map[string]string{"18": "18", "01": "01", "19": "19", "09": 
 
 // complete makes the member's changes.
 func (o *openMember) complete(p *setParser) {
-	if (o.insured == "Y") != (o.relationship == "18") && o.relationship != "" {
-		p.fault(Fault{Rule: "x12.834.relationship", Segment: "INS", Loop: "2000", Element: 2, SegmentCode: "8", ElementCode: "7", scope: inMember,
-			Message: "INS01 says subscriber where INS02 says dependant, or the other way round", Fix: "send INS01 Y with INS02 18, and N with any other relationship"})
+	// One that is no code at all is its own fault.
+	if (o.insured == "Y") != (o.relationship == "18") && (o.insured == "Y" || o.insured == "N") && p.g.codes[o.relationship] {
+		p.fault(Fault{Rule: "x12.834.relationship", Segment: "INS", Ordinal: o.ordinal, Loop: "2000", Element: 2, SegmentCode: "8", ElementCode: "7", scope: inMember,
+			Message: fmt.Sprintf("INS01 is %s%s where INS02 is %s%s", o.insured, meaning("INS01", o.insured), o.relationship, meaning("INS02", o.relationship)),
+			Fix:     "send INS01 Y with INS02 18 for the subscriber, and INS01 N with another INS02 for a dependant"})
 	}
 	if len(o.coverages) == 0 || o.maintenance == "024" && o.noneEnds() {
 		o.changes = append(o.changes, o.change(&coverage{maintenance: o.maintenance}))

@@ -23,34 +23,35 @@ func (p *setParser) check(sp *segmentSpec, s *Segment, loop string) {
 	for i := range sp.elems {
 		e := &sp.elems[i]
 		v := s.El(i + 1)
+		name, format := fmt.Sprintf("%s%02d", s.ID, i+1), ""
+		if i > 0 {
+			format = s.El(i)
+		}
 		switch {
 		case e.usage == 'N':
 		case v == "" || e.kind == '(' && strings.Trim(v, string(s.d.component)) == "":
 			if e.usage == 'R' {
-				bad(i+1, 0, "1", "x12.element.missing", fmt.Sprintf("%s%02d is required", s.ID, i+1), "send the element")
+				bad(i+1, 0, "1", "x12.element.missing", name+" is required", "send "+name+": "+e.accepts(name, format))
 			}
 		case e.kind == '(':
 			p.composite(e, s, i+1, bad)
 		case strings.IndexByte(v, s.d.component) >= 0:
-			bad(i+1, 0, "12", "x12.element.components", fmt.Sprintf("%s%02d is not composite", s.ID, i+1), "send one value without component separators")
+			bad(i+1, 0, "12", "x12.element.components", name+" is not composite", "send one value without component separators")
 		default:
 			if s.d.repetition != 0 && strings.IndexByte(v, s.d.repetition) >= 0 {
-				bad(i+1, 0, "11", "x12.element.repeated", fmt.Sprintf("%s%02d may not repeat", s.ID, i+1), "send one value without repetition separators")
+				bad(i+1, 0, "11", "x12.element.repeated", name+" may not repeat", "send one value without repetition separators")
 				continue
 			}
-			format := ""
-			if i > 0 {
-				format = s.El(i)
-			}
 			if code, what := e.fails(v, format); code != "" {
-				bad(i+1, 0, code, elementRules[code], fmt.Sprintf("%s%02d %s", s.ID, i+1, what), "correct the element")
+				bad(i+1, 0, code, elementRules[code], p.g.wrong(name, v, code, what), "send "+name+" as "+e.accepts(name, format))
 			}
 		}
 	}
 }
 
 func (p *setParser) composite(e *elementSpec, s *Segment, n int, bad func(int, int, string, string, string, string)) {
-	comps := strings.Split(s.El(n), string(s.d.component))
+	var room [16]string
+	comps := appendSplit(room[:0], s.El(n), s.d.component)
 	for len(comps) > len(e.comps) && comps[len(comps)-1] == "" {
 		comps = comps[:len(comps)-1]
 	}
@@ -58,13 +59,13 @@ func (p *setParser) composite(e *elementSpec, s *Segment, n int, bad func(int, i
 		bad(n, len(comps), "12", "x12.element.components", fmt.Sprintf("%s%02d has too many components", s.ID, n), "leave out what the guide doesn't define")
 	}
 	for c := range e.comps {
-		ce, v := &e.comps[c], ""
+		ce, v, name := &e.comps[c], "", fmt.Sprintf("%s%02d-%d", s.ID, n, c+1)
 		if c < len(comps) {
 			v = comps[c]
 		}
 		if v == "" {
 			if ce.usage == 'R' {
-				bad(n, c+1, "1", "x12.element.missing", fmt.Sprintf("%s%02d-%d is required", s.ID, n, c+1), "send the component")
+				bad(n, c+1, "1", "x12.element.missing", name+" is required", "send "+name+": "+ce.accepts(name, ""))
 			}
 			continue
 		}
@@ -72,8 +73,19 @@ func (p *setParser) composite(e *elementSpec, s *Segment, n int, bad func(int, i
 			continue
 		}
 		if code, what := ce.fails(v, ""); code != "" {
-			bad(n, c+1, code, elementRules[code], fmt.Sprintf("%s%02d-%d %s", s.ID, n, c+1, what), "correct the component")
+			bad(n, c+1, code, elementRules[code], p.g.wrong(name, v, code, what), "send "+name+" as "+ce.accepts(name, ""))
 		}
+	}
+}
+
+// appendSplit appends what strings.Split returns.
+func appendSplit(to []string, s string, separator byte) []string {
+	for {
+		i := strings.IndexByte(s, separator)
+		if i < 0 {
+			return append(to, s)
+		}
+		to, s = append(to, s[:i]), s[i+1:]
 	}
 }
 
@@ -112,7 +124,7 @@ func (e *elementSpec) fails(v, format string) (string, string) {
 			return "6", "is not a whole number"
 		}
 	case 'd':
-		if _, ok := isoDate(v); !ok {
+		if !calendar(v) {
 			return "8", "is not a calendar date written CCYYMMDD"
 		}
 	case 't':
@@ -122,7 +134,7 @@ func (e *elementSpec) fails(v, format string) (string, string) {
 	case 'p':
 		switch format {
 		case "D8":
-			if _, ok := isoDate(v); !ok {
+			if !calendar(v) {
 				return "8", "is not a calendar date written CCYYMMDD"
 			}
 		case "RD8":
@@ -132,7 +144,7 @@ func (e *elementSpec) fails(v, format string) (string, string) {
 		case "DT":
 			if len(v) != 12 || !clock(v[8:]) {
 				return "8", "is not a date and time written CCYYMMDDHHMM"
-			} else if _, ok := isoDate(v[:8]); !ok {
+			} else if !calendar(v[:8]) {
 				return "8", "is not a date and time written CCYYMMDDHHMM"
 			}
 		case "TM":
@@ -181,22 +193,27 @@ func clock(s string) bool {
 
 // isoDate turns CCYYMMDD into an ISO 8601 date; false when it is no day of the calendar.
 func isoDate(s string) (string, bool) {
-	if len(s) != 8 || !digits(s) || s < "18000101" {
+	if !calendar(s) {
 		return "", false
+	}
+	return s[:4] + "-" + s[4:6] + "-" + s[6:], true
+}
+
+// calendar tells whether s is a day of the calendar, CCYYMMDD.
+func calendar(s string) bool {
+	if len(s) != 8 || !digits(s) || s < "18000101" {
+		return false
 	}
 	year, month, day := atoi(s[:4]), atoi(s[4:6]), atoi(s[6:])
 	last := [...]int{31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31}
 	if month < 1 || month > 12 {
-		return "", false
+		return false
 	}
 	n := last[month-1]
 	if month == 2 && year%4 == 0 && (year%100 != 0 || year%400 == 0) {
 		n = 29
 	}
-	if day < 1 || day > n {
-		return "", false
-	}
-	return s[:4] + "-" + s[4:6] + "-" + s[6:], true
+	return day >= 1 && day <= n
 }
 
 // isoRange turns CCYYMMDD-CCYYMMDD into two ISO 8601 dates in order.

@@ -27,6 +27,8 @@ type grammar struct {
 	root *loop
 	// known are the segment ids that occur anywhere in it.
 	known map[string]bool
+	// codes are all that any element of it may be.
+	codes map[string]bool
 	loops map[string]*loop
 	// scope says what a fault in a loop rejects; nil: as in claims.
 	scope func(loop string) scope
@@ -109,7 +111,7 @@ var (
 // mustGrammar reads a grammar's text. The texts are constants of this
 // package, read by its tests: an error here is a defect of the build.
 func mustGrammar(text string) *grammar {
-	g := &grammar{known: map[string]bool{}, loops: map[string]*loop{}}
+	g := &grammar{known: map[string]bool{}, codes: map[string]bool{}, loops: map[string]*loop{}}
 	var stack []*loop
 	for i, line := range strings.Split(text, "\n") {
 		body := strings.TrimLeft(line, "\t")
@@ -141,6 +143,13 @@ func mustGrammar(text string) *grammar {
 			}
 			stack[depth-1].segs = append(stack[depth-1].segs, sp)
 			g.known[sp.id] = true
+			for _, e := range sp.elems {
+				for _, of := range append([]elementSpec{e}, e.comps...) {
+					for _, c := range of.codes {
+						g.codes[c] = true
+					}
+				}
+			}
 		}
 	}
 	return g

@@ -20,6 +20,28 @@ func newFrame(l *loop, ordinal int) frame {
 	return frame{loop: l, pos: l.segs[0].pos, ordinal: ordinal, segs: make([]uint16, len(l.segs)), kids: make([]uint16, len(l.kids))}
 }
 
+// push opens a loop in the place, and with the counts, of the last that was closed there.
+func (p *setParser) push(l *loop) *frame {
+	n := len(p.frames)
+	if n == cap(p.frames) {
+		p.frames = append(p.frames, newFrame(l, p.ordinal))
+		return &p.frames[n]
+	}
+	p.frames = p.frames[:n+1]
+	f := &p.frames[n]
+	*f = frame{loop: l, pos: l.segs[0].pos, ordinal: p.ordinal, segs: zeroed(f.segs, len(l.segs)), kids: zeroed(f.kids, len(l.kids))}
+	return f
+}
+
+func zeroed(counts []uint16, n int) []uint16 {
+	if cap(counts) < n {
+		return make([]uint16, n, max(n, 32))
+	}
+	counts = counts[:n]
+	clear(counts)
+	return counts
+}
+
 // reading makes of a set's segments, as the grammar places them, what callers
 // get: claims (builder) or members (memberBuilder).
 type reading interface {
@@ -77,7 +99,7 @@ func (p *setParser) step(s *Segment) {
 		if !validID(s.ID) {
 			rule, msg = "x12.segment.id", "the segment's id is not two or three capital letters and digits"
 		}
-		p.fault(Fault{Rule: rule, Segment: printableID(s.ID), SegmentCode: "1", scope: inSet, Message: msg, Fix: "correct the segment id or leave the segment out"})
+		p.fault(Fault{Rule: rule, Segment: printableID(s.ID), SegmentCode: "1", scope: inSet, Message: msg, Fix: "check the spelling of the segment's id and that the segment before it ends with the terminator, or leave the segment out"})
 		return
 	}
 	if p.skipping && !p.opens(s) && (s.ID == "N2" || s.ID == "N3" || s.ID == "N4" || s.ID == "REF" || s.ID == "PER" || s.ID == "PRV" || s.ID == "DMG") {
@@ -124,7 +146,7 @@ func (p *setParser) place(s *Segment, late bool) bool {
 			p.closeTo(i)
 			sp := f.loop.segs[over]
 			p.fault(Fault{Rule: "x12.segment.repeated", Segment: s.ID, Loop: f.loop.id, SegmentCode: "5", scope: p.scope(),
-				Message: fmt.Sprintf("the segment stands more than %d times in its loop", sp.max), Fix: "send it no more often than the guide allows"})
+				Message: fmt.Sprintf("%s stands more than %d times in loop %s", describe(sp), sp.max, f.loop.id), Fix: fmt.Sprintf("send it at most %d times", sp.max)})
 			return true
 		}
 		for j, k := range f.loop.kids {
@@ -165,8 +187,7 @@ func (p *setParser) enter(i, j int, s *Segment, late bool) {
 	// Of a claim's lines and what is in them one too many rejects the claim; the
 	// others would only say so again. A claim too many is a fault each.
 	over := k.max > 0 && int(f.kids[j]) > k.max && (int(f.kids[j]) == k.max+1 || !strings.HasPrefix(k.id, "24"))
-	p.frames = append(p.frames, newFrame(k, p.ordinal))
-	top := &p.frames[len(p.frames)-1]
+	top := p.push(k)
 	top.segs[0] = 1
 	p.build.enter(k.id)
 	if late {
@@ -174,7 +195,7 @@ func (p *setParser) enter(i, j int, s *Segment, late bool) {
 	}
 	if over {
 		p.fault(Fault{Rule: "x12.loop.repeated", Segment: s.ID, Loop: k.id, SegmentCode: "4", scope: p.scopeOf(k.id),
-			Message: fmt.Sprintf("the loop stands more than %d times", k.max), Fix: "send the loop no more often than the guide allows"})
+			Message: fmt.Sprintf("loop %s stands more than %d times", k.id, k.max), Fix: fmt.Sprintf("send it at most %d times", k.max)})
 	}
 	if s.ID == "HL" {
 		p.level(top, s)
@@ -184,8 +205,16 @@ func (p *setParser) enter(i, j int, s *Segment, late bool) {
 }
 
 func (p *setParser) outOfOrder(s *Segment, loop string) {
+	fix := "send the segments in the order of the implementation guide"
+	if l := p.frames[len(p.frames)-1].loop; l.id == loop {
+		fix = "send loop " + loop + " in this order: " + l.order()
+	}
+	if s.ID == p.g.loops[loop].segs[0].id && len(p.frames) > 1 {
+		above := p.frames[len(p.frames)-2].loop
+		fix = "send loop " + above.id + " in this order: " + above.order()
+	}
 	p.fault(Fault{Rule: "x12.segment.order", Segment: s.ID, Loop: loop, SegmentCode: "7", scope: p.scopeOf(loop),
-		Message: "the segment stands after segments that must follow it", Fix: "send the segments in the order of the implementation guide"})
+		Message: s.ID + " stands after segments that must follow it", Fix: fix})
 }
 
 // level checks HL01 to HL04: ids count up by one from 1 in the set, the
@@ -220,14 +249,14 @@ func (p *setParser) missing(f *frame, pos int) {
 		if sp.required && sp.pos < pos && f.segs[j] == 0 {
 			f.segs[j] = 1
 			p.fault(Fault{Rule: "x12.segment.missing", Segment: sp.id, Loop: f.loop.id, SegmentCode: "3", Status: p.status("A6", f.loop.id, sp.id, 0),
-				scope: p.scopeOf(f.loop.id), Message: "a required segment is missing: " + describe(sp), Fix: "add the segment to the loop"})
+				scope: p.scopeOf(f.loop.id), Message: "a required segment is missing: " + describe(sp), Fix: "add " + describe(sp) + " to loop " + f.loop.id})
 		}
 	}
 	for j, k := range f.loop.kids {
 		if k.required && k.pos < pos && f.kids[j] == 0 {
 			f.kids[j] = 1
 			p.fault(Fault{Rule: "x12.loop.missing", Segment: k.segs[0].id, Loop: k.id, SegmentCode: "I7", Status: p.status("A6", k.id, k.segs[0].id, 0),
-				scope: p.scopeOf(k.id), Message: "a required loop is missing: " + k.id + ", " + describe(k.segs[0]), Fix: "add the loop"})
+				scope: p.scopeOf(k.id), Message: "a required loop is missing: " + k.id + ", " + describe(k.segs[0]), Fix: "add loop " + k.id + ", which begins with " + describe(k.segs[0]) + ", to loop " + f.loop.id})
 		}
 	}
 }
@@ -236,7 +265,7 @@ func (p *setParser) missing(f *frame, pos int) {
 func describe(sp *segmentSpec) string {
 	for i, e := range sp.elems {
 		if e.tells {
-			return fmt.Sprintf("%s with %s%02d %s", sp.id, sp.id, i+1, strings.Join(e.codes, " or "))
+			return fmt.Sprintf("%s with %s%02d %s", sp.id, sp.id, i+1, oneOf(fmt.Sprintf("%s%02d", sp.id, i+1), e.codes))
 		}
 		if e.kind == '(' && e.comps[0].tells {
 			return fmt.Sprintf("%s with %s%02d-1 %s", sp.id, sp.id, i+1, strings.Join(e.comps[0].codes, " or "))
@@ -312,12 +341,19 @@ func (p *setParser) unplaced(s *Segment) {
 			}
 		}
 		p.skipping = s.ID == "NM1"
+		message, fix := "the code that tells which kind of "+s.ID+" this is fits none that may stand here", "use a qualifier that the implementation guide lists for the loop"
+		if name, codes := f.loop.kinds(s.ID); name != "" {
+			fix = "send " + name + " as " + oneOf(name, codes)
+			if is := p.g.found(s.El(el)); is != "" && !strings.Contains(name, "-") {
+				message = name + " is " + is + ", which tells no kind of " + s.ID + " that may stand here"
+			}
+		}
 		p.fault(Fault{Rule: "x12.segment.qualifier", Segment: s.ID, Loop: f.loop.id, Element: el, SegmentCode: "8", ElementCode: "7", scope: sc,
-			Message: "the code that tells which kind of segment this is fits none that may stand here", Fix: "use a qualifier that the implementation guide lists for the loop"})
+			Message: message, Fix: fix})
 		return
 	}
 	p.fault(Fault{Rule: "x12.segment.unexpected", Segment: s.ID, Loop: p.frames[len(p.frames)-1].loop.id, SegmentCode: "2", scope: p.scope(),
-		Message: "the segment has no place here", Fix: "send the segments in the order of the implementation guide"})
+		Message: s.ID + " has no place here, in loop " + p.frames[len(p.frames)-1].loop.id, Fix: "send it in " + p.g.homes(s.ID) + ", or leave it out"})
 }
 
 // scope is what a fault where the parser stands rejects.

@@ -210,6 +210,9 @@ func widthError(i int) error {
 
 // clean takes out what may not stand in a segment and names the rule broken.
 func (t *tokenizer) clean(text string) (string, string) {
+	if printable(text) {
+		return text, ""
+	}
 	fault := ""
 	if !utf8.ValidString(text) {
 		text, fault = strings.ToValidUTF8(text, "?"), "x12.segment.encoding"
@@ -227,6 +230,16 @@ func (t *tokenizer) clean(text string) (string, string) {
 		}, text)
 	}
 	return text, fault
+}
+
+// printable tells whether all of s is printing ASCII, as almost all of X12 is.
+func printable(s string) bool {
+	for i := range len(s) {
+		if s[i]-0x20 > 0x7e-0x20 {
+			return false
+		}
+	}
+	return true
 }
 
 // delimiter tells whether b may delimit: a printing character or one of the

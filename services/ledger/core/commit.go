@@ -19,7 +19,6 @@ package core
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/binary"
 	"fmt"
 	"slices"
 	"strings"
@@ -30,7 +29,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
-	"github.com/probity-health/probity/services/ledger/receipt"
 	"github.com/probity-health/probity/services/problem"
 )
 
@@ -178,29 +176,7 @@ func CheckRequest(r *ledgerv1.AppendRequest) error {
 func Digest(writes []*ledgerv1.CommittedWrite) [sha256.Size]byte {
 	// Hashing many small pieces costs more than copying them together.
 	var room [4 << 10]byte
-	size := 0
-	for _, w := range writes {
-		size += 16 + len(w.Stream)
-		for _, e := range w.Events {
-			size += 16 + len(e.Type) + len(e.Payload)
-		}
-	}
-	b := room[:0]
-	if size > len(room) {
-		b = make([]byte, 0, size)
-	}
-	for _, w := range writes {
-		b = binary.BigEndian.AppendUint64(b, uint64(len(w.Stream)))
-		b = append(b, w.Stream...)
-		b = binary.BigEndian.AppendUint64(b, uint64(len(w.Events)))
-		for _, e := range w.Events {
-			b = binary.BigEndian.AppendUint64(b, uint64(len(e.Type)))
-			b = append(b, e.Type...)
-			b = binary.BigEndian.AppendUint64(b, uint64(len(e.Payload)))
-			b = append(b, e.Payload...)
-		}
-	}
-	return sha256.Sum256(b)
+	return sha256.Sum256(appendContent(room[:0], writes))
 }
 
 // Decided is the outcome of Decide: a commit to write, or the commit its
@@ -212,73 +188,9 @@ type Decided struct {
 	Replayed bool
 }
 
-// Decide turns a checked request into the shard's next commit. It refuses
-// with a *ConflictError where a stream is not at its expected revision, and
-// with a *problem.Error where the request id was used for other content or
-// the record would be too large. Any other error is the view's.
+// Decide decides one request: see Decider.Decide.
 func Decide(head Head, view View, r *ledgerv1.AppendRequest, p Provenance) (Decided, error) {
-	// What a commit of one write is made of lives and dies together.
-	made := &struct {
-		commit    ledgerv1.Commit
-		recorded  timestamppb.Timestamp
-		write     ledgerv1.CommittedWrite
-		writes    [1]*ledgerv1.CommittedWrite
-		revisions [1]uint64
-	}{}
-	writes, revisions := made.writes[:], made.revisions[:]
-	if n := len(r.Writes); n == 1 {
-		writes[0] = &made.write
-	} else {
-		writes, revisions = make([]*ledgerv1.CommittedWrite, n), make([]uint64, n)
-		for i := range writes {
-			writes[i] = &ledgerv1.CommittedWrite{}
-		}
-	}
-	for i, w := range r.Writes {
-		writes[i].Stream, writes[i].Events = w.Stream, w.Events
-	}
-	digest := Digest(writes)
-	seen, ok, err := view.Request(r.RequestId)
-	if err != nil {
-		return Decided{}, err
-	}
-	if ok {
-		if seen.Digest != digest {
-			return Decided{}, problem.New(problem.Conflict, problem.Problem{
-				RuleID: "ledger.append.request-id-reused", FieldPath: "request_id",
-				Message: "this request id was used for an append of other content",
-				Fix:     "use a fresh request id for each intended append, and the same one only to send it again unchanged",
-			})
-		}
-		return Decided{Seen: seen, Replayed: true}, nil
-	}
-	for i, w := range r.Writes {
-		last, err := view.LastRevision(w.Stream)
-		if err != nil {
-			return Decided{}, err
-		}
-		if w.ExpectedRevision != Any && w.ExpectedRevision != last {
-			return Decided{}, &ConflictError{Stream: w.Stream, Actual: last}
-		}
-		writes[i].FirstRevision = uint64(last + 1)
-		revisions[i] = uint64(last) + uint64(len(w.Events))
-	}
-	commit := &made.commit
-	commit.Format, commit.Log, commit.Shard, commit.Term, commit.Index = Format, head.Log, head.Shard, head.Term, head.Next
-	commit.RequestId, commit.Actor, commit.Traceparent, commit.Causation = r.RequestId, p.Actor, p.Traceparent, r.Causation
-	made.recorded.Seconds, made.recorded.Nanos = p.Recorded.Unix(), int32(p.Recorded.Nanosecond())
-	commit.RecordedTime, commit.Writes = &made.recorded, writes
-	value, err := proto.Marshal(commit)
-	if err != nil {
-		return Decided{}, problem.Invalidf("ledger.append.encoding", "writes", "the append cannot be encoded: a text field is not UTF-8").Because(err)
-	}
-	if len(value) > MaxRecord {
-		return Decided{}, problem.Invalidf("ledger.append.too-large", "writes",
-			"the commit takes %d bytes, the limit is %d: split it", len(value), MaxRecord)
-	}
-	return Decided{Commit: commit, Value: value, Seen: Seen{
-		Index: head.Next, Digest: digest, Entry: receipt.Entry(value), Recorded: p.Recorded, Revisions: revisions,
-	}}, nil
+	return new(Decider).Decide(head, view, r, p)
 }
 
 // Barrier returns the record by which a session takes a term: higher than

@@ -341,25 +341,40 @@ func (s *Shard) Expect(commits []core.Written) {
 	defer s.expectedMu.Unlock()
 	// What an earlier session expected at these places never came to be.
 	n := len(s.expected)
-	for n > 0 && s.expected[n-1].Seen.Index >= commits[0].Seen.Index {
+	for n > s.judged && s.expected[n-1].Seen.Index >= commits[0].Seen.Index {
 		n--
 	}
 	s.expected = append(s.expected[:n], commits...)
+	// What was judged makes room for what comes.
+	if s.judged > len(s.expected)/2 {
+		n := copy(s.expected, s.expected[s.judged:])
+		clear(s.expected[n:])
+		s.expected, s.judged = s.expected[:n], 0
+	}
+}
+
+// expectedAt returns what is expected at an index and forgets what was before
+// it. The caller holds expectedMu.
+func (s *Shard) expectedAt(index uint64) *core.Written {
+	for s.judged < len(s.expected) && s.expected[s.judged].Seen.Index < index {
+		s.expected[s.judged] = core.Written{}
+		s.judged++
+	}
+	switch {
+	case s.judged == len(s.expected):
+		s.expected, s.judged = s.expected[:0], 0
+	case s.expected[s.judged].Seen.Index == index:
+		return &s.expected[s.judged]
+	}
+	return nil
 }
 
 // own returns the judgement on a record that the node's own owner wrote.
 func (s *Shard) own(head core.Head, value []byte) (core.Judged, bool) {
 	s.expectedMu.Lock()
 	defer s.expectedMu.Unlock()
-	for len(s.expected) > 0 && s.expected[0].Seen.Index < head.Next {
-		s.expected[0] = core.Written{}
-		s.expected = s.expected[1:]
-	}
-	if len(s.expected) == 0 || s.expected[0].Seen.Index != head.Next {
-		return core.Judged{}, false
-	}
-	w := s.expected[0]
-	if !w.Is(head, value) {
+	w := s.expectedAt(head.Next)
+	if w == nil || !w.Is(head, value) {
 		return core.Judged{}, false
 	}
 	head.Next++
@@ -371,7 +386,7 @@ func (s *Shard) own(head core.Head, value []byte) (core.Judged, bool) {
 func (s *Shard) denied(head core.Head, j core.Judged) error {
 	s.expectedMu.Lock()
 	defer s.expectedMu.Unlock()
-	if j.Verdict == core.Accepted && len(s.expected) > 0 && s.expected[0].Denies(head, j.Seen.Entry) {
+	if w := s.expectedAt(head.Next); j.Verdict == core.Accepted && w != nil && w.Denies(head, j.Seen.Entry) {
 		return &core.Violation{Rule: "ledger.topic.altered", What: fmt.Sprintf("the record at index %d is not the one that this node wrote", head.Next)}
 	}
 	return nil

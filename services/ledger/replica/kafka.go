@@ -41,6 +41,11 @@ type KafkaSource struct {
 	Client    *kafka.Client
 	Topic     string
 	Partition int
+	// Reuse reads values into the room of those before: they are there until
+	// the next Fetch. A Shard keeps none longer.
+	Reuse bool
+
+	room []byte // with Reuse, of one Fetch
 }
 
 const (
@@ -68,7 +73,15 @@ func (s *KafkaSource) Fetch(ctx context.Context, offset int64) (Fetched, error) 
 		return Fetched{}, res.Error
 	}
 	out := Fetched{End: res.HighWatermark}
-	var room []byte
+	room, most := s.room[:0], valuesAtOnce
+	if s.Reuse {
+		most = heldRoom
+		defer func() {
+			if cap(room) <= heldRoom {
+				s.room = room
+			}
+		}()
+	}
 	for {
 		rec, err := res.Records.ReadRecord()
 		if errors.Is(err, io.EOF) {
@@ -82,7 +95,7 @@ func (s *KafkaSource) Fetch(ctx context.Context, offset int64) (Fetched, error) 
 			}
 			return Fetched{}, fmt.Errorf("replica: decode a fetched batch: %w", err)
 		}
-		value, err := take(&room, rec.Value)
+		value, err := take(&room, rec.Value, most)
 		if rec.Key != nil {
 			_ = rec.Key.Close()
 		}
@@ -99,18 +112,22 @@ func (s *KafkaSource) Fetch(ctx context.Context, offset int64) (Fetched, error) 
 	}
 }
 
-// valuesAtOnce is the most room taken at once for the values of many records.
+// valuesAtOnce is the most room made at once for values that are kept.
 const valuesAtOnce = 64 << 10
 
-// take reads a value into room that it shares with others of the same fetch.
-func take(room *[]byte, from protocol.Bytes) ([]byte, error) {
+// heldRoom is the most room that is kept for the next fetch.
+const heldRoom = 1 << 20
+
+// take reads a value into room that it shares with others of the same fetch,
+// of which at most most is made at once.
+func take(room *[]byte, from protocol.Bytes, most int) ([]byte, error) {
 	if from == nil {
 		return nil, nil
 	}
 	size := from.Len()
 	if cap(*room)-len(*room) < size {
 		// Small at first: most fetches of a quiet shard bring one record.
-		*room = make([]byte, 0, max(size, min(valuesAtOnce, 4*cap(*room))))
+		*room = make([]byte, 0, max(size, min(most, 4*cap(*room))))
 	}
 	at := len(*room)
 	value := (*room)[at : at+size : at+size]

@@ -77,8 +77,9 @@ type Shard struct {
 	same   bool      // the topic is the one followed before, as far as is known
 	halted error
 
-	expectedMu sync.Mutex     // guards expected
-	expected   []core.Written // by this node's own owner, on their way; indexes rise
+	expectedMu sync.Mutex     // guards what follows
+	expected   []core.Written // by this node's own owner; indexes rise
+	judged     int            // how many of them were read since
 
 	// Only Step touches these.
 	reader   core.Reader

@@ -41,6 +41,8 @@ type desk struct {
 	draining bool
 	queue    []*Pending
 	bytes    int
+	// rouse is how many appends must wait for one more of them to ring.
+	rouse int
 	// unanswered are submitted and not settled; idle is closed when draining
 	// and there is none.
 	unanswered int
@@ -83,7 +85,9 @@ func (d *desk) submit(r *ledgerv1.AppendRequest, p core.Provenance) (*Pending, e
 	d.queue = append(d.queue, pend)
 	d.bytes += size
 	d.unanswered++
-	d.ring()
+	if len(d.queue) >= d.rouse {
+		d.ring()
+	}
 	return pend, nil
 }
 
@@ -121,11 +125,18 @@ func (d *desk) stop() {
 	d.ring()
 }
 
-func (d *desk) orders() (wanted, stopping bool) {
+// orders returns what the Owner was told. While a batch of its is on its way
+// nothing that is submitted can leave, so it is only roused to decide some at
+// once: to wake it for each costs more than to decide.
+func (d *desk) orders(onWay int) (wanted, stopping bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.rouse = rouse(onWay)
 	return d.wanted, d.stopping
 }
+
+// rouse is how many are decided at once beside a batch of so many.
+func rouse(records int) int { return min(records/4, rouseMost) }
 
 func (d *desk) now() State {
 	d.mu.Lock()

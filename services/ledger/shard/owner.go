@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/mod/sumdb/note"
@@ -53,7 +54,8 @@ type Op struct {
 	// Last is the producer a Begin goes on from, only if nobody took the
 	// shard since (KIP-360); nil takes the shard from whoever has it.
 	Last *Producer
-	// Producer, At and Records are a Produce's.
+	// Producer, At and Records are a Produce's. Whoever keeps a record beyond
+	// Done copies it: its room is used again.
 	Producer Producer
 	At       time.Time
 	Records  []Record
@@ -75,6 +77,14 @@ func (op *Op) Bytes() int {
 		return 0
 	}
 	return op.group.bytes
+}
+
+// appends is how many the Op commits.
+func (op *Op) appends() int {
+	if op == nil || op.group == nil {
+		return 0
+	}
+	return len(op.group.pendings)
 }
 
 // Result is the broker's answer to an Op.
@@ -129,8 +139,11 @@ type Owner struct {
 	term      uint64
 	head      core.Head // with the commits in flight and being gathered
 	view      *core.Overlay
+	decider   core.Decider
 	gathering *group
 	landed    []*group // acknowledged by the broker and not answered yet
+	answered  []*group // and not followed yet
+	spare     []*group // empty, with room
 	renewAt   time.Time
 	failure   error // ends the session once nothing is in flight
 
@@ -196,7 +209,7 @@ func (o *Owner) Step(now time.Time) *Op {
 		if o.phase == ended || o.doing != nil && o.phase != serving {
 			return nil
 		}
-		wanted, stopping := o.desk.orders()
+		wanted, stopping := o.desk.orders(o.doing.appends())
 		if o.phase == serving {
 			op, more := o.serve(now, wanted, stopping)
 			if more {
@@ -317,6 +330,7 @@ func (o *Owner) Answer() {
 	for _, g := range o.landed {
 		o.finish(g)
 	}
+	o.answered = append(o.answered, o.landed...)
 	clear(o.landed)
 	o.landed = o.landed[:0]
 }
@@ -394,14 +408,16 @@ var errRenew = errors.New("shard: session is due for renewal")
 // leave ends the session: what is unanswered goes back to the queue.
 func (o *Owner) leave(now time.Time, inflight *group, err error) {
 	o.desk.putBack(append(inflight.all(), o.gathering.all()...))
-	o.gathering, o.view = nil, nil
+	o.gathering, o.view, o.answered = nil, nil, nil
 	o.retreat(now, err)
 }
 
 // serve group-commits: what arrives while one produce is in flight becomes
 // the next. more tells that the session ended and Step goes on.
 func (o *Owner) serve(now time.Time, wanted, stopping bool) (op *Op, more bool) {
-	o.view.Settle(o.cfg.Follower.Head().Next)
+	next := o.cfg.Follower.Head().Next
+	o.view.Settle(next)
+	o.reuse(next)
 	renewing := !now.Before(o.renewAt)
 	switch {
 	case o.failure != nil || renewing || stopping:
@@ -411,10 +427,11 @@ func (o *Owner) serve(now time.Time, wanted, stopping bool) (op *Op, more bool) 
 		// Appends queue up, and are refused when the queue is full.
 		o.follows = true
 	case o.doing == nil && len(o.gathering.records) > 0:
-		// What is decided leaves at once; what came since is decided while
-		// that is on its way.
+		// What is decided leaves at once, with the few that came too late to
+		// rouse; what else came is decided while that is on its way.
+		o.failure = o.gather(now, len(o.gathering.records)+rouse(len(o.gathering.records)))
 	default:
-		o.failure = o.gather(now)
+		o.failure = o.gather(now, maxBatchRecords)
 	}
 	if o.doing != nil {
 		return nil, false
@@ -457,7 +474,7 @@ func (o *Owner) serve(now time.Time, wanted, stopping bool) (op *Op, more bool) 
 		return nil, true
 	case !wanted && o.desk.waiting() == 0:
 		o.cfg.Logger.Info("handed the shard over", "term", o.term, "next", o.head.Next)
-		o.phase, o.view, o.gathering = standby, nil, nil
+		o.phase, o.view, o.gathering, o.answered = standby, nil, nil, nil
 		return nil, true
 	}
 	o.wake = o.renewAt
@@ -481,7 +498,38 @@ type group struct {
 	// neither is so, as of a time after the refused were asked for.
 	refusals []refusal
 	bytes    int
+	rooms    []*room // of the commits' values
 }
+
+// room holds the values of some commits.
+type room [64 << 10]byte
+
+var rooms = sync.Pool{New: func() any { return new(room) }}
+
+// reuse gives back the room of what is answered and followed: nobody compares
+// with it any more. What an ended session leaves is the collector's.
+func (o *Owner) reuse(next uint64) {
+	n := 0
+	for n < len(o.answered) && o.answered[n].promise.first+uint64(len(o.answered[n].commits)) <= next {
+		g := o.answered[n]
+		for _, r := range g.rooms {
+			rooms.Put(r)
+		}
+		clear(g.rooms)
+		clear(g.pendings)
+		clear(g.records)
+		clear(g.commits)
+		if len(o.spare) < spareGroups {
+			o.spare = append(o.spare, &group{rooms: g.rooms[:0], pendings: g.pendings[:0], records: g.records[:0], commits: g.commits[:0]})
+		}
+		n++
+	}
+	o.answered = slices.Delete(o.answered, 0, n)
+}
+
+// spareGroups is how many an Owner keeps: one leaves, one is decided, and one
+// is answered and followed.
+const spareGroups = 3
 
 type refusal struct {
 	pending *Pending
@@ -494,9 +542,25 @@ type repeat struct {
 }
 
 func (o *Owner) group() *group {
-	return &group{promise: &groupPromise{
+	g := &group{}
+	if n := len(o.spare); n > 0 {
+		g, o.spare = o.spare[n-1], o.spare[:n-1]
+	}
+	g.promise = &groupPromise{
 		signer: o.cfg.Signer, origin: o.cfg.Origin, log: o.cfg.Log, shard: o.cfg.Shard, first: o.head.Next,
-	}}
+	}
+	o.decider.Room, o.decider.More = nil, g.more
+	return g
+}
+
+// more makes room for the values of the group's commits.
+func (g *group) more(size int) []byte {
+	if size > len(room{}) {
+		return make([]byte, 0, size)
+	}
+	r := rooms.Get().(*room)
+	g.rooms = append(g.rooms, r)
+	return r[:0]
 }
 
 // all returns everything in the group that still waits for an answer.
@@ -516,11 +580,11 @@ func (g *group) all() []*Pending {
 
 // gather decides queued appends into the group. Refusals are answered with
 // it; what repeats a commit that is not acknowledged waits with the group.
-// An error is the view's, and no verdict.
-func (o *Owner) gather(now time.Time) error {
+// An error is the view's, and no verdict. The group gets at most most records.
+func (o *Owner) gather(now time.Time, most int) error {
 	g := o.gathering
 	n := len(g.records) + len(g.repeats) + len(g.refusals)
-	most := maxBatchRecords
+	most = min(most, maxBatchRecords)
 	if o.doing == nil && n == 0 {
 		// Only half of what waits leaves first. The other half is decided
 		// meanwhile and leaves at once after it, and while that is on its
@@ -537,7 +601,7 @@ func (o *Owner) gather(now time.Time) error {
 			continue
 		}
 		p.provenance.Recorded = now
-		d, err := core.Decide(o.head, o.view, p.request, p.provenance)
+		d, err := o.decider.Decide(o.head, o.view, p.request, p.provenance)
 		if err != nil {
 			if !isRefusal(err) {
 				o.desk.putBack(ps[i:])

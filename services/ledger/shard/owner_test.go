@@ -1,11 +1,13 @@
 package shard
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
 
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/services/ledger/core"
@@ -33,9 +35,9 @@ func TestHalfOfManyLeavesFirst(t *testing.T) {
 	require.Nil(t, o.Step(now), "one is in flight")
 	require.Zero(t, o.desk.waiting(), "the others are decided")
 	o.Done(now, Result{Offset: j.take(t, first.Records)})
-	late := hand(1)[0]
+	late := hand(40)
 	second := o.Step(now)
-	require.Len(t, second.Records, 100, "what was decided leaves without what came since")
+	require.Len(t, second.Records, 125, "what was decided leaves with a few of what came since")
 	require.False(t, settled(all[99]), "the broker comes before the callers")
 	o.Answer()
 	require.True(t, settled(all[99]))
@@ -43,14 +45,57 @@ func TestHalfOfManyLeavesFirst(t *testing.T) {
 	require.Nil(t, o.Step(now))
 	done(o, now, Result{Offset: j.take(t, second.Records)})
 	require.True(t, settled(all[199]))
-	require.Equal(t, uint64(200), j.head.Next)
+	require.True(t, settled(late[24]))
+	require.False(t, settled(late[25]))
+	require.Equal(t, uint64(225), j.head.Next)
 	done(o, now, Result{Offset: j.take(t, o.Step(now).Records)})
-	require.True(t, settled(late))
+	require.True(t, settled(late[39]))
 	require.Nil(t, o.Step(now))
 
 	hand(minSplit)
 	few := o.Step(now)
 	require.Len(t, few.Records, minSplit)
+}
+
+// Given a batch on its way, then appends rouse the owner once some of them
+// wait, and one alone when nothing is on its way: no caller waits for others.
+func TestAnOwnerIsRousedForSomeAtOnce(t *testing.T) {
+	o, j := owning(t)
+	n := 0
+	hand := func(count int) (rung bool) {
+		for range count {
+			n++
+			_, err := o.Submit(&ledgerv1.AppendRequest{Log: "claims", RoutingKey: "k", RequestId: fmt.Sprint(n), Writes: []*ledgerv1.StreamWrite{{
+				Stream: "claim-1", ExpectedRevision: core.Any, Events: []*ledgerv1.Event{{Type: "test.Event"}},
+			}}}, core.Provenance{})
+			require.NoError(t, err)
+		}
+		select {
+		case <-o.desk.rung:
+			return true
+		default:
+			return false
+		}
+	}
+	require.Nil(t, o.Step(now))
+	hand(0) // of being assigned
+	require.True(t, hand(1), "nothing is on its way")
+	for _, batch := range []int{1, 40, 400} {
+		hand(batch - o.desk.waiting())
+		op := o.Step(now)
+		require.NotNil(t, op)
+		require.Nil(t, o.Step(now))
+		few := rouse(len(op.Records))
+		if few > 1 {
+			require.False(t, hand(few-1), "%d beside %d on their way", few-1, batch)
+		}
+		require.True(t, hand(1))
+		for op != nil {
+			done(o, now, Result{Offset: j.take(t, op.Records)})
+			op = o.Step(now)
+		}
+	}
+	require.True(t, hand(1), "nothing is on its way")
 }
 
 // Given as many appends waiting as the queue holds, then the next is refused
@@ -214,4 +259,59 @@ func TestNothingWaitsBehindWhatIsAnsweredAtOnce(t *testing.T) {
 	}
 	done(o, now, Result{Offset: j.take(t, op.Records)})
 	require.True(t, settled(fresh))
+}
+
+// lagging is a replica that judges what was produced some time later, and
+// knows what it was told to expect.
+type lagging struct {
+	*judge
+	expected []core.Written
+	copies   [][]byte
+}
+
+func (l *lagging) Expect(commits []core.Written) {
+	l.expected = append(l.expected, commits...)
+	for _, c := range commits {
+		l.copies = append(l.copies, bytes.Clone(c.Value))
+	}
+}
+
+// An owner uses the room of its commits again, and never of one that its
+// replica may still compare with what it reads, however far that is behind.
+func TestTheRoomOfACommitLastsUntilItIsFollowed(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		o, j := owning(t)
+		l := &lagging{judge: j}
+		o.cfg.Follower = l
+		var written [][]Record // not judged yet
+		n := 0
+		for range rapid.IntRange(1, 12).Draw(rt, "rounds") {
+			for range rapid.IntRange(1, 40).Draw(rt, "appends") {
+				n++
+				size := rapid.SampledFrom([]int{0, 100, 3000, 70_000}).Draw(rt, "size")
+				_, err := o.Submit(&ledgerv1.AppendRequest{Log: "claims", RoutingKey: "k", RequestId: fmt.Sprint(n), Writes: []*ledgerv1.StreamWrite{{
+					Stream: "claim-1", ExpectedRevision: core.Any, Events: []*ledgerv1.Event{{Type: "test.Event", Payload: bytes.Repeat([]byte{byte(n)}, size)}},
+				}}}, core.Provenance{})
+				require.NoError(rt, err)
+			}
+			if op := o.Step(now); op != nil {
+				require.Nil(rt, o.Step(now))
+				kept := make([]Record, len(op.Records))
+				for i, r := range op.Records {
+					kept[i] = Record{Value: bytes.Clone(r.Value)}
+				}
+				written = append(written, kept)
+				done(o, now, Result{})
+			}
+			for len(written) > 0 && rapid.Bool().Draw(rt, "judged") {
+				j.take(t, written[0])
+				written = written[1:]
+			}
+			for i, w := range l.expected {
+				if w.Seen.Index >= j.head.Next {
+					require.Equal(rt, l.copies[i], w.Value, "index %d", w.Seen.Index)
+				}
+			}
+		}
+	})
 }

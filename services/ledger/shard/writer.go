@@ -42,7 +42,10 @@ const (
 	maxBatchRecords = 900
 	maxBatchBytes   = 900 << 10
 	// minSplit is the least that is worth a batch of its own.
-	minSplit      = 32
+	minSplit = 32
+	// rouseMost is the most that waits to be decided at once while a batch is
+	// on its way.
+	rouseMost     = 32
 	maxQueue      = 8192
 	maxQueueBytes = 64 << 20
 

@@ -138,7 +138,7 @@ func (b *broker) produce(p int, from shard.Producer, records []shard.Record) (in
 	}
 	var values [][]byte
 	for _, r := range records {
-		values = append(values, r.Value)
+		values = append(values, slices.Clone(r.Value))
 	}
 	part.values = append(part.values, values...)
 	b.appended(p, offset, values)

@@ -493,6 +493,99 @@ func (x *IntendPaymentsResponse) GetHeld() uint32 {
 	return 0
 }
 
+// ClearPayment's request.
+type ClearPaymentRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Payment id.
+	PaymentId     string `protobuf:"bytes,1,opt,name=payment_id,json=paymentId,proto3" json:"payment_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClearPaymentRequest) Reset() {
+	*x = ClearPaymentRequest{}
+	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClearPaymentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClearPaymentRequest) ProtoMessage() {}
+
+func (x *ClearPaymentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClearPaymentRequest.ProtoReflect.Descriptor instead.
+func (*ClearPaymentRequest) Descriptor() ([]byte, []int) {
+	return file_probity_claims_v1_payment_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ClearPaymentRequest) GetPaymentId() string {
+	if x != nil {
+		return x.PaymentId
+	}
+	return ""
+}
+
+// ClearPayment's answer.
+type ClearPaymentResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The payee's failed payment that this one waits for; empty where it may be
+	// handed over now.
+	HeldBy        string `protobuf:"bytes,1,opt,name=held_by,json=heldBy,proto3" json:"held_by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClearPaymentResponse) Reset() {
+	*x = ClearPaymentResponse{}
+	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClearPaymentResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClearPaymentResponse) ProtoMessage() {}
+
+func (x *ClearPaymentResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClearPaymentResponse.ProtoReflect.Descriptor instead.
+func (*ClearPaymentResponse) Descriptor() ([]byte, []int) {
+	return file_probity_claims_v1_payment_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ClearPaymentResponse) GetHeldBy() string {
+	if x != nil {
+		return x.HeldBy
+	}
+	return ""
+}
+
 // RecordPayment's request.
 type RecordPaymentRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -508,7 +601,7 @@ type RecordPaymentRequest struct {
 
 func (x *RecordPaymentRequest) Reset() {
 	*x = RecordPaymentRequest{}
-	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[3]
+	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -520,7 +613,7 @@ func (x *RecordPaymentRequest) String() string {
 func (*RecordPaymentRequest) ProtoMessage() {}
 
 func (x *RecordPaymentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[3]
+	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -533,7 +626,7 @@ func (x *RecordPaymentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordPaymentRequest.ProtoReflect.Descriptor instead.
 func (*RecordPaymentRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_payment_service_proto_rawDescGZIP(), []int{3}
+	return file_probity_claims_v1_payment_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RecordPaymentRequest) GetPaymentId() string {
@@ -568,7 +661,7 @@ type RecordPaymentResponse struct {
 
 func (x *RecordPaymentResponse) Reset() {
 	*x = RecordPaymentResponse{}
-	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[4]
+	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -580,7 +673,7 @@ func (x *RecordPaymentResponse) String() string {
 func (*RecordPaymentResponse) ProtoMessage() {}
 
 func (x *RecordPaymentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[4]
+	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -593,7 +686,7 @@ func (x *RecordPaymentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordPaymentResponse.ProtoReflect.Descriptor instead.
 func (*RecordPaymentResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_payment_service_proto_rawDescGZIP(), []int{4}
+	return file_probity_claims_v1_payment_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RecordPaymentResponse) GetPayment() *Payment {
@@ -616,7 +709,7 @@ type ConfirmPaymentRequest struct {
 
 func (x *ConfirmPaymentRequest) Reset() {
 	*x = ConfirmPaymentRequest{}
-	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[5]
+	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -628,7 +721,7 @@ func (x *ConfirmPaymentRequest) String() string {
 func (*ConfirmPaymentRequest) ProtoMessage() {}
 
 func (x *ConfirmPaymentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[5]
+	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -641,7 +734,7 @@ func (x *ConfirmPaymentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmPaymentRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmPaymentRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_payment_service_proto_rawDescGZIP(), []int{5}
+	return file_probity_claims_v1_payment_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ConfirmPaymentRequest) GetPaymentId() string {
@@ -669,7 +762,7 @@ type ConfirmPaymentResponse struct {
 
 func (x *ConfirmPaymentResponse) Reset() {
 	*x = ConfirmPaymentResponse{}
-	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[6]
+	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -681,7 +774,7 @@ func (x *ConfirmPaymentResponse) String() string {
 func (*ConfirmPaymentResponse) ProtoMessage() {}
 
 func (x *ConfirmPaymentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[6]
+	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -694,7 +787,7 @@ func (x *ConfirmPaymentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmPaymentResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmPaymentResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_payment_service_proto_rawDescGZIP(), []int{6}
+	return file_probity_claims_v1_payment_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ConfirmPaymentResponse) GetPayment() *Payment {
@@ -723,7 +816,7 @@ type FailPaymentRequest struct {
 
 func (x *FailPaymentRequest) Reset() {
 	*x = FailPaymentRequest{}
-	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[7]
+	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -735,7 +828,7 @@ func (x *FailPaymentRequest) String() string {
 func (*FailPaymentRequest) ProtoMessage() {}
 
 func (x *FailPaymentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[7]
+	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -748,7 +841,7 @@ func (x *FailPaymentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailPaymentRequest.ProtoReflect.Descriptor instead.
 func (*FailPaymentRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_payment_service_proto_rawDescGZIP(), []int{7}
+	return file_probity_claims_v1_payment_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *FailPaymentRequest) GetPaymentId() string {
@@ -794,7 +887,7 @@ type FailPaymentResponse struct {
 
 func (x *FailPaymentResponse) Reset() {
 	*x = FailPaymentResponse{}
-	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[8]
+	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -806,7 +899,7 @@ func (x *FailPaymentResponse) String() string {
 func (*FailPaymentResponse) ProtoMessage() {}
 
 func (x *FailPaymentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[8]
+	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -819,7 +912,7 @@ func (x *FailPaymentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailPaymentResponse.ProtoReflect.Descriptor instead.
 func (*FailPaymentResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_payment_service_proto_rawDescGZIP(), []int{8}
+	return file_probity_claims_v1_payment_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *FailPaymentResponse) GetPayment() *Payment {
@@ -854,7 +947,7 @@ type GetPaymentRequest struct {
 
 func (x *GetPaymentRequest) Reset() {
 	*x = GetPaymentRequest{}
-	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[9]
+	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -866,7 +959,7 @@ func (x *GetPaymentRequest) String() string {
 func (*GetPaymentRequest) ProtoMessage() {}
 
 func (x *GetPaymentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[9]
+	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -879,7 +972,7 @@ func (x *GetPaymentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPaymentRequest.ProtoReflect.Descriptor instead.
 func (*GetPaymentRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_payment_service_proto_rawDescGZIP(), []int{9}
+	return file_probity_claims_v1_payment_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetPaymentRequest) GetPaymentId() string {
@@ -900,7 +993,7 @@ type GetPaymentResponse struct {
 
 func (x *GetPaymentResponse) Reset() {
 	*x = GetPaymentResponse{}
-	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[10]
+	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -912,7 +1005,7 @@ func (x *GetPaymentResponse) String() string {
 func (*GetPaymentResponse) ProtoMessage() {}
 
 func (x *GetPaymentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[10]
+	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -925,7 +1018,7 @@ func (x *GetPaymentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPaymentResponse.ProtoReflect.Descriptor instead.
 func (*GetPaymentResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_payment_service_proto_rawDescGZIP(), []int{10}
+	return file_probity_claims_v1_payment_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetPaymentResponse) GetPayment() *Payment {
@@ -957,7 +1050,7 @@ type ListPaymentsRequest struct {
 
 func (x *ListPaymentsRequest) Reset() {
 	*x = ListPaymentsRequest{}
-	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[11]
+	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -969,7 +1062,7 @@ func (x *ListPaymentsRequest) String() string {
 func (*ListPaymentsRequest) ProtoMessage() {}
 
 func (x *ListPaymentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[11]
+	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -982,7 +1075,7 @@ func (x *ListPaymentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPaymentsRequest.ProtoReflect.Descriptor instead.
 func (*ListPaymentsRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_payment_service_proto_rawDescGZIP(), []int{11}
+	return file_probity_claims_v1_payment_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListPaymentsRequest) GetPayerId() string {
@@ -1040,7 +1133,7 @@ type ListPaymentsResponse struct {
 
 func (x *ListPaymentsResponse) Reset() {
 	*x = ListPaymentsResponse{}
-	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[12]
+	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1052,7 +1145,7 @@ func (x *ListPaymentsResponse) String() string {
 func (*ListPaymentsResponse) ProtoMessage() {}
 
 func (x *ListPaymentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[12]
+	mi := &file_probity_claims_v1_payment_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1065,7 +1158,7 @@ func (x *ListPaymentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPaymentsResponse.ProtoReflect.Descriptor instead.
 func (*ListPaymentsResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_payment_service_proto_rawDescGZIP(), []int{12}
+	return file_probity_claims_v1_payment_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListPaymentsResponse) GetPayments() []*Payment {
@@ -1120,7 +1213,12 @@ const file_probity_claims_v1_payment_service_proto_rawDesc = "" +
 	"\x05count\x18\x01 \x01(\rR\x05count\x12!\n" +
 	"\famount_cents\x18\x02 \x01(\x03R\vamountCents\x12\x12\n" +
 	"\x04more\x18\x03 \x01(\bR\x04more\x12\x12\n" +
-	"\x04held\x18\x04 \x01(\rR\x04held\"\xae\x01\n" +
+	"\x04held\x18\x04 \x01(\rR\x04held\"O\n" +
+	"\x13ClearPaymentRequest\x128\n" +
+	"\n" +
+	"payment_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^pay_[a-z2-7]{26}$R\tpaymentId\"/\n" +
+	"\x14ClearPaymentResponse\x12\x17\n" +
+	"\aheld_by\x18\x01 \x01(\tR\x06heldBy\"\xae\x01\n" +
 	"\x14RecordPaymentRequest\x128\n" +
 	"\n" +
 	"payment_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^pay_[a-z2-7]{26}$R\tpaymentId\x12>\n" +
@@ -1173,9 +1271,10 @@ const file_probity_claims_v1_payment_service_proto_rawDesc = "" +
 	"\x1ePAYMENT_RESOLUTION_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18PAYMENT_RESOLUTION_RETRY\x10\x01\x12$\n" +
 	" PAYMENT_RESOLUTION_CHANGE_METHOD\x10\x02\x12 \n" +
-	"\x1cPAYMENT_RESOLUTION_WRITE_OFF\x10\x032\xe6\x04\n" +
+	"\x1cPAYMENT_RESOLUTION_WRITE_OFF\x10\x032\xc7\x05\n" +
 	"\x0ePaymentService\x12e\n" +
-	"\x0eIntendPayments\x12(.probity.claims.v1.IntendPaymentsRequest\x1a).probity.claims.v1.IntendPaymentsResponse\x12b\n" +
+	"\x0eIntendPayments\x12(.probity.claims.v1.IntendPaymentsRequest\x1a).probity.claims.v1.IntendPaymentsResponse\x12_\n" +
+	"\fClearPayment\x12&.probity.claims.v1.ClearPaymentRequest\x1a'.probity.claims.v1.ClearPaymentResponse\x12b\n" +
 	"\rRecordPayment\x12'.probity.claims.v1.RecordPaymentRequest\x1a(.probity.claims.v1.RecordPaymentResponse\x12e\n" +
 	"\x0eConfirmPayment\x12(.probity.claims.v1.ConfirmPaymentRequest\x1a).probity.claims.v1.ConfirmPaymentResponse\x12\\\n" +
 	"\vFailPayment\x12%.probity.claims.v1.FailPaymentRequest\x1a&.probity.claims.v1.FailPaymentResponse\x12^\n" +
@@ -1196,32 +1295,34 @@ func file_probity_claims_v1_payment_service_proto_rawDescGZIP() []byte {
 }
 
 var file_probity_claims_v1_payment_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_probity_claims_v1_payment_service_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_probity_claims_v1_payment_service_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_probity_claims_v1_payment_service_proto_goTypes = []any{
 	(PaymentState)(0),              // 0: probity.claims.v1.PaymentState
 	(PaymentResolution)(0),         // 1: probity.claims.v1.PaymentResolution
 	(*Payment)(nil),                // 2: probity.claims.v1.Payment
 	(*IntendPaymentsRequest)(nil),  // 3: probity.claims.v1.IntendPaymentsRequest
 	(*IntendPaymentsResponse)(nil), // 4: probity.claims.v1.IntendPaymentsResponse
-	(*RecordPaymentRequest)(nil),   // 5: probity.claims.v1.RecordPaymentRequest
-	(*RecordPaymentResponse)(nil),  // 6: probity.claims.v1.RecordPaymentResponse
-	(*ConfirmPaymentRequest)(nil),  // 7: probity.claims.v1.ConfirmPaymentRequest
-	(*ConfirmPaymentResponse)(nil), // 8: probity.claims.v1.ConfirmPaymentResponse
-	(*FailPaymentRequest)(nil),     // 9: probity.claims.v1.FailPaymentRequest
-	(*FailPaymentResponse)(nil),    // 10: probity.claims.v1.FailPaymentResponse
-	(*GetPaymentRequest)(nil),      // 11: probity.claims.v1.GetPaymentRequest
-	(*GetPaymentResponse)(nil),     // 12: probity.claims.v1.GetPaymentResponse
-	(*ListPaymentsRequest)(nil),    // 13: probity.claims.v1.ListPaymentsRequest
-	(*ListPaymentsResponse)(nil),   // 14: probity.claims.v1.ListPaymentsResponse
-	(*timestamppb.Timestamp)(nil),  // 15: google.protobuf.Timestamp
-	(*v1.Position)(nil),            // 16: probity.ledger.v1.Position
+	(*ClearPaymentRequest)(nil),    // 5: probity.claims.v1.ClearPaymentRequest
+	(*ClearPaymentResponse)(nil),   // 6: probity.claims.v1.ClearPaymentResponse
+	(*RecordPaymentRequest)(nil),   // 7: probity.claims.v1.RecordPaymentRequest
+	(*RecordPaymentResponse)(nil),  // 8: probity.claims.v1.RecordPaymentResponse
+	(*ConfirmPaymentRequest)(nil),  // 9: probity.claims.v1.ConfirmPaymentRequest
+	(*ConfirmPaymentResponse)(nil), // 10: probity.claims.v1.ConfirmPaymentResponse
+	(*FailPaymentRequest)(nil),     // 11: probity.claims.v1.FailPaymentRequest
+	(*FailPaymentResponse)(nil),    // 12: probity.claims.v1.FailPaymentResponse
+	(*GetPaymentRequest)(nil),      // 13: probity.claims.v1.GetPaymentRequest
+	(*GetPaymentResponse)(nil),     // 14: probity.claims.v1.GetPaymentResponse
+	(*ListPaymentsRequest)(nil),    // 15: probity.claims.v1.ListPaymentsRequest
+	(*ListPaymentsResponse)(nil),   // 16: probity.claims.v1.ListPaymentsResponse
+	(*timestamppb.Timestamp)(nil),  // 17: google.protobuf.Timestamp
+	(*v1.Position)(nil),            // 18: probity.ledger.v1.Position
 }
 var file_probity_claims_v1_payment_service_proto_depIdxs = []int32{
 	0,  // 0: probity.claims.v1.Payment.state:type_name -> probity.claims.v1.PaymentState
-	15, // 1: probity.claims.v1.Payment.intended_time:type_name -> google.protobuf.Timestamp
-	15, // 2: probity.claims.v1.Payment.state_time:type_name -> google.protobuf.Timestamp
+	17, // 1: probity.claims.v1.Payment.intended_time:type_name -> google.protobuf.Timestamp
+	17, // 2: probity.claims.v1.Payment.state_time:type_name -> google.protobuf.Timestamp
 	1,  // 3: probity.claims.v1.Payment.resolution:type_name -> probity.claims.v1.PaymentResolution
-	16, // 4: probity.claims.v1.IntendPaymentsRequest.min_positions:type_name -> probity.ledger.v1.Position
+	18, // 4: probity.claims.v1.IntendPaymentsRequest.min_positions:type_name -> probity.ledger.v1.Position
 	2,  // 5: probity.claims.v1.RecordPaymentResponse.payment:type_name -> probity.claims.v1.Payment
 	2,  // 6: probity.claims.v1.ConfirmPaymentResponse.payment:type_name -> probity.claims.v1.Payment
 	2,  // 7: probity.claims.v1.FailPaymentResponse.payment:type_name -> probity.claims.v1.Payment
@@ -1229,19 +1330,21 @@ var file_probity_claims_v1_payment_service_proto_depIdxs = []int32{
 	0,  // 9: probity.claims.v1.ListPaymentsRequest.state:type_name -> probity.claims.v1.PaymentState
 	2,  // 10: probity.claims.v1.ListPaymentsResponse.payments:type_name -> probity.claims.v1.Payment
 	3,  // 11: probity.claims.v1.PaymentService.IntendPayments:input_type -> probity.claims.v1.IntendPaymentsRequest
-	5,  // 12: probity.claims.v1.PaymentService.RecordPayment:input_type -> probity.claims.v1.RecordPaymentRequest
-	7,  // 13: probity.claims.v1.PaymentService.ConfirmPayment:input_type -> probity.claims.v1.ConfirmPaymentRequest
-	9,  // 14: probity.claims.v1.PaymentService.FailPayment:input_type -> probity.claims.v1.FailPaymentRequest
-	11, // 15: probity.claims.v1.PaymentService.GetPayment:input_type -> probity.claims.v1.GetPaymentRequest
-	13, // 16: probity.claims.v1.PaymentService.ListPayments:input_type -> probity.claims.v1.ListPaymentsRequest
-	4,  // 17: probity.claims.v1.PaymentService.IntendPayments:output_type -> probity.claims.v1.IntendPaymentsResponse
-	6,  // 18: probity.claims.v1.PaymentService.RecordPayment:output_type -> probity.claims.v1.RecordPaymentResponse
-	8,  // 19: probity.claims.v1.PaymentService.ConfirmPayment:output_type -> probity.claims.v1.ConfirmPaymentResponse
-	10, // 20: probity.claims.v1.PaymentService.FailPayment:output_type -> probity.claims.v1.FailPaymentResponse
-	12, // 21: probity.claims.v1.PaymentService.GetPayment:output_type -> probity.claims.v1.GetPaymentResponse
-	14, // 22: probity.claims.v1.PaymentService.ListPayments:output_type -> probity.claims.v1.ListPaymentsResponse
-	17, // [17:23] is the sub-list for method output_type
-	11, // [11:17] is the sub-list for method input_type
+	5,  // 12: probity.claims.v1.PaymentService.ClearPayment:input_type -> probity.claims.v1.ClearPaymentRequest
+	7,  // 13: probity.claims.v1.PaymentService.RecordPayment:input_type -> probity.claims.v1.RecordPaymentRequest
+	9,  // 14: probity.claims.v1.PaymentService.ConfirmPayment:input_type -> probity.claims.v1.ConfirmPaymentRequest
+	11, // 15: probity.claims.v1.PaymentService.FailPayment:input_type -> probity.claims.v1.FailPaymentRequest
+	13, // 16: probity.claims.v1.PaymentService.GetPayment:input_type -> probity.claims.v1.GetPaymentRequest
+	15, // 17: probity.claims.v1.PaymentService.ListPayments:input_type -> probity.claims.v1.ListPaymentsRequest
+	4,  // 18: probity.claims.v1.PaymentService.IntendPayments:output_type -> probity.claims.v1.IntendPaymentsResponse
+	6,  // 19: probity.claims.v1.PaymentService.ClearPayment:output_type -> probity.claims.v1.ClearPaymentResponse
+	8,  // 20: probity.claims.v1.PaymentService.RecordPayment:output_type -> probity.claims.v1.RecordPaymentResponse
+	10, // 21: probity.claims.v1.PaymentService.ConfirmPayment:output_type -> probity.claims.v1.ConfirmPaymentResponse
+	12, // 22: probity.claims.v1.PaymentService.FailPayment:output_type -> probity.claims.v1.FailPaymentResponse
+	14, // 23: probity.claims.v1.PaymentService.GetPayment:output_type -> probity.claims.v1.GetPaymentResponse
+	16, // 24: probity.claims.v1.PaymentService.ListPayments:output_type -> probity.claims.v1.ListPaymentsResponse
+	18, // [18:25] is the sub-list for method output_type
+	11, // [11:18] is the sub-list for method input_type
 	11, // [11:11] is the sub-list for extension type_name
 	11, // [11:11] is the sub-list for extension extendee
 	0,  // [0:11] is the sub-list for field type_name
@@ -1258,7 +1361,7 @@ func file_probity_claims_v1_payment_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probity_claims_v1_payment_service_proto_rawDesc), len(file_probity_claims_v1_payment_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   13,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -37,7 +37,15 @@ type PaymentTask struct {
 	// When the payment failed.
 	OpenedTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=opened_time,json=openedTime,proto3" json:"opened_time,omitempty"`
 	// False once it is decided what becomes of the payment.
-	Open          bool `protobuf:"varint,5,opt,name=open,proto3" json:"open,omitempty"`
+	Open bool `protobuf:"varint,5,opt,name=open,proto3" json:"open,omitempty"`
+	// By when it is to be decided what becomes of the payment.
+	DueTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=due_time,json=dueTime,proto3" json:"due_time,omitempty"`
+	// How far it is escalated: 0 not at all, from 1 on to the supervisors, at most 3.
+	Escalation uint32 `protobuf:"varint,7,opt,name=escalation,proto3" json:"escalation,omitempty"`
+	// How often it was reminded of.
+	ReminderCount uint32 `protobuf:"varint,8,opt,name=reminder_count,json=reminderCount,proto3" json:"reminder_count,omitempty"`
+	// Until when the assignee may have it; not set where nobody does.
+	HeldUntil     *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=held_until,json=heldUntil,proto3" json:"held_until,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -107,6 +115,144 @@ func (x *PaymentTask) GetOpen() bool {
 	return false
 }
 
+func (x *PaymentTask) GetDueTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DueTime
+	}
+	return nil
+}
+
+func (x *PaymentTask) GetEscalation() uint32 {
+	if x != nil {
+		return x.Escalation
+	}
+	return 0
+}
+
+func (x *PaymentTask) GetReminderCount() uint32 {
+	if x != nil {
+		return x.ReminderCount
+	}
+	return 0
+}
+
+func (x *PaymentTask) GetHeldUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.HeldUntil
+	}
+	return nil
+}
+
+// AdvancePaymentTask's request.
+type AdvancePaymentTaskRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Payment id.
+	PaymentId     string `protobuf:"bytes,1,opt,name=payment_id,json=paymentId,proto3" json:"payment_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdvancePaymentTaskRequest) Reset() {
+	*x = AdvancePaymentTaskRequest{}
+	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdvancePaymentTaskRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdvancePaymentTaskRequest) ProtoMessage() {}
+
+func (x *AdvancePaymentTaskRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdvancePaymentTaskRequest.ProtoReflect.Descriptor instead.
+func (*AdvancePaymentTaskRequest) Descriptor() ([]byte, []int) {
+	return file_probity_claims_v1_payment_task_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *AdvancePaymentTaskRequest) GetPaymentId() string {
+	if x != nil {
+		return x.PaymentId
+	}
+	return ""
+}
+
+// AdvancePaymentTask's answer.
+type AdvancePaymentTaskResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The task as it now stands.
+	Task *PaymentTask `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
+	// The service's clock.
+	Now *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=now,proto3" json:"now,omitempty"`
+	// When something is due next; not set where nothing is.
+	NextTime      *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=next_time,json=nextTime,proto3" json:"next_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdvancePaymentTaskResponse) Reset() {
+	*x = AdvancePaymentTaskResponse{}
+	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdvancePaymentTaskResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdvancePaymentTaskResponse) ProtoMessage() {}
+
+func (x *AdvancePaymentTaskResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdvancePaymentTaskResponse.ProtoReflect.Descriptor instead.
+func (*AdvancePaymentTaskResponse) Descriptor() ([]byte, []int) {
+	return file_probity_claims_v1_payment_task_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *AdvancePaymentTaskResponse) GetTask() *PaymentTask {
+	if x != nil {
+		return x.Task
+	}
+	return nil
+}
+
+func (x *AdvancePaymentTaskResponse) GetNow() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Now
+	}
+	return nil
+}
+
+func (x *AdvancePaymentTaskResponse) GetNextTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextTime
+	}
+	return nil
+}
+
 // ListPaymentTasks' request.
 type ListPaymentTasksRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -119,14 +265,16 @@ type ListPaymentTasksRequest struct {
 	// From the last answer.
 	PageToken string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Wait until this token's commit is visible.
-	MinToken      string `protobuf:"bytes,5,opt,name=min_token,json=minToken,proto3" json:"min_token,omitempty"`
+	MinToken string `protobuf:"bytes,5,opt,name=min_token,json=minToken,proto3" json:"min_token,omitempty"`
+	// Only those that are escalated at least so far.
+	MinEscalation uint32 `protobuf:"varint,6,opt,name=min_escalation,json=minEscalation,proto3" json:"min_escalation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListPaymentTasksRequest) Reset() {
 	*x = ListPaymentTasksRequest{}
-	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[1]
+	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -138,7 +286,7 @@ func (x *ListPaymentTasksRequest) String() string {
 func (*ListPaymentTasksRequest) ProtoMessage() {}
 
 func (x *ListPaymentTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[1]
+	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -151,7 +299,7 @@ func (x *ListPaymentTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPaymentTasksRequest.ProtoReflect.Descriptor instead.
 func (*ListPaymentTasksRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_payment_task_service_proto_rawDescGZIP(), []int{1}
+	return file_probity_claims_v1_payment_task_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ListPaymentTasksRequest) GetPayerId() string {
@@ -189,6 +337,13 @@ func (x *ListPaymentTasksRequest) GetMinToken() string {
 	return ""
 }
 
+func (x *ListPaymentTasksRequest) GetMinEscalation() uint32 {
+	if x != nil {
+		return x.MinEscalation
+	}
+	return 0
+}
+
 // ListPaymentTasks' answer.
 type ListPaymentTasksResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -202,7 +357,7 @@ type ListPaymentTasksResponse struct {
 
 func (x *ListPaymentTasksResponse) Reset() {
 	*x = ListPaymentTasksResponse{}
-	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[2]
+	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -214,7 +369,7 @@ func (x *ListPaymentTasksResponse) String() string {
 func (*ListPaymentTasksResponse) ProtoMessage() {}
 
 func (x *ListPaymentTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[2]
+	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -227,7 +382,7 @@ func (x *ListPaymentTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPaymentTasksResponse.ProtoReflect.Descriptor instead.
 func (*ListPaymentTasksResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_payment_task_service_proto_rawDescGZIP(), []int{2}
+	return file_probity_claims_v1_payment_task_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListPaymentTasksResponse) GetTasks() []*PaymentTask {
@@ -255,7 +410,7 @@ type ClaimPaymentTaskRequest struct {
 
 func (x *ClaimPaymentTaskRequest) Reset() {
 	*x = ClaimPaymentTaskRequest{}
-	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[3]
+	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -267,7 +422,7 @@ func (x *ClaimPaymentTaskRequest) String() string {
 func (*ClaimPaymentTaskRequest) ProtoMessage() {}
 
 func (x *ClaimPaymentTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[3]
+	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -280,7 +435,7 @@ func (x *ClaimPaymentTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimPaymentTaskRequest.ProtoReflect.Descriptor instead.
 func (*ClaimPaymentTaskRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_payment_task_service_proto_rawDescGZIP(), []int{3}
+	return file_probity_claims_v1_payment_task_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ClaimPaymentTaskRequest) GetPaymentId() string {
@@ -301,7 +456,7 @@ type ClaimPaymentTaskResponse struct {
 
 func (x *ClaimPaymentTaskResponse) Reset() {
 	*x = ClaimPaymentTaskResponse{}
-	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[4]
+	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -313,7 +468,7 @@ func (x *ClaimPaymentTaskResponse) String() string {
 func (*ClaimPaymentTaskResponse) ProtoMessage() {}
 
 func (x *ClaimPaymentTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[4]
+	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -326,7 +481,7 @@ func (x *ClaimPaymentTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClaimPaymentTaskResponse.ProtoReflect.Descriptor instead.
 func (*ClaimPaymentTaskResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_payment_task_service_proto_rawDescGZIP(), []int{4}
+	return file_probity_claims_v1_payment_task_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ClaimPaymentTaskResponse) GetTask() *PaymentTask {
@@ -347,7 +502,7 @@ type ReleasePaymentTaskRequest struct {
 
 func (x *ReleasePaymentTaskRequest) Reset() {
 	*x = ReleasePaymentTaskRequest{}
-	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[5]
+	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -359,7 +514,7 @@ func (x *ReleasePaymentTaskRequest) String() string {
 func (*ReleasePaymentTaskRequest) ProtoMessage() {}
 
 func (x *ReleasePaymentTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[5]
+	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -372,7 +527,7 @@ func (x *ReleasePaymentTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleasePaymentTaskRequest.ProtoReflect.Descriptor instead.
 func (*ReleasePaymentTaskRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_payment_task_service_proto_rawDescGZIP(), []int{5}
+	return file_probity_claims_v1_payment_task_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ReleasePaymentTaskRequest) GetPaymentId() string {
@@ -393,7 +548,7 @@ type ReleasePaymentTaskResponse struct {
 
 func (x *ReleasePaymentTaskResponse) Reset() {
 	*x = ReleasePaymentTaskResponse{}
-	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[6]
+	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -405,7 +560,7 @@ func (x *ReleasePaymentTaskResponse) String() string {
 func (*ReleasePaymentTaskResponse) ProtoMessage() {}
 
 func (x *ReleasePaymentTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[6]
+	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -418,7 +573,7 @@ func (x *ReleasePaymentTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleasePaymentTaskResponse.ProtoReflect.Descriptor instead.
 func (*ReleasePaymentTaskResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_payment_task_service_proto_rawDescGZIP(), []int{6}
+	return file_probity_claims_v1_payment_task_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ReleasePaymentTaskResponse) GetTask() *PaymentTask {
@@ -441,7 +596,7 @@ type ReassignPaymentTaskRequest struct {
 
 func (x *ReassignPaymentTaskRequest) Reset() {
 	*x = ReassignPaymentTaskRequest{}
-	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[7]
+	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -453,7 +608,7 @@ func (x *ReassignPaymentTaskRequest) String() string {
 func (*ReassignPaymentTaskRequest) ProtoMessage() {}
 
 func (x *ReassignPaymentTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[7]
+	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -466,7 +621,7 @@ func (x *ReassignPaymentTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReassignPaymentTaskRequest.ProtoReflect.Descriptor instead.
 func (*ReassignPaymentTaskRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_payment_task_service_proto_rawDescGZIP(), []int{7}
+	return file_probity_claims_v1_payment_task_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ReassignPaymentTaskRequest) GetPaymentId() string {
@@ -494,7 +649,7 @@ type ReassignPaymentTaskResponse struct {
 
 func (x *ReassignPaymentTaskResponse) Reset() {
 	*x = ReassignPaymentTaskResponse{}
-	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[8]
+	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -506,7 +661,7 @@ func (x *ReassignPaymentTaskResponse) String() string {
 func (*ReassignPaymentTaskResponse) ProtoMessage() {}
 
 func (x *ReassignPaymentTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[8]
+	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -519,7 +674,7 @@ func (x *ReassignPaymentTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReassignPaymentTaskResponse.ProtoReflect.Descriptor instead.
 func (*ReassignPaymentTaskResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_payment_task_service_proto_rawDescGZIP(), []int{8}
+	return file_probity_claims_v1_payment_task_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ReassignPaymentTaskResponse) GetTask() *PaymentTask {
@@ -540,7 +695,7 @@ type ReleasePayeeRequest struct {
 
 func (x *ReleasePayeeRequest) Reset() {
 	*x = ReleasePayeeRequest{}
-	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[9]
+	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -552,7 +707,7 @@ func (x *ReleasePayeeRequest) String() string {
 func (*ReleasePayeeRequest) ProtoMessage() {}
 
 func (x *ReleasePayeeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[9]
+	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -565,7 +720,7 @@ func (x *ReleasePayeeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleasePayeeRequest.ProtoReflect.Descriptor instead.
 func (*ReleasePayeeRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_payment_task_service_proto_rawDescGZIP(), []int{9}
+	return file_probity_claims_v1_payment_task_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ReleasePayeeRequest) GetPaymentId() string {
@@ -586,7 +741,7 @@ type ReleasePayeeResponse struct {
 
 func (x *ReleasePayeeResponse) Reset() {
 	*x = ReleasePayeeResponse{}
-	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[10]
+	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -598,7 +753,7 @@ func (x *ReleasePayeeResponse) String() string {
 func (*ReleasePayeeResponse) ProtoMessage() {}
 
 func (x *ReleasePayeeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[10]
+	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -611,7 +766,7 @@ func (x *ReleasePayeeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleasePayeeResponse.ProtoReflect.Descriptor instead.
 func (*ReleasePayeeResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_payment_task_service_proto_rawDescGZIP(), []int{10}
+	return file_probity_claims_v1_payment_task_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ReleasePayeeResponse) GetTask() *PaymentTask {
@@ -638,7 +793,7 @@ type ResolvePaymentTaskRequest struct {
 
 func (x *ResolvePaymentTaskRequest) Reset() {
 	*x = ResolvePaymentTaskRequest{}
-	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[11]
+	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -650,7 +805,7 @@ func (x *ResolvePaymentTaskRequest) String() string {
 func (*ResolvePaymentTaskRequest) ProtoMessage() {}
 
 func (x *ResolvePaymentTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[11]
+	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -663,7 +818,7 @@ func (x *ResolvePaymentTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolvePaymentTaskRequest.ProtoReflect.Descriptor instead.
 func (*ResolvePaymentTaskRequest) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_payment_task_service_proto_rawDescGZIP(), []int{11}
+	return file_probity_claims_v1_payment_task_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ResolvePaymentTaskRequest) GetPaymentId() string {
@@ -709,7 +864,7 @@ type ResolvePaymentTaskResponse struct {
 
 func (x *ResolvePaymentTaskResponse) Reset() {
 	*x = ResolvePaymentTaskResponse{}
-	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[12]
+	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -721,7 +876,7 @@ func (x *ResolvePaymentTaskResponse) String() string {
 func (*ResolvePaymentTaskResponse) ProtoMessage() {}
 
 func (x *ResolvePaymentTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[12]
+	mi := &file_probity_claims_v1_payment_task_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -734,7 +889,7 @@ func (x *ResolvePaymentTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolvePaymentTaskResponse.ProtoReflect.Descriptor instead.
 func (*ResolvePaymentTaskResponse) Descriptor() ([]byte, []int) {
-	return file_probity_claims_v1_payment_task_service_proto_rawDescGZIP(), []int{12}
+	return file_probity_claims_v1_payment_task_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ResolvePaymentTaskResponse) GetTask() *PaymentTask {
@@ -762,7 +917,7 @@ var File_probity_claims_v1_payment_task_service_proto protoreflect.FileDescripto
 
 const file_probity_claims_v1_payment_task_service_proto_rawDesc = "" +
 	"\n" +
-	",probity/claims/v1/payment_task_service.proto\x12\x11probity.claims.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a'probity/claims/v1/payment_service.proto\"\xd1\x01\n" +
+	",probity/claims/v1/payment_task_service.proto\x12\x11probity.claims.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a'probity/claims/v1/payment_service.proto\"\x8a\x03\n" +
 	"\vPaymentTask\x124\n" +
 	"\apayment\x18\x01 \x01(\v2\x1a.probity.claims.v1.PaymentR\apayment\x12\x1a\n" +
 	"\bassignee\x18\x02 \x01(\tR\bassignee\x12\x1f\n" +
@@ -770,14 +925,29 @@ const file_probity_claims_v1_payment_task_service_proto_rawDesc = "" +
 	"holdsPayee\x12;\n" +
 	"\vopened_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"openedTime\x12\x12\n" +
-	"\x04open\x18\x05 \x01(\bR\x04open\"\xc6\x01\n" +
+	"\x04open\x18\x05 \x01(\bR\x04open\x125\n" +
+	"\bdue_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\adueTime\x12\x1e\n" +
+	"\n" +
+	"escalation\x18\a \x01(\rR\n" +
+	"escalation\x12%\n" +
+	"\x0ereminder_count\x18\b \x01(\rR\rreminderCount\x129\n" +
+	"\n" +
+	"held_until\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\theldUntil\"U\n" +
+	"\x19AdvancePaymentTaskRequest\x128\n" +
+	"\n" +
+	"payment_id\x18\x01 \x01(\tB\x19\xbaH\x16r\x142\x12^pay_[a-z2-7]{26}$R\tpaymentId\"\xb7\x01\n" +
+	"\x1aAdvancePaymentTaskResponse\x122\n" +
+	"\x04task\x18\x01 \x01(\v2\x1e.probity.claims.v1.PaymentTaskR\x04task\x12,\n" +
+	"\x03now\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x03now\x127\n" +
+	"\tnext_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bnextTime\"\xf6\x01\n" +
 	"\x17ListPaymentTasksRequest\x12\"\n" +
 	"\bpayer_id\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x18PR\apayerId\x12$\n" +
 	"\bassignee\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\bassignee\x12%\n" +
 	"\tpage_size\x18\x03 \x01(\rB\b\xbaH\x05*\x03\x18\xe8\aR\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x04 \x01(\tR\tpageToken\x12\x1b\n" +
-	"\tmin_token\x18\x05 \x01(\tR\bminToken\"x\n" +
+	"\tmin_token\x18\x05 \x01(\tR\bminToken\x12.\n" +
+	"\x0emin_escalation\x18\x06 \x01(\rB\a\xbaH\x04*\x02\x18\tR\rminEscalation\"x\n" +
 	"\x18ListPaymentTasksResponse\x124\n" +
 	"\x05tasks\x18\x01 \x03(\v2\x1e.probity.claims.v1.PaymentTaskR\x05tasks\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"S\n" +
@@ -816,12 +986,13 @@ const file_probity_claims_v1_payment_task_service_proto_rawDesc = "" +
 	"\x04task\x18\x01 \x01(\v2\x1e.probity.claims.v1.PaymentTaskR\x04task\x12\x1f\n" +
 	"\vclaim_count\x18\x02 \x01(\rR\n" +
 	"claimCount\x12%\n" +
-	"\x0erestored_cents\x18\x03 \x01(\x03R\rrestoredCents2\xb0\x05\n" +
+	"\x0erestored_cents\x18\x03 \x01(\x03R\rrestoredCents2\xa3\x06\n" +
 	"\x12PaymentTaskService\x12p\n" +
 	"\x10ListPaymentTasks\x12*.probity.claims.v1.ListPaymentTasksRequest\x1a+.probity.claims.v1.ListPaymentTasksResponse\"\x03\x90\x02\x01\x12k\n" +
 	"\x10ClaimPaymentTask\x12*.probity.claims.v1.ClaimPaymentTaskRequest\x1a+.probity.claims.v1.ClaimPaymentTaskResponse\x12q\n" +
 	"\x12ReleasePaymentTask\x12,.probity.claims.v1.ReleasePaymentTaskRequest\x1a-.probity.claims.v1.ReleasePaymentTaskResponse\x12t\n" +
-	"\x13ReassignPaymentTask\x12-.probity.claims.v1.ReassignPaymentTaskRequest\x1a..probity.claims.v1.ReassignPaymentTaskResponse\x12_\n" +
+	"\x13ReassignPaymentTask\x12-.probity.claims.v1.ReassignPaymentTaskRequest\x1a..probity.claims.v1.ReassignPaymentTaskResponse\x12q\n" +
+	"\x12AdvancePaymentTask\x12,.probity.claims.v1.AdvancePaymentTaskRequest\x1a-.probity.claims.v1.AdvancePaymentTaskResponse\x12_\n" +
 	"\fReleasePayee\x12&.probity.claims.v1.ReleasePayeeRequest\x1a'.probity.claims.v1.ReleasePayeeResponse\x12q\n" +
 	"\x12ResolvePaymentTask\x12,.probity.claims.v1.ResolvePaymentTaskRequest\x1a-.probity.claims.v1.ResolvePaymentTaskResponseBDZBgithub.com/probity-health/probity/proto/probity/claims/v1;claimsv1b\x06proto3"
 
@@ -837,52 +1008,61 @@ func file_probity_claims_v1_payment_task_service_proto_rawDescGZIP() []byte {
 	return file_probity_claims_v1_payment_task_service_proto_rawDescData
 }
 
-var file_probity_claims_v1_payment_task_service_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_probity_claims_v1_payment_task_service_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_probity_claims_v1_payment_task_service_proto_goTypes = []any{
 	(*PaymentTask)(nil),                 // 0: probity.claims.v1.PaymentTask
-	(*ListPaymentTasksRequest)(nil),     // 1: probity.claims.v1.ListPaymentTasksRequest
-	(*ListPaymentTasksResponse)(nil),    // 2: probity.claims.v1.ListPaymentTasksResponse
-	(*ClaimPaymentTaskRequest)(nil),     // 3: probity.claims.v1.ClaimPaymentTaskRequest
-	(*ClaimPaymentTaskResponse)(nil),    // 4: probity.claims.v1.ClaimPaymentTaskResponse
-	(*ReleasePaymentTaskRequest)(nil),   // 5: probity.claims.v1.ReleasePaymentTaskRequest
-	(*ReleasePaymentTaskResponse)(nil),  // 6: probity.claims.v1.ReleasePaymentTaskResponse
-	(*ReassignPaymentTaskRequest)(nil),  // 7: probity.claims.v1.ReassignPaymentTaskRequest
-	(*ReassignPaymentTaskResponse)(nil), // 8: probity.claims.v1.ReassignPaymentTaskResponse
-	(*ReleasePayeeRequest)(nil),         // 9: probity.claims.v1.ReleasePayeeRequest
-	(*ReleasePayeeResponse)(nil),        // 10: probity.claims.v1.ReleasePayeeResponse
-	(*ResolvePaymentTaskRequest)(nil),   // 11: probity.claims.v1.ResolvePaymentTaskRequest
-	(*ResolvePaymentTaskResponse)(nil),  // 12: probity.claims.v1.ResolvePaymentTaskResponse
-	(*Payment)(nil),                     // 13: probity.claims.v1.Payment
-	(*timestamppb.Timestamp)(nil),       // 14: google.protobuf.Timestamp
-	(PaymentResolution)(0),              // 15: probity.claims.v1.PaymentResolution
+	(*AdvancePaymentTaskRequest)(nil),   // 1: probity.claims.v1.AdvancePaymentTaskRequest
+	(*AdvancePaymentTaskResponse)(nil),  // 2: probity.claims.v1.AdvancePaymentTaskResponse
+	(*ListPaymentTasksRequest)(nil),     // 3: probity.claims.v1.ListPaymentTasksRequest
+	(*ListPaymentTasksResponse)(nil),    // 4: probity.claims.v1.ListPaymentTasksResponse
+	(*ClaimPaymentTaskRequest)(nil),     // 5: probity.claims.v1.ClaimPaymentTaskRequest
+	(*ClaimPaymentTaskResponse)(nil),    // 6: probity.claims.v1.ClaimPaymentTaskResponse
+	(*ReleasePaymentTaskRequest)(nil),   // 7: probity.claims.v1.ReleasePaymentTaskRequest
+	(*ReleasePaymentTaskResponse)(nil),  // 8: probity.claims.v1.ReleasePaymentTaskResponse
+	(*ReassignPaymentTaskRequest)(nil),  // 9: probity.claims.v1.ReassignPaymentTaskRequest
+	(*ReassignPaymentTaskResponse)(nil), // 10: probity.claims.v1.ReassignPaymentTaskResponse
+	(*ReleasePayeeRequest)(nil),         // 11: probity.claims.v1.ReleasePayeeRequest
+	(*ReleasePayeeResponse)(nil),        // 12: probity.claims.v1.ReleasePayeeResponse
+	(*ResolvePaymentTaskRequest)(nil),   // 13: probity.claims.v1.ResolvePaymentTaskRequest
+	(*ResolvePaymentTaskResponse)(nil),  // 14: probity.claims.v1.ResolvePaymentTaskResponse
+	(*Payment)(nil),                     // 15: probity.claims.v1.Payment
+	(*timestamppb.Timestamp)(nil),       // 16: google.protobuf.Timestamp
+	(PaymentResolution)(0),              // 17: probity.claims.v1.PaymentResolution
 }
 var file_probity_claims_v1_payment_task_service_proto_depIdxs = []int32{
-	13, // 0: probity.claims.v1.PaymentTask.payment:type_name -> probity.claims.v1.Payment
-	14, // 1: probity.claims.v1.PaymentTask.opened_time:type_name -> google.protobuf.Timestamp
-	0,  // 2: probity.claims.v1.ListPaymentTasksResponse.tasks:type_name -> probity.claims.v1.PaymentTask
-	0,  // 3: probity.claims.v1.ClaimPaymentTaskResponse.task:type_name -> probity.claims.v1.PaymentTask
-	0,  // 4: probity.claims.v1.ReleasePaymentTaskResponse.task:type_name -> probity.claims.v1.PaymentTask
-	0,  // 5: probity.claims.v1.ReassignPaymentTaskResponse.task:type_name -> probity.claims.v1.PaymentTask
-	0,  // 6: probity.claims.v1.ReleasePayeeResponse.task:type_name -> probity.claims.v1.PaymentTask
-	15, // 7: probity.claims.v1.ResolvePaymentTaskRequest.resolution:type_name -> probity.claims.v1.PaymentResolution
-	0,  // 8: probity.claims.v1.ResolvePaymentTaskResponse.task:type_name -> probity.claims.v1.PaymentTask
-	1,  // 9: probity.claims.v1.PaymentTaskService.ListPaymentTasks:input_type -> probity.claims.v1.ListPaymentTasksRequest
-	3,  // 10: probity.claims.v1.PaymentTaskService.ClaimPaymentTask:input_type -> probity.claims.v1.ClaimPaymentTaskRequest
-	5,  // 11: probity.claims.v1.PaymentTaskService.ReleasePaymentTask:input_type -> probity.claims.v1.ReleasePaymentTaskRequest
-	7,  // 12: probity.claims.v1.PaymentTaskService.ReassignPaymentTask:input_type -> probity.claims.v1.ReassignPaymentTaskRequest
-	9,  // 13: probity.claims.v1.PaymentTaskService.ReleasePayee:input_type -> probity.claims.v1.ReleasePayeeRequest
-	11, // 14: probity.claims.v1.PaymentTaskService.ResolvePaymentTask:input_type -> probity.claims.v1.ResolvePaymentTaskRequest
-	2,  // 15: probity.claims.v1.PaymentTaskService.ListPaymentTasks:output_type -> probity.claims.v1.ListPaymentTasksResponse
-	4,  // 16: probity.claims.v1.PaymentTaskService.ClaimPaymentTask:output_type -> probity.claims.v1.ClaimPaymentTaskResponse
-	6,  // 17: probity.claims.v1.PaymentTaskService.ReleasePaymentTask:output_type -> probity.claims.v1.ReleasePaymentTaskResponse
-	8,  // 18: probity.claims.v1.PaymentTaskService.ReassignPaymentTask:output_type -> probity.claims.v1.ReassignPaymentTaskResponse
-	10, // 19: probity.claims.v1.PaymentTaskService.ReleasePayee:output_type -> probity.claims.v1.ReleasePayeeResponse
-	12, // 20: probity.claims.v1.PaymentTaskService.ResolvePaymentTask:output_type -> probity.claims.v1.ResolvePaymentTaskResponse
-	15, // [15:21] is the sub-list for method output_type
-	9,  // [9:15] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	15, // 0: probity.claims.v1.PaymentTask.payment:type_name -> probity.claims.v1.Payment
+	16, // 1: probity.claims.v1.PaymentTask.opened_time:type_name -> google.protobuf.Timestamp
+	16, // 2: probity.claims.v1.PaymentTask.due_time:type_name -> google.protobuf.Timestamp
+	16, // 3: probity.claims.v1.PaymentTask.held_until:type_name -> google.protobuf.Timestamp
+	0,  // 4: probity.claims.v1.AdvancePaymentTaskResponse.task:type_name -> probity.claims.v1.PaymentTask
+	16, // 5: probity.claims.v1.AdvancePaymentTaskResponse.now:type_name -> google.protobuf.Timestamp
+	16, // 6: probity.claims.v1.AdvancePaymentTaskResponse.next_time:type_name -> google.protobuf.Timestamp
+	0,  // 7: probity.claims.v1.ListPaymentTasksResponse.tasks:type_name -> probity.claims.v1.PaymentTask
+	0,  // 8: probity.claims.v1.ClaimPaymentTaskResponse.task:type_name -> probity.claims.v1.PaymentTask
+	0,  // 9: probity.claims.v1.ReleasePaymentTaskResponse.task:type_name -> probity.claims.v1.PaymentTask
+	0,  // 10: probity.claims.v1.ReassignPaymentTaskResponse.task:type_name -> probity.claims.v1.PaymentTask
+	0,  // 11: probity.claims.v1.ReleasePayeeResponse.task:type_name -> probity.claims.v1.PaymentTask
+	17, // 12: probity.claims.v1.ResolvePaymentTaskRequest.resolution:type_name -> probity.claims.v1.PaymentResolution
+	0,  // 13: probity.claims.v1.ResolvePaymentTaskResponse.task:type_name -> probity.claims.v1.PaymentTask
+	3,  // 14: probity.claims.v1.PaymentTaskService.ListPaymentTasks:input_type -> probity.claims.v1.ListPaymentTasksRequest
+	5,  // 15: probity.claims.v1.PaymentTaskService.ClaimPaymentTask:input_type -> probity.claims.v1.ClaimPaymentTaskRequest
+	7,  // 16: probity.claims.v1.PaymentTaskService.ReleasePaymentTask:input_type -> probity.claims.v1.ReleasePaymentTaskRequest
+	9,  // 17: probity.claims.v1.PaymentTaskService.ReassignPaymentTask:input_type -> probity.claims.v1.ReassignPaymentTaskRequest
+	1,  // 18: probity.claims.v1.PaymentTaskService.AdvancePaymentTask:input_type -> probity.claims.v1.AdvancePaymentTaskRequest
+	11, // 19: probity.claims.v1.PaymentTaskService.ReleasePayee:input_type -> probity.claims.v1.ReleasePayeeRequest
+	13, // 20: probity.claims.v1.PaymentTaskService.ResolvePaymentTask:input_type -> probity.claims.v1.ResolvePaymentTaskRequest
+	4,  // 21: probity.claims.v1.PaymentTaskService.ListPaymentTasks:output_type -> probity.claims.v1.ListPaymentTasksResponse
+	6,  // 22: probity.claims.v1.PaymentTaskService.ClaimPaymentTask:output_type -> probity.claims.v1.ClaimPaymentTaskResponse
+	8,  // 23: probity.claims.v1.PaymentTaskService.ReleasePaymentTask:output_type -> probity.claims.v1.ReleasePaymentTaskResponse
+	10, // 24: probity.claims.v1.PaymentTaskService.ReassignPaymentTask:output_type -> probity.claims.v1.ReassignPaymentTaskResponse
+	2,  // 25: probity.claims.v1.PaymentTaskService.AdvancePaymentTask:output_type -> probity.claims.v1.AdvancePaymentTaskResponse
+	12, // 26: probity.claims.v1.PaymentTaskService.ReleasePayee:output_type -> probity.claims.v1.ReleasePayeeResponse
+	14, // 27: probity.claims.v1.PaymentTaskService.ResolvePaymentTask:output_type -> probity.claims.v1.ResolvePaymentTaskResponse
+	21, // [21:28] is the sub-list for method output_type
+	14, // [14:21] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_probity_claims_v1_payment_task_service_proto_init() }
@@ -897,7 +1077,7 @@ func file_probity_claims_v1_payment_task_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probity_claims_v1_payment_task_service_proto_rawDesc), len(file_probity_claims_v1_payment_task_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -35,7 +35,11 @@ type PaymentTaskAssigned struct {
 	// Who has it now, a token's subject; empty where it went back to the list.
 	Assignee string `protobuf:"bytes,3,opt,name=assignee,proto3" json:"assignee,omitempty"`
 	// Who gave it to somebody else; empty otherwise.
-	AssignedBy    string `protobuf:"bytes,4,opt,name=assigned_by,json=assignedBy,proto3" json:"assigned_by,omitempty"`
+	AssignedBy string `protobuf:"bytes,4,opt,name=assigned_by,json=assignedBy,proto3" json:"assigned_by,omitempty"`
+	// Until when the assignee may have it; not set where it went back.
+	HeldUntil *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=held_until,json=heldUntil,proto3" json:"held_until,omitempty"`
+	// It went back because the assignee had it too long.
+	Lapsed        bool `protobuf:"varint,6,opt,name=lapsed,proto3" json:"lapsed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -98,6 +102,166 @@ func (x *PaymentTaskAssigned) GetAssignedBy() string {
 	return ""
 }
 
+func (x *PaymentTaskAssigned) GetHeldUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.HeldUntil
+	}
+	return nil
+}
+
+func (x *PaymentTaskAssigned) GetLapsed() bool {
+	if x != nil {
+		return x.Lapsed
+	}
+	return false
+}
+
+// Somebody was reminded of the task: who has it, or where nobody does those who may.
+type PaymentTaskReminded struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Payment id.
+	PaymentId string `protobuf:"bytes,1,opt,name=payment_id,json=paymentId,proto3" json:"payment_id,omitempty"`
+	// Payer id.
+	PayerId string `protobuf:"bytes,2,opt,name=payer_id,json=payerId,proto3" json:"payer_id,omitempty"`
+	// The how manieth reminder it is, from 1.
+	Count uint32 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
+	// When the next is due; not set where the task is due before.
+	NextTime      *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=next_time,json=nextTime,proto3" json:"next_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PaymentTaskReminded) Reset() {
+	*x = PaymentTaskReminded{}
+	mi := &file_probity_events_v1_payment_tasks_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PaymentTaskReminded) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PaymentTaskReminded) ProtoMessage() {}
+
+func (x *PaymentTaskReminded) ProtoReflect() protoreflect.Message {
+	mi := &file_probity_events_v1_payment_tasks_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PaymentTaskReminded.ProtoReflect.Descriptor instead.
+func (*PaymentTaskReminded) Descriptor() ([]byte, []int) {
+	return file_probity_events_v1_payment_tasks_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *PaymentTaskReminded) GetPaymentId() string {
+	if x != nil {
+		return x.PaymentId
+	}
+	return ""
+}
+
+func (x *PaymentTaskReminded) GetPayerId() string {
+	if x != nil {
+		return x.PayerId
+	}
+	return ""
+}
+
+func (x *PaymentTaskReminded) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *PaymentTaskReminded) GetNextTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextTime
+	}
+	return nil
+}
+
+// The task is overdue and more senior people were told.
+type PaymentTaskEscalated struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Payment id.
+	PaymentId string `protobuf:"bytes,1,opt,name=payment_id,json=paymentId,proto3" json:"payment_id,omitempty"`
+	// Payer id.
+	PayerId string `protobuf:"bytes,2,opt,name=payer_id,json=payerId,proto3" json:"payer_id,omitempty"`
+	// How far it is escalated now, from 1.
+	Level uint32 `protobuf:"varint,3,opt,name=level,proto3" json:"level,omitempty"`
+	// When it rises again; not set at the last level.
+	NextTime      *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=next_time,json=nextTime,proto3" json:"next_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PaymentTaskEscalated) Reset() {
+	*x = PaymentTaskEscalated{}
+	mi := &file_probity_events_v1_payment_tasks_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PaymentTaskEscalated) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PaymentTaskEscalated) ProtoMessage() {}
+
+func (x *PaymentTaskEscalated) ProtoReflect() protoreflect.Message {
+	mi := &file_probity_events_v1_payment_tasks_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PaymentTaskEscalated.ProtoReflect.Descriptor instead.
+func (*PaymentTaskEscalated) Descriptor() ([]byte, []int) {
+	return file_probity_events_v1_payment_tasks_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *PaymentTaskEscalated) GetPaymentId() string {
+	if x != nil {
+		return x.PaymentId
+	}
+	return ""
+}
+
+func (x *PaymentTaskEscalated) GetPayerId() string {
+	if x != nil {
+		return x.PayerId
+	}
+	return ""
+}
+
+func (x *PaymentTaskEscalated) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+func (x *PaymentTaskEscalated) GetNextTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextTime
+	}
+	return nil
+}
+
 // The payee's other payments no longer wait for the task.
 type PayeeReleased struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -115,7 +279,7 @@ type PayeeReleased struct {
 
 func (x *PayeeReleased) Reset() {
 	*x = PayeeReleased{}
-	mi := &file_probity_events_v1_payment_tasks_proto_msgTypes[1]
+	mi := &file_probity_events_v1_payment_tasks_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -127,7 +291,7 @@ func (x *PayeeReleased) String() string {
 func (*PayeeReleased) ProtoMessage() {}
 
 func (x *PayeeReleased) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_events_v1_payment_tasks_proto_msgTypes[1]
+	mi := &file_probity_events_v1_payment_tasks_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -140,7 +304,7 @@ func (x *PayeeReleased) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PayeeReleased.ProtoReflect.Descriptor instead.
 func (*PayeeReleased) Descriptor() ([]byte, []int) {
-	return file_probity_events_v1_payment_tasks_proto_rawDescGZIP(), []int{1}
+	return file_probity_events_v1_payment_tasks_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *PayeeReleased) GetPaymentId() string {
@@ -197,7 +361,7 @@ type PaymentResolved struct {
 
 func (x *PaymentResolved) Reset() {
 	*x = PaymentResolved{}
-	mi := &file_probity_events_v1_payment_tasks_proto_msgTypes[2]
+	mi := &file_probity_events_v1_payment_tasks_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -209,7 +373,7 @@ func (x *PaymentResolved) String() string {
 func (*PaymentResolved) ProtoMessage() {}
 
 func (x *PaymentResolved) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_events_v1_payment_tasks_proto_msgTypes[2]
+	mi := &file_probity_events_v1_payment_tasks_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -222,7 +386,7 @@ func (x *PaymentResolved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PaymentResolved.ProtoReflect.Descriptor instead.
 func (*PaymentResolved) Descriptor() ([]byte, []int) {
-	return file_probity_events_v1_payment_tasks_proto_rawDescGZIP(), []int{2}
+	return file_probity_events_v1_payment_tasks_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *PaymentResolved) GetPaymentId() string {
@@ -285,14 +449,29 @@ var File_probity_events_v1_payment_tasks_proto protoreflect.FileDescriptor
 
 const file_probity_events_v1_payment_tasks_proto_rawDesc = "" +
 	"\n" +
-	"%probity/events/v1/payment_tasks.proto\x12\x11probity.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a'probity/claims/v1/payment_service.proto\"\x8c\x01\n" +
+	"%probity/events/v1/payment_tasks.proto\x12\x11probity.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a'probity/claims/v1/payment_service.proto\"\xdf\x01\n" +
 	"\x13PaymentTaskAssigned\x12\x1d\n" +
 	"\n" +
 	"payment_id\x18\x01 \x01(\tR\tpaymentId\x12\x19\n" +
 	"\bpayer_id\x18\x02 \x01(\tR\apayerId\x12\x1a\n" +
 	"\bassignee\x18\x03 \x01(\tR\bassignee\x12\x1f\n" +
 	"\vassigned_by\x18\x04 \x01(\tR\n" +
-	"assignedBy\"\x87\x01\n" +
+	"assignedBy\x129\n" +
+	"\n" +
+	"held_until\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\theldUntil\x12\x16\n" +
+	"\x06lapsed\x18\x06 \x01(\bR\x06lapsed\"\x9e\x01\n" +
+	"\x13PaymentTaskReminded\x12\x1d\n" +
+	"\n" +
+	"payment_id\x18\x01 \x01(\tR\tpaymentId\x12\x19\n" +
+	"\bpayer_id\x18\x02 \x01(\tR\apayerId\x12\x14\n" +
+	"\x05count\x18\x03 \x01(\rR\x05count\x127\n" +
+	"\tnext_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bnextTime\"\x9f\x01\n" +
+	"\x14PaymentTaskEscalated\x12\x1d\n" +
+	"\n" +
+	"payment_id\x18\x01 \x01(\tR\tpaymentId\x12\x19\n" +
+	"\bpayer_id\x18\x02 \x01(\tR\apayerId\x12\x14\n" +
+	"\x05level\x18\x03 \x01(\rR\x05level\x127\n" +
+	"\tnext_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bnextTime\"\x87\x01\n" +
 	"\rPayeeReleased\x12\x1d\n" +
 	"\n" +
 	"payment_id\x18\x01 \x01(\tR\tpaymentId\x12\x19\n" +
@@ -325,22 +504,27 @@ func file_probity_events_v1_payment_tasks_proto_rawDescGZIP() []byte {
 	return file_probity_events_v1_payment_tasks_proto_rawDescData
 }
 
-var file_probity_events_v1_payment_tasks_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_probity_events_v1_payment_tasks_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_probity_events_v1_payment_tasks_proto_goTypes = []any{
 	(*PaymentTaskAssigned)(nil),   // 0: probity.events.v1.PaymentTaskAssigned
-	(*PayeeReleased)(nil),         // 1: probity.events.v1.PayeeReleased
-	(*PaymentResolved)(nil),       // 2: probity.events.v1.PaymentResolved
-	(v1.PaymentResolution)(0),     // 3: probity.claims.v1.PaymentResolution
-	(*timestamppb.Timestamp)(nil), // 4: google.protobuf.Timestamp
+	(*PaymentTaskReminded)(nil),   // 1: probity.events.v1.PaymentTaskReminded
+	(*PaymentTaskEscalated)(nil),  // 2: probity.events.v1.PaymentTaskEscalated
+	(*PayeeReleased)(nil),         // 3: probity.events.v1.PayeeReleased
+	(*PaymentResolved)(nil),       // 4: probity.events.v1.PaymentResolved
+	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
+	(v1.PaymentResolution)(0),     // 6: probity.claims.v1.PaymentResolution
 }
 var file_probity_events_v1_payment_tasks_proto_depIdxs = []int32{
-	3, // 0: probity.events.v1.PaymentResolved.resolution:type_name -> probity.claims.v1.PaymentResolution
-	4, // 1: probity.events.v1.PaymentResolved.resolved_time:type_name -> google.protobuf.Timestamp
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	5, // 0: probity.events.v1.PaymentTaskAssigned.held_until:type_name -> google.protobuf.Timestamp
+	5, // 1: probity.events.v1.PaymentTaskReminded.next_time:type_name -> google.protobuf.Timestamp
+	5, // 2: probity.events.v1.PaymentTaskEscalated.next_time:type_name -> google.protobuf.Timestamp
+	6, // 3: probity.events.v1.PaymentResolved.resolution:type_name -> probity.claims.v1.PaymentResolution
+	5, // 4: probity.events.v1.PaymentResolved.resolved_time:type_name -> google.protobuf.Timestamp
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_probity_events_v1_payment_tasks_proto_init() }
@@ -354,7 +538,7 @@ func file_probity_events_v1_payment_tasks_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probity_events_v1_payment_tasks_proto_rawDesc), len(file_probity_events_v1_payment_tasks_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -230,7 +230,12 @@ type PaymentFailed struct {
 	// events from before that: such a payment's remittance is voided at once.
 	Task bool `protobuf:"varint,7,opt,name=task,proto3" json:"task,omitempty"`
 	// Who said that it failed, a token's subject; empty where the port did.
-	ReportedBy    string `protobuf:"bytes,8,opt,name=reported_by,json=reportedBy,proto3" json:"reported_by,omitempty"`
+	ReportedBy string `protobuf:"bytes,8,opt,name=reported_by,json=reportedBy,proto3" json:"reported_by,omitempty"`
+	// With task: by when it is to be decided what becomes of the payment. Not set
+	// in events from before tasks were due.
+	DueTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=due_time,json=dueTime,proto3" json:"due_time,omitempty"`
+	// With task: when it is first reminded of; not set where it is due before.
+	RemindTime    *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=remind_time,json=remindTime,proto3" json:"remind_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -319,6 +324,20 @@ func (x *PaymentFailed) GetReportedBy() string {
 		return x.ReportedBy
 	}
 	return ""
+}
+
+func (x *PaymentFailed) GetDueTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DueTime
+	}
+	return nil
+}
+
+func (x *PaymentFailed) GetRemindTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RemindTime
+	}
+	return nil
 }
 
 // The remittance of a failed payment is void. In one commit with RemittanceVoided.
@@ -653,7 +672,7 @@ const file_probity_events_v1_payments_proto_rawDesc = "" +
 	"\n" +
 	"payment_id\x18\x01 \x01(\tR\tpaymentId\x12\x1c\n" +
 	"\treference\x18\x02 \x01(\tR\treference\x12A\n" +
-	"\x0econfirmed_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\rconfirmedTime\"\x8c\x02\n" +
+	"\x0econfirmed_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\rconfirmedTime\"\x80\x03\n" +
 	"\rPaymentFailed\x12\x1d\n" +
 	"\n" +
 	"payment_id\x18\x01 \x01(\tR\tpaymentId\x12\x16\n" +
@@ -665,7 +684,11 @@ const file_probity_events_v1_payments_proto_rawDesc = "" +
 	"\breturned\x18\x06 \x01(\bR\breturned\x12\x12\n" +
 	"\x04task\x18\a \x01(\bR\x04task\x12\x1f\n" +
 	"\vreported_by\x18\b \x01(\tR\n" +
-	"reportedBy\"\x86\x01\n" +
+	"reportedBy\x125\n" +
+	"\bdue_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\adueTime\x12;\n" +
+	"\vremind_time\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"remindTime\"\x86\x01\n" +
 	"\rPaymentVoided\x12\x1d\n" +
 	"\n" +
 	"payment_id\x18\x01 \x01(\tR\tpaymentId\x12\x19\n" +
@@ -722,13 +745,15 @@ var file_probity_events_v1_payments_proto_depIdxs = []int32{
 	10, // 1: probity.events.v1.PaymentSent.sent_time:type_name -> google.protobuf.Timestamp
 	10, // 2: probity.events.v1.PaymentConfirmed.confirmed_time:type_name -> google.protobuf.Timestamp
 	10, // 3: probity.events.v1.PaymentFailed.failed_time:type_name -> google.protobuf.Timestamp
-	10, // 4: probity.events.v1.PaymentVoided.voided_time:type_name -> google.protobuf.Timestamp
-	8,  // 5: probity.events.v1.PayeeAccountRestored.balances:type_name -> probity.events.v1.OpenBalance
-	6,  // [6:6] is the sub-list for method output_type
-	6,  // [6:6] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	10, // 4: probity.events.v1.PaymentFailed.due_time:type_name -> google.protobuf.Timestamp
+	10, // 5: probity.events.v1.PaymentFailed.remind_time:type_name -> google.protobuf.Timestamp
+	10, // 6: probity.events.v1.PaymentVoided.voided_time:type_name -> google.protobuf.Timestamp
+	8,  // 7: probity.events.v1.PayeeAccountRestored.balances:type_name -> probity.events.v1.OpenBalance
+	8,  // [8:8] is the sub-list for method output_type
+	8,  // [8:8] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_probity_events_v1_payments_proto_init() }

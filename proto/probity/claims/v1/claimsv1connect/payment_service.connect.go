@@ -38,6 +38,9 @@ const (
 	// PaymentServiceIntendPaymentsProcedure is the fully-qualified name of the PaymentService's
 	// IntendPayments RPC.
 	PaymentServiceIntendPaymentsProcedure = "/probity.claims.v1.PaymentService/IntendPayments"
+	// PaymentServiceClearPaymentProcedure is the fully-qualified name of the PaymentService's
+	// ClearPayment RPC.
+	PaymentServiceClearPaymentProcedure = "/probity.claims.v1.PaymentService/ClearPayment"
 	// PaymentServiceRecordPaymentProcedure is the fully-qualified name of the PaymentService's
 	// RecordPayment RPC.
 	PaymentServiceRecordPaymentProcedure = "/probity.claims.v1.PaymentService/RecordPayment"
@@ -61,6 +64,11 @@ type PaymentServiceClient interface {
 	// a bounded number a call, and returns when the lists show them. A repeated
 	// call intends what is left.
 	IntendPayments(context.Context, *v1.IntendPaymentsRequest) (*v1.IntendPaymentsResponse, error)
+	// Asks, directly before a payment is handed over, whether it may be. The answer
+	// is a decision in the payee's own stream, so that it comes before or after
+	// each hold of the payee and never beside one: after FailPayment has answered
+	// no payment of the payee is cleared. Each attempt to hand over asks anew.
+	ClearPayment(context.Context, *v1.ClearPaymentRequest) (*v1.ClearPaymentResponse, error)
 	// Records that a payment was handed over, and that it was made where that is
 	// known at once. Recorded before, it changes nothing.
 	RecordPayment(context.Context, *v1.RecordPaymentRequest) (*v1.RecordPaymentResponse, error)
@@ -92,6 +100,12 @@ func NewPaymentServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			httpClient,
 			baseURL+PaymentServiceIntendPaymentsProcedure,
 			connect.WithSchema(paymentServiceMethods.ByName("IntendPayments")),
+			connect.WithClientOptions(opts...),
+		),
+		clearPayment: connect.NewClient[v1.ClearPaymentRequest, v1.ClearPaymentResponse](
+			httpClient,
+			baseURL+PaymentServiceClearPaymentProcedure,
+			connect.WithSchema(paymentServiceMethods.ByName("ClearPayment")),
 			connect.WithClientOptions(opts...),
 		),
 		recordPayment: connect.NewClient[v1.RecordPaymentRequest, v1.RecordPaymentResponse](
@@ -132,6 +146,7 @@ func NewPaymentServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 // paymentServiceClient implements PaymentServiceClient.
 type paymentServiceClient struct {
 	intendPayments *connect.Client[v1.IntendPaymentsRequest, v1.IntendPaymentsResponse]
+	clearPayment   *connect.Client[v1.ClearPaymentRequest, v1.ClearPaymentResponse]
 	recordPayment  *connect.Client[v1.RecordPaymentRequest, v1.RecordPaymentResponse]
 	confirmPayment *connect.Client[v1.ConfirmPaymentRequest, v1.ConfirmPaymentResponse]
 	failPayment    *connect.Client[v1.FailPaymentRequest, v1.FailPaymentResponse]
@@ -142,6 +157,15 @@ type paymentServiceClient struct {
 // IntendPayments calls probity.claims.v1.PaymentService.IntendPayments.
 func (c *paymentServiceClient) IntendPayments(ctx context.Context, req *v1.IntendPaymentsRequest) (*v1.IntendPaymentsResponse, error) {
 	response, err := c.intendPayments.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// ClearPayment calls probity.claims.v1.PaymentService.ClearPayment.
+func (c *paymentServiceClient) ClearPayment(ctx context.Context, req *v1.ClearPaymentRequest) (*v1.ClearPaymentResponse, error) {
+	response, err := c.clearPayment.CallUnary(ctx, connect.NewRequest(req))
 	if response != nil {
 		return response.Msg, err
 	}
@@ -199,6 +223,11 @@ type PaymentServiceHandler interface {
 	// a bounded number a call, and returns when the lists show them. A repeated
 	// call intends what is left.
 	IntendPayments(context.Context, *v1.IntendPaymentsRequest) (*v1.IntendPaymentsResponse, error)
+	// Asks, directly before a payment is handed over, whether it may be. The answer
+	// is a decision in the payee's own stream, so that it comes before or after
+	// each hold of the payee and never beside one: after FailPayment has answered
+	// no payment of the payee is cleared. Each attempt to hand over asks anew.
+	ClearPayment(context.Context, *v1.ClearPaymentRequest) (*v1.ClearPaymentResponse, error)
 	// Records that a payment was handed over, and that it was made where that is
 	// known at once. Recorded before, it changes nothing.
 	RecordPayment(context.Context, *v1.RecordPaymentRequest) (*v1.RecordPaymentResponse, error)
@@ -226,6 +255,12 @@ func NewPaymentServiceHandler(svc PaymentServiceHandler, opts ...connect.Handler
 		PaymentServiceIntendPaymentsProcedure,
 		svc.IntendPayments,
 		connect.WithSchema(paymentServiceMethods.ByName("IntendPayments")),
+		connect.WithHandlerOptions(opts...),
+	)
+	paymentServiceClearPaymentHandler := connect.NewUnaryHandlerSimple(
+		PaymentServiceClearPaymentProcedure,
+		svc.ClearPayment,
+		connect.WithSchema(paymentServiceMethods.ByName("ClearPayment")),
 		connect.WithHandlerOptions(opts...),
 	)
 	paymentServiceRecordPaymentHandler := connect.NewUnaryHandlerSimple(
@@ -264,6 +299,8 @@ func NewPaymentServiceHandler(svc PaymentServiceHandler, opts ...connect.Handler
 		switch r.URL.Path {
 		case PaymentServiceIntendPaymentsProcedure:
 			paymentServiceIntendPaymentsHandler.ServeHTTP(w, r)
+		case PaymentServiceClearPaymentProcedure:
+			paymentServiceClearPaymentHandler.ServeHTTP(w, r)
 		case PaymentServiceRecordPaymentProcedure:
 			paymentServiceRecordPaymentHandler.ServeHTTP(w, r)
 		case PaymentServiceConfirmPaymentProcedure:
@@ -285,6 +322,10 @@ type UnimplementedPaymentServiceHandler struct{}
 
 func (UnimplementedPaymentServiceHandler) IntendPayments(context.Context, *v1.IntendPaymentsRequest) (*v1.IntendPaymentsResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("probity.claims.v1.PaymentService.IntendPayments is not implemented"))
+}
+
+func (UnimplementedPaymentServiceHandler) ClearPayment(context.Context, *v1.ClearPaymentRequest) (*v1.ClearPaymentResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("probity.claims.v1.PaymentService.ClearPayment is not implemented"))
 }
 
 func (UnimplementedPaymentServiceHandler) RecordPayment(context.Context, *v1.RecordPaymentRequest) (*v1.RecordPaymentResponse, error) {

@@ -47,6 +47,9 @@ const (
 	// PaymentTaskServiceReassignPaymentTaskProcedure is the fully-qualified name of the
 	// PaymentTaskService's ReassignPaymentTask RPC.
 	PaymentTaskServiceReassignPaymentTaskProcedure = "/probity.claims.v1.PaymentTaskService/ReassignPaymentTask"
+	// PaymentTaskServiceAdvancePaymentTaskProcedure is the fully-qualified name of the
+	// PaymentTaskService's AdvancePaymentTask RPC.
+	PaymentTaskServiceAdvancePaymentTaskProcedure = "/probity.claims.v1.PaymentTaskService/AdvancePaymentTask"
 	// PaymentTaskServiceReleasePayeeProcedure is the fully-qualified name of the PaymentTaskService's
 	// ReleasePayee RPC.
 	PaymentTaskServiceReleasePayeeProcedure = "/probity.claims.v1.PaymentTaskService/ReleasePayee"
@@ -57,7 +60,7 @@ const (
 
 // PaymentTaskServiceClient is a client for the probity.claims.v1.PaymentTaskService service.
 type PaymentTaskServiceClient interface {
-	// Lists open tasks the caller may see, the oldest first.
+	// Lists open tasks the caller may see, the earliest due first.
 	ListPaymentTasks(context.Context, *v1.ListPaymentTasksRequest) (*v1.ListPaymentTasksResponse, error)
 	// Takes a task. Taking what one has already does nothing.
 	ClaimPaymentTask(context.Context, *v1.ClaimPaymentTaskRequest) (*v1.ClaimPaymentTaskResponse, error)
@@ -65,6 +68,10 @@ type PaymentTaskServiceClient interface {
 	ReleasePaymentTask(context.Context, *v1.ReleasePaymentTaskRequest) (*v1.ReleasePaymentTaskResponse, error)
 	// Gives a task to another person, whoever has it.
 	ReassignPaymentTask(context.Context, *v1.ReassignPaymentTaskRequest) (*v1.ReassignPaymentTaskResponse, error)
+	// Does what is due of a task by the service's clock: gives back what somebody
+	// has had too long, reminds, escalates. Asked too often it does nothing. It
+	// also completes a hold of the payee, or its end, that was broken off.
+	AdvancePaymentTask(context.Context, *v1.AdvancePaymentTaskRequest) (*v1.AdvancePaymentTaskResponse, error)
 	// Lets the payee's other payments be handed over while the task stays open.
 	ReleasePayee(context.Context, *v1.ReleasePayeeRequest) (*v1.ReleasePayeeResponse, error)
 	// Decides what becomes of the payment and ends the task. Where it is to be
@@ -109,6 +116,12 @@ func NewPaymentTaskServiceClient(httpClient connect.HTTPClient, baseURL string, 
 			connect.WithSchema(paymentTaskServiceMethods.ByName("ReassignPaymentTask")),
 			connect.WithClientOptions(opts...),
 		),
+		advancePaymentTask: connect.NewClient[v1.AdvancePaymentTaskRequest, v1.AdvancePaymentTaskResponse](
+			httpClient,
+			baseURL+PaymentTaskServiceAdvancePaymentTaskProcedure,
+			connect.WithSchema(paymentTaskServiceMethods.ByName("AdvancePaymentTask")),
+			connect.WithClientOptions(opts...),
+		),
 		releasePayee: connect.NewClient[v1.ReleasePayeeRequest, v1.ReleasePayeeResponse](
 			httpClient,
 			baseURL+PaymentTaskServiceReleasePayeeProcedure,
@@ -130,6 +143,7 @@ type paymentTaskServiceClient struct {
 	claimPaymentTask    *connect.Client[v1.ClaimPaymentTaskRequest, v1.ClaimPaymentTaskResponse]
 	releasePaymentTask  *connect.Client[v1.ReleasePaymentTaskRequest, v1.ReleasePaymentTaskResponse]
 	reassignPaymentTask *connect.Client[v1.ReassignPaymentTaskRequest, v1.ReassignPaymentTaskResponse]
+	advancePaymentTask  *connect.Client[v1.AdvancePaymentTaskRequest, v1.AdvancePaymentTaskResponse]
 	releasePayee        *connect.Client[v1.ReleasePayeeRequest, v1.ReleasePayeeResponse]
 	resolvePaymentTask  *connect.Client[v1.ResolvePaymentTaskRequest, v1.ResolvePaymentTaskResponse]
 }
@@ -170,6 +184,15 @@ func (c *paymentTaskServiceClient) ReassignPaymentTask(ctx context.Context, req 
 	return nil, err
 }
 
+// AdvancePaymentTask calls probity.claims.v1.PaymentTaskService.AdvancePaymentTask.
+func (c *paymentTaskServiceClient) AdvancePaymentTask(ctx context.Context, req *v1.AdvancePaymentTaskRequest) (*v1.AdvancePaymentTaskResponse, error) {
+	response, err := c.advancePaymentTask.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // ReleasePayee calls probity.claims.v1.PaymentTaskService.ReleasePayee.
 func (c *paymentTaskServiceClient) ReleasePayee(ctx context.Context, req *v1.ReleasePayeeRequest) (*v1.ReleasePayeeResponse, error) {
 	response, err := c.releasePayee.CallUnary(ctx, connect.NewRequest(req))
@@ -191,7 +214,7 @@ func (c *paymentTaskServiceClient) ResolvePaymentTask(ctx context.Context, req *
 // PaymentTaskServiceHandler is an implementation of the probity.claims.v1.PaymentTaskService
 // service.
 type PaymentTaskServiceHandler interface {
-	// Lists open tasks the caller may see, the oldest first.
+	// Lists open tasks the caller may see, the earliest due first.
 	ListPaymentTasks(context.Context, *v1.ListPaymentTasksRequest) (*v1.ListPaymentTasksResponse, error)
 	// Takes a task. Taking what one has already does nothing.
 	ClaimPaymentTask(context.Context, *v1.ClaimPaymentTaskRequest) (*v1.ClaimPaymentTaskResponse, error)
@@ -199,6 +222,10 @@ type PaymentTaskServiceHandler interface {
 	ReleasePaymentTask(context.Context, *v1.ReleasePaymentTaskRequest) (*v1.ReleasePaymentTaskResponse, error)
 	// Gives a task to another person, whoever has it.
 	ReassignPaymentTask(context.Context, *v1.ReassignPaymentTaskRequest) (*v1.ReassignPaymentTaskResponse, error)
+	// Does what is due of a task by the service's clock: gives back what somebody
+	// has had too long, reminds, escalates. Asked too often it does nothing. It
+	// also completes a hold of the payee, or its end, that was broken off.
+	AdvancePaymentTask(context.Context, *v1.AdvancePaymentTaskRequest) (*v1.AdvancePaymentTaskResponse, error)
 	// Lets the payee's other payments be handed over while the task stays open.
 	ReleasePayee(context.Context, *v1.ReleasePayeeRequest) (*v1.ReleasePayeeResponse, error)
 	// Decides what becomes of the payment and ends the task. Where it is to be
@@ -239,6 +266,12 @@ func NewPaymentTaskServiceHandler(svc PaymentTaskServiceHandler, opts ...connect
 		connect.WithSchema(paymentTaskServiceMethods.ByName("ReassignPaymentTask")),
 		connect.WithHandlerOptions(opts...),
 	)
+	paymentTaskServiceAdvancePaymentTaskHandler := connect.NewUnaryHandlerSimple(
+		PaymentTaskServiceAdvancePaymentTaskProcedure,
+		svc.AdvancePaymentTask,
+		connect.WithSchema(paymentTaskServiceMethods.ByName("AdvancePaymentTask")),
+		connect.WithHandlerOptions(opts...),
+	)
 	paymentTaskServiceReleasePayeeHandler := connect.NewUnaryHandlerSimple(
 		PaymentTaskServiceReleasePayeeProcedure,
 		svc.ReleasePayee,
@@ -261,6 +294,8 @@ func NewPaymentTaskServiceHandler(svc PaymentTaskServiceHandler, opts ...connect
 			paymentTaskServiceReleasePaymentTaskHandler.ServeHTTP(w, r)
 		case PaymentTaskServiceReassignPaymentTaskProcedure:
 			paymentTaskServiceReassignPaymentTaskHandler.ServeHTTP(w, r)
+		case PaymentTaskServiceAdvancePaymentTaskProcedure:
+			paymentTaskServiceAdvancePaymentTaskHandler.ServeHTTP(w, r)
 		case PaymentTaskServiceReleasePayeeProcedure:
 			paymentTaskServiceReleasePayeeHandler.ServeHTTP(w, r)
 		case PaymentTaskServiceResolvePaymentTaskProcedure:
@@ -288,6 +323,10 @@ func (UnimplementedPaymentTaskServiceHandler) ReleasePaymentTask(context.Context
 
 func (UnimplementedPaymentTaskServiceHandler) ReassignPaymentTask(context.Context, *v1.ReassignPaymentTaskRequest) (*v1.ReassignPaymentTaskResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("probity.claims.v1.PaymentTaskService.ReassignPaymentTask is not implemented"))
+}
+
+func (UnimplementedPaymentTaskServiceHandler) AdvancePaymentTask(context.Context, *v1.AdvancePaymentTaskRequest) (*v1.AdvancePaymentTaskResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("probity.claims.v1.PaymentTaskService.AdvancePaymentTask is not implemented"))
 }
 
 func (UnimplementedPaymentTaskServiceHandler) ReleasePayee(context.Context, *v1.ReleasePayeeRequest) (*v1.ReleasePayeeResponse, error) {
