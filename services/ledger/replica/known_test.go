@@ -22,6 +22,8 @@ func TestAFilterNeverDeniesWhatIsThere(t *testing.T) {
 	k := newKnown(newHashes())
 	k.whole = true
 	const n = 3 * firstBlocks * keysABlock // the third layer is begun
+	k.expect(10)                           // there is room for so few
+	require.Len(t, k.layers, 1)
 	for i := range n {
 		k.announce(&core.Row{RequestID: fmt.Sprint("r", i), Writes: []core.RowWrite{{Stream: fmt.Sprint("s", i)}}})
 	}
@@ -39,6 +41,14 @@ func TestAFilterNeverDeniesWhatIsThere(t *testing.T) {
 		}
 	}
 	require.Less(t, passed, n/100, "unknown keys that the store would be asked for")
+	k.expect(4 * n)
+	k.expect(4 * n)
+	layers := len(k.layers)
+	for i := range 4 * n {
+		k.announce(&core.Row{RequestID: fmt.Sprint("later", i)})
+	}
+	require.Len(t, k.layers, layers, "room was made for these, once")
+	require.False(t, k.noRequest("later7"))
 	require.False(t, k.noRequest("r1"))
 	k.whole = false
 	require.False(t, k.noRequest("x1"), "a filter that has not read every key denies none")

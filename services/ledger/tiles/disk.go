@@ -221,9 +221,11 @@ func (t *Tree) Publish(size uint64) error {
 	t.mu.Unlock()
 	// tlog-tiles lets a log drop partial tiles once the full one exists. A
 	// failure leaves files that harm nobody.
+	_, err = t.disk.fs().Stat(filepath.Join(t.dir, "tile", "0"))
+	single := err == nil // a tree that began with packs has no tile of level 0 alone
 	for _, id := range done {
-		if id.level == 0 {
-			t.dropOther(id.n, packs[id.n/packTiles] != nil)
+		if packed := packs[id.n/packTiles] != nil; id.level == 0 && (single || !packed) {
+			t.dropOther(id.n, packed)
 		}
 		if !t.partial[id] {
 			continue
