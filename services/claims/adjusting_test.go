@@ -383,6 +383,7 @@ func TestALongFamilyIsSettledOverSeveralCommits(t *testing.T) {
 // inOrder compares a family's accumulators with those of a new world in which
 // only the claims that stand were ever sent, in the order of their places.
 func inOrder(t require.TestingT, w *world, family int) {
+	neverBelowZero(t, w)
 	held, err := w.families.hold(service(), w.index.Subscriber(payer, memberID(family)))
 	require.NoError(t, err)
 	held.value.snapshot = nil
