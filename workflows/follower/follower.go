@@ -223,6 +223,9 @@ func (f *Follower) Run(ctx context.Context) error {
 		if progressed {
 			wait = firstPause
 		}
+		// Nothing presses while nothing comes.
+		for len(f.patient.held) > 0 && f.startHeld(ctx, min(len(f.patient.held), parallel)) == nil {
+		}
 		f.note("the log " + f.deps.Log + " can't be followed now")
 		f.fallBehind(f.deps.Now())
 		f.deps.Logger.WarnContext(ctx, "following a log was interrupted; trying again", "log", f.deps.Log, "error", err, "pause", wait)

@@ -132,10 +132,14 @@ func (p *patient) before(next map[uint32]uint64) map[uint32]uint64 {
 	return out
 }
 
-// startPatient starts those whose turn has come. They stay held until all of
-// them have started, and the cursor before them.
+// startPatient starts those whose turn has come.
 func (f *Follower) startPatient(ctx context.Context) error {
-	n := f.patient.due(f.deps.Now())
+	return f.startHeld(ctx, f.patient.due(f.deps.Now()))
+}
+
+// startHeld starts the first n of the held. They stay held until all of them
+// have started, and the cursor before them.
+func (f *Follower) startHeld(ctx context.Context, n int) error {
 	if n == 0 {
 		return nil
 	}

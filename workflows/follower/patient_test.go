@@ -60,7 +60,11 @@ type pressed struct {
 // underAFile is a follower that has caught up, to which a file's claims have
 // just come in one batch with those that more adds.
 func underAFile(t *testing.T, more ...func(l *ledger)) *pressed {
-	p := &pressed{l: newLedger(), s: newStarter(), m: &memory{}, c: &clock{now: recorded}}
+	return underAFileOf(t, newLedger(), more...)
+}
+
+func underAFileOf(t *testing.T, l *ledger, more ...func(l *ledger)) *pressed {
+	p := &pressed{l: l, s: newStarter(), m: &memory{}, c: &clock{now: recorded}}
 	p.l.batch = 5000
 	p.f = follower.New(follower.Deps{Ledger: client(t, p.l), Starter: p.s, Cursor: p.m, Now: p.c.Now})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -134,4 +138,12 @@ func TestWhatIsToBeToldStartsFirst(t *testing.T) {
 	p.l.add(1, "claim-days", 2, &eventsv1.TaskClaimed{ClaimId: "days"})
 	p.await(t, func() bool { return p.s.has("changed days") })
 	require.Equal(t, []string{"file seen", "claim days waits for escalation", "changed days"}, p.s.order)
+}
+
+func TestWhatGaveWayStartsWhenTheLogIsAway(t *testing.T) {
+	// Given a stream that breaks with the file's claims, at a time that stands still.
+	l := newLedger()
+	l.breakAfter = 2
+	p := underAFileOf(t, l, func(l *ledger) { l.waits("days", 25*24*time.Hour) })
+	p.await(t, func() bool { return p.s.has("claim days waits for escalation") })
 }

@@ -1,10 +1,14 @@
 package x12_test
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/require"
+
+	"github.com/probity-health/probity/services/gateway/x12"
 	"github.com/probity-health/probity/services/gateway/x12/x12test"
 )
 
@@ -62,4 +66,17 @@ func TestTheEnvelopeSaysNoMoreThanItMay(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What a fault would say is formed for faults only: every element of every
+// claim is checked, and words for each were most of what reading a file cost.
+func TestASoundClaimCostsNoWords(t *testing.T) {
+	const claims = 500
+	file := x12test.Professional(claims, nil)
+	allocations := testing.AllocsPerRun(3, func() {
+		parsed, err := x12.ParseFile(bytes.NewReader(file), x12.Limits{})
+		require.NoError(t, err)
+		require.Equal(t, claims, parsed.ClaimCount)
+	})
+	require.Less(t, allocations/claims, 100.0)
 }

@@ -23,7 +23,7 @@ func (p *setParser) check(sp *segmentSpec, s *Segment, loop string) {
 	for i := range sp.elems {
 		e := &sp.elems[i]
 		v := s.El(i + 1)
-		name, format := fmt.Sprintf("%s%02d", s.ID, i+1), ""
+		format := ""
 		if i > 0 {
 			format = s.El(i)
 		}
@@ -31,23 +31,32 @@ func (p *setParser) check(sp *segmentSpec, s *Segment, loop string) {
 		case e.usage == 'N':
 		case v == "" || e.kind == '(' && strings.Trim(v, string(s.d.component)) == "":
 			if e.usage == 'R' {
+				name := nameOf(s, i+1)
 				bad(i+1, 0, "1", "x12.element.missing", name+" is required", "send "+name+": "+e.accepts(name, format))
 			}
 		case e.kind == '(':
 			p.composite(e, s, i+1, bad)
 		case strings.IndexByte(v, s.d.component) >= 0:
-			bad(i+1, 0, "12", "x12.element.components", name+" is not composite", "send one value without component separators")
+			bad(i+1, 0, "12", "x12.element.components", nameOf(s, i+1)+" is not composite", "send one value without component separators")
 		default:
 			if s.d.repetition != 0 && strings.IndexByte(v, s.d.repetition) >= 0 {
-				bad(i+1, 0, "11", "x12.element.repeated", name+" may not repeat", "send one value without repetition separators")
+				bad(i+1, 0, "11", "x12.element.repeated", nameOf(s, i+1)+" may not repeat", "send one value without repetition separators")
 				continue
 			}
 			if code, what := e.fails(v, format); code != "" {
+				name := nameOf(s, i+1)
 				bad(i+1, 0, code, elementRules[code], p.g.wrong(name, v, code, what), "send "+name+" as "+e.accepts(name, format))
 			}
 		}
 	}
 }
+
+// nameOf is how an element is spoken of: NM109. It is formed for a fault only,
+// for every element of every claim passes here.
+func nameOf(s *Segment, n int) string { return fmt.Sprintf("%s%02d", s.ID, n) }
+
+// componentOf is the same of a component: SV101-2.
+func componentOf(s *Segment, n, c int) string { return fmt.Sprintf("%s%02d-%d", s.ID, n, c) }
 
 func (p *setParser) composite(e *elementSpec, s *Segment, n int, bad func(int, int, string, string, string, string)) {
 	var room [16]string
@@ -59,12 +68,13 @@ func (p *setParser) composite(e *elementSpec, s *Segment, n int, bad func(int, i
 		bad(n, len(comps), "12", "x12.element.components", fmt.Sprintf("%s%02d has too many components", s.ID, n), "leave out what the guide doesn't define")
 	}
 	for c := range e.comps {
-		ce, v, name := &e.comps[c], "", fmt.Sprintf("%s%02d-%d", s.ID, n, c+1)
+		ce, v := &e.comps[c], ""
 		if c < len(comps) {
 			v = comps[c]
 		}
 		if v == "" {
 			if ce.usage == 'R' {
+				name := componentOf(s, n, c+1)
 				bad(n, c+1, "1", "x12.element.missing", name+" is required", "send "+name+": "+ce.accepts(name, ""))
 			}
 			continue
@@ -73,6 +83,7 @@ func (p *setParser) composite(e *elementSpec, s *Segment, n int, bad func(int, i
 			continue
 		}
 		if code, what := ce.fails(v, ""); code != "" {
+			name := componentOf(s, n, c+1)
 			bad(n, c+1, code, elementRules[code], p.g.wrong(name, v, code, what), "send "+name+" as "+ce.accepts(name, ""))
 		}
 	}
