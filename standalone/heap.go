@@ -23,6 +23,10 @@ const (
 	heapShare = 16
 	// maxHeapFloor is more than a stack gains by.
 	maxHeapFloor = 1 << 30
+	// minGCPercent is what the heap may at least grow by below the floor: with
+	// less the collector would run all the time, with more memory would leave
+	// the floor as soon as half of it lives.
+	minGCPercent = 50
 	// maxGCPercent keeps the first seconds, in which next to nothing lives, in measure.
 	maxGCPercent = 1000
 	// heapLook is how often what lives is looked at.
@@ -63,7 +67,7 @@ func tendHeap(ctx context.Context, floor uint64) {
 }
 
 // gcPercent is how much of what lives may be allocated until the heap is at
-// the floor, and never less than Go's own 100.
+// the floor, and Go's own 100 where more lives than that.
 func gcPercent(live, floor uint64) int {
 	if live == 0 {
 		return maxGCPercent
@@ -71,7 +75,7 @@ func gcPercent(live, floor uint64) int {
 	if live >= floor {
 		return 100
 	}
-	return int(min(max((floor-live)*100/live, 100), maxGCPercent))
+	return int(min(max((floor-live)*100/live, minGCPercent), maxGCPercent))
 }
 
 // usableMemory is what the machine, or the container, has; 0 where it isn't known.

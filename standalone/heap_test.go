@@ -6,7 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestTheHeapGrowsToItsFloorAndDoublesAboveIt(t *testing.T) {
+func TestTheHeapStaysAtItsFloorAndDoublesAboveIt(t *testing.T) {
 	const mib = 1 << 20
 	for _, c := range []struct {
 		live, floor uint64
@@ -15,9 +15,10 @@ func TestTheHeapGrowsToItsFloorAndDoublesAboveIt(t *testing.T) {
 		{0, 1024 * mib, 1000},         // nothing was collected yet
 		{20 * mib, 1024 * mib, 1000},  // in measure, though the floor is far
 		{256 * mib, 1024 * mib, 300},  // to 1024
-		{512 * mib, 1024 * mib, 100},  // from here on Go's own rule
-		{900 * mib, 1024 * mib, 100},  //
-		{2000 * mib, 1024 * mib, 100}, //
+		{512 * mib, 1024 * mib, 100},  //
+		{640 * mib, 1024 * mib, 60},   //
+		{900 * mib, 1024 * mib, 50},   // to 1350: from two thirds on memory grows
+		{2000 * mib, 1024 * mib, 100}, // Go's own rule
 		{200 * mib, 64 * mib, 100},    // a small machine: as if nothing had been set
 	} {
 		require.Equal(t, c.percent, gcPercent(c.live, c.floor), "%d of %d", c.live, c.floor)

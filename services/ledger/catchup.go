@@ -101,7 +101,7 @@ func (c Config) salvage(ctx context.Context, name string, key *receipt.SigningKe
 	if c.SalvageDir == "" || c.StartFromRows {
 		return 0, nil
 	}
-	feed := replica.NewSalvage(c.SalvageDir, peerFeed{c.Peers[name]})
+	feed := replica.NewSalvage(tiles.Disk{}, c.SalvageDir, peerFeed{c.Peers[name]})
 	height, err = c.catchUpFrom(ctx, feed, key, policy)
 	if err = errors.Join(err, feed.Close()); errors.Is(err, replica.ErrFeed) {
 		c.Logger.Warn("what is left in the data directory of before is not what a quorum cosigned: asking the peer for everything",

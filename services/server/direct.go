@@ -160,8 +160,12 @@ func (c shortcut) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 		}
 		chain, known := c.server.direct.unary[req.Spec().Procedure]
 		message, ok := req.Any().(proto.Message)
-		// What is too large is refused where all such is.
-		if !known || !ok || proto.Size(message) > c.server.cfg.ReadMaxBytes {
+		if !known || !ok {
+			return next(ctx, req)
+		}
+		// What is too large is refused where all such is. What is handed over
+		// is there already and never copied, so its size is its schema's matter.
+		if !c.server.direct.given[req.Spec().Procedure] && proto.Size(message) > c.server.cfg.ReadMaxBytes {
 			return next(ctx, req)
 		}
 		return c.server.call(ctx, req, chain)

@@ -148,7 +148,11 @@ func TestAStreamInsideIsBoundedAndEndsWithItsReader(t *testing.T) {
 	require.NoError(t, stream.Close())
 	require.Error(t, <-gone)
 	require.LessOrEqual(t, sent.Load(), int64(3))
-	require.False(t, stream.Receive() && stream.Receive(), "what waited may be read, nothing more comes")
+	more := 0
+	for stream.Receive() {
+		more++
+	}
+	require.LessOrEqual(t, more, 1, "what waited may be read, nothing more comes")
 }
 
 func TestAStreamInsideIsRefusedAsAnyOther(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"go.temporal.io/sdk/workflow"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
@@ -18,7 +19,7 @@ func Hook(a *Activities) hook.Workflow {
 		Type: WorkflowType, Run: Workflow, Versioning: workflow.VersioningBehaviorAutoUpgrade,
 		Activities: map[string]any{activityResolve: a.Resolve, activityStatus: a.Status, activityRemit: a.Remit, activityAdvance: a.Advance},
 		Log:        "claims",
-		Facts:      []hook.Fact{hook.On(decided), hook.On(taken), hook.On(requested), hook.On(answered)},
+		Facts:      []hook.Fact{decisions(), hook.On(taken), hook.On(requested), hook.On(answered)},
 	}
 }
 
@@ -75,6 +76,45 @@ func StartAppeal(appealID, claimID string) hook.Start {
 func AppealDecided(appealID string) hook.Tell {
 	return hook.Tell{ID: AppealWorkflowID(appealID), Signal: SignalChanged, Ends: true}
 }
+
+// decisions are decided's facts. Most decisions are straight-through and ask for
+// nothing: they aren't decoded, sealed decision and all, to find that out.
+func decisions() hook.Fact {
+	all := hook.On(decided)
+	return hook.Fact{Event: all.Event, Asks: func(payload []byte, at hook.Place) ([]hook.Ask, error) {
+		if at.Revision <= 1 && Final(statusOf(payload)) {
+			return nil, nil
+		}
+		return all.Asks(payload, at)
+	}}
+}
+
+// statusOf is the status of an encoded ClaimDecided; unspecified where it
+// can't be read. Of a field that stands twice the last counts, as in decoding.
+func statusOf(payload []byte) (status claimsv1.ClaimStatus) {
+	for len(payload) > 0 {
+		field, kind, n := protowire.ConsumeTag(payload)
+		if n < 0 {
+			return claimsv1.ClaimStatus_CLAIM_STATUS_UNSPECIFIED
+		}
+		payload = payload[n:]
+		if field == statusField && kind == protowire.VarintType {
+			v, n := protowire.ConsumeVarint(payload)
+			if n < 0 {
+				return claimsv1.ClaimStatus_CLAIM_STATUS_UNSPECIFIED
+			}
+			status, payload = claimsv1.ClaimStatus(int32(v)), payload[n:] //nolint:gosec // an enum is an int32, however it is written
+			continue
+		}
+		if n = protowire.ConsumeFieldValue(field, kind, payload); n < 0 {
+			return claimsv1.ClaimStatus_CLAIM_STATUS_UNSPECIFIED
+		}
+		payload = payload[n:]
+	}
+	return status
+}
+
+var statusField = (&eventsv1.ClaimDecided{}).ProtoReflect().Descriptor().Fields().ByName("status").Number()
 
 // decided: a claim that pends gets its workflow; one that becomes final by
 // another way tells its workflow so.

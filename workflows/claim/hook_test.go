@@ -62,3 +62,26 @@ func TestFactsAskForTheirWorkflows(t *testing.T) {
 		t.Run(name, func(t *testing.T) { require.Equal(t, c.asks, asked(c.revision, c.event)) })
 	}
 }
+
+// What can't be read stops the follower; that most decisions aren't decoded
+// must not hide it.
+func TestADecisionThatCantBeReadIsNoCleanOne(t *testing.T) {
+	var fact hook.Fact
+	for _, f := range hook.Of([]hook.Workflow{claim.Hook(&claim.Activities{})}, "claims") {
+		if f.Event == string((&eventsv1.ClaimDecided{}).ProtoReflect().Descriptor().FullName()) {
+			fact = f
+		}
+	}
+	whole, err := proto.Marshal(&eventsv1.ClaimDecided{ClaimId: claimID, Status: claimsv1.ClaimStatus_CLAIM_STATUS_PAID, PayerId: "KEYSTONE", DecidedTime: timestamppb.New(time.Unix(1, 0))})
+	require.NoError(t, err)
+	asks, err := fact.Asks(whole, hook.Place{Revision: 1})
+	require.NoError(t, err)
+	require.Empty(t, asks)
+	for n := 1; n < len(whole); n++ {
+		var part eventsv1.ClaimDecided
+		if proto.Unmarshal(whole[:n], &part) != nil {
+			_, err := fact.Asks(whole[:n], hook.Place{Revision: 1})
+			require.Error(t, err, "cut after %d bytes", n)
+		}
+	}
+}

@@ -116,7 +116,9 @@ func (a *Activities) Decide(ctx context.Context, s Span) (Decided, error) {
 			return Decided{Tally: at.Tally, Canceled: true}, nil
 		}
 		at = reached{Next: at.Next + count, Tally: at.Tally.plus(d.Tally)}
-		pulse.beat(at)
+		if at.Next < end { // the span's result says the last
+			pulse.beat(at)
+		}
 	}
 	return Decided{Tally: at.Tally}, nil
 }

@@ -410,6 +410,22 @@ func TestAnAttemptContinuesWhereTheLastOneHeartbeat(t *testing.T) {
 	require.Equal(t, claimfile.Tally{Done: 1_750, Paid: 1_743, Denied: 7}, tally)
 }
 
+// A heartbeat is a call and a write of Temporal's; most files' spans are one chunk.
+func TestASpanOfOneChunkCostsNoHeartbeat(t *testing.T) {
+	for claims, beats := range map[uint32]bool{250: false, 750: true} {
+		s := newServices(claims)
+		var suite testsuite.WorkflowTestSuite
+		env := suite.NewTestActivityEnvironment()
+		a := &claimfile.Activities{Gateway: s, Files: s, Remittances: s}
+		env.RegisterActivity(a.Decide)
+		heard := 0
+		env.SetOnActivityHeartbeatListener(func(*activity.Info, converter.EncodedValues) { heard++ })
+		_, err := env.ExecuteActivity(a.Decide, claimfile.Span{FileID: fileID, Count: claims})
+		require.NoError(t, err)
+		require.Equal(t, beats, heard > 0, "%d claims", claims)
+	}
+}
+
 func TestTheNumberOfSpansIsBounded(t *testing.T) {
 	for _, claims := range []uint32{1, 250, 16_000, 16_001, 100_000, 1_000_000} {
 		t.Run(fmt.Sprint(claims), func(t *testing.T) {

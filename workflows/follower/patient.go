@@ -11,9 +11,9 @@ import (
 )
 
 const (
-	// patience is how long a start gives way at most: a third of the lag that
-	// operators are told to be alarmed by.
-	patience = 20 * time.Second
+	// patience is how long a start gives way at most, less than the minute of
+	// lag that operators are told to be alarmed by.
+	patience = 45 * time.Second
 	// pressing is how many facts within two seconds say that much is being
 	// decided: a file's claims come in thousands a second, others mostly don't.
 	pressing = 1000

@@ -120,12 +120,12 @@ func TestNothingGivesWayForLong(t *testing.T) {
 		p.l.together(append(p.l.many(2000), func() { p.l.file(file) })...)
 		p.await(t, func() bool { return p.s.has("file " + file) })
 	}
-	for n := range 19 {
+	for n := range 44 {
 		second(n)
 		require.NotContains(t, p.s.all(), "claim days waits for escalation")
 	}
 	// Then it starts all the same.
-	second(19)
+	second(44)
 	p.await(t, func() bool { return p.s.has("claim days waits for escalation") })
 }
 

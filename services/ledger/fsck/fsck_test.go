@@ -289,6 +289,53 @@ func TestFilesThatAreMissingOrStrange(t *testing.T) {
 	}
 }
 
+// Given a replica whose tiles were made at once and so stand in packs, then it
+// is sound, a flipped bit of a pack is named with file and byte, and a pack
+// that is gone is missed.
+func TestPacksAreChecked(t *testing.T) {
+	w := ledgertest.NewEmbedded(t)
+	w.Config.Logs = map[string]int{"claims": 1}
+	n := w.Open(t, w.Config)
+	for i := range 42 {
+		batch := &ledgerv1.AppendBatchRequest{}
+		for k := range 100 {
+			id := fmt.Sprint(100*i + k)
+			batch.Appends = append(batch.Appends, &ledgerv1.AppendRequest{
+				Log: "claims", RoutingKey: id, RequestId: id,
+				Writes: []*ledgerv1.StreamWrite{{Stream: "claim-" + id, ExpectedRevision: -1, Events: []*ledgerv1.Event{{Type: "test.Event"}}}},
+			})
+		}
+		_, err := n.Handler().AppendBatch(within(t), batch)
+		require.NoError(t, err)
+	}
+	_, err := n.Handler().GetReceipt(within(t), &ledgerv1.GetReceiptRequest{
+		Position: &ledgerv1.Position{Log: "claims", Index: 4199}, MinStage: ledgerv1.ReceiptStage_RECEIPT_STAGE_FINAL,
+	})
+	require.NoError(t, err)
+	policy := policyOf(t, n)
+	require.NoError(t, n.Close(within(t)))
+	require.NoError(t, os.RemoveAll(filepath.Join(w.Config.DataDir, "tiles")))
+	n = w.Open(t, w.Config)
+	policyOf(t, n)
+	require.NoError(t, n.Close(within(t)))
+	l := lived{dir: w.Config.DataDir, policy: policy}
+	require.Empty(t, l.check(t, false).Faults)
+	name := "tiles/claims/0/pack/000"
+	path := filepath.Join(l.dir, name)
+	sound, err := os.ReadFile(path)
+	require.NoError(t, err)
+	for _, at := range []int{0, 8192, 16*8192 - 1, 16 * 8192, 200_000, len(sound) - 1} {
+		damaged := slices.Clone(sound)
+		damaged[at] ^= 1
+		require.NoError(t, os.WriteFile(path, damaged, 0o644))
+		require.Equal(t, []fsck.Fault{{Part: "tiles", Place: name, What: fmt.Sprintf("byte %d is not what the commits hash to", at)}}, l.check(t, false).Faults)
+	}
+	require.NoError(t, os.WriteFile(path, append(sound, 0), 0o644))
+	require.Contains(t, fmt.Sprint(l.check(t, false).Faults), "it has 274433 bytes of 274432")
+	require.NoError(t, os.Remove(path))
+	require.Contains(t, fmt.Sprint(l.check(t, false).Faults), "tiles/claims/0/tile/0/000: it is missing")
+}
+
 // lists is a view that counts events by stream, in memory.
 type lists struct {
 	next  map[uint32]uint64

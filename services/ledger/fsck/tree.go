@@ -91,6 +91,8 @@ type tree struct {
 	root      receipt.Hash
 	stated    bool
 	seen      map[string]bool // files that were compared
+	pack      []byte          // the pack read last, nil where there is none
+	packName  string
 }
 
 func (c *checker) openTree(dir string) *tree {
@@ -153,7 +155,7 @@ func (t *tree) compare(level int, n uint64) {
 	for _, h := range row {
 		hashes = append(hashes, h[:]...)
 	}
-	t.files(tiles.Path(level, n, width), len(row), t.published>>(uint(level)*8), n, func(w int) []byte { return hashes[:w*receipt.HashSize] })
+	t.files(level, tiles.Path(level, n, width), len(row), t.published>>(uint(level)*8), n, func(w int) []byte { return hashes[:w*receipt.HashSize] })
 	if level > 0 {
 		return
 	}
@@ -164,13 +166,13 @@ func (t *tree) compare(level int, n uint64) {
 		bundle = append(bundle, e...)
 		ends = append(ends, len(bundle))
 	}
-	t.files(tiles.EntriesPath(n, width), len(row), t.published, n, func(w int) []byte { return bundle[:ends[w-1]] })
+	t.files(-1, tiles.EntriesPath(n, width), len(row), t.published, n, func(w int) []byte { return bundle[:ends[w-1]] })
 }
 
 // files compares a tile's full file and its partial ones, have of whose items
 // are known. of is how many items its level has published in all; n is the
-// tile's place there.
-func (t *tree) files(full string, have int, of, n uint64, want func(w int) []byte) {
+// tile's place there. A bundle has level -1.
+func (t *tree) files(level int, full string, have int, of, n uint64, want func(w int) []byte) {
 	one := func(name string, w int, needed bool) {
 		raw, err := os.ReadFile(filepath.Join(t.c.opts.DataDir, filepath.FromSlash(path.Join(t.dir, name))))
 		t.seen[name] = true
@@ -186,7 +188,8 @@ func (t *tree) files(full string, have int, of, n uint64, want func(w int) []byt
 		}
 	}
 	if have == width {
-		one(full, width, of >= (n+1)*width)
+		packed := level <= 0 && t.packed(level, n, want(width))
+		one(full, width, of >= (n+1)*width && !packed)
 	}
 	needed := 0
 	if of > n*width && of < (n+1)*width {
@@ -206,6 +209,29 @@ func (t *tree) files(full string, have int, of, n uint64, want func(w int) []byt
 	if needed > 0 {
 		t.c.fault("tiles", path.Join(t.dir, full+".p", strconv.Itoa(needed)), "it is missing")
 	}
+}
+
+// packed compares a full tile or bundle with its part of a pack and tells
+// whether there is one.
+func (t *tree) packed(level int, n uint64, want []byte) bool {
+	name, offset, size := tiles.InPack(level, n)
+	if name != t.packName {
+		t.pack, t.packName = t.c.read("tiles", path.Join(t.dir, name)), name
+		if t.pack != nil {
+			t.seen[name] = true
+			if len(t.pack) != tiles.PackSize {
+				t.c.fault("tiles", path.Join(t.dir, name), "it has %d bytes of %d", len(t.pack), tiles.PackSize)
+			}
+		}
+	}
+	if t.pack == nil {
+		return false
+	}
+	begin, end := min(offset, int64(len(t.pack))), min(offset+size, int64(len(t.pack)))
+	if at := differs(t.pack[begin:end], want); at >= 0 {
+		t.c.fault("tiles", path.Join(t.dir, name), "byte %d is not what the commits hash to", offset+int64(at))
+	}
+	return true
 }
 
 func differs(a, b []byte) int {

@@ -228,7 +228,7 @@ func TestWhatIsSoundOfADamagedReplicaIsKept(t *testing.T) {
 	before := tree(t, old)
 
 	b := f.newcomer()
-	feed := NewSalvage(old, fed{from: f.members[0]})
+	feed := NewSalvage(tiles.Disk{}, old, fed{from: f.members[0]})
 	height, err := b.blocks.CatchUp(t.Context(), feed, false)
 	require.NoError(t, err)
 	require.NoError(t, feed.Close())
@@ -246,14 +246,14 @@ func TestWhatIsSoundOfADamagedReplicaIsKept(t *testing.T) {
 	other := left(2)
 	require.NoError(t, segments.Falsify(tiles.Disk{}, filepath.Join(other, CommitsDir, "claims", "0"), 7, func(value []byte) { value[len(value)-1] ^= 1 }))
 	b = f.newcomer()
-	feed = NewSalvage(other, fed{from: f.members[0]})
+	feed = NewSalvage(tiles.Disk{}, other, fed{from: f.members[0]})
 	_, err = b.blocks.CatchUp(t.Context(), feed, false)
 	require.ErrorIs(t, err, ErrFeed)
 	require.NoError(t, feed.Close())
 
 	// Nothing there is nothing to keep.
 	b = f.newcomer()
-	feed = NewSalvage(t.TempDir(), fed{from: f.members[0]})
+	feed = NewSalvage(tiles.Disk{}, t.TempDir(), fed{from: f.members[0]})
 	_, err = b.blocks.CatchUp(t.Context(), feed, false)
 	require.NoError(t, err)
 	require.Zero(t, feed.Taken)

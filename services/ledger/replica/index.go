@@ -2,7 +2,6 @@ package replica
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/binary"
 	"slices"
 	"sync"
@@ -141,10 +140,8 @@ func (x *index) write(next uint64) error {
 		key := room.take(x.rows.appendExtentKey(room.b, stream, e.first))
 		streams = append(streams, keyed{key: key, value: room.take(e.append(room.b))})
 	}
-	sortKeyed(requests)
-	sortKeyed(streams)
 	// In the order of their kinds.
-	sorted := [][]keyed{{{key: x.rows.key(kindIndexed), value: be64(next)}}, requests, streams}
+	sorted := [][]keyed{{{key: x.rows.key(kindIndexed), value: be64(next)}}, sortKeyed(requests), sortKeyed(streams)}
 	if g.commits >= x.tableAt {
 		return x.store.takeTable(sorted)
 	}
@@ -178,16 +175,14 @@ func (r *keyRoom) take(b []byte) []byte {
 }
 
 // keyed is a row to be written.
-type keyed struct {
-	order      uint64 // of the eight bytes at which keys begin to differ
-	key, value []byte
-}
+type keyed struct{ key, value []byte }
 
-// sortKeyed sorts rows by their keys. Most keys differ within eight bytes
-// behind what they all begin with, which one comparison of numbers tells.
-func sortKeyed(rows []keyed) {
+// sortKeyed returns rows in the order of their keys. Most keys differ within
+// eight bytes behind what they all begin with, and numbers that short are
+// sorted byte by byte, without comparing.
+func sortKeyed(rows []keyed) []keyed {
 	if len(rows) == 0 {
-		return
+		return rows
 	}
 	same := len(rows[0].key)
 	for _, r := range rows {
@@ -197,17 +192,57 @@ func sortKeyed(rows []keyed) {
 		}
 		same = n
 	}
+	places := make([]place, len(rows))
 	for i := range rows {
 		var first [8]byte
 		copy(first[:], rows[i].key[same:])
-		rows[i].order = binary.BigEndian.Uint64(first[:])
+		places[i] = place{binary.BigEndian.Uint64(first[:]), i}
 	}
-	slices.SortFunc(rows, func(a, b keyed) int {
-		if a.order != b.order {
-			return cmp.Compare(a.order, b.order)
+	places = sortPlaces(places)
+	out := make([]keyed, len(rows))
+	for i, p := range places {
+		out[i] = rows[p.at]
+	}
+	for i := 0; i < len(out); {
+		end := i + 1
+		for end < len(out) && places[end].order == places[i].order {
+			end++
 		}
-		return bytes.Compare(a.key, b.key)
-	})
+		slices.SortFunc(out[i:end], func(a, b keyed) int { return bytes.Compare(a.key, b.key) })
+		i = end
+	}
+	return out
+}
+
+// place says where the row is that has an order.
+type place struct {
+	order uint64 // of the eight bytes at which keys begin to differ
+	at    int
+}
+
+// sortPlaces sorts by order, from the last byte to the first, each time keeping
+// the order of those that are alike in it.
+func sortPlaces(from []place) []place {
+	to := make([]place, len(from))
+	for shift := 0; shift < 64; shift += 8 {
+		var begin [257]int
+		for _, p := range from {
+			begin[p.order>>shift&0xff+1]++
+		}
+		if slices.Contains(begin[:], len(from)) {
+			continue // they are all alike in it
+		}
+		for i := 1; i < len(begin); i++ {
+			begin[i] += begin[i-1]
+		}
+		for _, p := range from {
+			digit := p.order >> shift & 0xff
+			to[begin[digit]] = p
+			begin[digit]++
+		}
+		from, to = to, from
+	}
+	return from
 }
 
 // last returns a stream's last revision where it is in memory.

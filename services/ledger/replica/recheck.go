@@ -42,9 +42,10 @@ const (
 	publishAt    = 4096
 )
 
-// publishDue tells whether the tiles should be brought level with a block.
-func (b *Blocks) publishDue(last *receipt.Block, now time.Time) bool {
-	if now.Sub(b.published) >= publishEvery || now.Before(b.published) {
+// publishDue tells whether the tiles should be brought level with a block,
+// because of the time or of the leaves.
+func (b *Blocks) publishDue(last *receipt.Block, late bool) bool {
+	if late {
 		return true
 	}
 	for _, h := range last.Heads {
@@ -60,35 +61,41 @@ func (b *Blocks) publishDue(last *receipt.Block, now time.Time) bool {
 // due, beside what follows. What went wrong shows in the next step.
 func (b *Blocks) publishSome() error {
 	last, _ := b.Last()
-	if last == nil || b.tiling.busy() || !b.publishDue(last, b.cfg.Now()) {
+	now := b.cfg.Now()
+	late := now.Sub(b.published) >= publishEvery || now.Before(b.published)
+	if last == nil || b.tiling.busy() || !b.publishDue(last, late) {
 		return nil
 	}
 	if err := b.tiling.result(); err != nil {
 		return err
 	}
-	b.published = b.cfg.Now()
-	return b.tiling.start(b.cfg.Store.disk, func() error { return b.publish(last) })
+	b.published = now
+	return b.tiling.start(b.cfg.Store.disk, func() error { return b.publish(last, !late) })
 }
 
 // publish makes the tiles that a block needs durable and reads the new ones
-// back.
-func (b *Blocks) publish(last *receipt.Block) error {
+// back. In a hurry, of a tree that is many leaves behind, it makes the whole
+// packs alone.
+func (b *Blocks) publish(last *receipt.Block, hurry bool) error {
 	// Side by side, because each waits for the disk and what waits together
 	// is committed together.
 	return b.cfg.Store.disk.Together(len(last.Heads)+1, func(i int) error {
 		if i == len(last.Heads) {
-			return publishChecked(b.tree, last.Height)
+			return publishChecked(b.tree, last.Height, hurry)
 		}
 		h := last.Heads[i]
 		if s := b.shard(h.Log, h.Shard); s != nil {
-			return publishChecked(s.tree, h.Size)
+			return publishChecked(s.tree, h.Size, hurry)
 		}
 		return nil
 	})
 }
 
-func publishChecked(t *tiles.Tree, size uint64) error {
+func publishChecked(t *tiles.Tree, size uint64, hurry bool) error {
 	from, _ := t.Published()
+	if hurry && size >= from+publishAt {
+		size = tiles.Whole(size)
+	}
 	if size <= from {
 		return nil
 	}
@@ -111,7 +118,7 @@ func (b *Blocks) Publish() error {
 	if err != nil || last == nil || b.Halted() != nil {
 		return err
 	}
-	return b.publish(last)
+	return b.publish(last, false)
 }
 
 func damaged(log string, shard uint32, index uint64, what string) error {

@@ -16,6 +16,7 @@ import (
 // checkpoint. It changes nothing in the directory. Not safe for concurrent use.
 type Salvage struct {
 	peer Feed
+	disk tiles.Disk
 	dir  string
 	logs map[string]*segments.Log // nil where nothing can be read
 	// Taken and Asked count the commits that came from the directory and from
@@ -23,9 +24,9 @@ type Salvage struct {
 	Taken, Asked int
 }
 
-// NewSalvage returns a Feed of what a data directory and a peer hold.
-func NewSalvage(dir string, peer Feed) *Salvage {
-	return &Salvage{peer: peer, dir: dir, logs: map[string]*segments.Log{}}
+// NewSalvage returns a Feed of what a data directory on a disk and a peer hold.
+func NewSalvage(disk tiles.Disk, dir string, peer Feed) *Salvage {
+	return &Salvage{peer: peer, disk: disk, dir: dir, logs: map[string]*segments.Log{}}
 }
 
 // Bounds of one answer.
@@ -62,7 +63,7 @@ func (s *Salvage) stored(log string, shard uint32, from uint64) (values [][]byte
 	l, known := s.logs[dir]
 	if !known {
 		// What can't be opened is left to the peer, whatever the reason.
-		l, _ = segments.Open(tiles.Disk{}, dir)
+		l, _ = segments.Open(s.disk, dir)
 		s.logs[dir] = l
 	}
 	if l == nil || from >= l.Count() {

@@ -189,7 +189,7 @@ func (s *Shard) publishSome() error {
 	if err := s.tiling.wait(); err != nil {
 		return err
 	}
-	size := s.tree.Size()
+	size := tiles.Whole(s.tree.Size())
 	return s.tiling.start(s.cfg.Store.disk, func() error {
 		if err := s.commits.Sync(); err != nil {
 			return err

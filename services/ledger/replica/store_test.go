@@ -188,8 +188,9 @@ func TestRowsAreSortedByTheirKeys(t *testing.T) {
 		for i, k := range keys {
 			rows[i].key = k
 		}
-		sortKeyed(rows)
-		require.True(rt, slices.IsSortedFunc(rows, func(a, b keyed) int { return bytes.Compare(a.key, b.key) }))
+		got := sortKeyed(rows)
+		slices.SortFunc(rows, func(a, b keyed) int { return bytes.Compare(a.key, b.key) })
+		require.Equal(rt, rows, got)
 	})
 }
 

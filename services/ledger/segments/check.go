@@ -44,21 +44,30 @@ func (l *Log) CheckFile(n int) (Fault, bool) {
 	}
 	l.mu.RUnlock()
 	file := filepath.Join(filepath.Base(filepath.Dir(l.dir)), filepath.Base(l.dir), name(first))
-	raw, err := l.disk.ReadFile(l.path(first))
+	f, err := l.disk.Files().Open(l.path(first))
+	if err != nil {
+		return Fault{file, -1, err.Error()}, false
+	}
+	defer f.Close()
+	info, err := f.Stat()
 	switch {
 	case err != nil:
 		return Fault{file, -1, err.Error()}, false
-	case int64(len(raw)) < size:
-		return Fault{file, int64(len(raw)), "it is shorter than what was appended"}, false
-	case !full:
-		raw = raw[:size]
+	case info.Size() < size:
+		return Fault{file, info.Size(), "it is shorter than what was appended"}, false
+	case full:
+		size = info.Size()
 	}
-	s := scan(raw, first)
+	// A file has many times what a node can spare for looking at it.
+	s, err := scanWindow(&window{file: f, size: size}, first)
+	if err != nil {
+		return Fault{file, -1, err.Error()}, false
+	}
 	switch {
 	case s.fault != "":
 		return Fault{file, s.at, s.fault}, false
 	case full && !s.full:
-		return Fault{file, int64(len(raw)), "it has lost its table"}, false
+		return Fault{file, size, "it has lost its table"}, false
 	}
 	return Fault{}, true
 }

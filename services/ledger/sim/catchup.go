@@ -3,8 +3,10 @@ package sim
 import (
 	"context"
 	"errors"
+	"maps"
 
 	"github.com/probity-health/probity/services/ledger/replica"
+	"github.com/probity-health/probity/services/ledger/tiles"
 )
 
 // rebuild takes all the node has from its disk but the memory of what was
@@ -17,11 +19,37 @@ func (n *node) rebuild(f Fault) {
 	if n.up {
 		n.die()
 	}
-	n.empty()
+	if f.N%4 == 1 {
+		n.moveAway()
+		if f.N%8 == 5 && n.left.flip(commitsDir, f.N) {
+			n.w.cover("branch: bit flipped in what is salvaged")
+		}
+	} else {
+		n.empty()
+	}
 	n.feeds = f.N%4 > 0 // else nobody answers, and it reads the topics
 	n.rows = f.N%4 > 1
 	n.w.cover("branch: data directory lost")
 	n.w.tracef("%s loses its data directory", n)
+}
+
+// moveAway puts an empty data directory in place of the node's, which is to be
+// salvaged. The memory of what was signed stays.
+func (n *node) moveAway() {
+	n.left = n.disk
+	n.left.arm(-1)
+	fresh := newDisk(storeDir, n.dice)
+	fresh.lies = n.left.lies
+	for _, name := range []string{"last-signed", "highest-seen"} {
+		if kept := n.left.root.entries[name]; kept != nil {
+			fresh.root.entries[name] = kept
+		}
+	}
+	fresh.root.durable = maps.Clone(fresh.root.entries)
+	n.disk, n.feeds, n.rows = fresh, true, false
+	n.bare = true
+	n.w.emptied++
+	n.w.cover("branch: data directory moved away")
 }
 
 // catchUp is what a ledger node does before it runs, where its data directory
@@ -59,7 +87,10 @@ func (n *node) catchUpFromAny() error {
 			continue
 		}
 		from := &feed{n: n, peer: peer}
-		height, err := n.catchUpFrom(from)
+		height, err := n.salvage(from)
+		if height == 0 && err == nil {
+			height, err = n.catchUpFrom(from, from)
+		}
 		switch {
 		case n.disk.crashed():
 			n.w.cover("branch: crash while catching up")
@@ -87,7 +118,39 @@ func (n *node) catchUpFromAny() error {
 	return nil
 }
 
-func (n *node) catchUpFrom(f *feed) (height uint64, err error) {
+// salvage catches up with what is sound of a directory that was moved away, and
+// from a peer for the rest. It returns 0 where there is none, and where what is
+// there does not lead to what is final.
+func (n *node) salvage(f *feed) (height uint64, err error) {
+	if n.left == nil || n.rows {
+		return 0, nil
+	}
+	all := replica.NewSalvage(tiles.Disk{FS: n.left, Serial: true, SegmentBytes: segmentBytes}, "/", f)
+	height, err = n.catchUpFrom(f, all)
+	err = errors.Join(err, all.Close())
+	switch {
+	case n.disk.crashed():
+	case errors.Is(err, replica.ErrFeed) && !f.lied && !errors.Is(err, replica.ErrFeedShort):
+		if !n.wronged && !f.peer.wronged && !n.w.tampered() {
+			n.w.failf("%s: what it left sound behind is not what a quorum cosigned: %v", n, err)
+		}
+		n.w.cover("branch: nothing to salvage")
+		n.left = nil
+		n.wipe()
+		return 0, nil
+	case err == nil && height > 0:
+		n.left = nil
+		if all.Taken > 0 {
+			n.w.cover("branch: salvaged")
+		}
+		if all.Taken > 0 && all.Asked > 0 {
+			n.w.cover("branch: salvaged in part")
+		}
+	}
+	return height, err
+}
+
+func (n *node) catchUpFrom(f *feed, all replica.Feed) (height uint64, err error) {
 	err = n.load(func(p int) replica.Source {
 		if p == blockLog {
 			return &source{n: n, p: p}
@@ -100,7 +163,7 @@ func (n *node) catchUpFrom(f *feed) (height uint64, err error) {
 	if n.w.bug == UnprovenRows && n.rows {
 		return 1, errors.Join(n.believe(f), n.unload())
 	}
-	height, err = n.blocks.CatchUp(context.Background(), f, n.rows)
+	height, err = n.blocks.CatchUp(context.Background(), all, n.rows)
 	if err == nil && height > 0 {
 		err = n.blocks.Compare(context.Background(), n.clock)
 		if f.lied && err != nil && !errors.Is(err, replica.ErrFeed) {

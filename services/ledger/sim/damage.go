@@ -15,8 +15,16 @@ import (
 
 // flipTile flips a bit of one of the files below the tiles.
 func (n *node) flipTile(bit int) {
-	n.disk.mu.Lock()
-	defer n.disk.mu.Unlock()
+	if n.disk.flip(tilesDir, bit) {
+		n.wrong()
+		n.w.cover("branch: tile bit flipped")
+	}
+}
+
+// flip flips a bit of one of the files below dir, if there is one.
+func (d *disk) flip(dir string, bit int) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	var files []*inode
 	var walk func(*inode)
 	walk = func(i *inode) {
@@ -28,16 +36,15 @@ func (n *node) flipTile(bit int) {
 			}
 		}
 	}
-	if dir := n.disk.find(tilesDir); dir != nil {
-		walk(dir)
+	if i := d.find(dir); i != nil {
+		walk(i)
 	}
 	if len(files) == 0 {
-		return
+		return false
 	}
-	n.wrong()
 	f := files[bit%len(files)]
 	f.data[bit/7%len(f.data)] ^= 1 << (bit % 8)
-	n.w.cover("branch: tile bit flipped")
+	return true
 }
 
 // flipBody crashes the node, flips a bit of a stored commit and starts again.

@@ -47,9 +47,10 @@ type node struct {
 	slow        [parts]time.Duration
 	deceive     *deception
 	spoil       int
-	feeds       bool // it catches up from a peer when it opens
-	rows        bool // and takes index rows
-	lies        int  // it lies to who catches up from it; which bit
+	feeds       bool  // it catches up from a peer when it opens
+	rows        bool  // and takes index rows
+	left        *disk // a data directory that was moved away, to be salvaged
+	lies        int   // it lies to who catches up from it; which bit
 	// wronged: the broker or its disk lied to this node, so it may be unable
 	// to go on. It must still sign nothing wrong.
 	wronged bool
@@ -128,7 +129,11 @@ func (n *node) open() {
 		n.w.cover("branch: damaged replica rebuilt")
 		n.w.tracef("%s is damaged and rebuilds: %v", n, err)
 		n.drop()
-		n.wipe()
+		if n.life%2 == 0 && !n.w.tampered() {
+			n.moveAway()
+		} else {
+			n.wipe()
+		}
 		n.up = true
 		err = n.start()
 	}

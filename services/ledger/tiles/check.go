@@ -158,7 +158,7 @@ func (t *Tree) checkStored(size, from, to uint64) ([]receipt.Hash, error) {
 				continue
 			}
 			for child := begin; child < end; child++ {
-				below, err := t.readTile(Path(level-1, child, width), width)
+				below, err := t.readTile(level-1, child, width)
 				if err != nil {
 					return nil, err
 				}
@@ -174,8 +174,7 @@ func (t *Tree) checkStored(size, from, to uint64) ([]receipt.Hash, error) {
 // checkTile reads one tile back and compares it with the tree in memory and,
 // at the bottom, with its entries.
 func (t *Tree) checkTile(level int, n uint64, w int) ([]receipt.Hash, error) {
-	path := Path(level, n, w)
-	row, err := t.readTile(path, w)
+	row, err := t.readTile(level, n, w)
 	if err != nil {
 		return nil, err
 	}
@@ -184,26 +183,25 @@ func (t *Tree) checkTile(level int, n uint64, w int) ([]receipt.Hash, error) {
 		return nil, err
 	}
 	if len(held) < w || !slices.Equal(held[:w], row) {
-		return nil, fmt.Errorf("tiles: %s differs from the tree in memory, from node %d on", path, firstDifference(held, row))
+		return nil, fmt.Errorf("tiles: %s differs from the tree in memory, from node %d on", Path(level, n, w), firstDifference(held, row))
 	}
 	if level > 0 {
 		return row, nil
 	}
-	bundlePath := EntriesPath(n, w)
-	raw, err := t.disk.ReadFile(filepath.Join(t.dir, filepath.FromSlash(bundlePath)))
+	raw, where, err := t.readStored(-1, n, w)
 	if err != nil {
 		return nil, err
 	}
 	entries, err := ParseBundle(raw)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", bundlePath, err)
+		return nil, fmt.Errorf("%s: %w", where, err)
 	}
 	if len(entries) != w {
-		return nil, fmt.Errorf("tiles: %s has %d entries", bundlePath, len(entries))
+		return nil, fmt.Errorf("tiles: %s has %d entries", where, len(entries))
 	}
 	for i, e := range entries {
 		if receipt.LeafHash(e) != row[i] {
-			return nil, fmt.Errorf("tiles: leaf %d in %s does not hash to its node in %s", n<<height+uint64(i), bundlePath, path)
+			return nil, fmt.Errorf("tiles: leaf %d in %s does not hash to its node in %s", n<<height+uint64(i), where, Path(level, n, w))
 		}
 	}
 	return row, nil

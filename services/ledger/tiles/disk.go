@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -56,7 +58,7 @@ func (d Disk) OpenTree(dir string) (*Tree, error) {
 
 // ResetTree is Reset on this disk.
 func (d Disk) ResetTree(dir string) error {
-	for _, name := range []string{stateFile, "tile"} {
+	for _, name := range []string{stateFile, "tile", PackFolder} {
 		if err := d.fs().RemoveAll(filepath.Join(dir, name)); err != nil {
 			return err
 		}
@@ -89,7 +91,7 @@ func (t *Tree) load(size uint64) error {
 		t.partial[rowID{level, held >> height}] = true
 		edge := &nodes{}
 		if w := int(held % width); w > 0 {
-			row, err := t.readTile(Path(level, held>>height, w), w)
+			row, err := t.readTile(level, held>>height, w)
 			if err != nil {
 				return err
 			}
@@ -99,7 +101,7 @@ func (t *Tree) load(size uint64) error {
 	}
 	t.firstBundle = size >> height
 	if w := int(size % width); w > 0 {
-		raw, err := t.disk.ReadFile(filepath.Join(t.dir, EntriesPath(size>>height, w)))
+		raw, _, err := t.readStored(-1, size>>height, w)
 		if err != nil {
 			return err
 		}
@@ -120,13 +122,13 @@ func (t *Tree) load(size uint64) error {
 	return nil
 }
 
-func (t *Tree) readTile(path string, w int) ([]receipt.Hash, error) {
-	raw, err := t.disk.ReadFile(filepath.Join(t.dir, filepath.FromSlash(path)))
+func (t *Tree) readTile(level int, n uint64, w int) ([]receipt.Hash, error) {
+	raw, where, err := t.readStored(level, n, w)
 	if err != nil {
 		return nil, err
 	}
 	if len(raw) != w*receipt.HashSize {
-		return nil, fmt.Errorf("tiles: %s has %d bytes", path, len(raw))
+		return nil, fmt.Errorf("tiles: %s has %d bytes", where, len(raw))
 	}
 	row := make([]receipt.Hash, w)
 	for i := range row {
@@ -187,7 +189,10 @@ func (t *Tree) Publish(size uint64) error {
 	if size <= published {
 		return nil
 	}
-	files, done, partial, err := t.render(published, size)
+	t.mu.RLock()
+	packs := t.packed(published, size)
+	t.mu.RUnlock()
+	files, done, partial, err := t.render(published, size, packs)
 	if err != nil {
 		return err
 	}
@@ -217,6 +222,9 @@ func (t *Tree) Publish(size uint64) error {
 	// tlog-tiles lets a log drop partial tiles once the full one exists. A
 	// failure leaves files that harm nobody.
 	for _, id := range done {
+		if id.level == 0 {
+			t.dropOther(id.n, packs[id.n/packTiles] != nil)
+		}
 		if !t.partial[id] {
 			continue
 		}
@@ -230,29 +238,47 @@ func (t *Tree) Publish(size uint64) error {
 }
 
 // render lists the files that take the tree from one size to another, and the
-// tiles among them that are full and those that are not.
-func (t *Tree) render(from, to uint64) (files []file, done, partial []rowID, err error) {
+// tiles among them that are full and those that are not. It fills the packs it
+// is given.
+func (t *Tree) render(from, to uint64, packs map[uint64][]byte) (files []file, done, partial []rowID, err error) {
 	for _, tile := range tlog.NewTiles(height, int64(from), int64(to)) {
-		row, err := t.row(rowID{tile.L, uint64(tile.N)})
+		id := rowID{tile.L, uint64(tile.N)}
+		row, err := t.row(id)
 		if err != nil {
 			return nil, nil, nil, err
 		}
-		files = append(files, file{Path(tile.L, uint64(tile.N), tile.W), rawTile(row[:tile.W])})
-		if id := (rowID{tile.L, uint64(tile.N)}); tile.W == width {
+		if tile.W == width {
 			done = append(done, id)
 		} else {
 			partial = append(partial, id)
 		}
+		if pack := packs[id.n/packTiles]; id.level == 0 && pack != nil {
+			_, offset, _ := InPack(0, id.n)
+			fillTile(pack[offset:], row)
+			continue
+		}
+		raw := make([]byte, tile.W*receipt.HashSize)
+		fillTile(raw, row[:tile.W])
+		files = append(files, file{Path(id.level, id.n, tile.W), raw})
 	}
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	for n := t.firstBundle; n<<height < to; n++ {
+		bundle := t.bundles[n-t.firstBundle]
+		if pack := packs[n/packTiles]; pack != nil {
+			_, offset, _ := InPack(-1, n)
+			copy(pack[offset:], bundle)
+			continue
+		}
 		w := int(min(width, to-n<<height))
-		raw, err := firstEntries(t.bundles[n-t.firstBundle], w)
+		raw, err := firstEntries(bundle, w)
 		if err != nil {
 			return nil, nil, nil, err
 		}
 		files = append(files, file{EntriesPath(n, w), raw})
+	}
+	for _, p := range slices.Sorted(maps.Keys(packs)) {
+		files = append(files, file{packPath(p), packs[p]})
 	}
 	return files, done, partial, nil
 }

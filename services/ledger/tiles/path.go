@@ -35,6 +35,14 @@ func Path(level int, n uint64, w int) string {
 // EntriesPath returns the path of an entry bundle: "tile/entries/<N>[.p/<W>]".
 func EntriesPath(n uint64, w int) string { return "tile/entries/" + suffix(n, w) }
 
+// pathOf is Path, or of level -1 EntriesPath.
+func pathOf(level int, n uint64, w int) string {
+	if level < 0 {
+		return EntriesPath(n, w)
+	}
+	return Path(level, n, w)
+}
+
 // suffix borrows tlog's x001/234 grouping, which tlog-tiles shares.
 func suffix(n uint64, w int) string {
 	p := tlog.Tile{H: height, L: 0, N: int64(n), W: w}.Path()

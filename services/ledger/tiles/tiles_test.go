@@ -118,6 +118,7 @@ func grown(t *testing.T, n int) (*tiles.Tree, string) {
 
 func TestTheLayoutIsTlogTiles(t *testing.T) {
 	tree, dir := grown(t, 70_000)
+	require.NoError(t, tree.Publish(100))
 	require.NoError(t, tree.Publish(69_900))
 	require.NoError(t, tree.Publish(70_000))
 	for path, size := range map[string]int{
@@ -129,6 +130,9 @@ func TestTheLayoutIsTlogTiles(t *testing.T) {
 		"tile/2/000.p/1":         32,
 		"tile/entries/000":       256 * 35,
 		"tile/entries/273.p/112": 112 * 35,
+		// Published at once, in one file.
+		"pack/001": 4096 * (32 + 35),
+		"pack/016": 4096 * (32 + 35),
 	} {
 		info, err := os.Stat(filepath.Join(dir, path))
 		require.NoError(t, err)
@@ -142,6 +146,8 @@ func TestTheLayoutIsTlogTiles(t *testing.T) {
 	entries, err := tiles.ParseBundle(bundle)
 	require.NoError(t, err)
 	require.Equal(t, entry(255), entries[255])
+	require.NoFileExists(t, filepath.Join(dir, "tile/0/016"))
+	require.NoFileExists(t, filepath.Join(dir, "tile/entries/016"))
 	left, err := filepath.Glob(filepath.Join(dir, "tile/0/.new-*"))
 	require.NoError(t, err)
 	require.Empty(t, left)

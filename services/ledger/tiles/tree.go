@@ -1,5 +1,6 @@
 // Package tiles keeps an RFC 6962 tree on disk in the C2SP tlog-tiles layout:
-// hash tiles of height 8, entry bundles, partial tiles at the right edge.
+// hash tiles of height 8, entry bundles, partial tiles at the right edge. Many
+// of them may be in one file, a pack.
 //
 // A Tree grows in memory and is published in steps. Publish makes every tile
 // of a size durable before the size itself: temporary file, fsync, rename,
@@ -7,8 +8,8 @@
 // the state file names is therefore whole on disk after any crash; what was
 // appended since is gone and comes again from the replica's commit store.
 //
-// Full tiles never change once written, so a Tree may be served as static
-// files while it grows.
+// Full tiles never change once written, so what ReadFile gives may be cached
+// for ever.
 package tiles
 
 import (
@@ -16,7 +17,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 	"sync"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -138,7 +138,7 @@ func (t *Tree) tile(id rowID) (*nodes, error) {
 	if tile != nil {
 		return tile, nil
 	}
-	row, err := t.readTile(Path(id.level, id.n, width), width)
+	row, err := t.readTile(id.level, id.n, width)
 	if err != nil {
 		return nil, err
 	}
@@ -243,16 +243,16 @@ func (t *Tree) ReadFile(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return rawTile(row[:w]), nil
+	raw := make([]byte, w*receipt.HashSize)
+	fillTile(raw, row[:w])
+	return raw, nil
 }
 
-// rawTile is a tile's file.
-func rawTile(row []receipt.Hash) []byte {
-	out := make([]byte, 0, len(row)*receipt.HashSize)
-	for _, h := range row {
-		out = append(out, h[:]...)
+// fillTile spells a tile as its file has it.
+func fillTile(raw []byte, row []receipt.Hash) {
+	for i := range row {
+		copy(raw[i*receipt.HashSize:], row[i][:])
 	}
-	return out
 }
 
 // bundle returns the first w entries of a bundle that the tree has reached.
@@ -263,7 +263,7 @@ func (t *Tree) bundle(n uint64, w int) ([]byte, error) {
 		return firstEntries(t.bundles[n-t.firstBundle], w)
 	}
 	t.mu.RUnlock()
-	raw, err := t.disk.ReadFile(filepath.Join(t.dir, filepath.FromSlash(EntriesPath(n, width))))
+	raw, _, err := t.readStored(-1, n, width)
 	if err != nil {
 		return nil, err
 	}
