@@ -116,7 +116,7 @@ type work struct {
 	benefit  *benefit
 	contract *contract
 	schedule *schedule
-	tier     string // "in", "out"
+	tier     string // "in", "in:<the plan's tier>", "out"
 	surgical bool
 	price    int64
 	payable  int64
@@ -437,6 +437,9 @@ func (m *Model) covered(c *claim, f *family, who *enrolment, w *work) {
 			return
 		}
 	}
+	if w.tier == "in" {
+		w.tier = m.costTier(c, w)
+	}
 	switch b := w.benefit; {
 	case b != nil && w.plan.Referral && b.Specialist && !w.Emergency && c.Referral == "":
 		w.deny("CO", "288")
@@ -465,19 +468,39 @@ func (m *Model) covered(c *claim, f *family, who *enrolment, w *work) {
 // the day, in a tier that the plan takes.
 func (m *Model) takesPart(c *claim, w *work) bool {
 	for _, use := range w.plan.Networks {
-		for _, n := range m.networks {
-			if n.ID != use.ID || !n.Effective.has(w.Date) {
-				continue
-			}
-			for _, p := range n.Participants {
-				named := p.NPI != "" && (p.NPI == c.Billing || p.NPI == rendering(c)) || p.TIN != "" && p.TIN == c.TaxID
-				if named && p.Days.has(w.Date) && (len(use.Tiers) == 0 || slices.Contains(use.Tiers, p.Tier)) {
-					return true
-				}
+		if m.isIn(c, w, use.ID, use.Tiers) {
+			return true
+		}
+	}
+	return false
+}
+
+// isIn: the biller or the renderer is in one of a network's tiers on the day.
+func (m *Model) isIn(c *claim, w *work, network string, tiers []string) bool {
+	for _, n := range m.networks {
+		if n.ID != network || !n.Effective.has(w.Date) {
+			continue
+		}
+		for _, p := range n.Participants {
+			named := p.NPI != "" && (p.NPI == c.Billing || p.NPI == rendering(c)) || p.TIN != "" && p.TIN == c.TaxID
+			if named && p.Days.has(w.Date) && (len(tiers) == 0 || slices.Contains(tiers, p.Tier)) {
+				return true
 			}
 		}
 	}
 	return false
+}
+
+// costTier: the first of the plan's tiers with somebody in it who treats.
+func (m *Model) costTier(c *claim, w *work) string {
+	for _, t := range w.plan.Tiers {
+		for _, who := range t.Who {
+			if m.isIn(c, w, who.ID, who.Tiers) {
+				return "in:" + t.Name
+			}
+		}
+	}
+	return "in"
 }
 
 // fees: the lesser of charge and contract.

@@ -74,6 +74,16 @@ func (m *Model) split(c *claim, f *family, who *enrolment, lines []*work, w *wor
 	if w.tier == "out" {
 		s, copay, coinsurance = w.plan.Out, int64(b.CopayOut), int64(b.CoinsuranceOut)
 	}
+	for i, t := range w.plan.Tiers {
+		if w.tier == "in:"+t.Name {
+			s = &w.plan.Tiers[i].Share
+		}
+	}
+	for _, t := range b.Tiers {
+		if w.tier == "in:"+t.Tier {
+			copay, coinsurance = int64(t.Copay), int64(t.Coinsurance)
+		}
+	}
 	if !b.Own {
 		coinsurance = int64(s.Coinsurance)
 	}

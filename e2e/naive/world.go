@@ -59,6 +59,14 @@ type plan struct {
 		ID    string   `json:"network_id"`
 		Tiers []string `json:"tiers"`
 	} `json:"networks"`
+	Tiers []struct {
+		Name  string `json:"name"`
+		Share share  `json:"cost_share"`
+		Who   []struct {
+			ID    string   `json:"network_id"`
+			Tiers []string `json:"tiers"`
+		} `json:"participants"`
+	} `json:"tiers"`
 }
 
 // rule is a plan's own. The model doesn't read its condition: it knows what
@@ -101,6 +109,11 @@ type benefit struct {
 	Diagnoses      []string `json:"diagnosis_prefixes"`
 	Specialist     bool     `json:"specialist"`
 	Review         bool     `json:"review"`
+	Tiers          []struct {
+		Tier        string `json:"tier"`
+		Copay       number `json:"copay_cents"`
+		Coinsurance number `json:"coinsurance_bps"`
+	} `json:"tiers"`
 }
 
 type schedule struct {

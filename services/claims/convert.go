@@ -223,7 +223,7 @@ func factsProto(in []adjudication.Fact) map[string]string {
 func postingProto(p adjudication.Posting) *claimsv1.AccumulatorPosting {
 	return &claimsv1.AccumulatorPosting{
 		Scope: p.Key.Scope.String(), Subject: p.Key.Subject, Kind: p.Key.KindName(),
-		Network: p.Key.Network.String(), PlanYear: p.Key.PlanYear.String(), Amount: p.Amount,
+		Network: p.Key.NetworkName(), PlanYear: p.Key.PlanYear.String(), Amount: p.Amount,
 	}
 }
 

@@ -118,8 +118,20 @@ func plans(from *typev1.Period) []*policiesv1.PlanDocument {
 	}
 	// Its network is narrower than its contracts: see World.network.
 	hmo.Networks = []*policiesv1.PlanNetwork{{NetworkId: networkHMO, Tiers: []string{"primary", "specialist"}}}
+	// Its specialists cost more: a deductible that the rest of it has not, and
+	// for some benefits shares of their own.
+	hmo.Tiers = []*policiesv1.CostShareTier{{
+		Name: "specialists", Participants: []*policiesv1.PlanNetwork{{NetworkId: networkHMO, Tiers: []string{"specialist"}}},
+		CostShare: share(20000, 50000, "embedded", 2500, 300000, 600000),
+	}}
 	for _, b := range hmo.GetBenefits() {
 		b.CopayOutCents, b.CoinsuranceOutBps = 0, 0
+		switch {
+		case b.GetCopayInCents() > 0:
+			b.Tiers = []*policiesv1.BenefitTier{{Tier: "specialists", CopayCents: b.GetCopayInCents() + b.GetCopayInCents()/2}}
+		case b.GetCoinsuranceInBps() > 0:
+			b.Tiers = []*policiesv1.BenefitTier{{Tier: "specialists", CoinsuranceBps: b.GetCoinsuranceInBps() + 500}}
+		}
 	}
 	senior := &policiesv1.PlanDocument{
 		PlanId: planSenior, Name: "Harborline Senior", PlanYear: "calendar",

@@ -47,6 +47,13 @@ func planSpec(d *policiesv1.PlanDocument, ref string) adjudication.PlanSpec {
 	for _, use := range d.GetNetworks() {
 		spec.Networks = append(spec.Networks, adjudication.NetworkUse{ID: use.GetNetworkId(), Tiers: use.GetTiers()})
 	}
+	for _, t := range d.GetTiers() {
+		tier := adjudication.Tier{Name: t.GetName(), Share: costShare(t.GetCostShare())}
+		for _, use := range t.GetParticipants() {
+			tier.Participants = append(tier.Participants, adjudication.NetworkUse{ID: use.GetNetworkId(), Tiers: use.GetTiers()})
+		}
+		spec.Tiers = append(spec.Tiers, tier)
+	}
 	for _, rule := range d.GetRules() {
 		spec.Rules = append(spec.Rules, ruleSpec(rule))
 	}
@@ -54,7 +61,7 @@ func planSpec(d *policiesv1.PlanDocument, ref string) adjudication.PlanSpec {
 }
 
 func benefitSpec(b *policiesv1.Benefit) adjudication.Benefit {
-	return adjudication.Benefit{
+	out := adjudication.Benefit{
 		Name:               b.GetName(),
 		Procedures:         b.GetMatch().GetProcedures(),
 		PlacesOfService:    b.GetMatch().GetPlacesOfService(),
@@ -75,6 +82,10 @@ func benefitSpec(b *policiesv1.Benefit) adjudication.Benefit {
 		Specialist:         b.GetSpecialist(),
 		Review:             b.GetReview(),
 	}
+	for _, t := range b.GetTiers() {
+		out.Tiers = append(out.Tiers, adjudication.BenefitTier{Tier: t.GetTier(), Copay: money.Cents(t.GetCopayCents()), CoinsuranceBps: int64(t.GetCoinsuranceBps())})
+	}
+	return out
 }
 
 func ruleSpec(rule *policiesv1.PlanRule) adjudication.PlanRuleSpec {

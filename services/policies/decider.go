@@ -170,6 +170,11 @@ func namedByPlan(d *policiesv1.PlanDocument, refs References) []problem.Problem 
 	for i, use := range d.GetNetworks() {
 		ps = append(ps, namedNetwork(fmt.Sprintf("networks[%d]", i), d, use, refs.Networks[use.GetNetworkId()])...)
 	}
+	for i, t := range d.GetTiers() {
+		for j, use := range t.GetParticipants() {
+			ps = append(ps, namedNetwork(fmt.Sprintf("tiers[%d].participants[%d]", i, j), d, use, refs.Networks[use.GetNetworkId()])...)
+		}
+	}
 	return ps
 }
 

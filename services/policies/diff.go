@@ -3,6 +3,7 @@ package policies
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	yaml "go.yaml.in/yaml/v3"
@@ -143,6 +144,7 @@ func diffPlans(old, fresh *policiesv1.PlanDocument) []*policiesv1.PlanDifference
 			d.add(&policiesv1.PlanDifference{Benefit: b.GetName(), Kind: "moved"})
 		}
 		d.fields(b.GetName(), "", have.ProtoReflect(), b.ProtoReflect())
+		d.benefitTiers(b.GetName(), have.GetTiers(), b.GetTiers())
 	}
 	rules := map[string]*policiesv1.PlanRule{}
 	for _, r := range old.GetRules() {
@@ -163,12 +165,70 @@ func diffPlans(old, fresh *policiesv1.PlanDocument) []*policiesv1.PlanDifference
 			d.add(&policiesv1.PlanDifference{Kind: "removed", Field: "rules." + r.GetId(), OldValue: r.GetClause()})
 		}
 	}
-	d.networks(old.GetNetworks(), fresh.GetNetworks())
+	d.networks("networks.", old.GetNetworks(), fresh.GetNetworks())
+	d.tiers(old.GetTiers(), fresh.GetTiers())
 	return d.list
 }
 
+// tiers compares a plan's tiers by name, who is in each and what it costs. One
+// that another has overtaken has moved: the first that takes a provider in applies.
+func (d *differences) tiers(old, fresh []*policiesv1.CostShareTier) {
+	named := map[string]*policiesv1.CostShareTier{}
+	var was, is []string
+	for _, t := range old {
+		named[t.GetName()] = t
+	}
+	for _, t := range fresh {
+		if named[t.GetName()] != nil {
+			is = append(is, t.GetName())
+		}
+	}
+	for _, t := range old {
+		if slices.Contains(is, t.GetName()) {
+			was = append(was, t.GetName())
+		} else {
+			d.add(&policiesv1.PlanDifference{Kind: "removed", Field: "tiers." + t.GetName()})
+		}
+	}
+	stayed := longestCommon(was, is)
+	for _, t := range fresh {
+		have, field := named[t.GetName()], "tiers."+t.GetName()
+		if have == nil {
+			d.add(&policiesv1.PlanDifference{Kind: "added", Field: field})
+			continue
+		}
+		if !stayed[t.GetName()] {
+			d.add(&policiesv1.PlanDifference{Kind: "moved", Field: field})
+		}
+		d.networks(field+".participants.", have.GetParticipants(), t.GetParticipants())
+		d.fields("", field+".cost_share.", have.GetCostShare().ProtoReflect(), t.GetCostShare().ProtoReflect())
+	}
+}
+
+// benefitTiers compares what a benefit costs in the plan's tiers.
+func (d *differences) benefitTiers(benefit string, old, fresh []*policiesv1.BenefitTier) {
+	named := map[string]*policiesv1.BenefitTier{}
+	for _, t := range old {
+		named[t.GetTier()] = t
+	}
+	for _, t := range fresh {
+		have, field := named[t.GetTier()], "tiers."+t.GetTier()
+		delete(named, t.GetTier())
+		if have == nil {
+			d.add(&policiesv1.PlanDifference{Benefit: benefit, Kind: "added", Field: field})
+			have = &policiesv1.BenefitTier{Tier: t.GetTier()}
+		}
+		d.fields(benefit, field+".", have.ProtoReflect(), t.ProtoReflect())
+	}
+	for _, t := range old {
+		if named[t.GetTier()] != nil {
+			d.add(&policiesv1.PlanDifference{Benefit: benefit, Kind: "removed", Field: "tiers." + t.GetTier()})
+		}
+	}
+}
+
 // networks compares which networks a plan names, and which of their tiers.
-func (d *differences) networks(old, fresh []*policiesv1.PlanNetwork) {
+func (d *differences) networks(prefix string, old, fresh []*policiesv1.PlanNetwork) {
 	tiers := func(n *policiesv1.PlanNetwork) string {
 		if len(n.GetTiers()) == 0 {
 			return "all tiers"
@@ -184,19 +244,17 @@ func (d *differences) networks(old, fresh []*policiesv1.PlanNetwork) {
 		delete(named, n.GetNetworkId())
 		switch {
 		case was == nil:
-			d.add(&policiesv1.PlanDifference{Kind: "added", Field: networkField(n), NewValue: tiers(n)})
+			d.add(&policiesv1.PlanDifference{Kind: "added", Field: prefix + n.GetNetworkId(), NewValue: tiers(n)})
 		case tiers(was) != tiers(n):
-			d.add(&policiesv1.PlanDifference{Kind: "changed", Field: networkField(n), OldValue: tiers(was), NewValue: tiers(n)})
+			d.add(&policiesv1.PlanDifference{Kind: "changed", Field: prefix + n.GetNetworkId(), OldValue: tiers(was), NewValue: tiers(n)})
 		}
 	}
 	for _, n := range old {
 		if named[n.GetNetworkId()] != nil {
-			d.add(&policiesv1.PlanDifference{Kind: "removed", Field: networkField(n), OldValue: tiers(n)})
+			d.add(&policiesv1.PlanDifference{Kind: "removed", Field: prefix + n.GetNetworkId(), OldValue: tiers(n)})
 		}
 	}
 }
-
-func networkField(n *policiesv1.PlanNetwork) string { return "networks." + n.GetNetworkId() }
 
 type differences struct{ list []*policiesv1.PlanDifference }
 
@@ -209,7 +267,7 @@ func (d *differences) fields(benefit, prefix string, old, fresh protoreflect.Mes
 		f := fields.Get(i)
 		name := prefix + string(f.Name())
 		switch {
-		case f.IsList() && f.Message() != nil: // benefits, rules and networks
+		case f.IsList() && f.Message() != nil: // benefits, rules, networks and tiers: by name
 		case f.Message() != nil:
 			if !old.Has(f) && !fresh.Has(f) {
 				continue
@@ -286,7 +344,7 @@ var unlimited = map[string]bool{
 // rising says whom a field favours as it rises, or turns to yes.
 var rising = map[string]string{
 	"deductible_individual_cents": "plan", "coinsurance_bps": "plan", "coinsurance_in_bps": "plan", "coinsurance_out_bps": "plan",
-	"copay_in_cents": "plan", "copay_out_cents": "plan", "out_of_pocket_individual_cents": "plan", "out_of_pocket_family_cents": "plan",
+	"copay_in_cents": "plan", "copay_out_cents": "plan", "copay_cents": "plan", "out_of_pocket_individual_cents": "plan", "out_of_pocket_family_cents": "plan",
 	"prior_authorization": "plan", "document_required": "plan", "referral_required": "plan", "sequestration_bps": "plan",
 	"covered": "member", "deductible_waived": "member", "visits_per_year": "member", "dollars_per_year_cents": "member",
 	"lifetime_cents": "member", "out_of_network_allowed_bps": "member", "dependent_age_limit": "member",

@@ -187,3 +187,42 @@ func TestContractsThatOverlapAreRefused(t *testing.T) {
 	_, err = h.PublishContract(h.ctx, contract("ctr_d", "2026-01-01", "plan_a"))
 	refused(t, err, problem.Invalid, "contract.overlap")
 }
+
+// Tiers are told apart by name: who is in each, what it costs, which comes first,
+// and what a benefit costs in it.
+func TestADifferenceOfTiersIsTold(t *testing.T) {
+	h := sponsored(t)
+	share := func(deductible int64) *policiesv1.CostShare {
+		return &policiesv1.CostShare{DeductibleIndividualCents: deductible, DeductibleKind: "embedded"}
+	}
+	tier := func(name string, deductible int64, networks ...string) *policiesv1.CostShareTier {
+		out := &policiesv1.CostShareTier{Name: name, CostShare: share(deductible)}
+		for _, n := range networks {
+			out.Participants = append(out.Participants, &policiesv1.PlanNetwork{NetworkId: n})
+		}
+		return out
+	}
+	old, fresh := planOf("P1", "plan_a"), planOf("P1", "plan_a")
+	for _, p := range []*policiesv1.PlanDocument{old, fresh} {
+		p.Networks = []*policiesv1.PlanNetwork{{NetworkId: "net_a"}, {NetworkId: "net_b"}, {NetworkId: "net_c"}}
+		p.Benefits = []*policiesv1.Benefit{{Name: "office", Covered: true, Tiers: []*policiesv1.BenefitTier{{Tier: "one", CopayCents: 1000}, {Tier: "two", CopayCents: 2000}}}}
+	}
+	old.Tiers = []*policiesv1.CostShareTier{tier("one", 1000, "net_a"), tier("two", 2000, "net_b"), tier("three", 0, "net_c")}
+	fresh.Tiers = []*policiesv1.CostShareTier{tier("two", 2500, "net_b", "net_c"), tier("one", 1000, "net_a")}
+	fresh.Benefits[0].Tiers = []*policiesv1.BenefitTier{{Tier: "two", CopayCents: 1500}}
+	got, err := h.DiffPlans(h.ctx, &policiesv1.DiffPlansRequest{OldDocument: yamlOf(t, old), NewDocument: yamlOf(t, fresh)})
+	require.NoError(t, err)
+	require.Empty(t, got.GetProblems())
+	var lines []string
+	for _, d := range got.GetDifferences() {
+		lines = append(lines, fmt.Sprintf("%s|%s|%s|%s|%s|%s", d.GetBenefit(), d.GetKind(), d.GetField(), d.GetOldValue(), d.GetNewValue(), d.GetFavours()))
+	}
+	require.Equal(t, []string{
+		"office|changed|tiers.two.copay_cents|$20.00|$15.00|member",
+		"office|removed|tiers.one|||",
+		"|removed|tiers.three|||",
+		"|added|tiers.two.participants.net_c||all tiers|",
+		"|changed|tiers.two.cost_share.deductible_individual_cents|$20.00|$25.00|plan",
+		"|moved|tiers.one|||",
+	}, lines)
+}

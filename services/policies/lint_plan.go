@@ -33,6 +33,7 @@ func LintPlan(d *policiesv1.PlanDocument) []problem.Problem {
 	f.period(PeriodOf(d.GetEffective()), "effective")
 	lintCostShare(&f, d.GetInNetwork(), "in_network")
 	lintNetwork(&f, d)
+	lintTiers(&f, d)
 	lintBenefits(&f, d)
 	switch method := adjudication.Coordination(d.GetCoordination().GetMethod()); method {
 	case "", adjudication.StandardCoordination, adjudication.CarveOut:
@@ -186,7 +187,7 @@ func lintBenefit(f *finding, b *policiesv1.Benefit, path string, outOfNetwork bo
 		{"visits_per_year", b.GetVisitsPerYear() != 0}, {"dollars_per_year_cents", b.GetDollarsPerYearCents() != 0},
 		{"lifetime_cents", b.GetLifetimeCents() != 0}, {"prior_authorization", b.GetPriorAuthorization()},
 		{"document_required", b.GetDocumentRequired()}, {"diagnosis_prefixes", len(b.GetDiagnosisPrefixes()) != 0},
-		{"specialist", b.GetSpecialist()}, {"review", b.GetReview()},
+		{"specialist", b.GetSpecialist()}, {"review", b.GetReview()}, {"tiers", len(b.GetTiers()) != 0},
 	}
 	if !b.GetCovered() {
 		for _, g := range figures {

@@ -71,7 +71,22 @@ type Key struct {
 	PlanYear Date   // first day of the plan year; zero for Lifetime
 	Subject  string // empty for Family
 	Benefit  string // for Visits, Dollars and Lifetime
+	Tier     string // one that the plan names, InNetwork; empty for the rest of it
 }
+
+// NetworkName returns the posting's network: "in", "out", "all", or "in:<tier>"
+// for a tier that the plan names.
+func (k Key) NetworkName() string {
+	if k.Tier != "" {
+		return tierName(k.Tier)
+	}
+	return k.Network.String()
+}
+
+// tierName is a named tier as decisions and postings record it.
+func tierName(tier string) string { return inTier + tier }
+
+const inTier = "in:"
 
 // KindName returns the posting's kind: "deductible", "visits:<benefit>" …
 func (k Key) KindName() string {
@@ -109,7 +124,11 @@ func ParseKey(scope, subject, kind, network, planYear string) (k Key, ok bool) {
 	case "all":
 		k.Network = AllNetworks
 	default:
-		return Key{}, false
+		var named bool
+		if k.Tier, named = strings.CutPrefix(network, inTier); !named || k.Tier == "" {
+			return Key{}, false
+		}
+		k.Network = InNetwork
 	}
 	name, benefit, of := strings.Cut(kind, ":")
 	k.Benefit = benefit
@@ -127,7 +146,7 @@ func ParseKey(scope, subject, kind, network, planYear string) (k Key, ok bool) {
 	default:
 		return Key{}, false
 	}
-	if perBenefit := k.Kind >= Visits; perBenefit != (of && benefit != "") {
+	if perBenefit := k.Kind >= Visits; perBenefit != (of && benefit != "") || perBenefit && k.Tier != "" {
 		return Key{}, false
 	}
 	var err error

@@ -100,6 +100,7 @@ type line struct {
 	// networks are the versions that the provider was looked for in.
 	networks []*ProviderNetwork
 	tier     Network
+	named    *planTier   // the plan's tier that the provider is in; nil: none
 	yearly   Date        // first day of the plan year that the line falls in
 	billable money.Cents // charge less what the facility bills as not covered
 	priced   money.Cents // allowed before any reduction for further procedures

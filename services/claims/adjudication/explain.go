@@ -48,7 +48,7 @@ func (d *Decision) Explain() string {
 		if p.Key.Kind == Visits {
 			unit = "visits"
 		}
-		fmt.Fprintf(&b, "  posts %+d %s to %s %s, network %s", p.Amount, unit, p.Key.Scope, p.Key.KindName(), p.Key.Network)
+		fmt.Fprintf(&b, "  posts %+d %s to %s %s, network %s", p.Amount, unit, p.Key.Scope, p.Key.KindName(), p.Key.NetworkName())
 		if p.Key.PlanYear != 0 {
 			fmt.Fprintf(&b, ", plan year from %s", p.Key.PlanYear)
 		}

@@ -33,7 +33,17 @@ func network(r *run, l *line) {
 			l.tier, l.contract = OutOfNetwork, nil
 		}
 	}
+	if l.tier == InNetwork && len(l.plan.tiers) > 0 {
+		var known bool
+		if l.named, known = r.tierFor(l); !known {
+			r.stop(l, networkNoVersion)
+			return
+		}
+	}
 	l.out.Network = l.tier.String()
+	if l.named != nil {
+		l.out.Network = l.named.network
+	}
 	if l.tier == OutOfNetwork && l.plan.spec.OutOfNetwork == nil {
 		r.deny(l, networkOut, "outOfNetwork")
 		return
@@ -42,6 +52,28 @@ func network(r *run, l *line) {
 		r.in.Claim.ReferralNumber == "" {
 		r.deny(l, networkNoReferral, l.benefit.clauseSpecialist)
 	}
+}
+
+// tierFor is the first of the plan's tiers that takes the line's provider in;
+// nil where none does. known is false where that hangs on a network of which no
+// version governs the date.
+func (r *run) tierFor(l *line) (tier *planTier, known bool) {
+	for i := range l.plan.tiers {
+		t := &l.plan.tiers[i]
+		for _, use := range t.Participants {
+			n := r.networkFor(use.ID, l.ServiceDate)
+			if n == nil {
+				return nil, false
+			}
+			if !slices.Contains(l.networks, n) {
+				l.networks = append(l.networks, n)
+			}
+			if r.takesPart(l, n, use.Tiers) {
+				return t, true
+			}
+		}
+	}
+	return nil, true
 }
 
 func (r *run) contractFor(l *line) *Contract {

@@ -21,7 +21,9 @@ type PlanSpec struct {
 	TimelyFilingDays int64
 	InNetwork        CostShare
 	OutOfNetwork     *CostShare // nil: not covered out of network
-	Benefits         []Benefit
+	// Tiers in network, tried in order; InNetwork is for whom none takes in.
+	Tiers    []Tier
+	Benefits []Benefit
 	// OutOfNetworkAllowedBps of the fee schedule; 0 is 10000.
 	OutOfNetworkAllowedBps int64
 	FeeScheduleID          string
@@ -75,6 +77,33 @@ type CostShare struct {
 	OutOfPocketFamily     money.Cents // 0: no cap
 }
 
+// Tier is what the patient pays at some participants of the plan's networks. It
+// has accumulators of its own.
+type Tier struct {
+	Name         string
+	Participants []NetworkUse
+	Share        CostShare
+}
+
+// BenefitTier is what the patient pays for a benefit in one of the plan's tiers.
+type BenefitTier struct {
+	Tier           string
+	Copay          money.Cents
+	CoinsuranceBps int64
+}
+
+// planTier is a compiled tier; decisions quote what is built once.
+type planTier struct {
+	Tier
+	network                             string // as decisions record it
+	clauseDeductible, clauseCoinsurance string
+}
+
+type benefitTier struct {
+	BenefitTier
+	clauseCopay, clauseCoinsurance string
+}
+
 // Benefit is one benefit; the first that matches a line applies.
 type Benefit struct {
 	Name               string
@@ -96,11 +125,13 @@ type Benefit struct {
 	DiagnosisPrefixes  []string
 	Specialist         bool
 	Review             bool
+	Tiers              []BenefitTier // a tier that isn't here takes CopayIn and CoinsuranceInBps
 }
 
 // Plan is a compiled plan: immutable, safe to share between goroutines.
 type Plan struct {
 	spec     PlanSpec
+	tiers    []planTier
 	benefits []benefit
 	rules    []*PlanRule
 	// authorize are the ranges that need an authorisation under any benefit,
@@ -116,6 +147,7 @@ type Plan struct {
 
 type benefit struct {
 	Benefit
+	tiers   []benefitTier
 	revenue []codeRange
 	rules   []*PlanRule // those that apply to the benefit's lines, in the plan's order
 	// Clauses are built once: every decision quotes them.
@@ -158,6 +190,10 @@ func CompilePlan(spec PlanSpec) (*Plan, error) {
 		p.spec.OutOfNetwork = &out
 	}
 	p.spec.Benefits = nil // the compiled ones are read
+	if err := p.compileTiers(spec); err != nil {
+		return nil, fmt.Errorf("adjudication: plan %s: %w", spec.Version, err)
+	}
+	p.spec.Tiers = nil // the compiled ones are read
 	p.spec.OutOfNetworkAllowedBps = orWhole(spec.OutOfNetworkAllowedBps)
 	p.spec.MultipleProcedureBps = orWhole(spec.MultipleProcedureBps)
 
@@ -177,6 +213,9 @@ func CompilePlan(spec PlanSpec) (*Plan, error) {
 			return nil, fmt.Errorf("adjudication: plan %s: benefits.%s: %w", spec.Version, b.Name, err)
 		}
 		compiled := newBenefit(b)
+		if err := p.compileBenefitTiers(&compiled); err != nil {
+			return nil, fmt.Errorf("adjudication: plan %s: benefits.%s.%w", spec.Version, b.Name, err)
+		}
 		for _, s := range b.RevenueCodes {
 			r, err := parseRange(s)
 			if err != nil {
@@ -382,13 +421,68 @@ func (b *benefit) matches(placeOfService, revenueCode string) bool {
 	return ok && slices.ContainsFunc(b.revenue, func(r codeRange) bool { return r.contains(key) })
 }
 
-// share is the tier's cost sharing; the plan has one for every tier that
-// passed the network stage.
-func (p *Plan) share(tier Network) *CostShare {
-	if tier == OutOfNetwork {
+// share is the cost sharing of a line's tier; the plan has one for every line
+// that passed the network stage.
+func (p *Plan) share(l *line) *CostShare {
+	switch {
+	case l.named != nil:
+		return &l.named.Share
+	case l.tier == OutOfNetwork:
 		return p.spec.OutOfNetwork
 	}
 	return &p.spec.InNetwork
+}
+
+// inTier is what the benefit says of a tier; nil where that is nothing.
+func (b *benefit) inTier(t *planTier) *benefitTier {
+	if t == nil {
+		return nil
+	}
+	for i := range b.tiers {
+		if b.tiers[i].Tier == t.Name {
+			return &b.tiers[i]
+		}
+	}
+	return nil
+}
+
+func (p *Plan) compileTiers(spec PlanSpec) error {
+	for i, t := range spec.Tiers {
+		if t.Name == "" || slices.ContainsFunc(p.tiers, func(o planTier) bool { return o.Name == t.Name }) {
+			return fmt.Errorf("tiers[%d].name is empty or used twice", i)
+		}
+		if len(t.Participants) == 0 {
+			return fmt.Errorf("tiers.%s takes nobody in", t.Name)
+		}
+		for _, use := range t.Participants {
+			if !slices.ContainsFunc(spec.Networks, func(n NetworkUse) bool { return n.ID == use.ID }) {
+				return fmt.Errorf("tiers.%s takes in participants of a network that the plan doesn't name", t.Name)
+			}
+		}
+		if err := t.Share.check(); err != nil {
+			return fmt.Errorf("tiers.%s: %w", t.Name, err)
+		}
+		at := "costShare.tiers." + t.Name
+		p.tiers = append(p.tiers, planTier{Tier: t, network: tierName(t.Name), clauseDeductible: at + ".deductible", clauseCoinsurance: at + ".coinsurance"})
+	}
+	return nil
+}
+
+func (p *Plan) compileBenefitTiers(b *benefit) error {
+	for i, t := range b.Tiers {
+		if !slices.ContainsFunc(p.tiers, func(o planTier) bool { return o.Name == t.Tier }) {
+			return fmt.Errorf("tiers[%d].tier is none of the plan's", i)
+		}
+		if slices.ContainsFunc(b.tiers, func(o benefitTier) bool { return o.Tier == t.Tier }) {
+			return fmt.Errorf("tiers[%d].tier is named twice", i)
+		}
+		if t.Copay < 0 || t.Copay > maxAmount || t.CoinsuranceBps < 0 || t.CoinsuranceBps > whole {
+			return fmt.Errorf("tiers.%s: copay or coinsurance out of range", t.Tier)
+		}
+		at := "benefits." + b.Name + ".tiers." + t.Tier
+		b.tiers = append(b.tiers, benefitTier{BenefitTier: t, clauseCopay: at + ".copay", clauseCoinsurance: at + ".coinsurance"})
+	}
+	return nil
 }
 
 func (s PlanSpec) check() error {
@@ -411,13 +505,20 @@ func (s PlanSpec) check() error {
 		if c == nil {
 			continue
 		}
-		if c.CoinsuranceBps < 0 || c.CoinsuranceBps > whole {
-			return errors.New("cost share: coinsurance outside 0 to 10000 basis points")
+		if err := c.check(); err != nil {
+			return err
 		}
-		for _, n := range []money.Cents{c.DeductibleIndividual, c.DeductibleFamily, c.OutOfPocketIndividual, c.OutOfPocketFamily} {
-			if n < 0 || n > maxAmount {
-				return errors.New("cost share: amount out of range")
-			}
+	}
+	return nil
+}
+
+func (c *CostShare) check() error {
+	if c.CoinsuranceBps < 0 || c.CoinsuranceBps > whole {
+		return errors.New("cost share: coinsurance outside 0 to 10000 basis points")
+	}
+	for _, n := range []money.Cents{c.DeductibleIndividual, c.DeductibleFamily, c.OutOfPocketIndividual, c.OutOfPocketFamily} {
+		if n < 0 || n > maxAmount {
+			return errors.New("cost share: amount out of range")
 		}
 	}
 	return nil

@@ -8,12 +8,15 @@ type keys struct {
 }
 
 func (r *run) keys(l *line) keys {
-	subject := r.in.Member.Subject
+	subject, tier := r.in.Member.Subject, ""
+	if l.named != nil {
+		tier = l.named.Name
+	}
 	return keys{
-		deductible:        Key{Scope: Individual, Kind: Deductible, Network: l.tier, PlanYear: l.yearly, Subject: subject},
-		familyDeductible:  Key{Scope: Family, Kind: Deductible, Network: l.tier, PlanYear: l.yearly},
-		outOfPocket:       Key{Scope: Individual, Kind: OutOfPocket, Network: l.tier, PlanYear: l.yearly, Subject: subject},
-		familyOutOfPocket: Key{Scope: Family, Kind: OutOfPocket, Network: l.tier, PlanYear: l.yearly},
+		deductible:        Key{Scope: Individual, Kind: Deductible, Network: l.tier, Tier: tier, PlanYear: l.yearly, Subject: subject},
+		familyDeductible:  Key{Scope: Family, Kind: Deductible, Network: l.tier, Tier: tier, PlanYear: l.yearly},
+		outOfPocket:       Key{Scope: Individual, Kind: OutOfPocket, Network: l.tier, Tier: tier, PlanYear: l.yearly, Subject: subject},
+		familyOutOfPocket: Key{Scope: Family, Kind: OutOfPocket, Network: l.tier, Tier: tier, PlanYear: l.yearly},
 		visits:            Key{Scope: Individual, Kind: Visits, Network: AllNetworks, PlanYear: l.yearly, Subject: subject, Benefit: l.benefit.Name},
 		dollars:           Key{Scope: Individual, Kind: Dollars, Network: AllNetworks, PlanYear: l.yearly, Subject: subject, Benefit: l.benefit.Name},
 		lifetime:          Key{Scope: Individual, Kind: Lifetime, Network: AllNetworks, Subject: subject, Benefit: l.benefit.Name},

@@ -55,16 +55,25 @@ func settle(r *run, l *line) {
 // explain writes the split down as adjustments.
 func (r *run) explain(l *line, s *split, had basis, hit limits, owed money.Cents) {
 	deductible, coinsurance := "costShare.inNetwork.deductible", "costShare.inNetwork.coinsurance"
-	if l.tier == OutOfNetwork {
+	copay := l.benefit.clauseCopay
+	switch {
+	case l.named != nil:
+		deductible, coinsurance = l.named.clauseDeductible, l.named.clauseCoinsurance
+	case l.tier == OutOfNetwork:
 		deductible, coinsurance = "costShare.outOfNetwork.deductible", "costShare.outOfNetwork.coinsurance"
 	}
 	if had.own {
 		coinsurance = l.benefit.clauseCoinsurance
 	}
+	if at := l.benefit.inTier(l.named); at != nil {
+		if copay = at.clauseCopay; had.own {
+			coinsurance = at.clauseCoinsurance
+		}
+	}
 	if s.overLimit > 0 {
 		r.adjust(l, hit.rule, s.overLimit, hit.clause, Fact{"limit_cents", int64(hit.limit)}, Fact{"limit_remaining_cents", int64(hit.left)})
 	}
-	r.share(l, shareCopay, s.copay, l.benefit.clauseCopay, had, Fact{"allowed_cents", int64(l.out.Allowed)})
+	r.share(l, shareCopay, s.copay, copay, had, Fact{"allowed_cents", int64(l.out.Allowed)})
 	r.share(l, shareDeductible, s.deductible, deductible, had, Fact{"deductible_remaining_cents", int64(had.deductibleLeft)})
 	r.share(l, shareCoinsurance, s.coinsurance, coinsurance, had, Fact{"coinsurance_bps", had.bps})
 	left := Fact{"owed_after_prior_payers_cents", int64(owed)}

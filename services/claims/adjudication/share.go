@@ -15,9 +15,12 @@ type basis struct {
 // deductible and then coinsurance of the rest; never more than the
 // out-of-pocket cap has left, which what comes last gives up first.
 func (r *run) memberShare(l *line, k *keys, s *split) basis {
-	share, b, allowed := l.plan.share(l.tier), l.benefit, l.out.Allowed
+	share, b, allowed := l.plan.share(l), l.benefit, l.out.Allowed
 	copay, ownBps := b.CopayIn, b.CoinsuranceInBps
-	if l.tier == OutOfNetwork {
+	switch at := b.inTier(l.named); {
+	case at != nil:
+		copay, ownBps = at.Copay, at.CoinsuranceBps
+	case l.tier == OutOfNetwork:
 		copay, ownBps = b.CopayOut, b.CoinsuranceOutBps
 	}
 	had := basis{bps: share.CoinsuranceBps, own: b.UseCoinsurance}

@@ -83,8 +83,12 @@ type PlanDocument struct {
 	// When two people must agree on a claim that pends; absent is as the
 	// installation has it.
 	SecondReviewer *SecondReviewer `protobuf:"bytes,65,opt,name=second_reviewer,json=secondReviewer,proto3" json:"second_reviewer,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Tiers of cost sharing within the plan's networks, tried in order: the first
+	// that takes a service's provider in applies, and in_network where none does.
+	// What is in network at all is said by networks, as without tiers.
+	Tiers         []*CostShareTier `protobuf:"bytes,66,rep,name=tiers,proto3" json:"tiers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PlanDocument) Reset() {
@@ -278,6 +282,144 @@ func (x *PlanDocument) GetSecondReviewer() *SecondReviewer {
 	return nil
 }
 
+func (x *PlanDocument) GetTiers() []*CostShareTier {
+	if x != nil {
+		return x.Tiers
+	}
+	return nil
+}
+
+// What the patient pays at some of the participants of the plan's networks.
+// Each tier has deductibles and out-of-pocket maximums of its own, apart from
+// those of in_network and of other tiers.
+type CostShareTier struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name, unique in the plan: "preferred".
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Who is in it: participants of networks that the plan names, and of their
+	// tiers those that the plan takes.
+	Participants []*PlanNetwork `protobuf:"bytes,2,rep,name=participants,proto3" json:"participants,omitempty"`
+	// What the patient pays.
+	CostShare     *CostShare `protobuf:"bytes,3,opt,name=cost_share,json=costShare,proto3" json:"cost_share,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CostShareTier) Reset() {
+	*x = CostShareTier{}
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CostShareTier) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CostShareTier) ProtoMessage() {}
+
+func (x *CostShareTier) ProtoReflect() protoreflect.Message {
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CostShareTier.ProtoReflect.Descriptor instead.
+func (*CostShareTier) Descriptor() ([]byte, []int) {
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *CostShareTier) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CostShareTier) GetParticipants() []*PlanNetwork {
+	if x != nil {
+		return x.Participants
+	}
+	return nil
+}
+
+func (x *CostShareTier) GetCostShare() *CostShare {
+	if x != nil {
+		return x.CostShare
+	}
+	return nil
+}
+
+// What the patient pays for one benefit in one of the plan's tiers.
+type BenefitTier struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of one of the plan's tiers.
+	Tier string `protobuf:"bytes,1,opt,name=tier,proto3" json:"tier,omitempty"`
+	// Copay a line, US cents; a copay replaces deductible and coinsurance.
+	CopayCents int64 `protobuf:"varint,2,opt,name=copay_cents,json=copayCents,proto3" json:"copay_cents,omitempty"`
+	// Coinsurance, basis points; with the benefit's use_coinsurance.
+	CoinsuranceBps uint32 `protobuf:"varint,3,opt,name=coinsurance_bps,json=coinsuranceBps,proto3" json:"coinsurance_bps,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *BenefitTier) Reset() {
+	*x = BenefitTier{}
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BenefitTier) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BenefitTier) ProtoMessage() {}
+
+func (x *BenefitTier) ProtoReflect() protoreflect.Message {
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BenefitTier.ProtoReflect.Descriptor instead.
+func (*BenefitTier) Descriptor() ([]byte, []int) {
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *BenefitTier) GetTier() string {
+	if x != nil {
+		return x.Tier
+	}
+	return ""
+}
+
+func (x *BenefitTier) GetCopayCents() int64 {
+	if x != nil {
+		return x.CopayCents
+	}
+	return 0
+}
+
+func (x *BenefitTier) GetCoinsuranceBps() uint32 {
+	if x != nil {
+		return x.CoinsuranceBps
+	}
+	return 0
+}
+
 // When a claim that pends needs two people who agree.
 type SecondReviewer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -291,7 +433,7 @@ type SecondReviewer struct {
 
 func (x *SecondReviewer) Reset() {
 	*x = SecondReviewer{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[1]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -303,7 +445,7 @@ func (x *SecondReviewer) String() string {
 func (*SecondReviewer) ProtoMessage() {}
 
 func (x *SecondReviewer) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[1]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -316,7 +458,7 @@ func (x *SecondReviewer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecondReviewer.ProtoReflect.Descriptor instead.
 func (*SecondReviewer) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{1}
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *SecondReviewer) GetFromCents() int64 {
@@ -354,7 +496,7 @@ type CostShare struct {
 
 func (x *CostShare) Reset() {
 	*x = CostShare{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[2]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -366,7 +508,7 @@ func (x *CostShare) String() string {
 func (*CostShare) ProtoMessage() {}
 
 func (x *CostShare) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[2]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -379,7 +521,7 @@ func (x *CostShare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CostShare.ProtoReflect.Descriptor instead.
 func (*CostShare) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{2}
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *CostShare) GetDeductibleIndividualCents() int64 {
@@ -460,14 +602,17 @@ type Benefit struct {
 	// A specialist's service: needs a referral where the plan says so.
 	Specialist bool `protobuf:"varint,16,opt,name=specialist,proto3" json:"specialist,omitempty"`
 	// Always pends for review.
-	Review        bool `protobuf:"varint,17,opt,name=review,proto3" json:"review,omitempty"`
+	Review bool `protobuf:"varint,17,opt,name=review,proto3" json:"review,omitempty"`
+	// Copay and coinsurance in the plan's tiers; in one that isn't named here they
+	// are those in network.
+	Tiers         []*BenefitTier `protobuf:"bytes,18,rep,name=tiers,proto3" json:"tiers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Benefit) Reset() {
 	*x = Benefit{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[3]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -479,7 +624,7 @@ func (x *Benefit) String() string {
 func (*Benefit) ProtoMessage() {}
 
 func (x *Benefit) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[3]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -492,7 +637,7 @@ func (x *Benefit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Benefit.ProtoReflect.Descriptor instead.
 func (*Benefit) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{3}
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Benefit) GetName() string {
@@ -614,6 +759,13 @@ func (x *Benefit) GetReview() bool {
 	return false
 }
 
+func (x *Benefit) GetTiers() []*BenefitTier {
+	if x != nil {
+		return x.Tiers
+	}
+	return nil
+}
+
 // Which services a benefit takes in; every given list must hold.
 type ServiceMatch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -629,7 +781,7 @@ type ServiceMatch struct {
 
 func (x *ServiceMatch) Reset() {
 	*x = ServiceMatch{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[4]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -641,7 +793,7 @@ func (x *ServiceMatch) String() string {
 func (*ServiceMatch) ProtoMessage() {}
 
 func (x *ServiceMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[4]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -654,7 +806,7 @@ func (x *ServiceMatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceMatch.ProtoReflect.Descriptor instead.
 func (*ServiceMatch) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{4}
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ServiceMatch) GetProcedures() []string {
@@ -697,7 +849,7 @@ type FeeSchedule struct {
 
 func (x *FeeSchedule) Reset() {
 	*x = FeeSchedule{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[5]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -709,7 +861,7 @@ func (x *FeeSchedule) String() string {
 func (*FeeSchedule) ProtoMessage() {}
 
 func (x *FeeSchedule) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[5]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -722,7 +874,7 @@ func (x *FeeSchedule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeeSchedule.ProtoReflect.Descriptor instead.
 func (*FeeSchedule) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{5}
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *FeeSchedule) GetFeeScheduleId() string {
@@ -784,7 +936,7 @@ type Fee struct {
 
 func (x *Fee) Reset() {
 	*x = Fee{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[6]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -796,7 +948,7 @@ func (x *Fee) String() string {
 func (*Fee) ProtoMessage() {}
 
 func (x *Fee) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[6]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -809,7 +961,7 @@ func (x *Fee) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fee.ProtoReflect.Descriptor instead.
 func (*Fee) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{6}
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Fee) GetProcedure() string {
@@ -888,7 +1040,7 @@ type ProviderContract struct {
 
 func (x *ProviderContract) Reset() {
 	*x = ProviderContract{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[7]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -900,7 +1052,7 @@ func (x *ProviderContract) String() string {
 func (*ProviderContract) ProtoMessage() {}
 
 func (x *ProviderContract) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[7]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -913,7 +1065,7 @@ func (x *ProviderContract) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProviderContract.ProtoReflect.Descriptor instead.
 func (*ProviderContract) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{7}
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ProviderContract) GetContractId() string {
@@ -998,7 +1150,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[8]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1010,7 +1162,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[8]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1023,7 +1175,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{8}
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Policy) GetPolicyId() string {
@@ -1090,7 +1242,7 @@ type Enrollment struct {
 
 func (x *Enrollment) Reset() {
 	*x = Enrollment{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[9]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1102,7 +1254,7 @@ func (x *Enrollment) String() string {
 func (*Enrollment) ProtoMessage() {}
 
 func (x *Enrollment) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[9]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1115,7 +1267,7 @@ func (x *Enrollment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Enrollment.ProtoReflect.Descriptor instead.
 func (*Enrollment) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{9}
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Enrollment) GetPolicyId() string {
@@ -1215,7 +1367,7 @@ type PriorAuthorization struct {
 
 func (x *PriorAuthorization) Reset() {
 	*x = PriorAuthorization{}
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[10]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1227,7 +1379,7 @@ func (x *PriorAuthorization) String() string {
 func (*PriorAuthorization) ProtoMessage() {}
 
 func (x *PriorAuthorization) ProtoReflect() protoreflect.Message {
-	mi := &file_probity_policies_v1_documents_proto_msgTypes[10]
+	mi := &file_probity_policies_v1_documents_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1240,7 +1392,7 @@ func (x *PriorAuthorization) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PriorAuthorization.ProtoReflect.Descriptor instead.
 func (*PriorAuthorization) Descriptor() ([]byte, []int) {
-	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{10}
+	return file_probity_policies_v1_documents_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PriorAuthorization) GetNumber() string {
@@ -1310,7 +1462,7 @@ var File_probity_policies_v1_documents_proto protoreflect.FileDescriptor
 
 const file_probity_policies_v1_documents_proto_rawDesc = "" +
 	"\n" +
-	"#probity/policies/v1/documents.proto\x12\x13probity.policies.v1\x1a\x1bbuf/validate/validate.proto\x1a&probity/policies/v1/coordination.proto\x1a\"probity/policies/v1/networks.proto\x1a\x1fprobity/policies/v1/rates.proto\x1a\x1fprobity/policies/v1/rules.proto\x1a\x1aprobity/type/v1/type.proto\"\x9d\v\n" +
+	"#probity/policies/v1/documents.proto\x12\x13probity.policies.v1\x1a\x1bbuf/validate/validate.proto\x1a&probity/policies/v1/coordination.proto\x1a\"probity/policies/v1/networks.proto\x1a\x1fprobity/policies/v1/rates.proto\x1a\x1fprobity/policies/v1/rules.proto\x1a\x1aprobity/type/v1/type.proto\"\xe1\v\n" +
 	"\fPlanDocument\x126\n" +
 	"\aplan_id\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x182\x16^plan_[a-z0-9_]{1,40}$R\x06planId\x12\x1d\n" +
 	"\x04name\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18xR\x04name\x12$\n" +
@@ -1337,7 +1489,20 @@ const file_probity_policies_v1_documents_proto_rawDesc = "" +
 	"\x11await_other_payer\x18> \x01(\bR\x0fawaitOtherPayer\x12:\n" +
 	"\x19await_prior_authorization\x18? \x01(\bR\x17awaitPriorAuthorization\x12F\n" +
 	"\bnetworks\x18@ \x03(\v2 .probity.policies.v1.PlanNetworkB\b\xbaH\x05\x92\x01\x02\x102R\bnetworks\x12L\n" +
-	"\x0fsecond_reviewer\x18A \x01(\v2#.probity.policies.v1.SecondReviewerR\x0esecondReviewer\"N\n" +
+	"\x0fsecond_reviewer\x18A \x01(\v2#.probity.policies.v1.SecondReviewerR\x0esecondReviewer\x12B\n" +
+	"\x05tiers\x18B \x03(\v2\".probity.policies.v1.CostShareTierB\b\xbaH\x05\x92\x01\x02\x10\n" +
+	"R\x05tiers\"\xdb\x01\n" +
+	"\rCostShareTier\x121\n" +
+	"\x04name\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x182\x16^[a-z][a-z0-9_]{0,40}$R\x04name\x12P\n" +
+	"\fparticipants\x18\x02 \x03(\v2 .probity.policies.v1.PlanNetworkB\n" +
+	"\xbaH\a\x92\x01\x04\b\x01\x102R\fparticipants\x12E\n" +
+	"\n" +
+	"cost_share\x18\x03 \x01(\v2\x1e.probity.policies.v1.CostShareB\x06\xbaH\x03\xc8\x01\x01R\tcostShare\"\xa2\x01\n" +
+	"\vBenefitTier\x121\n" +
+	"\x04tier\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x182\x16^[a-z][a-z0-9_]{0,40}$R\x04tier\x12-\n" +
+	"\vcopay_cents\x18\x02 \x01(\x03B\f\xbaH\t\"\a\x18\xff\xc1\xd7/(\x00R\n" +
+	"copayCents\x121\n" +
+	"\x0fcoinsurance_bps\x18\x03 \x01(\rB\b\xbaH\x05*\x03\x18\x90NR\x0ecoinsuranceBps\"N\n" +
 	"\x0eSecondReviewer\x12&\n" +
 	"\n" +
 	"from_cents\x18\x01 \x01(\x03B\a\xbaH\x04\"\x02(\x00R\tfromCents\x12\x14\n" +
@@ -1352,7 +1517,7 @@ const file_probity_policies_v1_documents_proto_rawDesc = "" +
 	"\x1eout_of_pocket_individual_cents\x18\x05 \x01(\x03B\r\xbaH\n" +
 	"\"\b\x18\xff\x93\xeb\xdc\x03(\x00R\x1aoutOfPocketIndividualCents\x12I\n" +
 	"\x1aout_of_pocket_family_cents\x18\x06 \x01(\x03B\r\xbaH\n" +
-	"\"\b\x18\xff\x93\xeb\xdc\x03(\x00R\x16outOfPocketFamilyCents\"\xb1\x06\n" +
+	"\"\b\x18\xff\x93\xeb\xdc\x03(\x00R\x16outOfPocketFamilyCents\"\xf3\x06\n" +
 	"\aBenefit\x121\n" +
 	"\x04name\x18\x01 \x01(\tB\x1d\xbaH\x1ar\x182\x16^[a-z][a-z0-9_]{0,40}$R\x04name\x127\n" +
 	"\x05match\x18\x02 \x01(\v2!.probity.policies.v1.ServiceMatchR\x05match\x12\x18\n" +
@@ -1373,7 +1538,9 @@ const file_probity_policies_v1_documents_proto_rawDesc = "" +
 	"\n" +
 	"specialist\x18\x10 \x01(\bR\n" +
 	"specialist\x12\x16\n" +
-	"\x06review\x18\x11 \x01(\bR\x06review\"\xc5\x01\n" +
+	"\x06review\x18\x11 \x01(\bR\x06review\x12@\n" +
+	"\x05tiers\x18\x12 \x03(\v2 .probity.policies.v1.BenefitTierB\b\xbaH\x05\x92\x01\x02\x10\n" +
+	"R\x05tiers\"\xc5\x01\n" +
 	"\fServiceMatch\x12O\n" +
 	"\n" +
 	"procedures\x18\x01 \x03(\tB/\xbaH,\x92\x01)\x10\xd0\x0f\"$r\"2 ^[A-Z0-9]{4,5}(-[A-Z0-9]{4,5})?$R\n" +
@@ -1456,47 +1623,53 @@ func file_probity_policies_v1_documents_proto_rawDescGZIP() []byte {
 	return file_probity_policies_v1_documents_proto_rawDescData
 }
 
-var file_probity_policies_v1_documents_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_probity_policies_v1_documents_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_probity_policies_v1_documents_proto_goTypes = []any{
 	(*PlanDocument)(nil),       // 0: probity.policies.v1.PlanDocument
-	(*SecondReviewer)(nil),     // 1: probity.policies.v1.SecondReviewer
-	(*CostShare)(nil),          // 2: probity.policies.v1.CostShare
-	(*Benefit)(nil),            // 3: probity.policies.v1.Benefit
-	(*ServiceMatch)(nil),       // 4: probity.policies.v1.ServiceMatch
-	(*FeeSchedule)(nil),        // 5: probity.policies.v1.FeeSchedule
-	(*Fee)(nil),                // 6: probity.policies.v1.Fee
-	(*ProviderContract)(nil),   // 7: probity.policies.v1.ProviderContract
-	(*Policy)(nil),             // 8: probity.policies.v1.Policy
-	(*Enrollment)(nil),         // 9: probity.policies.v1.Enrollment
-	(*PriorAuthorization)(nil), // 10: probity.policies.v1.PriorAuthorization
-	(*v1.Period)(nil),          // 11: probity.type.v1.Period
-	(*PlanRule)(nil),           // 12: probity.policies.v1.PlanRule
-	(*CoordinationRules)(nil),  // 13: probity.policies.v1.CoordinationRules
-	(*PlanNetwork)(nil),        // 14: probity.policies.v1.PlanNetwork
-	(*FacilityRate)(nil),       // 15: probity.policies.v1.FacilityRate
+	(*CostShareTier)(nil),      // 1: probity.policies.v1.CostShareTier
+	(*BenefitTier)(nil),        // 2: probity.policies.v1.BenefitTier
+	(*SecondReviewer)(nil),     // 3: probity.policies.v1.SecondReviewer
+	(*CostShare)(nil),          // 4: probity.policies.v1.CostShare
+	(*Benefit)(nil),            // 5: probity.policies.v1.Benefit
+	(*ServiceMatch)(nil),       // 6: probity.policies.v1.ServiceMatch
+	(*FeeSchedule)(nil),        // 7: probity.policies.v1.FeeSchedule
+	(*Fee)(nil),                // 8: probity.policies.v1.Fee
+	(*ProviderContract)(nil),   // 9: probity.policies.v1.ProviderContract
+	(*Policy)(nil),             // 10: probity.policies.v1.Policy
+	(*Enrollment)(nil),         // 11: probity.policies.v1.Enrollment
+	(*PriorAuthorization)(nil), // 12: probity.policies.v1.PriorAuthorization
+	(*v1.Period)(nil),          // 13: probity.type.v1.Period
+	(*PlanRule)(nil),           // 14: probity.policies.v1.PlanRule
+	(*CoordinationRules)(nil),  // 15: probity.policies.v1.CoordinationRules
+	(*PlanNetwork)(nil),        // 16: probity.policies.v1.PlanNetwork
+	(*FacilityRate)(nil),       // 17: probity.policies.v1.FacilityRate
 }
 var file_probity_policies_v1_documents_proto_depIdxs = []int32{
-	11, // 0: probity.policies.v1.PlanDocument.effective:type_name -> probity.type.v1.Period
-	2,  // 1: probity.policies.v1.PlanDocument.in_network:type_name -> probity.policies.v1.CostShare
-	2,  // 2: probity.policies.v1.PlanDocument.out_of_network:type_name -> probity.policies.v1.CostShare
-	3,  // 3: probity.policies.v1.PlanDocument.benefits:type_name -> probity.policies.v1.Benefit
-	12, // 4: probity.policies.v1.PlanDocument.rules:type_name -> probity.policies.v1.PlanRule
-	13, // 5: probity.policies.v1.PlanDocument.coordination:type_name -> probity.policies.v1.CoordinationRules
-	14, // 6: probity.policies.v1.PlanDocument.networks:type_name -> probity.policies.v1.PlanNetwork
-	1,  // 7: probity.policies.v1.PlanDocument.second_reviewer:type_name -> probity.policies.v1.SecondReviewer
-	4,  // 8: probity.policies.v1.Benefit.match:type_name -> probity.policies.v1.ServiceMatch
-	11, // 9: probity.policies.v1.FeeSchedule.effective:type_name -> probity.type.v1.Period
-	6,  // 10: probity.policies.v1.FeeSchedule.fees:type_name -> probity.policies.v1.Fee
-	11, // 11: probity.policies.v1.ProviderContract.effective:type_name -> probity.type.v1.Period
-	15, // 12: probity.policies.v1.ProviderContract.facility_rates:type_name -> probity.policies.v1.FacilityRate
-	11, // 13: probity.policies.v1.Policy.effective:type_name -> probity.type.v1.Period
-	11, // 14: probity.policies.v1.Enrollment.coverage:type_name -> probity.type.v1.Period
-	11, // 15: probity.policies.v1.PriorAuthorization.effective:type_name -> probity.type.v1.Period
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	13, // 0: probity.policies.v1.PlanDocument.effective:type_name -> probity.type.v1.Period
+	4,  // 1: probity.policies.v1.PlanDocument.in_network:type_name -> probity.policies.v1.CostShare
+	4,  // 2: probity.policies.v1.PlanDocument.out_of_network:type_name -> probity.policies.v1.CostShare
+	5,  // 3: probity.policies.v1.PlanDocument.benefits:type_name -> probity.policies.v1.Benefit
+	14, // 4: probity.policies.v1.PlanDocument.rules:type_name -> probity.policies.v1.PlanRule
+	15, // 5: probity.policies.v1.PlanDocument.coordination:type_name -> probity.policies.v1.CoordinationRules
+	16, // 6: probity.policies.v1.PlanDocument.networks:type_name -> probity.policies.v1.PlanNetwork
+	3,  // 7: probity.policies.v1.PlanDocument.second_reviewer:type_name -> probity.policies.v1.SecondReviewer
+	1,  // 8: probity.policies.v1.PlanDocument.tiers:type_name -> probity.policies.v1.CostShareTier
+	16, // 9: probity.policies.v1.CostShareTier.participants:type_name -> probity.policies.v1.PlanNetwork
+	4,  // 10: probity.policies.v1.CostShareTier.cost_share:type_name -> probity.policies.v1.CostShare
+	6,  // 11: probity.policies.v1.Benefit.match:type_name -> probity.policies.v1.ServiceMatch
+	2,  // 12: probity.policies.v1.Benefit.tiers:type_name -> probity.policies.v1.BenefitTier
+	13, // 13: probity.policies.v1.FeeSchedule.effective:type_name -> probity.type.v1.Period
+	8,  // 14: probity.policies.v1.FeeSchedule.fees:type_name -> probity.policies.v1.Fee
+	13, // 15: probity.policies.v1.ProviderContract.effective:type_name -> probity.type.v1.Period
+	17, // 16: probity.policies.v1.ProviderContract.facility_rates:type_name -> probity.policies.v1.FacilityRate
+	13, // 17: probity.policies.v1.Policy.effective:type_name -> probity.type.v1.Period
+	13, // 18: probity.policies.v1.Enrollment.coverage:type_name -> probity.type.v1.Period
+	13, // 19: probity.policies.v1.PriorAuthorization.effective:type_name -> probity.type.v1.Period
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_probity_policies_v1_documents_proto_init() }
@@ -1514,7 +1687,7 @@ func file_probity_policies_v1_documents_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_probity_policies_v1_documents_proto_rawDesc), len(file_probity_policies_v1_documents_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
