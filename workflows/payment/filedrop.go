@@ -137,6 +137,7 @@ func (d *FileDrop) Withdraw(_ context.Context, o Order) (Receipt, bool, error) {
 	if err != nil {
 		return Receipt{}, false, err
 	}
+	d.sweepDrafts("rem_" + strings.TrimPrefix(o.PaymentID, "pay_"))
 	recorded, err := d.record(name, withdrawal)
 	if err != nil || bytes.Equal(recorded, withdrawal) {
 		return Receipt{}, false, err
@@ -228,6 +229,8 @@ func (d *FileDrop) advise(ctx context.Context, remittance string, advice Advice)
 		return errors.New("payment drop: not a remittance's id")
 	}
 	place := filepath.Join(d.dir, dropAdvice, remittance+".835")
+	// A process that died while it wrote left its draft, which names patients.
+	defer d.sweepDrafts(remittance)
 	if _, err := os.Stat(place); err == nil {
 		return nil
 	}
@@ -241,9 +244,22 @@ func (d *FileDrop) advise(ctx context.Context, remittance string, advice Advice)
 		return err
 	}
 	if err := os.Rename(draft, place); err != nil {
-		return err
+		// Another who wrote it too may have been done first and have swept this one.
+		if _, there := os.Stat(place); !errors.Is(err, fs.ErrNotExist) || there != nil {
+			return err
+		}
 	}
 	return syncDir(filepath.Join(d.dir, dropAdvice))
+}
+
+// sweepDrafts removes what is left in staged of a remittance's 835. One that
+// another is still writing goes too: it then fails and is tried again, or finds
+// the 835 written.
+func (d *FileDrop) sweepDrafts(remittance string) {
+	drafts, _ := filepath.Glob(filepath.Join(d.dir, dropStaged, remittance+".835.*")) // an id holds no pattern
+	for _, draft := range drafts {
+		_ = os.Remove(draft)
+	}
 }
 
 func (d *FileDrop) did(step string) error {

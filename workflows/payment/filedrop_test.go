@@ -207,3 +207,25 @@ func TestOrdersForAStoppedPayeeAreRefused(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, take(t, dir), 3)
 }
+
+// A worker was killed while it wrote an 835: whoever takes the payment further,
+// by making it or withdrawing it, leaves no patient's name behind in staged.
+func TestADraftThatAKillLeftIsSweptAway(t *testing.T) {
+	for name, further := range map[string]func(*FileDrop, Order) error{
+		"paid": func(d *FileDrop, o Order) error {
+			_, err := d.Pay(t.Context(), o, func(_ context.Context, w io.Writer) error { _, err := io.WriteString(w, "ISA*835~"); return err })
+			return err
+		},
+		"withdrawn": func(d *FileDrop, o Order) error { _, _, err := d.Withdraw(t.Context(), o); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			d, o := newDrop(t, dir, FileDropOptions{Advices: true}), anOrder("a")
+			require.NoError(t, os.WriteFile(filepath.Join(dir, "staged", o.RemittanceID+".835.LEFT"), []byte("NM1*QC*1*DOE"), 0o600))
+			require.NoError(t, further(d, o))
+			left, err := filepath.Glob(filepath.Join(dir, "staged", "*.835.*"))
+			require.NoError(t, err)
+			require.Empty(t, left)
+		})
+	}
+}
