@@ -361,6 +361,69 @@ func TestASimulationShowsWhatAPlanWouldHaveDone(t *testing.T) {
 	require.Equal(t, same.GetTotal().GetPaidBeforeCents(), same.GetTotal().GetPaidAfterCents())
 }
 
+// What tiers would have done to last month is seen before they go live: at who
+// is of a tier the tier's share applies, with a deductible of its own, or the
+// benefit's copay there; at who is of none the plan's own share does, and what
+// the tier's deductible took isn't credited to it. The money is told by benefit.
+func TestASimulationShowsWhatTiersWouldHaveDone(t *testing.T) {
+	w := newWorld(t, 2)
+	always := &typev1.Period{StartDate: "2026-01-01"}
+	before := dearerPlan(10000)
+	before.Benefits[0].PriorAuthorization = false
+	w.append("plan", &eventsv1.PlanPublished{Version: 2, Plan: before})
+	w.append("contract", &eventsv1.ContractPublished{Version: 1, Contract: &policiesv1.ProviderContract{
+		ContractId: "ctr_other", PayerId: payer, Npis: []string{otherBiller}, Effective: always, FeeScheduleId: "fs_acme",
+	}})
+	w.append("network", &eventsv1.NetworkPublished{Version: 1, Network: &policiesv1.ProviderNetwork{
+		NetworkId: "net_acme", PayerId: payer, Effective: always,
+		Participants: []*policiesv1.NetworkParticipant{{Npi: biller, Tier: "centre", Participates: always}, {Npi: otherBiller, Participates: always}},
+	}})
+	w.caughtUp(w.Service)
+	scan := func(c *claimsv1.Claim) {
+		charged(60000)(c)
+		c.Lines[0].Procedure = "73721"
+	}
+	w.submit(lakeside(), "centre", visit(0, "2026-02-10"))
+	w.submit(lakeside(), "centre again", visit(0, "2026-02-11"))
+	w.submit(lakeside(), "elsewhere", visit(0, "2026-02-12", billedBy(otherBiller)))
+	w.submit(lakeside(), "only elsewhere", visit(1, "2026-02-10", billedBy(otherBiller)))
+	w.submit(lakeside(), "scan at the centre", visit(1, "2026-02-11", scan))
+	events := len(w.events())
+
+	trial := proto.CloneOf(before)
+	trial.Networks = []*policiesv1.PlanNetwork{{NetworkId: "net_acme"}}
+	trial.Tiers = []*policiesv1.CostShareTier{{
+		Name: "centre", Participants: []*policiesv1.PlanNetwork{{NetworkId: "net_acme", Tiers: []string{"centre"}}},
+		CostShare: &policiesv1.CostShare{
+			DeductibleIndividualCents: 2500, DeductibleFamilyCents: 5000, DeductibleKind: "embedded", CoinsuranceBps: 1000,
+			OutOfPocketIndividualCents: 50000, OutOfPocketFamilyCents: 80000,
+		},
+	}}
+	trial.Benefits[0].Tiers = []*policiesv1.BenefitTier{{Tier: "centre", CopayCents: 5000}}
+	got := simulated(t, w, trial)
+
+	require.Empty(t, got.GetProblems())
+	require.Equal(t, []string{"plan_acme@2"}, got.GetPlans())
+	require.Equal(t, uint64(5), got.GetClaims())
+	require.Equal(t, uint64(3), got.GetPaidMore(), "both visits and the scan at the centre")
+	require.Equal(t, uint64(1), got.GetPaidLess(), "elsewhere the deductible that the visits at the centre had met is open again")
+	require.Equal(t, uint64(1), got.GetUnchanged(), "who went elsewhere first had met nothing before either")
+	require.Len(t, got.GetBenefits(), 2)
+	care, imaging := got.GetBenefits()[0], got.GetBenefits()[1]
+	require.Equal(t, "care", care.GetBenefit())
+	require.Equal(t, int64(0+8000+8000+0), care.GetPaidBeforeCents(), "each person's first visit is the deductible, of others 20 %")
+	require.Equal(t, int64(6750+9000+0+0), care.GetPaidAfterCents(), "$25 and 10 % of the rest, then 10 %; elsewhere the deductible")
+	require.Equal(t, "imaging", imaging.GetBenefit())
+	require.Equal(t, int64(32000), imaging.GetPaidBeforeCents(), "the deductible was met by the visit: 20 % of $400")
+	require.Equal(t, int64(35000), imaging.GetPaidAfterCents(), "a copay of $50")
+	for _, b := range []*claimsv1.BenefitDifference{care, imaging, got.GetTotal()} {
+		require.Equal(t, b.GetAllowedBeforeCents(), b.GetAllowedAfterCents(), "a tier changes no price")
+		require.Equal(t, b.GetPaidAfterCents()-b.GetPaidBeforeCents(), b.GetPatientBeforeCents()-b.GetPatientAfterCents(), "what the plan pays more the patient owes less")
+	}
+	require.Equal(t, int64(2750), got.GetTotal().GetPaidAfterCents()-got.GetTotal().GetPaidBeforeCents())
+	require.Len(t, w.events(), events, "a simulation records nothing")
+}
+
 // A network may be published after the claims were decided, to try a plan on it.
 func TestASimulationKnowsTheNetworksPublishedSince(t *testing.T) {
 	w := newWorld(t, 1)
