@@ -150,7 +150,15 @@ func newWorld(dir string) (*world, error) {
 	srv.Mount(claimsv1connect.NewCaseServiceHandler(casesFake{world: w}, srv.Options()...))
 	srv.Mount(policiesv1connect.NewPoliciesServiceHandler(policiesFake{world: w}, srv.Options()...))
 	srv.Mount(policiesv1connect.NewEditsServiceHandler(editsFake{}, srv.Options()...))
-	srv.Mount(gatewayv1connect.NewEnrollmentFileServiceHandler(enrollmentFake{}, srv.Options()...))
+	spool := filepath.Join(dir, ".spool")
+	if err := os.Mkdir(spool, 0o700); err != nil {
+		return nil, err
+	}
+	enrolling, endEnrolling, err := w.enrolling(spool)
+	if err != nil {
+		return nil, err
+	}
+	srv.Mount(gatewayv1connect.NewEnrollmentFileServiceHandler(enrolling, srv.Options()...))
 	srv.Mount(workflowsv1connect.NewWorkflowServiceHandler(workflowsFake{world: w}, srv.Options()...))
 	if w.ledger, err = newLedgerFake(); err != nil {
 		return nil, err
@@ -162,7 +170,7 @@ func newWorld(dir string) (*world, error) {
 	go func() { done <- srv.Serve(ctx, listener) }()
 	w.close = func() {
 		cancel()
-		if err := errors.Join(<-done, tel.Shutdown(context.Background())); err != nil {
+		if err := errors.Join(<-done, endEnrolling(), tel.Shutdown(context.Background())); err != nil {
 			panic(fmt.Sprintf("the fake services did not stop cleanly: %v", err))
 		}
 	}

@@ -27,12 +27,18 @@ import (
 	policiesv1 "github.com/probity-health/probity/proto/probity/policies/v1"
 	"github.com/probity-health/probity/proto/probity/policies/v1/policiesv1connect"
 	problemv1 "github.com/probity-health/probity/proto/probity/problem/v1"
-	typev1 "github.com/probity-health/probity/proto/probity/type/v1"
 	workflowsv1 "github.com/probity-health/probity/proto/probity/workflows/v1"
 	"github.com/probity-health/probity/proto/probity/workflows/v1/workflowsv1connect"
+	"github.com/probity-health/probity/services/eventstore"
+	"github.com/probity-health/probity/services/gateway"
 	"github.com/probity-health/probity/services/identity"
+	"github.com/probity-health/probity/services/keys"
+	"github.com/probity-health/probity/services/keys/keystest"
 	"github.com/probity-health/probity/services/ledger/receipt"
+	"github.com/probity-health/probity/services/policies"
+	"github.com/probity-health/probity/services/policies/book"
 	"github.com/probity-health/probity/services/problem"
+	"github.com/probity-health/probity/services/sample"
 )
 
 const (
@@ -55,7 +61,8 @@ type world struct {
 	terminal   bool
 	authorizer *identity.Authorizer
 	ledger     *ledgerFake
-	down       atomic.Bool // the workflow service fails
+	members    *policies.Handler // the real one, for enrolment
+	down       atomic.Bool       // the workflow service fails
 
 	mu        sync.Mutex
 	submitted map[string]bool // guarded by mu; file ids
@@ -549,23 +556,12 @@ func (policiesFake) DiffPlans(_ context.Context, r *policiesv1.DiffPlansRequest)
 	return out, nil
 }
 
-func (policiesFake) GetMember(_ context.Context, r *policiesv1.GetMemberRequest) (*policiesv1.GetMemberResponse, error) {
-	out := &policiesv1.GetMemberResponse{Subject: memberID, Subscriber: memberID, PayerId: "KEYSTONE", Revision: 1, RecordedTime: timestamppb.New(noon),
-		Coverage: []*policiesv1.CoverageSpan{{PolicyId: "pol_a", PlanId: "plan_gold", RelationshipCode: "18", Period: &typev1.Period{StartDate: "2026-01-01", EndDate: "2026-03-31"}}}}
-	if at := r.GetKnownTime(); at != nil && at.AsTime().Before(noon) {
-		out.Revision, out.Coverage[0].Period.EndDate = 0, ""
-	}
-	return out, nil
+func (f policiesFake) GetMember(ctx context.Context, r *policiesv1.GetMemberRequest) (*policiesv1.GetMemberResponse, error) {
+	return f.members.GetMember(ctx, r)
 }
 
-func (policiesFake) GetMemberHistory(context.Context, *policiesv1.GetMemberHistoryRequest) (*policiesv1.GetMemberHistoryResponse, error) {
-	span := func(end string) []*policiesv1.CoverageSpan {
-		return []*policiesv1.CoverageSpan{{PolicyId: "pol_a", Period: &typev1.Period{StartDate: "2026-01-01", EndDate: end}}}
-	}
-	return &policiesv1.GetMemberHistoryResponse{Subject: memberID, Changes: []*policiesv1.MemberChange{
-		{Kind: "enrolled", RecordedTime: timestamppb.New(noon.AddDate(-1, 0, 0)), EffectiveDate: "2026-01-01", PolicyId: "pol_a", Coverage: span("")},
-		{Revision: 1, Kind: "terminated", RecordedTime: timestamppb.New(noon), EffectiveDate: "2026-04-01", Retroactive: true, BatchId: "enb_x", Coverage: span("2026-03-31")},
-	}}, nil
+func (f policiesFake) GetMemberHistory(ctx context.Context, r *policiesv1.GetMemberHistoryRequest) (*policiesv1.GetMemberHistoryResponse, error) {
+	return f.members.GetMemberHistory(ctx, r)
 }
 
 // editsFake refuses what isn't the word "table".
@@ -588,33 +584,34 @@ func (editsFake) ListEditTables(context.Context, *policiesv1.ListEditTablesReque
 	return &policiesv1.ListEditTablesResponse{Tables: []*policiesv1.EditTableVersion{{Table: policiesv1.EditTable_EDIT_TABLE_PTP_PRACTITIONER, Version: 2, Quarter: "2026Q1", RowCount: 13, Digest: []byte{1, 2, 3, 4, 5, 6, 7, 8}}}}, nil
 }
 
-// enrollmentFake applies the first member of a file and refuses the second.
-type enrollmentFake struct {
-	gatewayv1connect.UnimplementedEnrollmentFileServiceHandler
-}
+// everybody may do everything: who may enrol is the policies service's test.
+type everybody struct{}
 
-func (enrollmentFake) ImportEnrollmentFile(_ context.Context, s *connect.ClientStream[gatewayv1.ImportEnrollmentFileRequest]) (*gatewayv1.ImportEnrollmentFileResponse, error) {
-	var content []byte
-	dry := false
-	for s.Receive() {
-		dry = dry || s.Msg().GetOptions().GetDryRun()
-		content = append(content, s.Msg().GetData()...)
-	}
-	out := &gatewayv1.ImportEnrollmentFileResponse{MemberCount: 2, Acknowledgement: []byte("ISA*the 999~")}
-	refused := &problemv1.Problem{RuleId: "member.unknown", Message: "nobody of this card is enrolled", Fix: "send an addition"}
-	switch {
-	case bytes.Contains(content, []byte("broken")):
-		out.MemberCount, out.Problems = 0, []*problemv1.Problem{{RuleId: "x12.interchange.no-isa", Message: "the file doesn't begin with ISA", Fix: "send an interchange"}}
-	case !dry:
-		out.Outcomes = []*policiesv1.EnrollmentOutcome{
-			{Result: policiesv1.EnrollmentOutcome_RESULT_APPLIED, Subject: memberID, Touched: &typev1.Period{StartDate: "2026-01-01"}},
-			{Ordinal: 1, Result: policiesv1.EnrollmentOutcome_RESULT_UNCHANGED, Subject: memberID},
+func (everybody) Authorize(context.Context, string, identity.Resource) error { return nil }
+
+// enrolling is no fake: enrolment files go through a real gateway to a real
+// policies service that holds the sample, so that a script shows what a person
+// is told of a faulty file, and that it changed nothing.
+func (w *world) enrolling(dir string) (*gateway.Service, func() error, error) {
+	store, directory := eventstore.NewMemory(eventstore.MemoryOptions{Now: func() time.Time { return noon }}), book.New()
+	sealer := keys.NewSealer(keystest.New(), keys.SealerOptions{})
+	ctx, stop := context.WithCancel(context.Background())
+	ran := make(chan error, 1)
+	go func() { ran <- directory.Run(ctx, store) }()
+	w.members = policies.NewHandler(policies.Deps{Store: store, Directory: directory, Sealer: sealer, Index: keys.NewIndex([32]byte{7}), Authorizer: everybody{}})
+	gw := gateway.New(gateway.Config{SpoolDir: dir}, gateway.Deps{Policies: w.members})
+	end := func() error {
+		gw.Close()
+		stop()
+		if err := <-ran; !errors.Is(err, context.Canceled) {
+			return err
 		}
-		if bytes.Contains(content, []byte("partial")) {
-			out.Outcomes[1] = &policiesv1.EnrollmentOutcome{Ordinal: 1, Result: policiesv1.EnrollmentOutcome_RESULT_REFUSED, Problems: []*problemv1.Problem{refused}}
-		}
+		return sealer.Close()
 	}
-	return out, nil
+	if _, err := sample.Load(ctx, w.members); err != nil {
+		return nil, nil, errors.Join(err, end())
+	}
+	return gw, end, nil
 }
 
 type adjustmentsFake struct{ *world }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,6 +16,7 @@ import (
 
 	gatewayv1 "github.com/probity-health/probity/proto/probity/gateway/v1"
 	policiesv1 "github.com/probity-health/probity/proto/probity/policies/v1"
+	problemv1 "github.com/probity-health/probity/proto/probity/problem/v1"
 )
 
 // sendBytes is the size of the pieces a file is sent in; half of what the messages allow.
@@ -108,30 +110,39 @@ gives the same answer. Exit code 5 says that something of it was refused.`,
 	return cmd
 }
 
+// printImport prints what became of each change and below it, of those that
+// were refused or differ, what to do. A fault that refused one member stands in
+// the file's problems and in the member's outcome, and is told once.
 func (a *app) printImport(w io.Writer, path string, got *gatewayv1.ImportEnrollmentFileResponse, dry bool) error {
-	printProblems(w, path, got.GetProblems())
-	counts := map[policiesv1.EnrollmentOutcome_Result]int{}
+	counts, told := map[policiesv1.EnrollmentOutcome_Result]int{}, map[string]bool{}
 	rows := grid("CHANGE", "RESULT", "MEMBER", "FROM", "WHY")
+	key := func(p *problemv1.Problem) string { return p.GetRuleId() + " " + p.GetX12Path() }
 	for _, o := range got.GetOutcomes() {
 		counts[o.GetResult()]++
 		why := ""
-		if p := o.GetProblems(); len(p) > 0 {
-			why = p[0].GetMessage() + " (" + p[0].GetRuleId() + ")"
-			if at := p[0].GetX12Path(); at != "" {
-				why += " at " + at
+		for i, p := range o.GetProblems() {
+			if told[key(p)] = true; i == 0 {
+				why = p.GetMessage()
 			}
 		}
 		rows.AppendRow([]any{o.GetOrdinal() + 1, resultWord(o.GetResult()), dash(o.GetSubject()), dash(o.GetTouched().GetStartDate()), why})
 	}
+	printProblems(w, path, slices.DeleteFunc(slices.Clone(got.GetProblems()), func(p *problemv1.Problem) bool { return told[key(p)] }))
 	if len(got.GetOutcomes()) > 0 {
 		if err := render(w, rows); err != nil {
 			return err
 		}
 		fmt.Fprintln(w)
+		for _, o := range got.GetOutcomes() {
+			if len(o.GetProblems()) > 0 {
+				printProblems(w, fmt.Sprintf("%s: change %d", path, o.GetOrdinal()+1), o.GetProblems())
+				fmt.Fprintln(w)
+			}
+		}
 	}
 	switch {
 	case dry:
-		fmt.Fprintf(w, "%d members read; nothing was applied\n", got.GetMemberCount())
+		fmt.Fprintf(w, "%s read; nothing was applied\n", members(got.GetMemberCount()))
 		return nil
 	case len(got.GetOutcomes()) == 0:
 		fmt.Fprintln(w, "the file was refused; nothing was applied")
@@ -146,11 +157,18 @@ func (a *app) printImport(w io.Writer, path string, got *gatewayv1.ImportEnrollm
 			parts = append(parts, fmt.Sprintf("%d %s", counts[r], resultWord(r)))
 		}
 	}
-	fmt.Fprintf(w, "%d members: %s\n", got.GetMemberCount(), strings.Join(parts, ", "))
+	fmt.Fprintf(w, "%s: %s\n", members(got.GetMemberCount()), strings.Join(parts, ", "))
 	if got.GetDuplicate() {
 		fmt.Fprintln(w, "this file had been applied before; these are its outcomes from then")
 	}
 	return nil
+}
+
+func members(n uint32) string {
+	if n == 1 {
+		return "1 member"
+	}
+	return fmt.Sprintf("%d members", n)
 }
 
 func resultWord(r policiesv1.EnrollmentOutcome_Result) string {

@@ -95,9 +95,10 @@ type enrollmentImport struct {
 	payer  string // of every member; empty: as each transaction set says
 
 	pending   []*policiesv1.EnrollmentChange
-	of        string // payer of pending
-	places    []int  // of pending, in the outcomes
-	sent      uint32 // changes sent before pending
+	of        string   // payer of pending
+	places    []int    // of pending, in the outcomes
+	paths     []string // of pending, in the file
+	sent      uint32   // changes sent before pending
 	tokens    []string
 	duplicate bool // every batch so far had been applied before
 }
@@ -119,7 +120,7 @@ func (im *enrollmentImport) member(ctx context.Context, m *x12.Member) error {
 			}
 			im.of = payer
 		}
-		im.pending, im.places = append(im.pending, c), append(im.places, len(im.out.Outcomes))
+		im.pending, im.places, im.paths = append(im.pending, c), append(im.places, len(im.out.Outcomes)), append(im.paths, m.X12Path)
 		im.out.Outcomes = append(im.out.Outcomes, nil)
 	}
 	return nil
@@ -145,6 +146,14 @@ func (im *enrollmentImport) flush(ctx context.Context) error {
 	}
 	for i, o := range got.GetOutcomes() {
 		o.Ordinal = uint32(im.places[i]) // the ledger counts the changes sent, the answer those of the file
+		for _, p := range o.GetProblems() {
+			// The policies service knows the change by its place in the batch, and
+			// not where it stood in a file.
+			p.FieldPath = strings.TrimPrefix(p.GetFieldPath(), fmt.Sprintf("changes[%d].", i))
+			if p.GetX12Path() == "" {
+				p.X12Path = im.paths[i]
+			}
+		}
 		im.out.Outcomes[im.places[i]] = o
 	}
 	im.duplicate = im.duplicate && got.GetDuplicate()
@@ -154,6 +163,6 @@ func (im *enrollmentImport) flush(ctx context.Context) error {
 		}
 	}
 	im.sent += uint32(len(im.pending))
-	im.pending, im.places = nil, nil
+	im.pending, im.places, im.paths = nil, nil, nil
 	return nil
 }

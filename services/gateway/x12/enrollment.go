@@ -24,6 +24,8 @@ type EnrollmentFile struct {
 type Member struct {
 	// Ordinal in the file, from 0.
 	Ordinal int
+	// X12Path is where it begins: its INS.
+	X12Path string
 	// PayerID is N104 of loop 1000B, SponsorID that of 1000A.
 	PayerID, SponsorID string
 	// Changes are what it asks for: one a coverage (2300), or one for the
@@ -89,7 +91,8 @@ func (f *EnrollmentFile) Members(src io.Reader) iter.Seq2[*Member, error] {
 				return true
 			}
 			m := &Member{Ordinal: next, PayerID: o.payer, SponsorID: o.sponsor, Changes: o.changes}
-			path := rd.path()
+			path, ins := rd.path(), Fault{Segment: "INS", Loop: "2000", Ordinal: o.ordinal}
+			m.X12Path = path + " / " + ins.place()
 			for i := range o.faults {
 				m.Problems = append(m.Problems, o.faults[i].problem(path))
 			}
