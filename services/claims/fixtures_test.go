@@ -119,6 +119,7 @@ func codesAreKnown(t *testing.T, d *adjudication.Decision) {
 			for _, r := range a.RARCs {
 				require.True(t, listed("rarc.tsv", r), "RARC %s", r)
 			}
+			require.True(t, a.Clause == "" || adjudication.ClauseWords(a.Clause) != a.Clause, "%s is no words", a.Clause)
 		}
 	}
 }

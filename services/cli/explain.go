@@ -21,6 +21,7 @@ import (
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
 	eventsv1 "github.com/probity-health/probity/proto/probity/events/v1"
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
+	"github.com/probity-health/probity/services/claims/adjudication"
 	"github.com/probity-health/probity/services/codes"
 	"github.com/probity-health/probity/services/ledger/receipt"
 	"github.com/probity-health/probity/services/problem"
@@ -294,10 +295,21 @@ func explain(got *claimsv1.ExplainClaimResponse, only uint32, p proof) explanati
 	return e
 }
 
-// bearers says who bears the cents of a CAS group.
-var bearers = map[string]string{
-	"CO": "the provider writes it off", "PR": "the patient owes it",
-	"OA": "taken up by another payer", "PI": "withheld by the payer",
+// bearer says who bears the cents of an adjustment. Other adjustments (OA) are
+// nobody's to pay; only of reason 23 have other payers taken them up.
+func bearer(adj *claimsv1.Adjustment) string {
+	switch adj.GetGroupCode() {
+	case "CO":
+		return "the provider writes it off"
+	case "PR":
+		return "the patient owes it"
+	case "PI":
+		return "withheld by the payer"
+	}
+	if adj.GetCarc() == "23" {
+		return "taken up by earlier payers"
+	}
+	return "neither the provider nor the patient bears it"
 }
 
 func reasonOf(c *claimsv1.Claim, i int, adj *claimsv1.Adjustment) reason {
@@ -307,8 +319,8 @@ func reasonOf(c *claimsv1.Claim, i int, adj *claimsv1.Adjustment) reason {
 	}
 	return reason{
 		Group: adj.GetGroupCode(), CARC: adj.GetCarc(), RARCs: adj.GetRarcs(), AmountCents: adj.GetAmountCents(),
-		Bearer: bearers[adj.GetGroupCode()], Text: text, Rule: adj.GetRuleId(), Clause: adj.GetClause(), Facts: adj.GetFacts(),
-		Where: whereOf(c, i, adj.GetRuleId()), Next: nextStep(adj.GetRuleId()),
+		Bearer: bearer(adj), Text: text, Rule: adj.GetRuleId(), Clause: adj.GetClause(), Facts: adj.GetFacts(),
+		Where: whereOf(c, i, adj.GetRuleId()), Next: nextStep(adj),
 	}
 }
 
@@ -338,8 +350,21 @@ var fields = map[string][5]string{
 	"benefit.diagnosis_pointer": {"lines[%d].diagnosis_pointers", "2400/SV107", "CMS-1500 box 24E", "2300/HI", "UB-04 FL 67"},
 	"price":                     {"lines[%d].charge_cents", "2400/SV102", "CMS-1500 box 24F", "2400/SV203", "UB-04 FL 47"},
 	"price.contract_units":      {"lines[%d].quantity_milli", "2400/SV104", "CMS-1500 box 24G", "2400/SV205", "UB-04 FL 46"},
-	"cob":                       {"other_payers", "2320/CAS, 2430/SVD", "CMS-1500 box 9", "2320/CAS, 2430/SVD", "UB-04 FL 50"},
-	"":                          {"lines[%d].procedure", "2400/SV101", "CMS-1500 box 24D", "2400/SV202", "UB-04 FL 44"},
+	"units":                     {"lines[%d].quantity_milli", "2400/SV104", "CMS-1500 box 24G", "2400/SV205", "UB-04 FL 46"},
+	// Of institutional claims alone; the professional forms are never shown.
+	"institutional.type_of_bill":          {"facility_type", "", "", "2300/CLM05", "UB-04 FL 4"},
+	"institutional.statement_period":      {"institutional.statement_from", "", "", "2300/DTP*434", "UB-04 FL 6"},
+	"institutional.outside_statement":     {"lines[%d].service_date", "", "", "2400/DTP*472", "UB-04 FL 45"},
+	"institutional.admission_date":        {"institutional.admission_date", "", "", "2300/DTP*435", "UB-04 FL 12"},
+	"institutional.admission_type":        {"institutional.admission_type", "", "", "2300/CL101", "UB-04 FL 14"},
+	"institutional.admission_source":      {"institutional.admission_source", "", "", "2300/CL102", "UB-04 FL 15"},
+	"institutional.patient_status":        {"institutional.patient_status", "", "", "2300/CL103", "UB-04 FL 17"},
+	"institutional.attending":             {"institutional.attending_provider", "", "", "2310A/NM1*71", "UB-04 FL 76"},
+	"institutional.attending_npi_invalid": {"institutional.attending_provider.npi", "", "", "2310A/NM109", "UB-04 FL 76"},
+	"institutional.covered_days":          {"lines[%d].quantity_milli", "", "", "2400/SV205", "UB-04 FL 46"},
+	"institutional.noncovered":            {"lines[%d].noncovered_cents", "", "", "2400/SV207", "UB-04 FL 48"},
+	"cob":                                 {"other_payers", "2320/CAS, 2430/SVD", "CMS-1500 box 9", "2320/CAS, 2430/SVD", "UB-04 FL 50"},
+	"":                                    {"lines[%d].procedure", "2400/SV101", "CMS-1500 box 24D", "2400/SV202", "UB-04 FL 44"},
 }
 
 func whereOf(c *claimsv1.Claim, i int, rule string) where {
@@ -361,7 +386,11 @@ func whereOf(c *claimsv1.Claim, i int, rule string) where {
 }
 
 // nextStep says what can be done about a denial; "" where nothing is to do.
-func nextStep(rule string) string {
+func nextStep(adj *claimsv1.Adjustment) string {
+	rule := adj.GetRuleId()
+	if stage, _, _ := strings.Cut(rule, "."); stage == "pair" && adj.GetFacts()["modifier_indicator"] == "1" {
+		return "if the two were separate services, send it again with the modifier that says so (59, XE, XP, XS or XU)"
+	}
 	switch rule {
 	case "cob.no_primary_decision":
 		return "send it again with the other payer's decision (2320, 2430)"
@@ -371,11 +400,19 @@ func nextStep(rule string) string {
 		return "send it again with the referral's number"
 	case "timely.late_correction":
 		return "nothing: the claim it was to replace stands as it was decided"
+	case "institutional.noncovered":
+		return "" // the provider said so
+	case "duplicate.exact", "duplicate.in_claim":
+		return "nothing if it is the same service; if it was another, send it again with a modifier that tells them apart"
+	case "units.day_appealable":
+		return "appeal with the records that show the units: probity appeals file CLAIM_ID"
+	case "authorization.document":
+		return "send the document that the plan asks for"
 	case "timely.late":
 		return "show the receipt of an earlier submission: probity receipt CLAIM_ID"
 	}
 	switch stage, _, _ := strings.Cut(rule, "."); stage {
-	case "complete", "provider", "member", "claim":
+	case "complete", "institutional", "provider", "member", "claim":
 		return "correct the field and send it again"
 	}
 	return ""
@@ -407,7 +444,7 @@ func (a *app) printExplanation(w io.Writer, e explanation) {
 	for _, p := range d.GetPendReasons() {
 		fmt.Fprintf(w, "  waits  %s (%s)\n", p.GetMessage(), p.GetRuleId())
 		for _, key := range slices.Sorted(maps.Keys(p.GetFacts())) {
-			fmt.Fprintf(w, "         %s = %s\n", key, p.GetFacts()[key])
+			fmt.Fprintf(w, "         %s\n", adjudication.FactWords(key, p.GetFacts()[key]))
 		}
 		for _, id := range p.GetRelatedClaimIds() {
 			fmt.Fprintf(w, "         earlier claim %s\n", id)
@@ -437,17 +474,22 @@ func (l lineTold) sum() string {
 func (a *app) printReason(w io.Writer, r reason) {
 	code := strings.Join(append([]string{r.Group + "-" + r.CARC}, r.RARCs...), " ")
 	fmt.Fprintf(w, "  why    %s, %s: %s\n", dollars(r.AmountCents), r.Bearer, r.Text)
-	parts := []string{code, r.Rule}
-	if r.Clause != "" {
-		parts = append(parts, "clause "+r.Clause)
+	for _, remark := range r.RARCs {
+		if text, ok := codes.RARC(remark); ok {
+			fmt.Fprintf(w, "         %s: %s\n", remark, text)
+		}
 	}
+	if r.Clause != "" {
+		fmt.Fprintf(w, "  clause %s\n", adjudication.ClauseWords(r.Clause))
+	}
+	parts := []string{code, r.Rule}
 	keys := make([]string, 0, len(r.Facts))
 	for key := range r.Facts {
 		keys = append(keys, key)
 	}
 	slices.Sort(keys)
 	for _, key := range keys {
-		parts = append(parts, fact(key, r.Facts[key]))
+		parts = append(parts, adjudication.FactWords(key, r.Facts[key]))
 	}
 	fmt.Fprintf(w, "         %s\n", strings.Join(parts, " · "))
 	fmt.Fprintf(w, "  where  %s\n", r.Where)
@@ -500,19 +542,4 @@ func procedure(c *claimsv1.Claim, i int) string {
 		code = "revenue " + l.GetRevenueCode()
 	}
 	return strings.Join(append([]string{code}, l.GetModifiers()...), "-")
-}
-
-// fact writes a figure the way people read it; the key's ending tells its unit.
-func fact(key, value string) string {
-	if name, isCents := strings.CutSuffix(key, "_cents"); isCents {
-		if n, err := strconv.ParseInt(value, 10, 64); err == nil {
-			return strings.ReplaceAll(name, "_", " ") + " " + dollars(n)
-		}
-	}
-	if name, isBps := strings.CutSuffix(key, "_bps"); isBps {
-		if n, err := strconv.ParseInt(value, 10, 64); err == nil {
-			return fmt.Sprintf("%s %s %%", strings.ReplaceAll(name, "_", " "), strings.TrimSuffix(strings.TrimRight(fmt.Sprintf("%d.%02d", n/100, n%100), "0"), "."))
-		}
-	}
-	return strings.ReplaceAll(key, "_", " ") + " " + value
 }

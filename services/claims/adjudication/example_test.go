@@ -49,20 +49,20 @@ func ExampleAdjudicate() {
 	}
 	fmt.Print(d.Explain())
 	// Output:
-	// paid: charge 200.00, allowed 120.00, paid 16.00, patient owes 104.00, network in
+	// paid: charge 200.00, allowed 120.00, paid 16.00, patient owes 104.00, in network
 	//   line 1: charge 200.00, allowed 120.00, paid 16.00, patient owes 104.00, benefit office_visit
-	//     CO-45 80.00: above the allowed amount [price.above_allowed; feeSchedule.fees]
-	//       fee_cents = 12000
-	//       payable_milli = 1000
-	//       fee_bps = 10000
-	//       allowed_cents = 12000
-	//     PR-1 100.00: deductible [share.deductible; costShare.inNetwork.deductible]
-	//       deductible_remaining_cents = 10000
-	//     PR-2 4.00: coinsurance [share.coinsurance; costShare.inNetwork.coinsurance]
-	//       coinsurance_bps = 2000
-	//   posts +10000 cents to individual deductible, network in, plan year from 2026-01-01
-	//   posts +10000 cents to family deductible, network in, plan year from 2026-01-01
-	//   posts +10400 cents to individual out_of_pocket, network in, plan year from 2026-01-01
-	//   posts +10400 cents to family out_of_pocket, network in, plan year from 2026-01-01
-	//   by rules probity-rules/4, plan plan_small@1, contract ctr_a@1, fee schedule fs_small@1, accumulators at 0, received 2026-03-12
+	//     CO-45 80.00: above the allowed amount [price.above_allowed; the fee schedule's fee for the procedure]
+	//       fee 120.00
+	//       units priced 1
+	//       allowed at 100 % of the fee
+	//       allowed 120.00
+	//     PR-1 100.00: deductible [share.deductible; the plan's deductible in network]
+	//       deductible still to meet 100.00
+	//     PR-2 4.00: coinsurance [share.coinsurance; the plan's coinsurance in network]
+	//       coinsurance 20 %
+	//   posts 100.00 to the individual deductible in network, plan year from 2026-01-01
+	//   posts 100.00 to the family deductible in network, plan year from 2026-01-01
+	//   posts 104.00 to the individual out-of-pocket maximum in network, plan year from 2026-01-01
+	//   posts 104.00 to the family out-of-pocket maximum in network, plan year from 2026-01-01
+	//   by rules probity-rules/4, plan plan_small@1, contract ctr_a@1, fee schedule fs_small@1, accumulators at revision 0, received 2026-03-12
 }

@@ -2,9 +2,11 @@ package adjudication
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/probity-health/probity/services/codes"
+	"github.com/probity-health/probity/services/money"
 )
 
 // Explain tells a decision in plain words, one line a cent's fate: amounts,
@@ -20,7 +22,7 @@ func (d *Decision) Explain() string {
 			if p.Line != 0 {
 				where = fmt.Sprintf("line %d", p.Line)
 			}
-			fmt.Fprintf(&b, "  %s waits [%s; %s if refused]\n    %s\n", where, p.RuleID, codeText(p.CARC, p.RARC), p.Message)
+			fmt.Fprintf(&b, "  %s waits [%s; reason %s if refused]\n    %s\n", where, p.RuleID, codeText(p.CARC, p.RARC), p.Message)
 			explainFacts(&b, p.Facts)
 			for _, id := range p.Related {
 				fmt.Fprintf(&b, "      earlier claim %s\n", id)
@@ -31,7 +33,7 @@ func (d *Decision) Explain() string {
 	}
 	fmt.Fprintf(&b, ", allowed %s, paid %s, patient owes %s", d.Allowed, d.Paid, d.Patient)
 	if d.Network != "" {
-		b.WriteString(", network " + d.Network)
+		b.WriteString(", " + networkWords(d.Network))
 	}
 	switch {
 	case d.DuplicateOf != "":
@@ -44,11 +46,11 @@ func (d *Decision) Explain() string {
 		d.Lines[i].explain(&b)
 	}
 	for _, p := range d.Postings {
-		unit := "cents"
+		amount := money.Cents(p.Amount).String()
 		if p.Key.Kind == Visits {
-			unit = "visits"
+			amount = strconv.FormatInt(p.Amount, 10)
 		}
-		fmt.Fprintf(&b, "  posts %+d %s to %s %s, network %s", p.Amount, unit, p.Key.Scope, p.Key.KindName(), p.Key.NetworkName())
+		fmt.Fprintf(&b, "  posts %s to the %s", amount, p.Key.words())
 		if p.Key.PlanYear != 0 {
 			fmt.Fprintf(&b, ", plan year from %s", p.Key.PlanYear)
 		}
@@ -68,7 +70,12 @@ func (v *Versions) explain(b *strings.Builder) {
 			fmt.Fprintf(b, ", %s %s", read.what, read.version)
 		}
 	}
-	fmt.Fprintf(b, ", accumulators at %d, received %s\n", v.AccumulatorsRevision, v.ReceivedDate)
+	if v.AccumulatorsRevision < 0 {
+		b.WriteString(", accumulators that hold nothing yet")
+	} else {
+		fmt.Fprintf(b, ", accumulators at revision %d", v.AccumulatorsRevision)
+	}
+	fmt.Fprintf(b, ", received %s\n", v.ReceivedDate)
 }
 
 func (l *LineDecision) explain(b *strings.Builder) {
@@ -85,7 +92,7 @@ func (l *LineDecision) explain(b *strings.Builder) {
 		fmt.Fprintf(b, "    %s-%s %s: %s", a.Group, codeText(a.CARC, a.RARCs...), a.Amount, carcText(a.CARC))
 		fmt.Fprintf(b, " [%s", a.RuleID)
 		if a.Clause != "" {
-			b.WriteString("; " + a.Clause)
+			b.WriteString("; " + ClauseWords(a.Clause))
 		}
 		b.WriteString("]\n")
 		for _, remark := range a.RARCs {
@@ -99,7 +106,7 @@ func (l *LineDecision) explain(b *strings.Builder) {
 
 func explainFacts(b *strings.Builder, facts []Fact) {
 	for _, f := range facts {
-		fmt.Fprintf(b, "      %s = %s\n", f.Key, f.Text())
+		fmt.Fprintf(b, "      %s\n", FactWords(f.Key, f.Text()))
 	}
 }
 

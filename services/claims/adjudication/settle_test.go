@@ -333,7 +333,7 @@ func TestACarveOutIsExplained(t *testing.T) {
 	in.Claim.Lines[0].PriorAdjudications = []PriorAdjudication{{Paid: 50_00, Adjustments: []PriorAdjustment{{"CO", "45", 80_00}, {"PR", "2", 50_00}}}}
 	d := Adjudicate(in)
 	sound(t, in, &d)
-	for _, want := range []string{"coordination.carve_out", "owed_after_prior_payers_cents = ", "paid_by_prior_payers_cents = "} {
+	for _, want := range []string{"the plan subtracts what other payers paid (carve-out)]", "owed after prior payers 50.00\n", "paid by prior payers 50.00\n"} {
 		if !strings.Contains(d.Explain(), want) {
 			t.Errorf("%q isn't told:\n%s", want, d.Explain())
 		}
