@@ -439,6 +439,11 @@ func (a *app) printExplanation(w io.Writer, e explanation) {
 		fmt.Fprintf(w, "         %s\n", x)
 	}
 	if who := next(c); who != "" {
+		if slices.ContainsFunc(e.Lines, func(l lineTold) bool {
+			return slices.ContainsFunc(l.Why, func(r reason) bool { return r.Next != "" })
+		}) {
+			who += "; what else can be done stands with the lines"
+		}
 		fmt.Fprintf(w, "  next   %s\n", who)
 	}
 	for _, p := range d.GetPendReasons() {
@@ -487,7 +492,11 @@ func (a *app) printReason(w io.Writer, r reason) {
 	for key := range r.Facts {
 		keys = append(keys, key)
 	}
+	// What was allowed is where the other figures lead to.
 	slices.Sort(keys)
+	if i := slices.Index(keys, "allowed_cents"); i >= 0 {
+		keys = append(slices.Delete(keys, i, i+1), "allowed_cents")
+	}
 	for _, key := range keys {
 		parts = append(parts, adjudication.FactWords(key, r.Facts[key]))
 	}
