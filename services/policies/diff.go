@@ -195,6 +195,8 @@ func (d *differences) tiers(old, fresh []*policiesv1.CostShareTier) {
 		have, field := named[t.GetName()], "tiers."+t.GetName()
 		if have == nil {
 			d.add(&policiesv1.PlanDifference{Kind: "added", Field: field})
+			d.networks(field+".participants.", nil, t.GetParticipants())
+			d.added("", field+".cost_share.", (&policiesv1.CostShare{}).ProtoReflect(), t.GetCostShare().ProtoReflect())
 			continue
 		}
 		if !stayed[t.GetName()] {
@@ -216,7 +218,8 @@ func (d *differences) benefitTiers(benefit string, old, fresh []*policiesv1.Bene
 		delete(named, t.GetTier())
 		if have == nil {
 			d.add(&policiesv1.PlanDifference{Benefit: benefit, Kind: "added", Field: field})
-			have = &policiesv1.BenefitTier{Tier: t.GetTier()}
+			d.added(benefit, field+".", (&policiesv1.BenefitTier{Tier: t.GetTier()}).ProtoReflect(), t.ProtoReflect())
+			continue
 		}
 		d.fields(benefit, field+".", have.ProtoReflect(), t.ProtoReflect())
 	}
@@ -293,6 +296,18 @@ func (d *differences) fields(benefit, prefix string, old, fresh protoreflect.Mes
 			d.add(&policiesv1.PlanDifference{Benefit: benefit, Kind: "changed", Field: name,
 				OldValue: inWords(f, was), NewValue: inWords(f, is), Favours: favours(string(f.Name()), f, was, is)})
 		}
+	}
+}
+
+// added tells what a tier that is new says. Before it the plan's share in
+// network applied, by other fields: so nothing was zero, and which of two gains
+// no field alone can tell.
+func (d *differences) added(benefit, prefix string, empty, fresh protoreflect.Message) {
+	var said differences
+	said.fields(benefit, prefix, empty, fresh)
+	for _, p := range said.list {
+		p.Kind, p.OldValue, p.Favours = "added", "", ""
+		d.add(p)
 	}
 }
 

@@ -204,12 +204,12 @@ func TestADifferenceOfTiersIsTold(t *testing.T) {
 	}
 	old, fresh := planOf("P1", "plan_a"), planOf("P1", "plan_a")
 	for _, p := range []*policiesv1.PlanDocument{old, fresh} {
-		p.Networks = []*policiesv1.PlanNetwork{{NetworkId: "net_a"}, {NetworkId: "net_b"}, {NetworkId: "net_c"}}
+		p.Networks = []*policiesv1.PlanNetwork{{NetworkId: "net_a"}, {NetworkId: "net_b"}, {NetworkId: "net_c"}, {NetworkId: "net_d"}}
 		p.Benefits = []*policiesv1.Benefit{{Name: "office", Covered: true, Tiers: []*policiesv1.BenefitTier{{Tier: "one", CopayCents: 1000}, {Tier: "two", CopayCents: 2000}}}}
 	}
 	old.Tiers = []*policiesv1.CostShareTier{tier("one", 1000, "net_a"), tier("two", 2000, "net_b"), tier("three", 0, "net_c")}
-	fresh.Tiers = []*policiesv1.CostShareTier{tier("two", 2500, "net_b", "net_c"), tier("one", 1000, "net_a")}
-	fresh.Benefits[0].Tiers = []*policiesv1.BenefitTier{{Tier: "two", CopayCents: 1500}}
+	fresh.Tiers = []*policiesv1.CostShareTier{tier("two", 2500, "net_b", "net_c"), tier("one", 1000, "net_a"), tier("new", 500, "net_d")}
+	fresh.Benefits[0].Tiers = []*policiesv1.BenefitTier{{Tier: "two", CopayCents: 1500}, {Tier: "new", CopayCents: 500}}
 	got, err := h.DiffPlans(h.ctx, &policiesv1.DiffPlansRequest{OldDocument: yamlOf(t, old), NewDocument: yamlOf(t, fresh)})
 	require.NoError(t, err)
 	require.Empty(t, got.GetProblems())
@@ -219,10 +219,16 @@ func TestADifferenceOfTiersIsTold(t *testing.T) {
 	}
 	require.Equal(t, []string{
 		"office|changed|tiers.two.copay_cents|$20.00|$15.00|member",
+		"office|added|tiers.new|||",
+		"office|added|tiers.new.copay_cents||$5.00|", // it was no $0.00 before
 		"office|removed|tiers.one|||",
 		"|removed|tiers.three|||",
 		"|added|tiers.two.participants.net_c||all tiers|",
 		"|changed|tiers.two.cost_share.deductible_individual_cents|$20.00|$25.00|plan",
 		"|moved|tiers.one|||",
+		"|added|tiers.new|||",
+		"|added|tiers.new.participants.net_d||all tiers|",
+		"|added|tiers.new.cost_share.deductible_individual_cents||$5.00|",
+		"|added|tiers.new.cost_share.deductible_kind||embedded|",
 	}, lines)
 }
