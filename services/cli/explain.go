@@ -295,11 +295,15 @@ func explain(got *claimsv1.ExplainClaimResponse, only uint32, p proof) explanati
 	return e
 }
 
-// bearer says who bears the cents of an adjustment. Other adjustments (OA) are
-// nobody's to pay; only of reason 23 have other payers taken them up.
+// bearer says who bears the cents of an adjustment. What the provider can still
+// put right isn't written off yet. Other adjustments (OA) are nobody's to pay;
+// only of reason 23 have other payers taken them up.
 func bearer(adj *claimsv1.Adjustment) string {
 	switch adj.GetGroupCode() {
 	case "CO":
+		if nextStep(adj) != "" {
+			return "not the patient's to pay"
+		}
 		return "the provider writes it off"
 	case "PR":
 		return "the patient owes it"

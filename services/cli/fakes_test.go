@@ -213,6 +213,14 @@ func (c claimsFake) ExplainClaim(_ context.Context, r *claimsv1.ExplainClaimRequ
 	if err != nil {
 		return nil, err
 	}
+	if r.GetClaimId() == deniedID {
+		return &claimsv1.ExplainClaimResponse{
+			Claim: claim,
+			Submitted: &claimsv1.Claim{Form: claimsv1.ClaimForm_CLAIM_FORM_INSTITUTIONAL,
+				Lines: []*claimsv1.ServiceLine{{Number: 1, Procedure: "93005"}, {Number: 2, Procedure: "93010"}, {Number: 3, RevenueCode: "0730"}}},
+			Decision: refusedStay(),
+		}, nil
+	}
 	return &claimsv1.ExplainClaimResponse{
 		Claim: claim,
 		Submitted: &claimsv1.Claim{Form: claimsv1.ClaimForm_CLAIM_FORM_PROFESSIONAL,
@@ -234,6 +242,22 @@ func explained(status claimsv1.ClaimStatus) *claimsv1.Decision {
 				{GroupCode: "PR", Carc: "1", Rarcs: []string{"N130"}, AmountCents: 2700, RuleId: "cost.deductible",
 					Facts: map[string]string{"deductible_remaining_cents": "12000", "visits_used": "20"}},
 			}},
+		},
+	}
+}
+
+// refusedStay is a hospital's claim of which each line is denied for another reason.
+func refusedStay() *claimsv1.Decision {
+	line := func(n uint32, adj *claimsv1.Adjustment) *claimsv1.LineDecision {
+		adj.AmountCents = 1000
+		return &claimsv1.LineDecision{Number: n, ChargeCents: 1000, Adjustments: []*claimsv1.Adjustment{adj}}
+	}
+	return &claimsv1.Decision{
+		Status: claimsv1.ClaimStatus_CLAIM_STATUS_DENIED, ChargeCents: 3000, Versions: &claimsv1.Versions{Plan: "plan_gold@3"},
+		Lines: []*claimsv1.LineDecision{
+			line(1, &claimsv1.Adjustment{GroupCode: "OA", Carc: "18", Rarcs: []string{"N522"}, RuleId: "duplicate.exact", Facts: map[string]string{"earlier_line": "2"}}),
+			line(2, &claimsv1.Adjustment{GroupCode: "CO", Carc: "236", RuleId: "pair.incompatible", Facts: map[string]string{"paired_line": "1", "modifier_indicator": "1"}}),
+			line(3, &claimsv1.Adjustment{GroupCode: "CO", Carc: "16", Rarcs: []string{"MA30"}, RuleId: "institutional.type_of_bill"}),
 		},
 	}
 }
