@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -18,12 +19,15 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/probity-health/probity/e2e/process"
+	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
 	"github.com/probity-health/probity/proto/probity/claims/v1/claimsv1connect"
 	"github.com/probity-health/probity/proto/probity/gateway/v1/gatewayv1connect"
+	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/proto/probity/ledger/v1/ledgerv1connect"
 	"github.com/probity-health/probity/proto/probity/policies/v1/policiesv1connect"
 	"github.com/probity-health/probity/proto/probity/workflows/v1/workflowsv1connect"
 	serve "github.com/probity-health/probity/services/assembly"
+	"github.com/probity-health/probity/services/eventstore"
 	"github.com/probity-health/probity/services/identity"
 	"github.com/probity-health/probity/services/identity/issuer"
 	"github.com/probity-health/probity/services/server"
@@ -351,4 +355,24 @@ func (s *stack) stop(role string) error {
 		return errors.Join(fmt.Errorf("%s: %w", role, err), errors.New(s.running[role].Tail(5)))
 	}
 	return nil
+}
+
+// heads are of the claims log's shards that hold anything.
+func (s *stack) heads(t *testing.T) []*ledgerv1.ShardHead {
+	t.Helper()
+	got := patiently(t, func(ctx context.Context) (*ledgerv1.GetLedgerResponse, error) {
+		return s.at(s.url("ledger"), "auditor").Ledger.GetLedger(ctx, &ledgerv1.GetLedgerRequest{})
+	})
+	return slices.DeleteFunc(got.GetHeads(), func(h *ledgerv1.ShardHead) bool { return h.GetLog() != "claims" || h.GetSize() == 0 })
+}
+
+// shows waits until the lists show what the heads hold.
+func (s *stack) shows(t *testing.T, as clients, heads []*ledgerv1.ShardHead) {
+	t.Helper()
+	for _, h := range heads {
+		at := eventstore.Position{Log: h.GetLog(), Shard: h.GetShard(), Index: h.GetSize() - 1}
+		patiently(t, func(ctx context.Context) (*claimsv1.ListClaimsResponse, error) {
+			return as.Claims.ListClaims(ctx, &claimsv1.ListClaimsRequest{PageSize: 1, MinToken: at.Token()})
+		})
+	}
 }

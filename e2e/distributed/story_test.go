@@ -343,7 +343,7 @@ func (s *story) rebuilds(t *testing.T) {
 		require.Less(t, try, 20, "the ledger comes to rest")
 		// Given the lists as they are, with all that is on the ledger.
 		heads := s.heads(t)
-		s.shows(t, heads)
+		s.shows(t, s.biller, heads)
 		before := s.list(t, "")
 		require.Len(t, before, s.claims+s.direct)
 
@@ -360,26 +360,6 @@ func (s *story) rebuilds(t *testing.T) {
 			require.True(t, proto.Equal(before[i], after[i]), "%s came back different", before[i].GetClaimId())
 		}
 		return
-	}
-}
-
-// heads are of the claims log's shards that hold anything.
-func (s *story) heads(t *testing.T) []*ledgerv1.ShardHead {
-	t.Helper()
-	got := patiently(t, func(ctx context.Context) (*ledgerv1.GetLedgerResponse, error) {
-		return s.at(s.url("ledger"), "auditor").Ledger.GetLedger(ctx, &ledgerv1.GetLedgerRequest{})
-	})
-	return slices.DeleteFunc(got.GetHeads(), func(h *ledgerv1.ShardHead) bool { return h.GetLog() != "claims" || h.GetSize() == 0 })
-}
-
-// shows waits until the lists show what the heads hold.
-func (s *story) shows(t *testing.T, heads []*ledgerv1.ShardHead) {
-	t.Helper()
-	for _, h := range heads {
-		at := eventstore.Position{Log: h.GetLog(), Shard: h.GetShard(), Index: h.GetSize() - 1}
-		patiently(t, func(ctx context.Context) (*claimsv1.ListClaimsResponse, error) {
-			return s.biller.Claims.ListClaims(ctx, &claimsv1.ListClaimsRequest{PageSize: 1, MinToken: at.Token()})
-		})
 	}
 }
 
