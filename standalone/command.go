@@ -25,7 +25,7 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 func newCommand() *cobra.Command {
 	var cfg Config
 	var sample, once bool
-	heapFloor := defaultHeapFloor() >> 20
+	heapFloor := DefaultHeapFloor() >> 20
 	command := &cobra.Command{
 		Use:   "probity-standalone",
 		Short: "Run the whole of Probity in one process, for development",
@@ -36,7 +36,7 @@ func newCommand() *cobra.Command {
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg.LogOutput = cmd.ErrOrStderr()
-			go tendHeap(cmd.Context(), min(heapFloor, 1<<20)<<20)
+			go TendHeap(cmd.Context(), min(heapFloor, 1<<20)<<20)
 			return run(cmd.Context(), cfg, sample || once, once, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}

@@ -33,17 +33,18 @@ const (
 	heapLook = time.Second
 )
 
-// defaultHeapFloor is the floor in bytes; 0, which leaves it to Go, where the
+// DefaultHeapFloor is the floor in bytes; 0, which leaves it to Go, where the
 // environment says how to collect or the machine's memory isn't known.
-func defaultHeapFloor() uint64 {
+func DefaultHeapFloor() uint64 {
 	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
 		return 0
 	}
 	return min(usableMemory()/heapShare, maxHeapFloor)
 }
 
-// tendHeap keeps the collector at the floor until ctx ends.
-func tendHeap(ctx context.Context, floor uint64) {
+// TendHeap keeps this process's collector at the floor, in bytes, until ctx
+// ends; the command does so, and who starts a stack in a process of his own may.
+func TendHeap(ctx context.Context, floor uint64) {
 	if floor == 0 {
 		return
 	}
