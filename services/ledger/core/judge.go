@@ -92,8 +92,7 @@ func Judge(head Head, view View, value []byte) (Judged, error) {
 		revisions[i] = w.Last()
 	}
 	out.Seen = Seen{
-		Index: c.Index, Digest: Digest(c.Writes), Entry: receipt.Entry(value),
-		Recorded: c.RecordedTime.AsTime(), Revisions: revisions,
+		Index: c.Index, Entry: receipt.Entry(value), Recorded: c.RecordedTime.AsTime(), Revisions: revisions, Commit: c,
 	}
 	return out, nil
 }
@@ -101,7 +100,7 @@ func Judge(head Head, view View, value []byte) (Judged, error) {
 // judge applies the rules to a record.
 func judge(head Head, view View, c *record, value []byte) (Judged, error) {
 	switch {
-	case c.format != Format:
+	case c.format != Format && c.format != digestFormat:
 		return Judged{}, violated("ledger.record.format", "a record has the unknown layout %d", c.format)
 	case c.log != head.Log || c.shard != head.Shard:
 		return Judged{}, violated("ledger.record.shard", "a record belongs to another shard")

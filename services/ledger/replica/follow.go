@@ -378,7 +378,7 @@ func (s *Shard) own(head core.Head, value []byte) (core.Judged, bool) {
 		return core.Judged{}, false
 	}
 	head.Next++
-	return core.Judged{Verdict: core.Accepted, Term: head.Term, Commit: w.Commit, Seen: w.Seen, Row: core.RowOf(w.Commit, w.Seen), Head: head}, true
+	return core.Judged{Verdict: core.Accepted, Term: head.Term, Commit: w.Commit, Seen: w.Seen, Row: core.RowOf(w.Commit, w.Seen.Entry), Head: head}, true
 }
 
 // denied compares a record that is not what this node's own owner wrote at its

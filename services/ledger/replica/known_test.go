@@ -184,7 +184,8 @@ func TestOnlyWhatReadsBackAsWrittenIsExpected(t *testing.T) {
 	judged, err := core.Judge(a.shard.Head(), a.shard, d.Value)
 	require.NoError(t, err)
 	require.Equal(t, judged.Seen.Entry, j.Seen.Entry)
-	require.Equal(t, judged.Seen.Digest, j.Seen.Digest)
+	require.True(t, proto.Equal(judged.Seen.Commit, j.Seen.Commit))
+	require.Equal(t, core.RowOf(judged.Commit, judged.Seen.Entry), j.Row)
 	require.Equal(t, judged.Seen.Revisions, j.Seen.Revisions)
 	require.Equal(t, judged.Head, j.Head)
 
