@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"errors"
 
+	"github.com/transparency-dev/merkle/rfc6962"
+
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/services/ledger/receipt"
 )
@@ -87,8 +89,9 @@ func appendText[T string | []byte](b []byte, s T) []byte {
 
 // Leaf is the row's leaf hash in the tree whose root is the head's State.
 func (r *Row) Leaf() receipt.Hash {
-	var room [512]byte
-	return receipt.LeafHash(r.Append(room[:0]))
+	var room [192]byte // most rows are shorter
+	room[0] = rfc6962.RFC6962LeafHashPrefix
+	return sha256.Sum256(r.Append(room[:1]))
 }
 
 var errRow = errors.New("core: not an index row")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -39,8 +40,9 @@ const (
 	// tableAt is from how many commits on their rows are handed to the store
 	// as one sorted table. Fewer would leave it many small ones to merge.
 	tableAt = 4 * flushAt
-	// keptAt is the largest generation whose room is kept for another.
-	keptAt = behindMost * flushAt
+	// keptAt is the largest generation whose room is kept for another: one of a
+	// long history, with what one portion may add.
+	keptAt = behindMost*flushAt + portionRecords
 )
 
 // generation is the index of some commits that follow each other.
@@ -67,7 +69,7 @@ type stored struct {
 	row   core.Row
 }
 
-// reset empties a generation and keeps its room, but what a long history took.
+// reset empties a generation and keeps its room, but what a busy disk let grow.
 func (g *generation) reset() *generation {
 	if g.commits > keptAt {
 		return &generation{}
@@ -125,98 +127,91 @@ func (x *index) write(next uint64) error {
 	x.mu.RLock()
 	g := x.older // nobody changes it any more
 	x.mu.RUnlock()
-	var room keyRoom
-	requests := make([]keyed, 0, g.requests.len())
-	for n, id := range g.requests.names {
-		room.reserve(len(x.rows.prefix) + len(id) + 32)
-		key := room.take(append(append(append(room.b, x.rows.prefix...), kindRequest), id...))
-		requests = append(requests, keyed{key: key, value: room.take(binary.AppendUvarint(room.b, g.at[n]))})
-	}
-	streams := make([]keyed, 0, len(g.extents))
-	for i := range g.extents {
-		e := &g.extents[i]
-		stream := g.streams.names[e.stream]
-		room.reserve(len(x.rows.prefix) + len(stream) + 64)
-		key := room.take(x.rows.appendExtentKey(room.b, stream, e.first))
-		streams = append(streams, keyed{key: key, value: room.take(e.append(room.b))})
-	}
-	// In the order of their kinds.
-	sorted := [][]keyed{{{key: x.rows.key(kindIndexed), value: be64(next)}}, sortKeyed(requests), sortKeyed(streams)}
 	if g.commits >= x.tableAt {
-		return x.store.takeTable(sorted)
+		return x.store.takeTable(func(set setter) error { return x.rows.spell(g, next, set) })
 	}
-	batch := x.rows.db.NewBatchWithSize(64 * (len(requests) + len(streams)))
+	batch := x.rows.db.NewBatchWithSize(64 * (g.requests.len() + len(g.extents)))
 	defer batch.Close()
-	for _, rows := range sorted {
-		for _, r := range rows {
-			if err := batch.Set(r.key, r.value, nil); err != nil {
-				return err
-			}
-		}
+	err := x.rows.spell(g, next, func(key, value []byte) error { return batch.Set(key, value, nil) })
+	if err != nil {
+		return err
 	}
 	return batch.Commit(pebble.NoSync)
 }
 
-// keyRoom holds many short keys and values.
-type keyRoom struct{ b []byte }
+// setter takes a row, and keeps neither key nor value.
+type setter func(key, value []byte) error
 
-// reserve makes room for what is appended to b before the next reserve.
-func (r *keyRoom) reserve(size int) {
-	if cap(r.b)-len(r.b) < size {
-		r.b = make([]byte, 0, max(64<<10, size))
+// spell gives the rows of a generation in the order of their keys, and before
+// them that the index has every commit below next.
+func (r rows) spell(g *generation, next uint64, set setter) error {
+	if err := set(r.key(kindIndexed), be64(next)); err != nil {
+		return err
 	}
+	key, value := make([]byte, 0, 256), make([]byte, 0, 64)
+	for _, p := range sortNames(g.requests.names) {
+		key = append(append(append(key[:0], r.prefix...), kindRequest), g.requests.names[p.at]...)
+		value = binary.AppendUvarint(value[:0], g.at[p.at])
+		if err := set(key, value); err != nil {
+			return err
+		}
+	}
+	var chain []int32
+	for _, p := range sortNames(g.streams.names) {
+		stream := g.streams.names[p.at]
+		chain = chain[:0]
+		for at := g.newest[p.at]; at >= 0; at = g.extents[at].before {
+			chain = append(chain, at)
+		}
+		for _, at := range slices.Backward(chain) {
+			e := &g.extents[at]
+			key, value = r.appendExtentKey(key[:0], stream, e.first), e.append(value[:0])
+			if err := set(key, value); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
-// take returns what was appended to b.
-func (r *keyRoom) take(b []byte) []byte {
-	out := b[len(r.b):len(b):len(b)]
-	r.b = b
-	return out
-}
-
-// keyed is a row to be written.
-type keyed struct{ key, value []byte }
-
-// sortKeyed returns rows in the order of their keys. Most keys differ within
-// eight bytes behind what they all begin with, and numbers that short are
-// sorted byte by byte, without comparing.
-func sortKeyed(rows []keyed) []keyed {
-	if len(rows) == 0 {
-		return rows
+// sortNames returns the places of names in the order of their bytes. Most names
+// differ within eight bytes behind what they all begin with, and numbers that
+// short are sorted byte by byte, without comparing.
+func sortNames(names []string) []place {
+	if len(names) == 0 {
+		return nil
 	}
-	same := len(rows[0].key)
-	for _, r := range rows {
+	same := len(names[0])
+	for _, name := range names {
 		n := 0
-		for n < min(same, len(r.key)) && r.key[n] == rows[0].key[n] {
+		for n < min(same, len(name)) && name[n] == names[0][n] {
 			n++
 		}
 		same = n
 	}
-	places := make([]place, len(rows))
-	for i := range rows {
+	places := make([]place, len(names))
+	for i, name := range names {
 		var first [8]byte
-		copy(first[:], rows[i].key[same:])
+		copy(first[:], name[same:])
 		places[i] = place{binary.BigEndian.Uint64(first[:]), i}
 	}
 	places = sortPlaces(places)
-	out := make([]keyed, len(rows))
-	for i, p := range places {
-		out[i] = rows[p.at]
-	}
-	for i := 0; i < len(out); {
+	for i := 0; i < len(places); {
 		end := i + 1
-		for end < len(out) && places[end].order == places[i].order {
+		for end < len(places) && places[end].order == places[i].order {
 			end++
 		}
-		slices.SortFunc(out[i:end], func(a, b keyed) int { return bytes.Compare(a.key, b.key) })
+		if end > i+1 {
+			slices.SortFunc(places[i:end], func(a, b place) int { return strings.Compare(names[a.at], names[b.at]) })
+		}
 		i = end
 	}
-	return out
+	return places
 }
 
-// place says where the row is that has an order.
+// place says which name has an order.
 type place struct {
-	order uint64 // of the eight bytes at which keys begin to differ
+	order uint64 // of the eight bytes at which names begin to differ
 	at    int
 }
 
