@@ -148,29 +148,75 @@ func (r rows) spell(g *generation, next uint64, set setter) error {
 	if err := set(r.key(kindIndexed), be64(next)); err != nil {
 		return err
 	}
-	key, value := make([]byte, 0, 256), make([]byte, 0, 64)
-	for _, p := range sortNames(g.requests.names) {
-		key = append(append(append(key[:0], r.prefix...), kindRequest), g.requests.names[p.at]...)
-		value = binary.AppendUvarint(value[:0], g.at[p.at])
-		if err := set(key, value); err != nil {
+	// What the order leads to lies anywhere in memory. Some rows are spelled
+	// before any of them is written, so that the processor waits for many at once.
+	var room spelledRows
+	for some := range slices.Chunk(sortNames(g.requests.names), spelledAtOnce) {
+		for _, p := range some {
+			room.begin()
+			room.b = append(append(append(room.b, r.prefix...), kindRequest), g.requests.names[p.at]...)
+			room.keyed()
+			room.b = binary.AppendUvarint(room.b, g.at[p.at])
+		}
+		if err := room.flush(set); err != nil {
 			return err
 		}
 	}
 	var chain []int32
-	for _, p := range sortNames(g.streams.names) {
-		stream := g.streams.names[p.at]
-		chain = chain[:0]
-		for at := g.newest[p.at]; at >= 0; at = g.extents[at].before {
-			chain = append(chain, at)
-		}
-		for _, at := range slices.Backward(chain) {
-			e := &g.extents[at]
-			key, value = r.appendExtentKey(key[:0], stream, e.first), e.append(value[:0])
-			if err := set(key, value); err != nil {
-				return err
+	for some := range slices.Chunk(sortNames(g.streams.names), spelledAtOnce) {
+		for _, p := range some {
+			stream := g.streams.names[p.at]
+			chain = chain[:0]
+			for at := g.newest[p.at]; at >= 0; at = g.extents[at].before {
+				chain = append(chain, at)
+			}
+			for _, at := range slices.Backward(chain) {
+				e := &g.extents[at]
+				room.begin()
+				room.b = r.appendExtentKey(room.b, stream, e.first)
+				room.keyed()
+				room.b = e.append(room.b)
 			}
 		}
+		if err := room.flush(set); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// spelledAtOnce is of how many names the rows are spelled before they are
+// written: enough to wait for together, few enough to stay in the cache.
+const spelledAtOnce = 128
+
+// spelledRows holds some rows, one after the other.
+type spelledRows struct {
+	b    []byte
+	ends [][2]int // of each row's key and value
+}
+
+// begin begins a row: its key is appended to b, up to keyed, then its value.
+func (s *spelledRows) begin() { s.end(); s.ends = append(s.ends, [2]int{}) }
+
+func (s *spelledRows) keyed() { s.ends[len(s.ends)-1][0] = len(s.b) }
+
+func (s *spelledRows) end() {
+	if n := len(s.ends); n > 0 {
+		s.ends[n-1][1] = len(s.b)
+	}
+}
+
+// flush hands the rows on and forgets them.
+func (s *spelledRows) flush(set setter) error {
+	s.end()
+	at := 0
+	for _, e := range s.ends {
+		if err := set(s.b[at:e[0]], s.b[e[0]:e[1]]); err != nil {
+			return err
+		}
+		at = e[1]
+	}
+	s.b, s.ends = s.b[:0], s.ends[:0]
 	return nil
 }
 
