@@ -13,27 +13,29 @@ import (
 	"github.com/probity-health/probity/services/ledger/receipt"
 )
 
-// record is what the rules look at of a record of a shard's topic.
-type record struct {
+// Record is what the rules look at of a record of a shard's topic.
+type Record struct {
+	RequestID string
+	Writes    []RowWrite
+
 	format     uint32
 	log        string
 	shard      uint32
 	term       uint64
 	index      uint64
-	requestID  string
 	provenance []byte // as the record spells it; a Reader's only
-	writes     []RowWrite
+	digest     []byte // of the content; a Reader's only, of the first format
 	barrier    bool
 	digested   bool // it has a barrier's digest
 }
 
-func recordOf(c *ledgerv1.Commit) record {
-	r := record{
-		format: c.Format, log: c.Log, shard: c.Shard, term: c.Term, index: c.Index, requestID: c.RequestId,
-		writes: make([]RowWrite, len(c.Writes)), barrier: c.Barrier, digested: len(c.BarrierDigest) > 0,
+func recordOf(c *ledgerv1.Commit) Record {
+	r := Record{
+		format: c.Format, log: c.Log, shard: c.Shard, term: c.Term, index: c.Index, RequestID: c.RequestId,
+		Writes: make([]RowWrite, len(c.Writes)), barrier: c.Barrier, digested: len(c.BarrierDigest) > 0,
 	}
 	for i, w := range c.Writes {
-		r.writes[i] = RowWrite{Stream: w.Stream, First: w.FirstRevision, Count: uint64(len(w.Events))}
+		r.Writes[i] = RowWrite{Stream: w.Stream, First: w.FirstRevision, Count: uint64(len(w.Events))}
 	}
 	return r
 }
@@ -63,28 +65,31 @@ const (
 // Judge is the function Judge; of an accepted commit it gives the Row instead
 // of the Commit, and of Seen what a Row has. The Row is good for as long as
 // value is, its texts for longer.
-func (r *Reader) Judge(head Head, view View, value []byte) (Judged, error) {
-	rec, ok := r.read(value, head.Log)
-	if !ok {
-		j, err := Judge(head, view, value)
-		if err == nil && j.Verdict == Accepted {
-			j.Row = RowOf(j.Commit, j.Seen.Entry)
-		}
-		return j, err
-	}
-	out, err := judge(head, view, &rec, value)
-	if err != nil || out.Verdict != Accepted {
+func (r *Reader) Judge(head Head, view View, value []byte) (out Judged, err error) {
+	var rec Record
+	if r.Read(&rec, value, head.Log) {
+		err = r.JudgeRead(&out, head, view, &rec, value)
 		return out, err
 	}
-	out.Seen = Seen{Index: rec.index, Entry: r.Entry(value)}
-	out.Row = Row{Format: rec.format, Entry: out.Seen.Entry, RequestID: rec.requestID, Term: rec.term, Writes: rec.writes}
-	if rec.format == digestFormat {
-		sum := sha256.Sum256(r.content)
-		out.Row.Digest = sum[:]
-	} else {
-		out.Row.Provenance = rec.provenance
+	out, err = Judge(head, view, value)
+	if err == nil && out.Verdict == Accepted {
+		out.Row = RowOf(out.Commit, out.Seen.Entry)
 	}
-	return out, nil
+	return out, err
+}
+
+// JudgeRead is Judge of a record that Read has read.
+func (r *Reader) JudgeRead(out *Judged, head Head, view View, rec *Record, value []byte) (err error) {
+	*out = Judged{Term: rec.term}
+	if out.Verdict, out.Head, err = judge(head, view, rec, value); err != nil || out.Verdict != Accepted {
+		return err
+	}
+	out.Seen.Index, out.Seen.Entry = rec.index, r.Entry(value)
+	out.Row = Row{
+		Format: rec.format, Entry: out.Seen.Entry, RequestID: rec.RequestID, Digest: rec.digest, Provenance: rec.provenance,
+		Term: rec.term, Writes: rec.Writes,
+	}
+	return nil
 }
 
 // Entry is receipt.Entry.
@@ -184,9 +189,11 @@ func (f *fields) next(repeated byte) (field byte, number uint64, text []byte) {
 	return 0, 0, nil
 }
 
-// read reads a commit that is spelled as Decide spells it; it is false for
-// anything else. log is the name that is expected.
-func (r *Reader) read(value []byte, log string) (rec record, ok bool) {
+// Read reads a commit that is spelled as Decide spells it; it is false for
+// anything else. log is the name that is expected. What it reads is good for as
+// long as value is.
+func (r *Reader) Read(rec *Record, value []byte, log string) bool {
+	*rec = Record{}
 	f := fields{rest: value}
 	r.content = r.content[:0]
 	first, from, to := len(r.writes), 0, 0 // of the writes, and of the provenance
@@ -200,12 +207,18 @@ func (r *Reader) read(value []byte, log string) (rec record, ok bool) {
 		// so is an empty text: texts that are empty are left out.
 		switch is, some := text != nil, len(text) > 0; {
 		case field == 0:
-			rec.provenance = value[from:to:to]
-			rec.writes = r.writes[first:len(r.writes):len(r.writes)]
 			if f.bad {
 				r.writes = r.writes[:first]
+				return false
 			}
-			return rec, !f.bad
+			rec.Writes = r.writes[first:len(r.writes):len(r.writes)]
+			if rec.format == digestFormat {
+				sum := sha256.Sum256(r.content)
+				rec.digest = sum[:]
+			} else {
+				rec.provenance = value[from:to:to]
+			}
+			return true
 		case field == fieldFormat && !is && number <= math.MaxUint32:
 			rec.format = uint32(number)
 		case field == fieldLog && some && string(text) == log:
@@ -217,7 +230,7 @@ func (r *Reader) read(value []byte, log string) (rec record, ok bool) {
 		case field == fieldIndex && !is:
 			rec.index = number
 		case field == fieldRequestID && some && utf8.Valid(text):
-			rec.requestID = r.text(text)
+			rec.RequestID = r.text(text)
 		case (field == fieldActor || field == fieldTraceparent || field == fieldCausation) && some && utf8.Valid(text),
 			field == fieldRecordedTime && is && isTime(text):
 			if to == 0 {

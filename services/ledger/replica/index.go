@@ -67,6 +67,12 @@ type chained struct {
 type stored struct {
 	index uint64
 	row   core.Row
+	keys  []key // of the request id, then of each write's stream
+}
+
+// stored returns a commit with its keys.
+func (h hashes) stored(index uint64, row core.Row) stored {
+	return stored{index, row, h.keysOf(make([]key, 0, 2), row.RequestID, row.Writes)}
 }
 
 // reset empties a generation and keeps its room, but what a busy disk let grow.
@@ -93,14 +99,15 @@ func (x *index) add(entries []stored) {
 	g.commits += len(entries)
 	for i := range entries {
 		e := &entries[i]
-		if n, fresh := g.requests.add(x.hashes.request(e.row.RequestID), e.row.RequestID); fresh {
+		if n, fresh := g.requests.add(e.keys[0].hash, e.row.RequestID); fresh {
 			g.at = append(g.at, e.index)
 		} else {
 			g.at[n] = e.index
 		}
-		for k, w := range e.row.Writes {
+		for k := range e.row.Writes {
+			w := &e.row.Writes[k]
 			c := chained{extent: extent{first: w.First, index: e.index, write: k, count: int(w.Count)}, before: -1}
-			n, fresh := g.streams.add(x.hashes.stream(w.Stream), w.Stream)
+			n, fresh := g.streams.add(e.keys[1+k].hash, w.Stream)
 			if fresh {
 				g.newest = append(g.newest, 0)
 			} else {

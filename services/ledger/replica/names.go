@@ -41,6 +41,14 @@ func (t *names) find(h uint64, name string) (int, bool) {
 	}
 }
 
+// touch reads a little of where a name of this hash is or would be.
+func (t *names) touch(h uint64) uint64 {
+	if len(t.slots) == 0 {
+		return 0
+	}
+	return t.slots[h&uint64(len(t.slots)-1)]
+}
+
 // add returns a name's number, which is new where the name is.
 func (t *names) add(h uint64, name string) (n int, fresh bool) {
 	if 2*len(t.names) >= len(t.slots) {

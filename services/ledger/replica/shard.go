@@ -162,8 +162,9 @@ func OpenShard(cfg ShardConfig) (*Shard, error) {
 			if err != nil {
 				return false, err
 			}
-			s.known.announce(&row)
-			s.index.add([]stored{{at, row}})
+			one := []stored{s.index.hashes.stored(at, row)}
+			s.known.announce(one)
+			s.index.add(one)
 		}
 		if at >= s.tree.Size() {
 			s.tree.Append(receipt.Entry(value))

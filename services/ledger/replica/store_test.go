@@ -62,7 +62,7 @@ func TestTheIndexLeadsToEveryCommit(t *testing.T) {
 				want[name] = append(want[name], e)
 				row.Writes = append(row.Writes, core.RowWrite{Stream: name, First: e.first, Count: uint64(e.count)})
 			}
-			x.add([]stored{{uint64(i), row}})
+			x.add([]stored{x.hashes.stored(uint64(i), row)})
 			// What was rolled is written some time before the next roll.
 			roll := rapid.IntRange(0, 4).Draw(rt, "roll") == 0
 			if apart > 0 && (roll || rapid.Bool().Draw(rt, "write")) {
@@ -199,7 +199,7 @@ func TestATableTakenBeforeIsNotWrittenOver(t *testing.T) {
 	require.NoError(t, err)
 	x := newIndex(store.rows("claims", 0), store, 1)
 	add := func(i uint64) {
-		x.add([]stored{{i, core.Row{RequestID: fmt.Sprint("r", i), Writes: []core.RowWrite{{Stream: "s-1", First: i, Count: 1}}}}})
+		x.add([]stored{x.hashes.stored(i, core.Row{RequestID: fmt.Sprint("r", i), Writes: []core.RowWrite{{Stream: "s-1", First: i, Count: 1}}})})
 		x.roll()
 		require.NoError(t, x.write(i+1))
 	}
