@@ -162,8 +162,9 @@ func OpenShard(cfg ShardConfig) (*Shard, error) {
 			if err != nil {
 				return false, err
 			}
-			s.known.announce(&row)
-			s.index.add([]stored{{at, row}})
+			one := []stored{s.index.hashes.stored(at, row)}
+			s.known.announce(one)
+			s.index.add(one)
 		}
 		if at >= s.tree.Size() {
 			s.tree.Append(receipt.Entry(value))
@@ -313,7 +314,7 @@ func rowOf(value []byte) (core.Row, error) {
 	if err != nil {
 		return core.Row{}, err
 	}
-	return core.RowOf(c, core.Seen{Entry: receipt.Entry(value), Digest: core.Digest(c.Writes)}), nil
+	return core.RowOf(c, receipt.Entry(value)), nil
 }
 
 // Tree returns the shard's tree. Its size may be past Head's for a moment.
@@ -364,8 +365,7 @@ func (s *Shard) seen(at uint64, id string) (core.Seen, error) {
 		if err != nil || row.RequestID != id {
 			return core.Seen{}, errors.Join(errDamaged, err)
 		}
-		// Without the time, which only the body has.
-		seen := core.Seen{Index: at, Digest: row.Digest, Entry: row.Entry}
+		seen := core.Seen{Index: at, Entry: row.Entry, Recorded: row.Recorded(), Row: &row}
 		for _, w := range row.Writes {
 			seen.Revisions = append(seen.Revisions, w.First+w.Count-1)
 		}
@@ -379,7 +379,7 @@ func (s *Shard) seen(at uint64, id string) (core.Seen, error) {
 	if err != nil || c.RequestId != id {
 		return core.Seen{}, errDamaged
 	}
-	seen := core.Seen{Index: at, Digest: core.Digest(c.Writes), Entry: receipt.Entry(value), Recorded: c.RecordedTime.AsTime()}
+	seen := core.Seen{Index: at, Entry: receipt.Entry(value), Recorded: c.RecordedTime.AsTime(), Commit: c}
 	for _, w := range c.Writes {
 		seen.Revisions = append(seen.Revisions, w.FirstRevision+uint64(len(w.Events))-1)
 	}

@@ -146,6 +146,11 @@ func storeOptions(disk tiles.Disk, log *slog.Logger) *pebble.Options {
 		Logger:       quietLogger{log},
 		// A compaction changes files at a moment of its own choosing.
 		DisableAutomaticCompactions: disk.Serial,
+		// Each table of a long history spans all keys, and what merges them
+		// writes again what they were merged into before. A look-up seldom
+		// comes to the store, and a filter spares it most of a table.
+		L0CompactionThreshold: 12,
+		L0StopWritesThreshold: 36,
 	}
 	for i := range opts.Levels {
 		// Most lookups ask for a stream or request id that doesn't exist yet.
