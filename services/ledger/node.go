@@ -422,6 +422,14 @@ func (n *Node) Owned() int {
 	return owned
 }
 
+// Unaudited returns how many records this node's owners handed over that were
+// not compared with their topics yet.
+func (n *Node) Unaudited() int64 {
+	var all int64
+	n.members(func(_ string, _ int, m *member) { all += m.replica.Unaudited() })
+	return all
+}
+
 // EndStreams ends the streams that follow a log, which have no end of their
 // own, and calls that wait for a receipt; new ones end where they would wait.
 // The node also leaves the group, so that others take its shards over while

@@ -38,8 +38,8 @@ const (
 	auditShare = 1.0 / 16
 	// auditTick is how often an audit that is behind looks whether it is to go
 	// on, auditQuiet how many looks show that nothing is written.
-	auditTick  = 20 * time.Millisecond
-	auditQuiet = 5
+	auditTick  = 10 * time.Millisecond
+	auditQuiet = 4
 )
 
 // span is consecutive records, each the commit of the next index.
