@@ -22,6 +22,7 @@ import (
 	"github.com/probity-health/probity/e2e/claimgen"
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
 	workflowsv1 "github.com/probity-health/probity/proto/probity/workflows/v1"
+	"github.com/probity-health/probity/services/heap"
 	"github.com/probity-health/probity/services/sample"
 	"github.com/probity-health/probity/standalone"
 	"github.com/probity-health/probity/workflows/worker"
@@ -57,7 +58,7 @@ func (b *bench) workflows(ctx context.Context, round int) (err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	tended, stop := context.WithCancel(ctx)
 	defer stop()
-	go standalone.TendHeap(tended, standalone.DefaultHeapFloor()) // as the command has it
+	go heap.Tend(tended, heap.DefaultFloor()) // as the command has it
 	stack, err := standalone.Start(ctx, standalone.Config{DataDir: dir, Listen: "127.0.0.1:0", LogOutput: io.Discard})
 	if err != nil {
 		return err

@@ -16,6 +16,7 @@ import (
 func (s *Shard) Run(ctx context.Context) error {
 	delay := retryFirst
 	for ctx.Err() == nil {
+		s.await(ctx)
 		err := s.Step(ctx, time.Now())
 		switch {
 		case err == nil:
@@ -50,11 +51,11 @@ func (s *Shard) Step(ctx context.Context, now time.Time) error {
 	case s.anchor != nil:
 		err = s.compare(ctx, now)
 	case s.checked:
-		err = s.step(ctx)
+		err = s.next(ctx)
 	default:
 		if err = s.checkTail(ctx); err == nil {
 			s.knows(true)
-			err = s.step(ctx)
+			err = s.next(ctx)
 		}
 	}
 	var v *core.Violation
@@ -232,10 +233,13 @@ func (s *Shard) applySome(records []Record, end int64) error {
 	case len(batch.entries) > 0:
 		st.Last = bytes.Clone(batch.entries[len(batch.entries)-1][1:]) // the same hash
 	}
+	first := st.Next
 	st.Next, st.Term, st.Owner = head.Next, head.Term, head.Owner
+	st.Unread = s.unreadWith(first, st)
 	if err := s.keep(st, end); err != nil {
 		return err
 	}
+	s.took(first, st, batch.size)
 	if broken != nil {
 		return broken
 	}
@@ -389,6 +393,9 @@ func (s *Shard) Expect(commits []core.Written) {
 		n--
 	}
 	s.expected = append(s.expected[:n], commits...)
+	if s.cfg.Audit != nil {
+		s.handing.expects()
+	}
 	// What was judged makes room for what comes.
 	if s.judged > len(s.expected)/2 {
 		n := copy(s.expected, s.expected[s.judged:])

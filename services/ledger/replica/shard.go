@@ -43,6 +43,9 @@ type ShardConfig struct {
 	Store  *Store
 	Dir    string // of the tiles; the shard makes <log>/<shard> below it
 	Source Source
+	// Audit reads the same topic for Audit, beside Source. Without it nothing
+	// is taken in that Source has not brought.
+	Audit  Source
 	Logger *slog.Logger
 	// Signals are broadcast, besides the shard's own, at every change.
 	Signals []*Signal
@@ -81,7 +84,11 @@ type Shard struct {
 	expected   []core.Written // by this node's own owner; indexes rise
 	judged     int            // how many of them were read since
 
+	handing handing // what the owner hands over, and what of it is not audited
+
 	// Only Step touches these.
+	handed   bool     // what is being taken in was handed over
+	records  []Record // room for it
 	reader   core.Reader
 	batch    batch
 	flushing behind    // the index set apart
@@ -117,10 +124,11 @@ func OpenShard(cfg ShardConfig) (*Shard, error) {
 	}
 	if mark := s.commits.Mark(); mark != nil {
 		var ok bool
-		if s.st, ok = parseState(mark); !ok || s.st.Next != s.commits.Count() {
+		if s.st, ok = parseState(mark); !ok || s.st.Next != s.commits.Count() || !s.st.holds(s.st.Unread) {
 			return nil, fmt.Errorf("%w: the mark of %s/%d is not of its commits", errDamaged, cfg.Log, cfg.Shard)
 		}
 	}
+	s.handing.recall(s.st.Unread)
 	if s.st.Next < s.outset {
 		return nil, fmt.Errorf("%w: %s/%d lost the mark of where its commits begin", errDamaged, cfg.Log, cfg.Shard)
 	}
