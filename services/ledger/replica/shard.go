@@ -70,6 +70,8 @@ type Shard struct {
 	outset uint64
 	// known answers most look-ups without the store.
 	known *known
+	// tail spares subscriptions decoding what another has decoded just before.
+	tail tail
 	// Changed is broadcast when commits were applied or the shard halted.
 	Changed Signal
 
