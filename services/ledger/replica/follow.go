@@ -146,7 +146,7 @@ func (s *Shard) step(ctx context.Context) error {
 // way from the hash to the file.
 const (
 	portionRecords = 512
-	portionBytes   = 512 << 10
+	portionBytes   = 256 << 10
 )
 
 // portion returns how many of the records are taken in at once.
