@@ -89,6 +89,7 @@ func Claims(p *Process, cfg ClaimsConfig) error {
 	options := p.Server.Options(connect.WithReadMaxBytes(chunkBytes))
 	p.Server.Mount(claimsv1connect.NewClaimsServiceHandler(service, options...))
 	p.Server.HandOver(claimsv1connect.ClaimsServiceSubmitClaimsProcedure)
+	server.Quick(p.Server, claims.FitsSchema)
 	p.Server.Mount(claimsv1connect.NewFileServiceHandler(service, options...))
 	p.Server.Mount(claimsv1connect.NewRemittanceServiceHandler(service, options...))
 	p.Server.Mount(claimsv1connect.NewPaymentServiceHandler(service, options...))

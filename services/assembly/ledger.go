@@ -216,6 +216,7 @@ func Ledger(ctx context.Context, p *Process, cfg LedgerConfig) error {
 	p.Server.HandOver(ledgerv1connect.LedgerServiceAppendProcedure, ledgerv1connect.LedgerServiceAppendBatchProcedure,
 		ledgerv1connect.LedgerServiceReadStreamProcedure, ledgerv1connect.LedgerServiceReadStreamsProcedure,
 		ledgerv1connect.LedgerServiceSubscribeProcedure)
+	server.Quick(p.Server, ledger.FitsSchema)
 	p.Server.Mount(ledgerv1connect.NewProofServiceHandler(node.Proofs(), p.Server.Options(guard)...))
 	p.Server.Mount(ledgerv1connect.NewReplicaServiceHandler(node.Replicas(), p.Server.Options(guard)...))
 	tiles := node.Tiles()

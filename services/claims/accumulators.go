@@ -183,9 +183,31 @@ type families struct {
 
 // family is what is kept of one subscriber's family.
 type family struct {
-	snapshot *Ledgered // nil: to be loaded
+	snapshot *Ledgered // while it is held; nil: to be loaded
 	loaded   time.Time // when the oldest opened history in it was opened
+	packed   packed    // the snapshot while nobody holds it
 }
+
+// hold takes a family for the caller until release.
+func (fs *families) hold(ctx context.Context, subscriber string) (*entry[family], error) {
+	held, err := fs.shelf.hold(ctx, subscriber)
+	if err != nil {
+		return nil, err
+	}
+	held.value.snapshot, held.value.packed = held.value.packed.unpack(), ""
+	return held, nil
+}
+
+// release gives a family back as it stands.
+func (fs *families) release(held *entry[family]) {
+	held.value.packed, held.value.snapshot = held.value.snapshot.pack(), nil
+	fs.shelf.weigh(held, familyOverhead+len(held.value.packed))
+	fs.shelf.release(held)
+}
+
+// familyOverhead is what a family takes beside its packed snapshot: its entry
+// on the shelf, its names and their places.
+const familyOverhead = 400
 
 // load returns the held family's snapshot, at least at revision atLeast (what
 // a conflict has named; NoStream for any), reading what it lacks.

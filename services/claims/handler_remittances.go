@@ -93,7 +93,7 @@ func (s *Service) plan(ctx context.Context, caller identity.Principal, f *FileRe
 	seen := make(map[string]bool, len(claims))
 	take := func(c State) {
 		// What is kept spares marking a read; a file of any size isn't kept whole.
-		if len(known) < s.config.UntoldClaims {
+		if len(known) < planKnown {
 			known[c.Received.GetClaimId()] = c
 		}
 		tell = append(tell, tellableOf(c))
@@ -133,6 +133,10 @@ func (s *Service) plan(ctx context.Context, caller identity.Principal, f *FileRe
 // planPart is how many claims a plan reads before it lets go of what it need
 // not keep of them.
 const planPart = 5_000
+
+// planKnown is how many claims a plan keeps until they are marked, some 60 MB
+// of them.
+const planKnown = 20_000
 
 // recordPlans puts plans on the ledger and returns their ids, in order.
 func (s *Service) recordPlans(ctx context.Context, caller identity.Principal, planned []*eventsv1.RemittancePlanned) ([]string, error) {

@@ -3,7 +3,10 @@ package claims
 import (
 	"container/list"
 	"context"
+	"strings"
 	"sync"
+
+	"google.golang.org/protobuf/proto"
 
 	eventsv1 "github.com/probity-health/probity/proto/probity/events/v1"
 	"github.com/probity-health/probity/services/eventstore"
@@ -15,53 +18,89 @@ import (
 // reader asks for what follows the revision that is kept, which mostly is
 // nothing and costs no read of a segment.
 //
-// A claim that isn't here is read. So the bound is one of memory, about 3 KB a
-// claim, and the oldest go first.
+// A claim that isn't here is read. So the bound is one of memory, and the
+// oldest go first. A claim is kept encoded: as messages it would be some thirty
+// objects that the collector marks again and again.
 type recent struct {
-	max int
+	max int // bytes
 
-	mu    sync.Mutex               // guards the two below
-	byID  map[string]*list.Element // of State
+	mu    sync.Mutex               // guards what is below
+	byID  map[string]*list.Element // of *untold
 	order *list.List               // newest first
+	bytes int
 }
+
+// untold is a claim of two events: received and, finally, decided.
+type untold struct {
+	id       string
+	at       eventstore.Position
+	received int    // bytes of the first event
+	events   []byte // both
+}
+
+// untoldOverhead is what an untold takes beside its events: itself, its id, and
+// its places in list and map.
+const untoldOverhead = 250
 
 func newRecent(limit int) *recent {
 	return &recent{max: limit, byID: map[string]*list.Element{}, order: list.New()}
 }
 
-// put keeps a claim whose events nobody else holds: their sealed fields are
-// taken out of them.
+// put keeps a claim that was received and decided in one commit, and whose
+// events nobody else holds: their sealed fields are taken out of them.
 func (r *recent) put(s State) {
 	dropSealed(s.Received, s.Decided)
-	id := s.Received.GetClaimId()
+	kept := &untold{id: strings.Clone(s.Received.GetClaimId()), at: s.DecidedAt, received: proto.Size(s.Received)}
+	encoding := proto.MarshalOptions{UseCachedSize: true}
+	events, err := encoding.MarshalAppend(make([]byte, 0, kept.received+proto.Size(s.Decided)), s.Received)
+	if err != nil {
+		return // it can be read
+	}
+	if kept.events, err = encoding.MarshalAppend(events, s.Decided); err != nil {
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if el, ok := r.byID[id]; ok {
-		r.order.Remove(el)
+	r.remove(kept.id)
+	r.byID[kept.id] = r.order.PushFront(kept)
+	for r.bytes += kept.size(); r.bytes > r.max; {
+		r.remove(r.order.Back().Value.(*untold).id) //nolint:forcetypeassert // nothing else is in it
 	}
-	r.byID[id] = r.order.PushFront(s)
-	for r.order.Len() > r.max {
-		last := r.order.Back()
-		delete(r.byID, r.order.Remove(last).(State).Received.GetClaimId()) //nolint:forcetypeassert // nothing else is in it
+}
+
+func (u *untold) size() int { return untoldOverhead + len(u.events) }
+
+// state is the claim as it was put.
+func (u *untold) state() (State, bool) {
+	received, decided := &eventsv1.ClaimReceived{}, &eventsv1.ClaimDecided{}
+	if proto.Unmarshal(u.events[:u.received], received) != nil || proto.Unmarshal(u.events[u.received:], decided) != nil {
+		return State{}, false
 	}
+	s := Evolve(NewState(), eventstore.Recorded{Position: u.at, Event: received})
+	return Evolve(s, eventstore.Recorded{Position: u.at, Revision: 1, Event: decided}), true
 }
 
 func (r *recent) get(id string) (State, bool) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	el, ok := r.byID[id]
+	r.mu.Unlock()
 	if !ok {
 		return State{}, false
 	}
-	return el.Value.(State), true //nolint:forcetypeassert // nothing else is in it
+	return el.Value.(*untold).state() //nolint:forcetypeassert // nothing else is in it
 }
 
 // drop forgets a claim that has been told.
 func (r *recent) drop(id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.remove(id)
+}
+
+// remove is drop; mu is held.
+func (r *recent) remove(id string) {
 	if el, ok := r.byID[id]; ok {
-		r.order.Remove(el)
+		r.bytes -= r.order.Remove(el).(*untold).size() //nolint:forcetypeassert // nothing else is in it
 		delete(r.byID, id)
 	}
 }

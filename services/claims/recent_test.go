@@ -34,7 +34,7 @@ func TestClaimsJustDecidedAreRemittedFromMemory(t *testing.T) {
 	store := &tallied{whole: map[string]int{}}
 	w := newWorld(t, 3, func(d *Deps) {
 		store.Store, d.Store = d.Store, store
-		d.Config.UntoldClaims = 2
+		d.Config.UntoldBytes = 2_000
 	})
 	file, ids := w.adjudicate(visit(0, "2026-02-10"), visit(1, "2026-02-10"), visit(2, "2026-02-10"))
 

@@ -50,11 +50,12 @@ type Authorizer interface {
 // Config holds the service's bounds. The zero value is usable: each field
 // then has the default that its comment names.
 type Config struct {
-	// Families whose accumulators are kept in memory; 20,000.
-	Families int `json:"families"`
-	// UntoldClaims are decided claims kept in memory until a remittance tells
-	// them, about 3 KB each; 20,000.
-	UntoldClaims int `json:"untoldClaims"`
+	// FamilyBytes are for families' accumulators kept in memory, 1 to 2 KB
+	// each; 32 MiB.
+	FamilyBytes int `json:"familyBytes"`
+	// UntoldBytes are for decided claims kept in memory until a remittance
+	// tells them, about 1 KB each; 32 MiB.
+	UntoldBytes int `json:"untoldBytes"`
 	// FamilyTTL is how long an opened service history stays in memory; 10 minutes.
 	FamilyTTL time.Duration `json:"-"`
 	// Files whose records are kept in memory; 64. One of 100,000 claims takes some 20 MB.
@@ -110,8 +111,8 @@ func (c Config) withDefaults() Config {
 			*field = otherwise
 		}
 	}
-	fill(&c.Families, 20_000)
-	fill(&c.UntoldClaims, 20_000)
+	fill(&c.FamilyBytes, 32<<20)
+	fill(&c.UntoldBytes, 32<<20)
 	fill(&c.Files, 64)
 	fill(&c.MaxUploads, 16)
 	fill(&c.MaxWatchers, 1_000)
@@ -213,7 +214,7 @@ func New(d Deps) (*Service, error) {
 	s := &Service{
 		store: own, written: own, sealer: d.Sealer, index: d.Index, book: d.Book, auth: d.Authorizer,
 		now: d.Now, log: d.Log, config: c, zone: zone, workers: c.Workers,
-		files: newShelf[*FileRecord](c.Files), payees: newShelf[*payeeRecord](payeesKept), recent: newRecent(c.UntoldClaims), watch: newWatch(c.MaxWatchers), uploads: make(chan struct{}, c.MaxUploads),
+		files: newShelf[*FileRecord](c.Files), payees: newShelf[*payeeRecord](payeesKept), recent: newRecent(c.UntoldBytes), watch: newWatch(c.MaxWatchers), uploads: make(chan struct{}, c.MaxUploads),
 		pasts: make(chan *past, c.Replays), closed: make(chan struct{}),
 	}
 	for range c.Replays {
@@ -225,7 +226,7 @@ func New(d Deps) (*Service, error) {
 	s.rates = interest.Published()
 	maps.Copy(s.rates, c.InterestBps)
 	s.reference = &reference{book: d.Book, index: d.Index, sealer: d.Sealer, log: d.Log}
-	s.families = &families{shelf: newShelf[family](c.Families), store: own, sealer: d.Sealer, now: d.Now, ttl: c.FamilyTTL}
+	s.families = &families{shelf: newShelf[family](c.FamilyBytes), store: own, sealer: d.Sealer, now: d.Now, ttl: c.FamilyTTL}
 	if s.view, err = views.Open(d.Lists, Projection(s.watch.tell), views.Options{Now: d.Now, Logger: d.Log, Tracer: d.Tracer}); err != nil {
 		return nil, err
 	}

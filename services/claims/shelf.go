@@ -13,11 +13,12 @@ import (
 // Callers that hold several entries take them in ascending order of key, so
 // that nobody waits in a circle.
 type shelf[T any] struct {
-	max int
+	max int // weight of all entries; those that are held may exceed it
 
-	mu    sync.Mutex               // guards the two below and every entry's holders
-	byKey map[string]*list.Element // of *entry[T]
-	order *list.List               // most lately used first
+	mu     sync.Mutex               // guards what is below and every entry's holders and weight
+	byKey  map[string]*list.Element // of *entry[T]
+	order  *list.List               // most lately used first
+	weight int
 }
 
 // entry is one thing. Whoever has taken gate owns value.
@@ -25,6 +26,7 @@ type entry[T any] struct {
 	key     string
 	gate    chan struct{} // holds one token while the entry is free
 	holders int           // callers that hold or await it; only with 0 may it go
+	weight  int           // 1, unless weigh says otherwise
 
 	value T
 }
@@ -52,10 +54,11 @@ func (s *shelf[T]) reach(key string) *entry[T] {
 	defer s.mu.Unlock()
 	el, ok := s.byKey[key]
 	if !ok {
-		e := &entry[T]{key: key, gate: make(chan struct{}, 1)}
+		e := &entry[T]{key: key, gate: make(chan struct{}, 1), weight: 1}
 		e.gate <- struct{}{}
 		el = s.order.PushFront(e)
 		s.byKey[key] = el
+		s.weight++
 	}
 	s.order.MoveToFront(el)
 	e := el.Value.(*entry[T])
@@ -72,14 +75,23 @@ func (s *shelf[T]) release(e *entry[T]) {
 	e.gate <- struct{}{}
 }
 
+// weigh says what a held entry now weighs.
+func (s *shelf[T]) weigh(e *entry[T], weight int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.weight += weight - e.weight
+	e.weight = weight
+}
+
 // evict drops the longest unused entries above the limit, those in use
 // excepted; mu is held.
 func (s *shelf[T]) evict() {
-	for el := s.order.Back(); el != nil && s.order.Len() > s.max; {
+	for el := s.order.Back(); el != nil && s.weight > s.max; {
 		before := el.Prev()
 		if e := el.Value.(*entry[T]); e.holders == 0 {
 			s.order.Remove(el)
 			delete(s.byKey, e.key)
+			s.weight -= e.weight
 		}
 		el = before
 	}

@@ -49,7 +49,9 @@ func checkClaim(c *claimsv1.Claim) []problem.Problem {
 	f.date("claim.subscriber.birth_date", c.GetSubscriber().GetBirthDate())
 	f.date("claim.patient.birth_date", c.GetPatient().GetBirthDate())
 	for i, d := range c.GetDates() {
-		f.period(fmt.Sprintf("claim.dates[%d]", i), d.GetStartDate(), d.GetEndDate())
+		if !isPeriod(d.GetStartDate(), d.GetEndDate()) {
+			f.period(fmt.Sprintf("claim.dates[%d]", i), d.GetStartDate(), d.GetEndDate())
+		}
 	}
 	if len(c.GetDiagnoses()) > 25 {
 		f.add("claims.diagnoses.many", "claim.diagnoses", invalid, "the claim has more than 25 diagnoses", "send at most 25")
@@ -112,28 +114,30 @@ func checkLines(f *findings, c *claimsv1.Claim) {
 	}
 	var sum int64
 	for i, l := range c.GetLines() {
-		path := fmt.Sprintf("claim.lines[%d]", i)
+		at := func(field string) string { return fmt.Sprintf("claim.lines[%d]%s", i, field) }
 		if l.GetNumber() != uint32(i+1) {
-			f.add("claims.lines.number", path+".number", invalid, "service lines are not numbered 1, 2, 3 … in order", "number them so (LX01)")
+			f.add("claims.lines.number", at(".number"), invalid, "service lines are not numbered 1, 2, 3 … in order", "number them so (LX01)")
 		}
 		if l.GetChargeCents() < 0 || l.GetChargeCents() > 9999999999 || l.GetSalesTaxCents() < 0 {
-			f.add("claims.lines.charge", path+".charge_cents", invalid, "a line's charge is out of range", "send 0 to 99,999,999.99")
+			f.add("claims.lines.charge", at(".charge_cents"), invalid, "a line's charge is out of range", "send 0 to 99,999,999.99")
 		} else {
 			sum += l.GetChargeCents() // at most 999 × 10^10: far inside an int64
 		}
 		if l.GetQuantityMilli() < 0 || l.GetQuantityMilli() > 9999999999 {
-			f.add("claims.lines.quantity", path+".quantity_milli", invalid, "a line's quantity is out of range", "send a quantity of 0 or more")
+			f.add("claims.lines.quantity", at(".quantity_milli"), invalid, "a line's quantity is out of range", "send a quantity of 0 or more")
 		}
-		f.period(path+".service_date", l.GetServiceDate(), l.GetServiceEndDate())
+		if !isPeriod(l.GetServiceDate(), l.GetServiceEndDate()) {
+			f.period(at(".service_date"), l.GetServiceDate(), l.GetServiceEndDate())
+		}
 		for _, p := range l.GetDiagnosisPointers() {
 			if p < 1 || int(p) > len(c.GetDiagnoses()) {
-				f.add("claims.lines.diagnosis-pointer", path+".diagnosis_pointers", contradictory,
+				f.add("claims.lines.diagnosis-pointer", at(".diagnosis_pointers"), contradictory,
 					"a line points to a diagnosis that the claim doesn't have", "pointers count the claim's diagnoses from 1 (SV107)")
 				break
 			}
 		}
 		for j, p := range l.GetPriorAdjudications() {
-			f.date(fmt.Sprintf("%s.prior_adjudications[%d].adjudication_date", path, j), p.GetAdjudicationDate())
+			f.date(at(fmt.Sprintf(".prior_adjudications[%d].adjudication_date", j)), p.GetAdjudicationDate())
 		}
 	}
 	if sum != c.GetChargeCents() {
@@ -167,6 +171,13 @@ func (f *findings) date(path, s string) (adjudication.Date, bool) {
 		return 0, false
 	}
 	return d, true
+}
+
+// isPeriod spares sound periods, which are nearly all, their paths.
+func isPeriod(start, end string) bool {
+	from, err1 := adjudication.ParseDate(start)
+	to, err2 := adjudication.ParseDate(end)
+	return err1 == nil && err2 == nil && (to == 0 || to >= from)
 }
 
 func (f *findings) period(path, start, end string) {

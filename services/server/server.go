@@ -95,6 +95,7 @@ type Server struct {
 	shed     func() bool // nil never sheds; fixed before Run
 	inside   insideCalls
 	direct   direct
+	quick    quick
 
 	mu       sync.Mutex
 	checks   []check         // guarded by mu
@@ -137,6 +138,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		cfg: cfg, deps: deps, log: deps.Telemetry.Log, otel: otel,
 		mux:      http.NewServeMux(),
 		services: map[string]bool{},
+		quick:    quick{},
 		listens:  make(chan struct{}),
 	}
 	s.inside.idle = make(chan struct{})
@@ -165,7 +167,7 @@ func (s *Server) Options(extra ...connect.HandlerOption) []connect.HandlerOption
 			mapper{},
 			recoverer{log: s.log},
 			deadline{after: time.Duration(s.cfg.RPCTimeout)},
-			validate.NewInterceptor(validate.WithoutErrorDetails()),
+			validate.NewInterceptor(validate.WithoutErrorDetails(), validate.WithValidator(s.quick)),
 		),
 		connect.WithReadMaxBytes(s.cfg.ReadMaxBytes),
 		connect.WithCompressMinBytes(4 << 10),

@@ -14,9 +14,15 @@ func (s *Shard) Commit(index uint64) ([]byte, error) {
 }
 
 // Commits calls visit with the decoded commits from an index on, in order,
-// up to where the shard stands; it returns the index to go on from.
+// up to where the shard stands; it returns the index to go on from. The
+// commits are shared with other callers: visit must not change them.
 func (s *Shard) Commits(from uint64, visit func(c *ledgerv1.Commit) (more bool)) (uint64, error) {
 	to := s.Head().Next
+	for _, c := range s.tail.from(from) {
+		if from++; !visit(c) {
+			return from, nil
+		}
+	}
 	if from >= to {
 		return from, nil
 	}
@@ -26,6 +32,7 @@ func (s *Shard) Commits(from uint64, visit func(c *ledgerv1.Commit) (more bool))
 			return false, err
 		}
 		from = index + 1
+		s.tail.add(index, c, len(value))
 		return visit(c), nil
 	})
 	return from, err
