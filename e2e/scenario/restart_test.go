@@ -71,7 +71,10 @@ func theRestart(t *testing.T, s *stack, start func()) {
 	require.NoError(t, err)
 
 	s.stop(t)
-	require.DirExists(t, filepath.Join(s.dir, "lists"))
+	// What was left of the lists is what the commits say, every key of it.
+	checked := s.probity(t, "fsck", filepath.Join(s.dir, "ledger"), "--views", filepath.Join(s.dir, "lists"))
+	require.Zero(t, checked.code, "%s%s", checked.out, checked.err)
+	require.NotContains(t, checked.out, "the view claims", "it was checked")
 	require.NoError(t, os.RemoveAll(filepath.Join(s.dir, "lists")))
 	start()
 
