@@ -125,6 +125,7 @@ func addWorker(p *assembly.Process, url, dir string, keys secrets, s stores) err
 		Temporal: temporal, TaskQueue: worker.TaskQueue, Payments: true,
 		Files:      claimsv1connect.NewFileServiceClient(onBehalf, url, onBehalf.Options()...),
 		Claims:     claimsv1connect.NewClaimsServiceClient(onBehalf, url, onBehalf.Options()...),
+		Cases:      claimsv1connect.NewCaseServiceClient(onBehalf, url, onBehalf.Options()...),
 		Authorizer: p.Authorizer, Logger: p.Telemetry.Log,
 	})
 	p.Server.Mount(workflowsv1connect.NewWorkflowServiceHandler(answers, p.Server.Options()...))

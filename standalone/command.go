@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/probity-health/probity/services/heap"
 )
 
 // Main is the command probity-standalone; it returns its exit code.
@@ -25,7 +27,7 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 func newCommand() *cobra.Command {
 	var cfg Config
 	var sample, once bool
-	heapFloor := defaultHeapFloor() >> 20
+	heapFloor := heap.DefaultFloor() >> 20
 	command := &cobra.Command{
 		Use:   "probity-standalone",
 		Short: "Run the whole of Probity in one process, for development",
@@ -36,7 +38,7 @@ func newCommand() *cobra.Command {
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg.LogOutput = cmd.ErrOrStderr()
-			go tendHeap(cmd.Context(), min(heapFloor, 1<<20)<<20)
+			go heap.Tend(cmd.Context(), min(heapFloor, 1<<20)<<20)
 			return run(cmd.Context(), cfg, sample || once, once, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
@@ -45,7 +47,7 @@ func newCommand() *cobra.Command {
 	flags.StringVar(&cfg.Listen, "listen", DefaultListen, "address of all RPCs")
 	flags.StringVar(&cfg.LogLevel, "log-level", "error", "debug, info, warn or error")
 	flags.StringVar(&cfg.OTLPEndpoint, "otlp-endpoint", "", "OTLP/HTTP base URL that receives traces")
-	flags.Uint64Var(&heapFloor, "heap-floor", heapFloor, "MiB up to which the heap grows before it is collected; by default a sixteenth of the memory there is, at most 1024; 0 leaves it to Go")
+	flags.Uint64Var(&heapFloor, "heap-floor", heapFloor, heap.Usage)
 	flags.BoolVar(&sample, "sample", false, "load the sample payer and adjudicate its file of claims")
 	flags.BoolVar(&once, "once", false, "stop when the sample is done (implies --sample)")
 	return command

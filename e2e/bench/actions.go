@@ -1,11 +1,8 @@
 package bench
 
 import (
-	"sync/atomic"
-
 	enumspb "go.temporal.io/api/enums/v1"
 	historypb "go.temporal.io/api/history/v1"
-	"go.temporal.io/sdk/client"
 )
 
 // cost is how many Temporal actions an event of a history stands for: starts
@@ -31,43 +28,6 @@ func cost(e *historypb.HistoryEvent) int {
 	}
 	return 0
 }
-
-// taskCounter counts finished workflow tasks of a client's workers.
-type taskCounter struct{ done atomic.Int64 }
-
-// taskMetrics is a metrics handler that tells a taskCounter of the same
-// requests that the stack's worker counts.
-type taskMetrics struct {
-	to        *taskCounter
-	operation string
-}
-
-var _ client.MetricsHandler = taskMetrics{}
-
-func (m taskMetrics) WithTags(tags map[string]string) client.MetricsHandler {
-	if operation := tags["operation"]; operation != "" {
-		m.operation = operation
-	}
-	return m
-}
-
-func (m taskMetrics) Counter(name string) client.MetricsCounter {
-	if name == "temporal_request" && m.operation == "RespondWorkflowTaskCompleted" {
-		return m
-	}
-	return client.MetricsNopHandler.Counter(name)
-}
-
-func (m taskMetrics) Gauge(name string) client.MetricsGauge {
-	return client.MetricsNopHandler.Gauge(name)
-}
-
-func (m taskMetrics) Timer(name string) client.MetricsTimer {
-	return client.MetricsNopHandler.Timer(name)
-}
-
-// Inc counts a request.
-func (m taskMetrics) Inc(n int64) { m.to.done.Add(n) }
 
 // quiet is a logger that says nothing.
 type quiet struct{}

@@ -5,12 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"runtime/pprof"
-	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -25,6 +22,7 @@ import (
 	"github.com/probity-health/probity/e2e/claimgen"
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
 	workflowsv1 "github.com/probity-health/probity/proto/probity/workflows/v1"
+	"github.com/probity-health/probity/services/heap"
 	"github.com/probity-health/probity/services/sample"
 	"github.com/probity-health/probity/standalone"
 	"github.com/probity-health/probity/workflows/worker"
@@ -45,9 +43,11 @@ const (
 // its Temporal server can be asked:
 //
 //   - the rate at which claims that wait for a person come to wait, from their
-//     submission to the end of their workflow's first task, beside the rate at
+//     submission until the server lists their workflow, beside the rate at
 //     which an empty workflow starts and ends on the same server; the two take
 //     turns in one run;
+//   - the rate at which those claims are then reviewed, from the review until
+//     the server lists their workflow as ended;
 //   - Temporal actions of a file and of claims decided at once, counted in the
 //     histories of all workflows that were started meanwhile.
 func (b *bench) workflows(ctx context.Context, round int) (err error) {
@@ -56,6 +56,9 @@ func (b *bench) workflows(ctx context.Context, round int) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	tended, stop := context.WithCancel(ctx)
+	defer stop()
+	go heap.Tend(tended, heap.DefaultFloor()) // as the command has it
 	stack, err := standalone.Start(ctx, standalone.Config{DataDir: dir, Listen: "127.0.0.1:0", LogOutput: io.Discard})
 	if err != nil {
 		return err
@@ -116,10 +119,18 @@ type workflowBench struct {
 	world    *claimgen.World
 	temporal client.Client
 	empties  sdkworker.Worker
-	counted  *taskCounter
 }
 
 const emptyQueue = "bench-empty"
+
+// waitingClaims are the claims' workflows.
+const waitingClaims = "WorkflowType = 'claim'"
+
+// reviewedClaims are those whose workflow has ended.
+const reviewedClaims = "WorkflowType = 'claim' AND ExecutionStatus = 'Completed'"
+
+// endedEmpties are the empty workflows that have ended.
+const endedEmpties = "WorkflowType = 'bench-empty' AND ExecutionStatus = 'Completed'"
 
 func empty(workflow.Context, []byte) error { return nil }
 
@@ -131,10 +142,9 @@ func (w *workflowBench) connect(dir string) error {
 		return err
 	}
 	data, failures := worker.Converters(keys)
-	w.counted = &taskCounter{}
 	w.temporal, err = client.Dial(client.Options{
 		HostPort: w.stack.Temporal, Namespace: "probity", DataConverter: data, FailureConverter: failures,
-		MetricsHandler: taskMetrics{w.counted, ""}, Logger: quiet{},
+		Logger: quiet{},
 	})
 	if err != nil {
 		return err
@@ -239,7 +249,7 @@ func (w *workflowBench) startedBy(ctx context.Context, claims []*claimsv1.Submit
 		id := <-ids
 		if err := until(ctx, "the claim's workflow is started", func() (bool, error) {
 			d, err := w.temporal.DescribeWorkflowExecution(ctx, id, "")
-			return err == nil && d.GetWorkflowExecutionInfo().GetHistoryLength() >= 4, nil
+			return err == nil && d.GetWorkflowExecutionInfo().GetHistoryLength() > 0, nil
 		}); err != nil {
 			return nil, err
 		}
@@ -269,41 +279,31 @@ func (w *workflowBench) submit(ctx context.Context, claims []*claimsv1.SubmitCla
 }
 
 // waiting takes turns between claims that wait and empty workflows. Each turn
-// is at its end when the server has taken as many finished workflow tasks and
-// its lists show every workflow of the turn: what it still writes to them
-// would otherwise fall on the other kind's turn.
+// is at its end when the server's lists show every workflow of the turn as it
+// then stays: what it still writes to them would otherwise fall on the other
+// kind's turn. Both ends are looked for in one way, for looking costs too.
 func (w *workflowBench) waiting(ctx context.Context) error {
-	var claimTook, emptyTook time.Duration
+	var claimTook, emptyTook, reviewTook time.Duration
 	for batch := range workflowBatches {
 		claims := w.pended(10+batch, workflowBatch, fmt.Sprint("waits-", batch))
 		if len(claims) != workflowBatch {
 			return errors.New("bench: the claims that wait could not be made")
 		}
-		done, err := w.tasksDone(ctx)
-		if err != nil {
-			return err
-		}
-		listed, err := w.listed(ctx, "WorkflowType = 'claim'")
+		listed, err := w.listed(ctx, waitingClaims)
 		if err != nil {
 			return err
 		}
 		began := time.Now()
-		if err := w.submit(ctx, claims, func(*claimsv1.ClaimSummary) {}); err != nil {
+		ids := make(chan string, len(claims))
+		if err := w.submit(ctx, claims, func(c *claimsv1.ClaimSummary) { ids <- c.GetClaimId() }); err != nil {
 			return err
 		}
-		if err := until(ctx, "claims come to wait", func() (bool, error) {
-			now, err := w.tasksDone(ctx)
-			if err != nil || now-done < workflowBatch {
-				return false, err
-			}
-			shown, err := w.listed(ctx, "WorkflowType = 'claim'")
-			return shown-listed >= workflowBatch, err
-		}); err != nil {
+		close(ids)
+		if err := w.awaitListed(ctx, waitingClaims, listed, began); err != nil {
 			return err
 		}
 		claimTook += time.Since(began)
 
-		before := w.counted.done.Load()
 		began = time.Now()
 		var g errgroup.Group
 		g.SetLimit(starters)
@@ -319,57 +319,74 @@ func (w *workflowBench) waiting(ctx context.Context) error {
 		if err := g.Wait(); err != nil {
 			return err
 		}
-		if err := until(ctx, "empty workflows end", func() (bool, error) {
-			if w.counted.done.Load()-before < workflowBatch {
-				return false, nil
-			}
-			shown, err := w.listed(ctx, "WorkflowType = 'bench-empty' AND ExecutionStatus = 'Completed'")
-			return shown >= int64((batch+1)*workflowBatch), err
-		}); err != nil {
+		if err := w.awaitListed(ctx, endedEmpties, int64(batch*workflowBatch), began); err != nil {
 			return err
 		}
 		emptyTook += time.Since(began)
+
+		began = time.Now()
+		if err := w.review(ctx, ids); err != nil {
+			return err
+		}
+		if err := w.awaitListed(ctx, reviewedClaims, int64(batch*workflowBatch), began); err != nil {
+			return err
+		}
+		reviewTook += time.Since(began)
 	}
 	n := float64(workflowBatch * workflowBatches)
 	w.report.Add("claim_workflow.rate", n/claimTook.Seconds(), "claims/s", Higher)
 	w.report.Add("claim_workflow.empty_rate", n/emptyTook.Seconds(), "workflows/s", Higher)
 	w.report.Add("claim_workflow.vs_empty", emptyTook.Seconds()/claimTook.Seconds(), "share", Higher)
+	w.report.Add("claim_workflow.review_rate", n/reviewTook.Seconds(), "reviews/s", Higher)
 	return nil
+}
+
+// review denies the claims, sixteen reviews at a time.
+func (w *workflowBench) review(ctx context.Context, ids <-chan string) error {
+	var g errgroup.Group
+	g.SetLimit(starters)
+	for id := range ids {
+		g.Go(func() error {
+			res, err := w.clients.Workflows.ReviewClaim(ctx, &workflowsv1.ReviewClaimRequest{
+				ClaimId: id, RequestId: "bench-review", Resolution: "deny", Reason: "measured",
+			})
+			if s := res.GetClaim().GetStatus(); err == nil && s != claimsv1.ClaimStatus_CLAIM_STATUS_DENIED {
+				return fmt.Errorf("bench: a reviewed claim stands at %v", s)
+			}
+			return err
+		})
+	}
+	return g.Wait()
+}
+
+// awaitListed waits until the server's lists show a whole batch more than
+// before it. Looking costs the server what a workflow costs it, so the next
+// look is when half of what is missing should be there.
+func (w *workflowBench) awaitListed(ctx context.Context, query string, before int64, began time.Time) error {
+	ctx, cancel := context.WithTimeout(ctx, 4*time.Minute)
+	defer cancel()
+	for {
+		shown, err := w.listed(ctx, query)
+		if err != nil {
+			return err
+		}
+		missing := workflowBatch - (shown - before)
+		if missing <= 0 {
+			return nil
+		}
+		pause := time.Since(began) * time.Duration(missing) / time.Duration(2*(workflowBatch-missing)+1)
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("bench: %d workflows of a batch are not listed", missing)
+		case <-time.After(min(max(pause, 10*time.Millisecond), time.Second)):
+		}
+	}
 }
 
 // listed is how many workflows the server's lists show for a query.
 func (w *workflowBench) listed(ctx context.Context, query string) (int64, error) {
 	n, err := w.temporal.CountWorkflow(ctx, &workflowservice.CountWorkflowExecutionsRequest{Query: query})
 	return n.GetCount(), err
-}
-
-// tasksDone is how many workflow tasks the stack's worker has finished, from
-// its own metrics.
-func (w *workflowBench) tasksDone(ctx context.Context) (int64, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.stack.URL+"/metrics", nil)
-	if err != nil {
-		return 0, err
-	}
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return 0, err
-	}
-	defer res.Body.Close()
-	raw, err := io.ReadAll(res.Body)
-	if err != nil {
-		return 0, err
-	}
-	var total float64
-	for line := range strings.Lines(string(raw)) {
-		if strings.HasPrefix(line, "temporal_request{") && strings.Contains(line, `operation="RespondWorkflowTaskCompleted"`) {
-			n, err := strconv.ParseFloat(strings.TrimSpace(line[strings.LastIndexByte(line, ' ')+1:]), 64)
-			if err != nil {
-				return 0, fmt.Errorf("bench: metrics: %w", err)
-			}
-			total += n
-		}
-	}
-	return int64(total), nil
 }
 
 // file counts the actions of one file, of whichever workflows.

@@ -183,6 +183,14 @@ func Run(ctx context.Context, o Options) (_ Report, err error) {
 				}
 				rates[e.name] = m
 				at := fmt.Sprintf("%s, %s", e.name, calledBy(callers))
+				if l, ok := s.(later); ok {
+					start := time.Now()
+					if err := l.settle(ctx); err != nil {
+						return nil, fmt.Errorf("peers: %s: %w", e.name, err)
+					}
+					length := m.took.Seconds()
+					report.add(at+", with what it put off", m.rate*length/(length+time.Since(start).Seconds()), "appends/s", "higher")
+				}
 				report.add(at, m.rate, "appends/s", "higher")
 				report.add(at+", p50", m.p50.Seconds()*1000, "ms", "lower")
 				report.add(at+", p99", m.p99.Seconds()*1000, "ms", "lower")

@@ -146,6 +146,18 @@ func (n *node) append(ctx context.Context, payload []byte) error {
 	return err
 }
 
+// settle waits for the node's audit of what it appended.
+func (n *node) settle(ctx context.Context) error {
+	for n.Unaudited() > 0 {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Millisecond):
+		}
+	}
+	return nil
+}
+
 func (n *node) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -186,6 +198,8 @@ func (r *remote) append(ctx context.Context, _ []byte) error {
 	})
 	return err
 }
+
+func (r *remote) settle(ctx context.Context) error { return r.node.settle(ctx) }
 
 func (r *remote) close() error { r.client.CloseIdle(); r.server.Close(); return nil }
 
@@ -281,6 +295,8 @@ func (c *consortium) append(ctx context.Context, payload []byte) error {
 	_, err = owner.Handler().GetReceipt(ctx, &ledgerv1.GetReceiptRequest{Position: res.Position, MinStage: ledgerv1.ReceiptStage_RECEIPT_STAGE_FINAL})
 	return err
 }
+
+func (c *consortium) settle(ctx context.Context) error { return c.nodes[0].settle(ctx) }
 
 func (c *consortium) close() error {
 	var errs []error

@@ -16,9 +16,17 @@ type system interface {
 	close() error
 }
 
+// later is a system that puts work off which its appends made. Its rounds end
+// with that work: it must not fall on who is measured next.
+type later interface {
+	// settle returns when nothing is put off any more.
+	settle(ctx context.Context) error
+}
+
 // measured is one round of one system at one concurrency.
 type measured struct {
 	rate     float64 // appends a second
+	took     time.Duration
 	p50, p99 time.Duration
 }
 
@@ -53,5 +61,5 @@ func loop(ctx context.Context, callers int, length time.Duration, call func(cont
 		return measured{}, fmt.Errorf("nothing finished within %v", length)
 	}
 	slices.Sort(all)
-	return measured{rate: float64(len(all)) / elapsed.Seconds(), p50: all[len(all)/2], p99: all[len(all)*99/100]}, nil
+	return measured{rate: float64(len(all)) / elapsed.Seconds(), took: elapsed, p50: all[len(all)/2], p99: all[len(all)*99/100]}, nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/probity-health/probity/services/policies/book"
 	"github.com/probity-health/probity/services/server"
 	"github.com/probity-health/probity/services/views"
+	"github.com/probity-health/probity/services/views/redisstore"
 )
 
 // ClaimsConfig of `probity serve claims`.
@@ -25,6 +26,8 @@ type ClaimsConfig struct {
 	IndexKeyFile string `json:"indexKeyFile"`
 	// Redis of the lists.
 	Redis RedisConfig `json:"redis"`
+	// Lists replaces Redis by a store in this process. It stays the caller's to close.
+	Lists views.Store `json:"-"`
 	// Claims holds the service's bounds.
 	Claims claims.Config `json:"claims,omitzero"`
 	// FamilyTTL and WatchInterval are those of claims.Config, as text: "10m", "5s".
@@ -39,7 +42,7 @@ func (c ClaimsConfig) Audit() (*views.Audit, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	view, err := views.Open(client, claims.Projection(nil), views.Options{})
+	view, err := views.Open(redisstore.New(client), claims.Projection(nil), views.Options{})
 	if err != nil {
 		return nil, nil, errors.Join(err, client.Close())
 	}
@@ -64,19 +67,23 @@ func Claims(p *Process, cfg ClaimsConfig) error {
 		return err
 	}
 	cfg.Claims.FamilyTTL, cfg.Claims.WatchInterval = time.Duration(cfg.FamilyTTL), time.Duration(cfg.WatchInterval)
-	redis, err := openRedis(cfg.Redis)
-	if err != nil {
-		return err
+	lists := cfg.Lists
+	if lists == nil {
+		client, err := openRedis(cfg.Redis)
+		if err != nil {
+			return err
+		}
+		p.Add(Part{Name: "claims lists' store", Close: func(context.Context) error { return client.Close() }})
+		lists = redisstore.New(client)
 	}
 	service, err := claims.New(claims.Deps{
 		Store: store, Sealer: sealer, Index: index, Book: book.New(), Authorizer: p.Authorizer,
-		Redis: redis, Meter: p.Telemetry.Meter.Meter("probity/claims"), Tracer: p.Telemetry.Tracer, Log: p.Telemetry.Log, Config: cfg.Claims,
+		Lists: lists, Meter: p.Telemetry.Meter.Meter("probity/claims"), Tracer: p.Telemetry.Tracer, Log: p.Telemetry.Log, Config: cfg.Claims,
 	})
 	if err != nil {
 		return err
 	}
 	p.addSealer("claims keys", sealer, store)
-	p.Add(Part{Name: "claims lists' store", Close: func(context.Context) error { return redis.Close() }})
 	p.Add(Part{Name: "claims", Run: service.Run, Drain: service.EndWatches, Close: service.Close})
 	p.Server.AddCheck("claims", service.Ready)
 	options := p.Server.Options(connect.WithReadMaxBytes(chunkBytes))

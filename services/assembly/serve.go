@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+
+	"github.com/probity-health/probity/services/heap"
 )
 
 // ServeCommand is `probity serve SERVICE --config FILE`: one service a process.
@@ -33,6 +35,7 @@ func untimed[C any](add func(*Process, C) error) func(context.Context, *Process,
 // service is one subcommand; process finds what its configuration begins with.
 func service[C any](name, short string, process func(*C) *ProcessConfig, add func(context.Context, *Process, C) error) *cobra.Command {
 	var file string
+	floor := heap.DefaultFloor() >> 20
 	command := &cobra.Command{
 		Use:   name,
 		Short: "Run " + short,
@@ -43,6 +46,7 @@ func service[C any](name, short string, process func(*C) *ProcessConfig, add fun
 			if err := ReadConfig(file, &cfg); err != nil {
 				return err
 			}
+			go heap.Tend(ctx, min(floor, 1<<20)<<20)
 			p, err := NewProcess(ctx, name, *process(&cfg))
 			if err != nil {
 				return err
@@ -54,6 +58,8 @@ func service[C any](name, short string, process func(*C) *ProcessConfig, add fun
 		},
 	}
 	command.Flags().StringVar(&file, "config", "", "configuration file (YAML)")
+	command.Flags().Uint64Var(&floor, "heap-floor", floor, heap.Usage)
+	command.Flags().Lookup("heap-floor").DefValue = "0" // it depends on the machine, and the help tells how
 	_ = command.MarkFlagRequired("config")
 	return command
 }

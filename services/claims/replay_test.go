@@ -21,6 +21,7 @@ import (
 	"github.com/probity-health/probity/services/policies"
 	"github.com/probity-health/probity/services/policies/book"
 	"github.com/probity-health/probity/services/problem"
+	"github.com/probity-health/probity/services/views/redisstore"
 )
 
 const (
@@ -460,7 +461,7 @@ func TestASimulationOfWhatCantBeAPlanSaysWhy(t *testing.T) {
 
 func TestADecisionMadeBeforeTheBookIsThereWaits(t *testing.T) {
 	w := newWorld(t, 1)
-	s, err := New(Deps{Store: w.store, Sealer: w.sealer, Index: w.index, Book: book.New(), Authorizer: w.auth, Redis: redis.NewClient(&redis.Options{Addr: w.redis.Addr()})})
+	s, err := New(Deps{Store: w.store, Sealer: w.sealer, Index: w.index, Book: book.New(), Authorizer: w.auth, Lists: redisstore.New(redis.NewClient(&redis.Options{Addr: w.redis.Addr()}))})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(lakeside())
 	cancel()

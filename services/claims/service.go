@@ -25,7 +25,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
 
@@ -144,9 +143,9 @@ type Deps struct {
 	Index      *keys.Index
 	Book       *book.Book // run by the service, see Run
 	Authorizer Authorizer
-	Redis      redis.UniversalClient // of the read models
-	Meter      metric.Meter          // nil measures nothing
-	Tracer     trace.TracerProvider  // nil records no spans of the read models
+	Lists      views.Store          // of the read models
+	Meter      metric.Meter         // nil measures nothing
+	Tracer     trace.TracerProvider // nil records no spans of the read models
 	Now        func() time.Time
 	Log        *slog.Logger
 	Config     Config
@@ -197,7 +196,7 @@ var (
 
 // New makes a service; it starts nothing.
 func New(d Deps) (*Service, error) {
-	if d.Store == nil || d.Sealer == nil || d.Index == nil || d.Book == nil || d.Authorizer == nil || d.Redis == nil {
+	if d.Store == nil || d.Sealer == nil || d.Index == nil || d.Book == nil || d.Authorizer == nil || d.Lists == nil {
 		return nil, errors.New("claims: a dependency is missing")
 	}
 	if d.Now == nil {
@@ -228,7 +227,7 @@ func New(d Deps) (*Service, error) {
 	maps.Copy(s.rates, c.InterestBps)
 	s.reference = &reference{book: d.Book, index: d.Index, sealer: d.Sealer, log: d.Log}
 	s.families = &families{shelf: newShelf[family](c.FamilyBytes), store: own, sealer: d.Sealer, now: d.Now, ttl: c.FamilyTTL}
-	if s.view, err = views.Open(d.Redis, Projection(s.watch.tell), views.Options{Now: d.Now, Logger: d.Log, Tracer: d.Tracer}); err != nil {
+	if s.view, err = views.Open(d.Lists, Projection(s.watch.tell), views.Options{Now: d.Now, Logger: d.Log, Tracer: d.Tracer}); err != nil {
 		return nil, err
 	}
 	if s.runner, err = views.NewRunner(s.view, d.Store, d.Meter); err != nil {

@@ -23,6 +23,7 @@ import (
 	"github.com/probity-health/probity/services/keys/keystest"
 	"github.com/probity-health/probity/services/policies"
 	"github.com/probity-health/probity/services/policies/book"
+	"github.com/probity-health/probity/services/views/redisstore"
 )
 
 // The invented world of these tests: one payer, one plan with a $100
@@ -73,7 +74,7 @@ func (w *world) start(index *keys.Index, options ...worldOption) *Service {
 	client := redis.NewClient(&redis.Options{Addr: w.redis.Addr()})
 	d := Deps{
 		Store: w.store, Sealer: keys.NewSealer(w.authority, keys.SealerOptions{}), Index: index, Book: book.New(),
-		Authorizer: auth, Redis: client, Now: w.clock, Config: Config{WatchInterval: time.Hour, Reprocessing: reprocessOff},
+		Authorizer: auth, Lists: redisstore.New(client), Now: w.clock, Config: Config{WatchInterval: time.Hour, Reprocessing: reprocessOff},
 	}
 	for _, o := range options {
 		o(&d)

@@ -171,7 +171,7 @@ func (h handler) outcome(ctx context.Context, s *submitted) (*ledgerv1.AppendRes
 	log, out := s.request.Log, &made.response
 	made.position.Log, made.position.Shard, made.position.Index = log, s.shard, a.Index
 	out.Position = &made.position
-	if !a.Recorded.IsZero() { // only a body has it, which this node may not hold
+	if !a.Recorded.IsZero() { // the row of an old commit has none, and this node may not hold the body
 		made.recorded.Seconds, made.recorded.Nanos = a.Recorded.Unix(), int32(a.Recorded.Nanosecond())
 		out.RecordedTime = &made.recorded
 	}

@@ -138,7 +138,9 @@ func (m *metrics) watch(n *Node) error {
 	stalled, err7 := m.meter.Float64ObservableGauge("probity.ledger.group.stalled", metric.WithUnit("s"),
 		metric.WithDescription("How long this node has been without a generation of the group that shares the shards; 0 while it has one: alarm on minutes."))
 	final, err8 := m.meter.Int64ObservableGauge("probity.ledger.block.final", metric.WithDescription("Height of the newest block that a quorum cosigned: alarm when it stays behind the height."))
-	if err := errors.Join(err1, err2, err3, err4, err5, err6, err7, err8); err != nil {
+	unaudited, err9 := m.meter.Int64ObservableGauge("probity.ledger.replica.unaudited",
+		metric.WithDescription("Records that this node's owner of the shard handed over and that were not compared with the topic yet; bounded, and falling whenever the shard rests: alarm when it doesn't."))
+	if err := errors.Join(err1, err2, err3, err4, err5, err6, err7, err8, err9); err != nil {
 		return fmt.Errorf("ledger: metrics: %w", err)
 	}
 	flag := func(b bool) int64 {
@@ -154,6 +156,7 @@ func (m *metrics) watch(n *Node) error {
 				at := metric.WithAttributes(attribute.String("log", name), attribute.Int("shard", i))
 				behind, _ := s.replica.Lag()
 				o.ObserveInt64(lag, behind, at)
+				o.ObserveInt64(unaudited, s.replica.Unaudited(), at)
 				o.ObserveInt64(size, int64(s.replica.Head().Next), at)
 				o.ObserveInt64(owned, flag(s.writer.State() == shard.Owning), at)
 				o.ObserveInt64(halted, flag(s.replica.Halted() != nil), at)
@@ -174,7 +177,7 @@ func (m *metrics) watch(n *Node) error {
 			}
 		}
 		return nil
-	}, lag, size, owned, halted, height, final, sealing, stalled)
+	}, lag, unaudited, size, owned, halted, height, final, sealing, stalled)
 	return err
 }
 

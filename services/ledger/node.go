@@ -35,6 +35,9 @@ import (
 	"github.com/probity-health/probity/services/problem"
 )
 
+// auditBytes is what an audit reads of a topic at once.
+const auditBytes = 512 << 10
+
 // Node is a running ledger node. All methods are safe for concurrent use.
 type Node struct {
 	cfg     Config
@@ -131,6 +134,7 @@ func Open(ctx context.Context, config Config) (_ *Node, err error) {
 		r, err := replica.OpenShard(replica.ShardConfig{
 			Log: name, Shard: uint32(index), Store: n.store, Dir: filepath.Join(cfg.DataDir, "tiles"),
 			Source: &replica.KafkaSource{Client: client, Topic: cfg.topic(name), Partition: index, Reuse: true},
+			Audit:  &replica.KafkaSource{Client: client, Topic: cfg.topic(name), Partition: index, Reuse: true, Most: auditBytes},
 			Logger: cfg.Logger, Signals: signals, Grace: cfg.TopicGrace,
 		})
 		if err != nil {
@@ -276,6 +280,7 @@ func (n *Node) start() {
 				n.group.Rejoin() // others are fit for it
 			}
 		})
+		run(func() { m.replica.Audit(ctx) })
 		run(func() {
 			// A lost shard is logged by the writer and shows in Ready.
 			m.writer.Run(ctx)
@@ -415,6 +420,14 @@ func (n *Node) Owned() int {
 		}
 	})
 	return owned
+}
+
+// Unaudited returns how many records this node's owners handed over that were
+// not compared with their topics yet.
+func (n *Node) Unaudited() int64 {
+	var all int64
+	n.members(func(_ string, _ int, m *member) { all += m.replica.Unaudited() })
+	return all
 }
 
 // EndStreams ends the streams that follow a log, which have no end of their

@@ -59,7 +59,7 @@ func TestProvenanceIsKeptAndContentIsNot(t *testing.T) {
 			names[m.Name] = true
 		}
 	}
-	for _, want := range []string{"probity.ledger.appends", "probity.ledger.append.duration", "probity.ledger.shard.owned", "probity.ledger.replica.lag"} {
+	for _, want := range []string{"probity.ledger.appends", "probity.ledger.append.duration", "probity.ledger.shard.owned", "probity.ledger.replica.lag", "probity.ledger.replica.unaudited"} {
 		require.True(t, names[want], want)
 	}
 	require.NoError(t, n.Close(within(t)))

@@ -2,21 +2,20 @@ package views
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/redis/go-redis/v9"
-
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/services/eventstore"
 )
 
 // Audit computes a view's tables anew, shard by shard, from a log's commits,
-// and compares what Redis holds. It writes nothing, and trusts nothing in
-// Redis but how far the view has come and which commits it parked.
+// and compares what the store holds. It writes nothing, and trusts nothing in
+// it but how far the view has come and which commits it parked.
 //
 //	Next, then for each shard: Begin, Take its commits in order, Compare.
 type Audit struct {
@@ -24,18 +23,10 @@ type Audit struct {
 	codec eventstore.Codec
 	wants []string // event types; empty is all
 
-	build  build
+	build  Build
 	next   uint64
 	parked map[uint64]bool
-	tables map[string]*table
-}
-
-// table is what a key holds.
-type table struct {
-	kind   string
-	hash   map[string]string
-	scores map[string]int64 // a sorted set's, or a set's with scores of 0
-	text   string
+	tables map[string]*Table
 }
 
 // NewAudit returns an audit of a view whose events codec reads.
@@ -72,29 +63,28 @@ func (a *Audit) Begin(ctx context.Context, shard uint32) error {
 	if err != nil {
 		return err
 	}
-	a.build, a.tables, a.parked = builds[0], map[string]*table{}, map[uint64]bool{}
-	switch a.build.version {
+	a.build, a.tables, a.parked = builds[0], map[string]*Table{}, map[uint64]bool{}
+	switch a.build.Version {
 	case a.view.projection.Version:
 	case 0:
 		return building()
 	default:
-		return fmt.Errorf("views: Redis serves version %d of %s and this program computes version %d", a.build.version, a.Name(), a.view.projection.Version)
+		return fmt.Errorf("views: readers use version %d of %s and this program computes version %d", a.build.Version, a.Name(), a.view.projection.Version)
 	}
-	offsets, err := a.view.offsets(ctx, a.build)
+	offsets, err := a.view.store.Offsets(ctx, a.build)
 	if err != nil {
 		return err
 	}
 	a.next = offsets[0]
-	marks, err := a.view.client.HGetAll(ctx, a.view.parked(a.build)).Result()
+	marks, err := a.view.store.Parked(ctx, a.build)
 	if err != nil {
-		return away(err)
+		return err
 	}
 	for index, reason := range marks {
-		n, err := strconv.ParseUint(index, 10, 64)
-		if err != nil || strings.HasPrefix(reason, "partly applied") {
+		if strings.HasPrefix(reason, PartlyApplied) {
 			return fmt.Errorf("views: %s/%d has a commit that was applied in part: only building it anew tells what it should hold", a.Name(), shard)
 		}
-		a.parked[n] = true
+		a.parked[index] = true
 	}
 	return nil
 }
@@ -126,102 +116,77 @@ func (a *Audit) Take(index uint64, events []*ledgerv1.RecordedEvent) error {
 	return nil
 }
 
-// apply does what Redis does.
+// apply does what a store does, in the plainest way.
 func (a *Audit) apply(o Op) error {
-	if o.cmd == "DEL" {
-		delete(a.tables, o.key)
+	if o.Command == DEL {
+		delete(a.tables, o.Key)
 		return nil
 	}
-	t := a.tables[o.key]
+	t := a.tables[o.Key]
 	if t == nil {
-		t = &table{kind: o.kind, hash: map[string]string{}, scores: map[string]int64{}}
-		a.tables[o.key] = t
+		t = &Table{Kind: o.Command.Kind(), Hash: map[string]string{}, Scores: map[string]int64{}}
+		a.tables[o.Key] = t
 	}
-	if t.kind != o.kind {
-		return fmt.Errorf("views: %s is a %s and %s needs a %s", o.key, t.kind, o.cmd, o.kind)
+	if t.Kind != o.Command.Kind() {
+		return fmt.Errorf("views: %s is a %s and %s needs a %s", o.Key, t.Kind, o.Command, o.Command.Kind())
 	}
-	switch o.cmd {
-	case "HSET":
-		for i := 0; i+1 < len(o.args); i += 2 {
-			t.hash[o.args[i]] = o.args[i+1]
-		}
-	case "HDEL":
-		for _, f := range o.args {
-			delete(t.hash, f)
-		}
-	case "HINCRBY":
-		sum, err := add(t.hash[o.args[0]], o.args[1])
-		if err != nil {
-			return err
-		}
-		t.hash[o.args[0]] = sum
-	case "ZADD":
-		score, err := strconv.ParseInt(o.args[0], 10, 64)
-		if err != nil {
-			return err
-		}
-		t.scores[o.args[1]] = score
-	case "SADD":
-		for _, m := range o.args {
-			t.scores[m] = 0
-		}
-	case "ZREM", "SREM":
-		for _, m := range o.args {
-			delete(t.scores, m)
-		}
-	case "SET":
-		t.text = o.args[0]
-	case "INCRBY":
-		sum, err := add(t.text, o.args[0])
-		if err != nil {
-			return err
-		}
-		t.text = sum
+	var err error
+	switch o.Command {
+	case HSET:
+		o.Each(func(field, value string) { t.Hash[field] = value })
+	case HDEL:
+		o.Each(func(field, _ string) { delete(t.Hash, field) })
+	case HINCRBY:
+		t.Hash[o.Name], err = Add(t.Hash[o.Name], o.N)
+	case ZADD:
+		t.Scores[o.Name] = o.N
+	case SADD:
+		o.Each(func(member, _ string) { t.Scores[member] = 0 })
+	case ZREM, SREM:
+		o.Each(func(member, _ string) { delete(t.Scores, member) })
+	case SET:
+		t.Text = o.Value
+	case INCRBY:
+		t.Text, err = Add(t.Text, o.N)
 	default:
-		return fmt.Errorf("views: %s is no command of a projection", o.cmd)
+		err = fmt.Errorf("views: %s is no command of a projection", o.Command)
 	}
-	if t.kind != "string" && len(t.hash)+len(t.scores) == 0 {
-		delete(a.tables, o.key) // Redis keeps nothing empty
+	if t.Kind != String && len(t.Hash)+len(t.Scores) == 0 {
+		delete(a.tables, o.Key) // nothing empty is kept
 	}
-	return nil
+	return err
 }
 
-func add(have, by string) (string, error) {
+// Add is what HINCRBY and INCRBY make of a stored value, which starts at 0:
+// an error where it is no integer or the sum overflows.
+func Add(have string, by int64) (string, error) {
 	if have == "" {
 		have = "0"
 	}
 	n, err := strconv.ParseInt(have, 10, 64)
 	if err != nil {
-		return "", err
+		return "", errors.New("views: what is added to is no integer")
 	}
-	m, err := strconv.ParseInt(by, 10, 64)
-	return strconv.FormatInt(n+m, 10), err
+	if sum := n + by; (sum > n) == (by > 0) || by == 0 {
+		return strconv.FormatInt(sum, 10), nil
+	}
+	return "", errors.New("views: the sum overflows")
 }
 
 // Compare calls differs with each key of the shard that holds something other
 // than its commits say. It names no values.
 func (a *Audit) Compare(ctx context.Context, differs func(key, what string)) error {
-	prefix := a.view.data(a.build, "")
 	found := map[string]bool{}
-	err := a.view.each(ctx, prefix, func(ctx context.Context, c redis.Cmdable, keys []string) error {
-		for _, full := range keys {
-			key := strings.TrimPrefix(full, prefix)
-			if found[key] {
-				continue // a scan may come by twice
-			}
-			found[key] = true
-			want := a.tables[key]
-			if want == nil {
-				differs(key, "no commit says so")
-				continue
-			}
-			what, err := want.compare(ctx, c, full)
-			if err != nil {
-				return err
-			}
-			if what != "" {
-				differs(key, what)
-			}
+	err := a.view.store.Tables(ctx, a.build, func(key string, have Table) error {
+		if found[key] {
+			return nil // it may come by twice
+		}
+		found[key] = true
+		want := a.tables[key]
+		if want == nil {
+			differs(key, "no commit says so")
+		} else if what := want.differs(have); what != "" {
+			differs(key, what)
 		}
 		return nil
 	})
@@ -233,7 +198,7 @@ func (a *Audit) Compare(ctx context.Context, differs func(key, what string)) err
 			differs(key, "it is missing")
 		}
 	}
-	offsets, err := a.view.offsets(ctx, a.build)
+	offsets, err := a.view.store.Offsets(ctx, a.build)
 	if err != nil {
 		return err
 	}
@@ -243,64 +208,38 @@ func (a *Audit) Compare(ctx context.Context, differs func(key, what string)) err
 	return nil
 }
 
-// compare reads a key and says what is wrong with it.
-func (t *table) compare(ctx context.Context, c redis.Cmdable, key string) (string, error) {
-	kind, err := c.Type(ctx, key).Result()
-	if err != nil {
-		return "", away(err)
+// differs says what is wrong with what a store holds; empty is nothing.
+func (t *Table) differs(have Table) string {
+	if have.Kind != t.Kind {
+		return "it is of another type"
 	}
-	if kind != t.kind {
-		return "it is of another type", nil
-	}
-	switch kind {
-	case "hash":
-		have, err := c.HGetAll(ctx, key).Result()
-		if err != nil {
-			return "", away(err)
-		}
-		for _, f := range slices.Sorted(maps.Keys(t.hash)) {
-			if v, ok := have[f]; !ok || v != t.hash[f] {
-				return "field " + f + " is not what the commits say", nil
+	switch t.Kind {
+	case Hash:
+		for _, f := range slices.Sorted(maps.Keys(t.Hash)) {
+			if v, ok := have.Hash[f]; !ok || v != t.Hash[f] {
+				return "field " + f + " is not what the commits say"
 			}
 		}
-		if len(have) != len(t.hash) {
-			return "it has fields that no commit gave it", nil
+		if len(have.Hash) != len(t.Hash) {
+			return "it has fields that no commit gave it"
 		}
-	case "zset":
-		have, err := c.ZRangeWithScores(ctx, key, 0, -1).Result()
-		if err != nil {
-			return "", away(err)
-		}
-		for _, z := range have {
-			member, _ := z.Member.(string)
-			if score, ok := t.scores[member]; !ok || float64(score) != z.Score {
-				return "a member is not where the commits say", nil
+	case SortedSet, MemberSet:
+		for member, score := range have.Scores {
+			switch want, ok := t.Scores[member]; {
+			case ok && want == score:
+			case t.Kind == MemberSet:
+				return "a member is there that no commit put"
+			default:
+				return "a member is not where the commits say"
 			}
 		}
-		if len(have) != len(t.scores) {
-			return "members are missing", nil
+		if len(have.Scores) != len(t.Scores) {
+			return "members are missing"
 		}
-	case "set":
-		have, err := c.SMembers(ctx, key).Result()
-		if err != nil {
-			return "", away(err)
-		}
-		for _, m := range have {
-			if _, ok := t.scores[m]; !ok {
-				return "a member is there that no commit put", nil
-			}
-		}
-		if len(have) != len(t.scores) {
-			return "members are missing", nil
-		}
-	case "string":
-		have, err := c.Get(ctx, key).Result()
-		if err != nil {
-			return "", away(err)
-		}
-		if have != t.text {
-			return "it is not what the commits say", nil
+	case String:
+		if have.Text != t.Text {
+			return "it is not what the commits say"
 		}
 	}
-	return "", nil
+	return ""
 }

@@ -8,10 +8,10 @@ import (
 	"github.com/probity-health/probity/services/eventstore"
 )
 
-// gatherEvents are written without waiting for more: some scripts' worth.
-const gatherEvents = 2 * scriptOps
+// gatherEvents are written without waiting for more: some batches' worth.
+const gatherEvents = 2 * applyOps
 
-// write applies batches, several at once: a script costs Redis far more than
+// write applies batches, several at once: a batch costs a store far more than
 // a command in it does, and what comes within Options.Gather mostly touches
 // the same lists. What comes after a rest of that long is written at once; a
 // reader who waits, and readers who have no view yet, don't wait for company. It ends when batches is closed, with everything written,

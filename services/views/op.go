@@ -1,56 +1,133 @@
 package views
 
-import (
-	"strconv"
+import "github.com/probity-health/probity/services/problem"
 
-	"github.com/probity-health/probity/services/problem"
+// Kind is what a key holds.
+type Kind uint8
+
+// Kinds of keys. Nothing is what an absent key holds; nothing empty is kept.
+const (
+	Nothing   Kind = iota
+	Hash           // fields with values
+	SortedSet      // members with scores, ordered by score, then name
+	MemberSet      // members
+	String         // one value
 )
 
-// Op is one Redis command of a projection. Its key is relative to the view;
-// the commands are those below and no others, because the script must know
-// the type that each expects before it applies the first.
+// String is the kind's name in Redis.
+func (k Kind) String() string {
+	return [...]string{"none", "hash", "zset", "set", "string"}[k]
+}
+
+// Command is what an Op does. The names are Redis', and so is the meaning.
+type Command uint8
+
+// Commands of a projection. A store knows these and no others.
+const (
+	HSET Command = iota + 1
+	HDEL
+	HINCRBY
+	ZADD
+	ZREM
+	SADD
+	SREM
+	SET
+	INCRBY
+	DEL
+)
+
+// String is the command's name in Redis.
+func (c Command) String() string {
+	return [...]string{"", "HSET", "HDEL", "HINCRBY", "ZADD", "ZREM", "SADD", "SREM", "SET", "INCRBY", "DEL"}[c]
+}
+
+// Kind is the kind that the command's key has, or gets; DEL takes any, which is Nothing.
+func (c Command) Kind() Kind {
+	return [...]Kind{Nothing, Hash, Hash, Hash, SortedSet, SortedSet, MemberSet, MemberSet, String, String, Nothing}[c]
+}
+
+// Op is one command of a projection; make it with the functions below. Its
+// key is relative to the view.
 type Op struct {
-	cmd  string
-	kind string // Redis type the key has, or gets; empty is any
-	key  string
-	args []string
+	Command Command
+	Key     string
+	// Name is the field or member; empty for SET, INCRBY and DEL.
+	Name string
+	// Value of HSET's field, or of SET.
+	Value string
+	// N is ZADD's score, or what HINCRBY and INCRBY add.
+	N int64
+	// More fields with their values (HSET), fields (HDEL) or members (ZREM, SADD, SREM).
+	More []string
+
+	bad string // why it can't be applied
+}
+
+// Each calls f with every field or member, a field of HSET with its value.
+func (o *Op) Each(f func(name, value string)) {
+	f(o.Name, o.Value)
+	if o.Command == HSET {
+		for i := 0; i+1 < len(o.More); i += 2 {
+			f(o.More[i], o.More[i+1])
+		}
+		return
+	}
+	for _, name := range o.More {
+		f(name, "")
+	}
 }
 
 // HSet sets fields of a hash, given as field, value, field, value.
-func HSet(key string, fields ...string) Op { return Op{"HSET", "hash", key, fields} }
+func HSet(key string, fields ...string) Op {
+	if len(fields) < 2 || len(fields)%2 != 0 {
+		return Op{Command: HSET, Key: key, bad: "a field without a value"}
+	}
+	return Op{Command: HSET, Key: key, Name: fields[0], Value: fields[1], More: rest(fields[2:])}
+}
 
 // HDel deletes fields of a hash.
-func HDel(key string, fields ...string) Op { return Op{"HDEL", "hash", key, fields} }
+func HDel(key string, fields ...string) Op { return several(HDEL, key, fields) }
 
 // HIncr adds n to a field of a hash, which starts at 0.
-func HIncr(key, field string, n int64) Op {
-	return Op{"HINCRBY", "hash", key, []string{field, strconv.FormatInt(n, 10)}}
-}
+func HIncr(key, field string, n int64) Op { return Op{Command: HINCRBY, Key: key, Name: field, N: n} }
 
 // ZAdd puts a member into a sorted set, or moves it. A score is exact up to 2⁵³.
 func ZAdd(key string, score int64, member string) Op {
-	return Op{"ZADD", "zset", key, []string{strconv.FormatInt(score, 10), member}}
+	return Op{Command: ZADD, Key: key, Name: member, N: score}
 }
 
 // ZRem takes members out of a sorted set.
-func ZRem(key string, members ...string) Op { return Op{"ZREM", "zset", key, members} }
+func ZRem(key string, members ...string) Op { return several(ZREM, key, members) }
 
 // SAdd puts members into a set.
-func SAdd(key string, members ...string) Op { return Op{"SADD", "set", key, members} }
+func SAdd(key string, members ...string) Op { return several(SADD, key, members) }
 
 // SRem takes members out of a set.
-func SRem(key string, members ...string) Op { return Op{"SREM", "set", key, members} }
+func SRem(key string, members ...string) Op { return several(SREM, key, members) }
 
 // Set sets a string.
-func Set(key, value string) Op { return Op{"SET", "string", key, []string{value}} }
+func Set(key, value string) Op { return Op{Command: SET, Key: key, Value: value} }
 
 // Incr adds n to a string's integer, which starts at 0.
-func Incr(key string, n int64) Op {
-	return Op{"INCRBY", "string", key, []string{strconv.FormatInt(n, 10)}}
+func Incr(key string, n int64) Op { return Op{Command: INCRBY, Key: key, N: n} }
+
+// Del deletes a key of any kind.
+func Del(key string) Op { return Op{Command: DEL, Key: key} }
+
+func several(c Command, key string, names []string) Op {
+	if len(names) == 0 {
+		return Op{Command: c, Key: key, bad: "the number of arguments is out of bounds"}
+	}
+	return Op{Command: c, Key: key, Name: names[0], More: rest(names[1:])}
 }
 
-// Del deletes a key of any type.
-func Del(key string) Op { return Op{"DEL", "", key, nil} }
+// rest copies, so that the caller's arguments need not be on the heap for it.
+func rest(more []string) []string {
+	if len(more) == 0 {
+		return nil
+	}
+	return append([]string(nil), more...)
+}
 
 // Bounds of a projection's commands. They are generous for ids, codes and
 // amounts, and too small for a document that doesn't belong into a view.
@@ -61,24 +138,28 @@ const (
 	maxCommitOps = 10_000
 )
 
-// check refuses a command that Redis would refuse or that breaks a bound.
-func (o Op) check() error {
-	bad := func(what string) error {
-		return problem.Invalidf("views.op", "", "%s: %s", o.cmd, what)
+// check refuses a command that a store would refuse or that breaks a bound.
+func (o *Op) check() error {
+	switch {
+	case o.bad != "":
+		return o.refused(o.bad)
+	case o.Command == 0:
+		return problem.Invalidf("views.op", "", "a command that is none")
+	case o.Key == "" || len(o.Key) > maxKey:
+		return o.refused("the key's length is out of bounds")
+	case len(o.More)+2 > maxArgs:
+		return o.refused("the number of arguments is out of bounds")
+	case len(o.Name) > maxValue || len(o.Value) > maxValue:
+		return o.refused("a value is too long")
 	}
-	if o.key == "" || len(o.key) > maxKey {
-		return bad("the key's length is out of bounds")
-	}
-	if len(o.args) > maxArgs || (len(o.args) == 0 && o.cmd != "DEL") {
-		return bad("the number of arguments is out of bounds")
-	}
-	if o.cmd == "HSET" && len(o.args)%2 != 0 {
-		return bad("a field without a value")
-	}
-	for _, a := range o.args {
+	for _, a := range o.More {
 		if len(a) > maxValue {
-			return bad("a value is too long")
+			return o.refused("a value is too long")
 		}
 	}
 	return nil
+}
+
+func (o *Op) refused(what string) error {
+	return problem.Invalidf("views.op", "", "%s: %s", o.Command, what)
 }

@@ -7,15 +7,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/redis/go-redis/v9"
 )
 
 // Reading is one look at a view: the live build of each shard, found once.
 // Use it for one request and drop it.
 type Reading struct {
 	view   *View
-	builds []build // by shard
+	builds []Build // by shard
 }
 
 // Ref is a key within the shard that holds it.
@@ -24,36 +22,24 @@ type Ref struct {
 	Key   string
 }
 
-// key is where a reference is in Redis. A shard that doesn't exist has no
+// at is where a reference is in the store. A shard that doesn't exist has no
 // build, so its keys are absent.
-func (r *Reading) key(ref Ref) string {
+func (r *Reading) at(ref Ref) At {
 	for _, b := range r.builds {
-		if b.shard == ref.Shard {
-			return r.view.data(b, ref.Key)
+		if b.Shard == ref.Shard {
+			return At{Build: b, Key: ref.Key}
 		}
 	}
-	return r.view.data(build{shard: ref.Shard}, ref.Key)
+	return At{Build: Build{View: r.view.projection.Name, Shard: ref.Shard}, Key: ref.Key}
 }
 
-// Hashes loads hashes in one round trip; an absent one is nil.
+// Hashes loads whole hashes at once; an absent one is nil.
 func (r *Reading) Hashes(ctx context.Context, refs ...Ref) ([]map[string]string, error) {
-	answers := make([]*redis.MapStringStringCmd, len(refs))
-	_, err := r.view.client.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for i, ref := range refs {
-			answers[i] = p.HGetAll(ctx, r.key(ref))
-		}
-		return nil
-	})
-	if err != nil && len(refs) > 0 {
-		return nil, away(err)
+	looks := make([]Fields, len(refs))
+	for i, ref := range refs {
+		looks[i].At = r.at(ref)
 	}
-	out := make([]map[string]string, len(refs))
-	for i, a := range answers {
-		if len(a.Val()) > 0 {
-			out[i] = a.Val()
-		}
-	}
-	return out, nil
+	return r.view.store.Hashes(ctx, looks...)
 }
 
 // Look asks for fields of the hash at a key.
@@ -62,24 +48,25 @@ type Look struct {
 	Fields []string
 }
 
-// Fields loads single fields of hashes in one round trip: for each look its
-// fields' values in order, nil where absent.
+// Fields loads single fields of hashes at once: for each look its fields'
+// values in order, nil where absent.
 func (r *Reading) Fields(ctx context.Context, looks ...Look) ([][]*string, error) {
-	answers := make([]*redis.SliceCmd, len(looks))
-	_, err := r.view.client.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for i, l := range looks {
-			answers[i] = p.HMGet(ctx, r.key(l.Ref), l.Fields...)
+	asked := make([]Fields, len(looks))
+	for i, l := range looks {
+		asked[i] = Fields{At: r.at(l.Ref), Fields: l.Fields}
+		if l.Fields == nil {
+			asked[i].Fields = []string{} // none, where nil would be all
 		}
-		return nil
-	})
-	if err != nil && len(looks) > 0 {
-		return nil, away(err)
+	}
+	found, err := r.view.store.Hashes(ctx, asked...)
+	if err != nil {
+		return nil, err
 	}
 	out := make([][]*string, len(looks))
-	for i, a := range answers {
+	for i, h := range found {
 		out[i] = make([]*string, len(looks[i].Fields))
-		for n, v := range a.Val() {
-			if text, ok := v.(string); ok {
+		for n, field := range looks[i].Fields {
+			if text, ok := h[field]; ok {
 				out[i][n] = &text
 			}
 		}
@@ -124,47 +111,32 @@ func (r *Reading) Sum(ctx context.Context, key string) (map[string]int64, error)
 
 // Members returns a set's members over all shards, sorted.
 func (r *Reading) Members(ctx context.Context, key string) ([]string, error) {
-	var answers []*redis.StringSliceCmd
-	_, err := r.view.client.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for _, ref := range r.everywhere(key) {
-			answers = append(answers, p.SMembers(ctx, r.key(ref)))
-		}
-		return nil
-	})
+	parts, err := r.view.store.Members(ctx, r.everyAt(key)...)
 	if err != nil {
-		return nil, away(err)
+		return nil, err
 	}
-	var out []string
-	for _, a := range answers {
-		out = append(out, a.Val()...)
-	}
+	out := slices.Concat(parts...)
 	slices.Sort(out)
 	return slices.Compact(out), nil
 }
 
 // Count returns the size of a sorted set over all shards.
 func (r *Reading) Count(ctx context.Context, key string) (int64, error) {
-	var answers []*redis.IntCmd
-	_, err := r.view.client.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for _, ref := range r.everywhere(key) {
-			answers = append(answers, p.ZCard(ctx, r.key(ref)))
-		}
-		return nil
-	})
-	if err != nil {
-		return 0, away(err)
+	return r.view.store.Count(ctx, r.everyAt(key)...)
+}
+
+func (r *Reading) everyAt(key string) []At {
+	out := make([]At, len(r.builds))
+	for i, b := range r.builds {
+		out[i] = At{Build: b, Key: key}
 	}
-	total := int64(0)
-	for _, a := range answers {
-		total += a.Val()
-	}
-	return total, nil
+	return out
 }
 
 func (r *Reading) everywhere(key string) []Ref {
 	refs := make([]Ref, len(r.builds))
 	for i, b := range r.builds {
-		refs[i] = Ref{b.shard, key}
+		refs[i] = Ref{b.Shard, key}
 	}
 	return refs
 }
@@ -195,62 +167,22 @@ func (r *Reading) Range(ctx context.Context, key string, page Page) ([]Member, e
 	}
 	page.Limit = min(page.Limit, 1000)
 	var out []Member
-	for _, ref := range r.everywhere(key) {
-		part, err := r.rangeShard(ctx, ref, page)
+	for _, at := range r.everyAt(key) {
+		part, err := r.view.store.Range(ctx, at, page)
 		if err != nil {
 			return nil, err
 		}
 		out = append(out, part...)
 	}
-	slices.SortFunc(out, page.compare)
+	slices.SortFunc(out, page.Compare)
 	return out[:min(len(out), page.Limit)], nil
 }
 
-// compare is the order of a page's members: Redis's own, total over shards.
-func (p Page) compare(a, b Member) int {
+// Compare is the order of a page's members, total over shards: by score, then name.
+func (p Page) Compare(a, b Member) int {
 	c := cmp.Or(cmp.Compare(a.Score, b.Score), strings.Compare(a.Name, b.Name))
 	if p.Descending {
 		return -c
 	}
 	return c
-}
-
-// rangeShard takes a shard's share of the page: what comes after page.After.
-// Members that share its score come again from Redis and are dropped here.
-func (r *Reading) rangeShard(ctx context.Context, ref Ref, page Page) ([]Member, error) {
-	args := redis.ZRangeArgs{Key: r.key(ref), ByScore: true, Rev: page.Descending, Start: "-inf", Stop: "+inf", Count: max(int64(page.Limit)+1, 64)}
-	if page.Min != nil {
-		args.Start = *page.Min
-	}
-	if page.Max != nil {
-		args.Stop = *page.Max
-	}
-	if page.After != nil && page.Descending && (page.Max == nil || page.After.Score < *page.Max) {
-		args.Stop = page.After.Score
-	}
-	if page.After != nil && !page.Descending && (page.Min == nil || page.After.Score > *page.Min) {
-		args.Start = page.After.Score
-	}
-	if page.Descending {
-		// ZRANGE … REV wants the higher end first.
-		args.Start, args.Stop = args.Stop, args.Start
-	}
-	var out []Member
-	for {
-		part, err := r.view.client.ZRangeArgsWithScores(ctx, args).Result()
-		if err != nil {
-			return nil, away(err)
-		}
-		for _, z := range part {
-			name, _ := z.Member.(string)
-			m := Member{Name: name, Score: int64(z.Score), Shard: ref.Shard}
-			if page.After == nil || page.compare(m, *page.After) > 0 {
-				out = append(out, m)
-			}
-		}
-		if len(out) >= page.Limit || int64(len(part)) < args.Count {
-			return out[:min(len(out), page.Limit)], nil
-		}
-		args.Offset += args.Count
-	}
 }

@@ -21,15 +21,15 @@ import (
 )
 
 const (
-	// scriptOps bounds one script: Redis serves nobody else while it runs.
-	scriptOps     = 2000
+	// applyOps bounds what is applied at once: Redis serves nobody else meanwhile.
+	applyOps      = 2000
 	firstBackoff  = 50 * time.Millisecond
 	longestWait   = 5 * time.Second
 	parkedUnknown = "event can't be read by this build"
 )
 
 // Runner keeps a View up with its log. Several runners of one view may run at
-// once, in one process or many: the script lets each commit in once.
+// once, in one process or many: the store lets each commit in once.
 type Runner struct {
 	view   *View
 	store  eventstore.Store
@@ -40,11 +40,6 @@ type Runner struct {
 
 	mu     sync.Mutex // guards status
 	status Status
-
-	// kinds are the types of keys that this round has seen Redis hold, by key.
-	// Only the script writes them, so they stay what they are, and it needn't
-	// look again. The writing goroutine's alone.
-	kinds kinds
 }
 
 // Status is how a runner is doing.
@@ -55,7 +50,7 @@ type Status struct {
 	LastApplied time.Time
 	// Parked commits met by this runner.
 	Parked int
-	// Restarts of following, after Redis or the ledger was away or had lost something.
+	// Restarts of following, after the store or the ledger was away or had lost something.
 	Restarts int
 }
 
@@ -106,14 +101,14 @@ func (r *Runner) update(change func(*Status)) {
 
 // What ends one round of following, other than the ledger's own errors.
 var (
-	// errGap: Redis holds less than this runner has written.
+	// errGap: the store holds less than this runner has written.
 	errGap = errors.New("views: what is stored ends before this batch")
 	// errSuperseded: a newer version is live and this one has been deleted.
 	errSuperseded = errors.New("views: a newer version of the projection is live")
 )
 
-// Run follows the log until ctx ends, and then returns its error. While Redis
-// or the ledger is away it waits and goes on. Any other error is one that
+// Run follows the log until ctx ends, and then returns its error. While the
+// store or the ledger is away it waits and goes on. Any other error is one that
 // waiting doesn't mend: the ledger contradicts itself, or refuses this service.
 func (r *Runner) Run(ctx context.Context) error {
 	v, log := r.view, r.view.o.Logger.With("view", r.view.projection.Name, "version", r.view.projection.Version)
@@ -136,7 +131,7 @@ func (r *Runner) Run(ctx context.Context) error {
 			}
 		case errors.Is(err, errGap):
 			v.forget()
-			log.WarnContext(ctx, "Redis lost part of the view; building it again from what is there")
+			log.WarnContext(ctx, "the store lost part of the view; building it again from what is there")
 		case errors.Is(err, errSuperseded):
 			log.InfoContext(ctx, "a newer version of the view is live; this one is no longer kept up")
 			<-ctx.Done()
@@ -157,7 +152,7 @@ func (r *Runner) Run(ctx context.Context) error {
 	}
 }
 
-// round follows once from what Redis holds, until something ends it.
+// round follows once from what the store holds, until something ends it.
 func (r *Runner) round(ctx context.Context) (progressed bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	p, err := r.resume(ctx)
@@ -165,7 +160,6 @@ func (r *Runner) round(ctx context.Context) (progressed bool, err error) {
 		cancel(nil)
 		return false, err
 	}
-	r.kinds = kinds{}
 	p.background.Go(func() { r.watch(ctx, p, cancel) })
 	// Nothing of this round outlives it.
 	defer p.background.Wait()
@@ -218,10 +212,10 @@ func (r *Runner) resume(ctx context.Context) (*progress, error) {
 	}
 	newer := false
 	for i := range builds {
-		newer = newer || builds[i].version > r.view.projection.Version
-		builds[i].version = r.view.projection.Version
+		newer = newer || builds[i].Version > r.view.projection.Version
+		builds[i].Version = r.view.projection.Version
 	}
-	stored, err := r.view.offsets(ctx, builds...)
+	stored, err := r.view.store.Offsets(ctx, builds...)
 	if err != nil {
 		return nil, err
 	}
@@ -231,7 +225,7 @@ func (r *Runner) resume(ctx context.Context) (*progress, error) {
 	}
 	p := &progress{generation: map[uint32]uint64{}, next: map[uint32]uint64{}}
 	for i, b := range builds {
-		p.generation[b.shard], p.next[b.shard] = b.generation, stored[i]
+		p.generation[b.Shard], p.next[b.Shard] = b.Generation, stored[i]
 	}
 	return p, nil
 }
@@ -261,11 +255,11 @@ func (p *progress) setLive() {
 }
 
 // build is what the round writes for a shard.
-func (r *Runner) build(p *progress, shard uint32) build {
-	return build{shard: shard, version: r.view.projection.Version, generation: p.generation[shard]}
+func (r *Runner) build(p *progress, shard uint32) Build {
+	return Build{View: r.view.projection.Name, Shard: shard, Version: r.view.projection.Version, Generation: p.generation[shard]}
 }
 
-// watch ends the round when Redis holds less than was written to it: after a
+// watch ends the round when the store holds less than was written to it: after a
 // flush, a failover or DropAll nothing else would say so until the next event.
 func (r *Runner) watch(ctx context.Context, p *progress, end context.CancelCauseFunc) {
 	tick := time.NewTicker(r.view.o.Watch)
@@ -280,7 +274,7 @@ func (r *Runner) watch(ctx context.Context, p *progress, end context.CancelCause
 		believed, live := maps.Clone(p.next), p.live
 		p.mu.Unlock()
 		for shard, next := range believed {
-			stored, err := r.view.offsets(ctx, r.build(p, shard))
+			stored, err := r.view.store.Offsets(ctx, r.build(p, shard))
 			if err == nil && stored[0] < next {
 				end(errGap)
 				return
@@ -371,15 +365,10 @@ func (r *Runner) meet(ctx context.Context, b eventstore.Batch) error {
 }
 
 func (r *Runner) recordShards(ctx context.Context, b eventstore.Batch) error {
-	var shards []uint32
-	var members []any
-	for shard := range b.Next {
-		shards, members = append(shards, shard), append(members, shard)
+	shards := slices.Sorted(maps.Keys(b.Next))
+	if err := r.view.store.AddShards(ctx, r.view.projection.Name, shards); err != nil {
+		return err
 	}
-	if err := r.view.client.SAdd(ctx, r.view.shardSet(), members...).Err(); err != nil {
-		return away(err)
-	}
-	slices.Sort(shards)
 	r.view.mu.Lock()
 	r.view.shards = shards
 	r.view.mu.Unlock()
@@ -387,25 +376,25 @@ func (r *Runner) recordShards(ctx context.Context, b eventstore.Batch) error {
 }
 
 // changes asks the projection, commit by commit.
-func (r *Runner) changes(ctx context.Context, events []eventstore.Recorded) []change {
-	var out []change
+func (r *Runner) changes(ctx context.Context, events []eventstore.Recorded) []Change {
+	var out []Change
 	for _, e := range events {
-		if len(out) == 0 || out[len(out)-1].index != e.Position.Index {
-			out = append(out, change{index: e.Position.Index})
+		if len(out) == 0 || out[len(out)-1].Index != e.Position.Index {
+			out = append(out, Change{Index: e.Position.Index})
 		}
 		c := &out[len(out)-1]
-		if c.reason != "" {
+		if c.Reason != "" {
 			continue
 		}
 		ops, err := r.applyEvent(e)
-		if err == nil && len(c.ops)+len(ops) > maxCommitOps {
+		if err == nil && len(c.Ops)+len(ops) > maxCommitOps {
 			err = problem.Invalidf("views.ops", "", "a commit makes more than %d commands", maxCommitOps)
 		}
 		if err != nil {
 			r.park(ctx, e.Position, c, "the projection refused "+eventstore.TypeOf(e.Event), err)
 			continue
 		}
-		c.ops = append(c.ops, ops...)
+		c.Ops = append(c.Ops, ops...)
 	}
 	return out
 }
@@ -419,34 +408,34 @@ func (r *Runner) applyEvent(e eventstore.Recorded) (ops []Op, err error) {
 		}
 	}()
 	ops, err = r.view.projection.Apply(e)
-	for _, o := range ops {
+	for i := range ops {
 		if err == nil {
-			err = o.check()
+			err = ops[i].check()
 		}
 	}
 	return ops, err
 }
 
 // park turns a change into a mark, and raises the alarm.
-func (r *Runner) park(ctx context.Context, at eventstore.Position, c *change, reason string, cause error) {
-	c.ops, c.reason = nil, reason
+func (r *Runner) park(ctx context.Context, at eventstore.Position, c *Change, reason string, cause error) {
+	c.Ops, c.Reason = nil, reason
 	r.parked.Add(ctx, 1, r.tagged)
 	r.update(func(s *Status) { s.Parked++ })
 	r.view.o.Logger.ErrorContext(ctx, "ALARM: a commit was parked; the view lacks it until a version that can apply it",
 		"view", r.view.projection.Name, "log", at.Log, "shard", at.Shard, "index", at.Index, "reason", reason, "error", cause)
 }
 
-// advance sends a shard's changes in scripts of bounded size, never parting a commit.
-func (r *Runner) advance(ctx context.Context, p *progress, shard uint32, next uint64, changes []change) error {
+// advance applies a shard's changes, a bounded number at once, never parting a commit.
+func (r *Runner) advance(ctx context.Context, p *progress, shard uint32, next uint64, changes []Change) error {
 	for {
 		n, ops := 0, 0
-		for n < len(changes) && (n == 0 || ops+len(changes[n].ops) <= scriptOps) {
-			ops += len(changes[n].ops)
+		for n < len(changes) && (n == 0 || ops+len(changes[n].Ops) <= applyOps) {
+			ops += len(changes[n].Ops)
 			n++
 		}
 		to := next
 		if n < len(changes) {
-			to = changes[n-1].index + 1
+			to = changes[n-1].Index + 1
 		}
 		if err := r.send(ctx, p, shard, to, changes[:n]); err != nil {
 			return err
@@ -457,35 +446,35 @@ func (r *Runner) advance(ctx context.Context, p *progress, shard uint32, next ui
 	}
 }
 
-func (r *Runner) send(ctx context.Context, p *progress, shard uint32, to uint64, changes []change) error {
+func (r *Runner) send(ctx context.Context, p *progress, shard uint32, to uint64, changes []Change) error {
 	from := p.at(shard)
 	if to <= from {
 		return nil
 	}
 	// Each clash parks one more commit, so this ends.
 	for {
-		answer, err := r.view.apply(ctx, r.build(p, shard), from, to, changes, r.kinds)
+		answer, err := r.view.store.Apply(ctx, Batch{Build: r.build(p, shard), From: from, Next: to, Changes: changes})
 		if err != nil {
 			return err
 		}
-		switch answer.verdict {
-		case "ok":
+		switch answer.Verdict {
+		case Done:
 			p.reach(shard, to)
-			r.commits.Add(ctx, answer.commits, r.tagged)
+			r.commits.Add(ctx, int64(answer.Commits), r.tagged)
 			return nil
-		case "gap":
+		case Gap:
 			return errGap
-		case "superseded":
+		case Superseded:
 			return errSuperseded
-		case "clash":
-			i := slices.IndexFunc(changes, func(c change) bool { return c.index == answer.offset && c.reason == "" })
+		case Clash:
+			i := slices.IndexFunc(changes, func(c Change) bool { return c.Index == answer.Index && c.Reason == "" })
 			if i < 0 {
-				return fmt.Errorf("views: the script names a commit that was not sent")
+				return fmt.Errorf("views: the store names a commit that was not sent")
 			}
-			r.park(ctx, eventstore.Position{Log: r.view.projection.Log, Shard: shard, Index: answer.offset}, &changes[i],
+			r.park(ctx, eventstore.Position{Log: r.view.projection.Log, Shard: shard, Index: answer.Index}, &changes[i],
 				"a key holds another type than the projection takes it for", nil)
 		default:
-			return fmt.Errorf("views: the script answered %q", answer.verdict)
+			return fmt.Errorf("views: the store answered with verdict %d", answer.Verdict)
 		}
 	}
 }
@@ -493,10 +482,10 @@ func (r *Runner) send(ctx context.Context, p *progress, shard uint32, to uint64,
 // parkUnreadable parks the commit at which following stopped. Everything
 // before it has been applied.
 func (r *Runner) parkUnreadable(ctx context.Context, e *eventstore.DecodeError) error {
-	// The next round resumes the shards that Redis knows, so it must know this one.
+	// The next round resumes the shards that the store knows, so it must know this one.
 	v := r.view
-	if err := v.client.SAdd(ctx, v.shardSet(), e.Position.Shard).Err(); err != nil {
-		return away(err)
+	if err := v.store.AddShards(ctx, v.projection.Name, []uint32{e.Position.Shard}); err != nil {
+		return err
 	}
 	v.mu.Lock()
 	if !slices.Contains(v.shards, e.Position.Shard) {
@@ -507,10 +496,9 @@ func (r *Runner) parkUnreadable(ctx context.Context, e *eventstore.DecodeError) 
 	if err != nil {
 		return err
 	}
-	r.kinds = kinds{}
-	c := change{index: e.Position.Index}
+	c := Change{Index: e.Position.Index}
 	r.park(ctx, e.Position, &c, parkedUnknown, e)
-	return r.send(ctx, p, e.Position.Shard, e.Position.Index+1, []change{c})
+	return r.send(ctx, p, e.Position.Shard, e.Position.Index+1, []Change{c})
 }
 
 // goLive switches readers to this version and lets the ones before go. Where
@@ -522,13 +510,13 @@ func (r *Runner) goLive(ctx context.Context, p *progress, b eventstore.Batch) er
 		return err
 	}
 	for shard := range b.Next {
-		live, err := liveScript.Run(ctx, v.client, []string{v.meta(shard)}, v.projection.Version, p.generation[shard]).Int64()
+		live, same, err := v.store.GoLive(ctx, r.build(p, shard))
 		switch {
 		case err != nil:
-			return away(err)
-		case live < 0:
+			return err
+		case !same:
 			return errGap
-		case live > int64(v.projection.Version):
+		case live > v.projection.Version:
 			return nil
 		}
 	}
@@ -551,7 +539,7 @@ func (r *Runner) dropOld(ctx context.Context, p *progress, shards []uint32) {
 	}
 	for _, shard := range shards {
 		own := r.build(p, shard)
-		err := v.drop(ctx, shard, func(b build) bool { return b.version < own.version || b.generation < own.generation })
+		err := v.store.Drop(ctx, own.View, shard, func(b Build) bool { return b.Version < own.Version || b.Generation < own.Generation })
 		if err != nil && ctx.Err() == nil {
 			v.o.Logger.WarnContext(ctx, "deleting old versions of the view failed; the next start tries again", "view", v.projection.Name, "error", err)
 			return

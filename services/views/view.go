@@ -2,17 +2,14 @@ package views
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"regexp"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/probity-health/probity/services/eventstore"
@@ -20,7 +17,7 @@ import (
 )
 
 // Projection turns events into commands. Apply is pure: the same event always
-// gives the same commands, whatever Redis holds; what needs a running total
+// gives the same commands, whatever the store holds; what needs a running total
 // uses HIncr or Incr. An error, or a panic, parks the commit.
 type Projection struct {
 	// Name of the view, 1 to 32 of a-z.
@@ -42,7 +39,7 @@ type Options struct {
 	// Grace is how long a superseded version is kept for readers that still
 	// look at it; 0 is 30 s.
 	Grace time.Duration
-	// Watch is how often a runner looks whether Redis still holds what it
+	// Watch is how often a runner looks whether the store still holds what it
 	// wrote, which it doesn't after a flush or a failover; 0 is 2 s.
 	Watch time.Duration
 	// Gather is how long a runner waits for more to write at once, when no
@@ -59,7 +56,7 @@ type Options struct {
 
 // View is a projection's tables: read by anyone, written by its Runner.
 type View struct {
-	client     redis.UniversalClient
+	store      Store
 	projection Projection
 	o          Options
 	hurry      chan struct{} // holds a token while a reader waits for what a runner may be gathering
@@ -68,14 +65,14 @@ type View struct {
 	// shards of the log, once known: they never change.
 	shards []uint32
 	// seen is the highest offset of a build known here; it spares reads of
-	// one's own writes the way to Redis.
-	seen map[build]uint64
+	// one's own writes the way to the store.
+	seen map[Build]uint64
 	// moved is closed and replaced whenever seen grows.
 	moved chan struct{}
 }
 
-// Open makes a View; it doesn't talk to Redis yet.
-func Open(client redis.UniversalClient, p Projection, o Options) (*View, error) {
+// Open makes a View; it doesn't talk to the store yet.
+func Open(store Store, p Projection, o Options) (*View, error) {
 	if !nameForm.MatchString(p.Name) || !nameForm.MatchString(p.Log) || p.Version == 0 || p.Apply == nil {
 		return nil, fmt.Errorf("views: projection %q needs a name and a log of a-z, a version from 1 and an Apply", p.Name)
 	}
@@ -90,7 +87,7 @@ func Open(client redis.UniversalClient, p Projection, o Options) (*View, error) 
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &View{
-		client: client, projection: p, o: o, hurry: make(chan struct{}, 1), seen: map[build]uint64{}, moved: make(chan struct{}),
+		store: store, projection: p, o: o, hurry: make(chan struct{}, 1), seen: map[Build]uint64{}, moved: make(chan struct{}),
 	}, nil
 }
 
@@ -101,27 +98,6 @@ func orDefault(d, otherwise time.Duration) time.Duration {
 	return otherwise
 }
 
-// build is one version of one shard's tables, in one generation.
-type build struct {
-	shard      uint32
-	version    uint32
-	generation uint64
-}
-
-func (v *View) prefix(b build) string {
-	return fmt.Sprintf("pv:{%s:%d}:v%d.%d:", v.projection.Name, b.shard, b.version, b.generation)
-}
-
-func (v *View) offset(b build) string           { return v.prefix(b) + "offset" }
-func (v *View) parked(b build) string           { return v.prefix(b) + "parked" }
-func (v *View) data(b build, key string) string { return v.prefix(b) + "d:" + key }
-
-func (v *View) meta(shard uint32) string {
-	return fmt.Sprintf("pv:{%s:%d}:meta", v.projection.Name, shard)
-}
-
-func (v *View) shardSet() string { return fmt.Sprintf("pv:{%s}:shards", v.projection.Name) }
-
 // knownShards are the log's shards, in order; none until a runner has met them.
 func (v *View) knownShards(ctx context.Context) ([]uint32, error) {
 	v.mu.Lock()
@@ -130,71 +106,25 @@ func (v *View) knownShards(ctx context.Context) ([]uint32, error) {
 	if known != nil {
 		return known, nil
 	}
-	members, err := v.client.SMembers(ctx, v.shardSet()).Result()
+	return v.store.Shards(ctx, v.projection.Name)
+}
+
+// builds returns the live build of each shard, whose version is 0 where none
+// is, in the current generation.
+func (v *View) builds(ctx context.Context, shards []uint32) ([]Build, error) {
+	heads, err := v.store.Heads(ctx, v.projection.Name, shards)
 	if err != nil {
-		return nil, away(err)
+		return nil, err
 	}
-	for _, m := range members {
-		n, err := strconv.ParseUint(m, 10, 32)
-		if err != nil {
-			return nil, fmt.Errorf("views: %s holds a member that is no shard", v.shardSet())
-		}
-		known = append(known, uint32(n))
-	}
-	slices.Sort(known)
-	return known, nil
-}
-
-// builds reads the shards' meta hashes: the live build of each shard, whose
-// version is 0 where none is, in the current generation.
-func (v *View) builds(ctx context.Context, shards []uint32) ([]build, error) {
-	answers := make([]*redis.SliceCmd, len(shards))
-	_, err := v.client.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for i, shard := range shards {
-			answers[i] = p.HMGet(ctx, v.meta(shard), "live", "gen")
-		}
-		return nil
-	})
-	if err != nil && len(shards) > 0 {
-		return nil, away(err)
-	}
-	out := make([]build, len(shards))
+	out := make([]Build, len(shards))
 	for i, shard := range shards {
-		var m struct {
-			Live uint32 `redis:"live"`
-			Gen  uint64 `redis:"gen"`
-		}
-		if err := answers[i].Scan(&m); err != nil {
-			return nil, fmt.Errorf("views: %s is malformed: %w", v.meta(shard), err)
-		}
-		out[i] = build{shard: shard, version: m.Live, generation: m.Gen}
-	}
-	return out, nil
-}
-
-// offsets reads how far builds have come.
-func (v *View) offsets(ctx context.Context, builds ...build) ([]uint64, error) {
-	answers := make([]*redis.StringCmd, len(builds))
-	_, err := v.client.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for i, b := range builds {
-			answers[i] = p.Get(ctx, v.offset(b))
-		}
-		return nil
-	})
-	if err != nil && !errors.Is(err, redis.Nil) && len(builds) > 0 {
-		return nil, away(err)
-	}
-	out := make([]uint64, len(builds))
-	for i := range builds {
-		if out[i], err = answers[i].Uint64(); err != nil && !errors.Is(err, redis.Nil) {
-			return nil, away(err)
-		}
+		out[i] = Build{View: v.projection.Name, Shard: shard, Version: heads[i].Live, Generation: heads[i].Generation}
 	}
 	return out, nil
 }
 
 // note remembers a build's offset and wakes those who wait for it.
-func (v *View) note(b build, offset uint64) {
+func (v *View) note(b Build, offset uint64) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if offset > v.seen[b] {
@@ -204,11 +134,11 @@ func (v *View) note(b build, offset uint64) {
 	}
 }
 
-// forget drops what note remembered: Redis has lost it.
+// forget drops what note remembered: the store has lost it.
 func (v *View) forget() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.seen = map[build]uint64{}
+	v.seen = map[Build]uint64{}
 }
 
 // At returns a reading of the view that includes the token's commit, waiting
@@ -244,7 +174,7 @@ func (v *View) reading(ctx context.Context) (*Reading, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(builds) == 0 || slices.ContainsFunc(builds, func(b build) bool { return b.version == 0 }) {
+	if len(builds) == 0 || slices.ContainsFunc(builds, func(b Build) bool { return b.Version == 0 }) {
 		return nil, building()
 	}
 	// A runner switches readers after it has met every shard, so these are all.
@@ -259,7 +189,7 @@ func (v *View) wait(ctx context.Context, r *Reading, token string) error {
 	if err != nil || !ok {
 		return err
 	}
-	i := slices.IndexFunc(r.builds, func(b build) bool { return b.shard == want.Shard })
+	i := slices.IndexFunc(r.builds, func(b Build) bool { return b.Shard == want.Shard })
 	if want.Log != v.projection.Log || i < 0 {
 		return problem.Invalidf("views.token", "token", "the consistency token is of another log than these lists; pass the one that the write returned, or none")
 	}
@@ -273,7 +203,7 @@ func (v *View) wait(ctx context.Context, r *Reading, token string) error {
 		if reached {
 			return nil
 		}
-		stored, err := v.offsets(ctx, b)
+		stored, err := v.store.Offsets(ctx, b)
 		if err != nil {
 			return notYet(ctx, err)
 		}
@@ -307,7 +237,7 @@ func building() error {
 	})
 }
 
-// isBuilding tells an unbuilt view from a Redis that is away.
+// isBuilding tells an unbuilt view from a store that is away.
 func isBuilding(err error) bool {
 	return err != nil && problem.As(err).Problems[0].RuleID == ruleBuilding
 }
@@ -349,20 +279,14 @@ func (v *View) Parked(ctx context.Context) ([]ParkedCommit, error) {
 	}
 	var out []ParkedCommit
 	for _, b := range builds {
-		b.version = v.projection.Version
-		all, err := v.client.HGetAll(ctx, v.parked(b)).Result()
+		b.Version = v.projection.Version
+		all, err := v.store.Parked(ctx, b)
 		if err != nil {
-			return nil, away(err)
+			return nil, err
 		}
-		first := len(out)
-		for index, reason := range all {
-			n, err := strconv.ParseUint(index, 10, 64)
-			if err != nil {
-				return nil, fmt.Errorf("views: %s holds a field that is no index", v.parked(b))
-			}
-			out = append(out, ParkedCommit{Position: eventstore.Position{Log: v.projection.Log, Shard: b.shard, Index: n}, Reason: reason})
+		for _, index := range slices.Sorted(maps.Keys(all)) {
+			out = append(out, ParkedCommit{Position: eventstore.Position{Log: v.projection.Log, Shard: b.Shard, Index: index}, Reason: all[index]})
 		}
-		slices.SortFunc(out[first:], func(a, b ParkedCommit) int { return int(int64(a.Position.Index) - int64(b.Position.Index)) })
 	}
 	return out, nil
 }
@@ -377,67 +301,14 @@ func (v *View) DropAll(ctx context.Context) error {
 	}
 	for _, shard := range shards {
 		// First nobody reads it or writes to it, then it goes.
-		var generation *redis.IntCmd
-		if _, err := v.client.TxPipelined(ctx, func(p redis.Pipeliner) error {
-			generation = p.HIncrBy(ctx, v.meta(shard), "gen", 1)
-			p.HDel(ctx, v.meta(shard), "live")
-			return nil
-		}); err != nil {
-			return away(err)
+		generation, err := v.store.Renew(ctx, v.projection.Name, shard)
+		if err != nil {
+			return err
 		}
-		if err := v.drop(ctx, shard, func(b build) bool { return b.generation < uint64(generation.Val()) }); err != nil {
+		if err := v.store.Drop(ctx, v.projection.Name, shard, func(b Build) bool { return b.Generation < generation }); err != nil {
 			return err
 		}
 	}
 	v.forget()
 	return nil
-}
-
-// drop deletes a shard's builds that are unwanted. It looks at every key, on
-// every master of a cluster.
-func (v *View) drop(ctx context.Context, shard uint32, unwanted func(build) bool) error {
-	start := fmt.Sprintf("pv:{%s:%d}:v", v.projection.Name, shard)
-	return v.each(ctx, start, func(ctx context.Context, c redis.Cmdable, keys []string) error {
-		keys = slices.DeleteFunc(keys, func(key string) bool {
-			b := build{shard: shard}
-			name, _, _ := strings.Cut(strings.TrimPrefix(key, start), ":")
-			_, err := fmt.Sscanf(name, "%d.%d", &b.version, &b.generation)
-			return err != nil || !unwanted(b)
-		})
-		if len(keys) == 0 {
-			return nil
-		}
-		if err := c.Unlink(ctx, keys...).Err(); err != nil {
-			return away(err)
-		}
-		return nil
-	})
-}
-
-// each visits the keys that begin with a prefix, some at a time and some
-// perhaps twice, on every master of a cluster one after the other.
-func (v *View) each(ctx context.Context, prefix string, visit func(ctx context.Context, c redis.Cmdable, keys []string) error) error {
-	scan := func(ctx context.Context, c redis.Cmdable) error {
-		for cursor := uint64(0); ; {
-			keys, next, err := c.Scan(ctx, cursor, prefix+"*", 1000).Result()
-			if err != nil {
-				return away(err)
-			}
-			if err := visit(ctx, c, keys); err != nil {
-				return err
-			}
-			if cursor = next; cursor == 0 {
-				return nil
-			}
-		}
-	}
-	var one sync.Mutex // a cluster's masters are asked at once
-	if cluster, ok := v.client.(*redis.ClusterClient); ok {
-		return cluster.ForEachMaster(ctx, func(ctx context.Context, c *redis.Client) error {
-			one.Lock()
-			defer one.Unlock()
-			return scan(ctx, c)
-		})
-	}
-	return scan(ctx, v.client)
 }

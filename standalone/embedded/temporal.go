@@ -271,5 +271,7 @@ func tuning() dynamicconfig.StaticClient {
 		dynamicconfig.FrontendMaxNamespaceRPSPerInstance.Key(): 20000,
 		dynamicconfig.FrontendRPS.Key():                        20000,
 		dynamicconfig.HistoryRPS.Key():                         20000,
+		// Lists are asked for by few here, but not ten times a second in all.
+		dynamicconfig.FrontendMaxNamespaceVisibilityRPSPerInstance.Key(): 200,
 	}
 }

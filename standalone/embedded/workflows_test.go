@@ -26,6 +26,7 @@ import (
 	"github.com/probity-health/probity/workflows/claim"
 	"github.com/probity-health/probity/workflows/claimfile"
 	"github.com/probity-health/probity/workflows/follower"
+	"github.com/probity-health/probity/workflows/hook"
 	"github.com/probity-health/probity/workflows/service"
 	"github.com/probity-health/probity/workflows/worker"
 )
@@ -134,6 +135,16 @@ func (i *installation) AdvanceCase(_ context.Context, q *claimsv1.AdvanceCaseReq
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.advanced[q.GetClaimId()] = append(i.advanced[q.GetClaimId()], time.Now())
+	return &claimsv1.AdvanceCaseResponse{Case: i.caseNow(), Now: timestamppb.Now()}, nil
+}
+
+func (i *installation) GetCase(context.Context, *claimsv1.GetCaseRequest) (*claimsv1.GetCaseResponse, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return &claimsv1.GetCaseResponse{Case: i.caseNow()}, nil
+}
+
+func (i *installation) caseNow() *claimsv1.Case {
 	day := time.Date(2099, 12, 21, 0, 0, 0, 0, time.UTC)
 	out := &claimsv1.Case{ClaimId: claimID, Status: i.status, Deadlines: []*claimsv1.Deadline{{Kind: "escalation", Time: timestamppb.New(day.AddDate(0, 0, -5))}}}
 	if i.status == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED {
@@ -142,7 +153,7 @@ func (i *installation) AdvanceCase(_ context.Context, q *claimsv1.AdvanceCaseReq
 	if i.appeal != 0 {
 		out.Appeals = []*claimsv1.Appeal{{AppealId: appealID, State: i.appeal}}
 	}
-	return &claimsv1.AdvanceCaseResponse{Case: out, Now: timestamppb.Now()}, nil
+	return out
 }
 
 var testKeys = worker.Keys{Current: [32]byte{1, 2, 3}}
@@ -167,7 +178,7 @@ func newService(t *testing.T, c client.Client, i *installation) *service.Service
 	t.Helper()
 	authorizer, err := identity.NewAuthorizer()
 	require.NoError(t, err)
-	return service.New(service.Deps{Temporal: c, TaskQueue: worker.TaskQueue, Files: i, Claims: i, Authorizer: authorizer})
+	return service.New(service.Deps{Temporal: c, TaskQueue: worker.TaskQueue, Files: i, Claims: i, Cases: i, Authorizer: authorizer})
 }
 
 func TestAFileGoesOnWithAnotherWorkerWhereTheFirstStopped(t *testing.T) {
@@ -348,18 +359,90 @@ func TestAReviewerDecidesAPendedClaimOnce(t *testing.T) {
 	}
 }
 
+// first is a start that knows what its claim's case first waits for, years off.
+func first(claimID string) hook.Start {
+	start := claim.Start(claimID, "2099-12-21")
+	start.Idle = time.Date(2099, 12, 16, 0, 0, 0, 0, time.UTC)
+	in := start.Input.(claim.Input)
+	in.First = claim.Deadline{Kind: "escalation", Time: start.Idle}
+	start.Input = in
+	return start
+}
+
+// Nothing of a claim's workflow runs before its deadline but what is asked of
+// it or told it.
+func TestAClaimThatWaitsHasNoTaskBeforeItsDeadline(t *testing.T) {
+	ctx := testContext(t)
+	c := dialSealed(t, startTemporal(t, t.TempDir()))
+	i := newInstallation(0)
+	startWorker(t, c, i)
+	starter := follower.Temporal{Client: c, TaskQueue: worker.TaskQueue}
+	events := func(id string) []enumspb.EventType {
+		var out []enumspb.EventType
+		for _, e := range history(t, ctx, c, claim.WorkflowID(id)).GetEvents() {
+			out = append(out, e.GetEventType())
+		}
+		return out
+	}
+	ends := func(id string) {
+		require.NoError(t, c.GetWorkflow(ctx, claim.WorkflowID(id), "").Get(ctx, nil))
+	}
+	const reviewed, changed, decided, due = "clm_rrrrrrrrrrrrrrrrrrrrrrrrrr", "clm_cccccccccccccccccccccccccc", "clm_dddddddddddddddddddddddddd", "clm_eeeeeeeeeeeeeeeeeeeeeeeeee"
+	for _, id := range []string{reviewed, changed, decided} {
+		for range 2 {
+			require.NoError(t, starter.Start(ctx, first(id)), "starting twice is starting once")
+		}
+		require.Equal(t, []enumspb.EventType{enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED}, events(id))
+	}
+	// One that is due soon is no trouble to a worker.
+	soon := first(due)
+	soon.Idle = time.Now().Add(time.Minute)
+	require.NoError(t, starter.Start(ctx, soon))
+	require.Eventually(t, func() bool { return len(events(due)) > 3 }, 20*time.Second, 10*time.Millisecond)
+
+	// Its case tells how the review stands.
+	svc := newService(t, c, i)
+	reviewer := identity.WithPrincipal(ctx, identity.Principal{Subject: "rev-7", Org: "payer-org", Roles: []identity.Role{identity.RoleAdjudicator}, Payers: []string{"payer"}})
+	open, err := svc.GetReview(reviewer, &workflowsv1.GetReviewRequest{ClaimId: reviewed})
+	require.NoError(t, err)
+	require.Equal(t, claim.StateOpen, open.GetState())
+	require.Equal(t, "escalation", open.GetDeadlines()[0].GetKind())
+
+	// A change is looked at when it is told, then the deadline is waited for.
+	require.NoError(t, starter.Tell(ctx, claim.Changed(changed)))
+	require.Eventually(t, func() bool {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		return len(i.advanced[changed]) == 1
+	}, 20*time.Second, 10*time.Millisecond)
+	// A decision elsewhere ends it.
+	require.NoError(t, starter.Tell(ctx, claim.Decided(decided)))
+	ends(decided)
+	// So does a review.
+	_, err = svc.ReviewClaim(reviewer, &workflowsv1.ReviewClaimRequest{ClaimId: reviewed, RequestId: "r1", Resolution: "approve", Reason: "seen"})
+	require.NoError(t, err)
+	ends(reviewed)
+	for _, id := range []string{reviewed, decided} {
+		require.NoError(t, starter.Tell(ctx, claim.Changed(id)), "a late message is no trouble")
+		require.Equal(t, enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED, events(id)[len(events(id))-1])
+	}
+	record(t, ctx, c, claim.WorkflowID(reviewed), "claim-delayed.json")
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	require.Empty(t, i.advanced[reviewed])
+	require.Empty(t, i.advanced[decided])
+}
+
 // The claim's decision said what its case first waits for: nobody is asked
-// before something changes.
+// before something changes. This is the history of one that was not delayed.
 func TestAClaimWhoseStartKnowsItsDeadlineAsksNobodyBefore(t *testing.T) {
 	ctx := testContext(t)
 	c := dialSealed(t, startTemporal(t, t.TempDir()))
 	i := newInstallation(0)
 	startWorker(t, c, i)
 	starter := follower.Temporal{Client: c, TaskQueue: worker.TaskQueue}
-	start := claim.Start(claimID, "2099-12-21")
-	in := start.Input.(claim.Input)
-	in.First = claim.Deadline{Kind: "escalation", Time: time.Date(2099, 12, 16, 0, 0, 0, 0, time.UTC)}
-	start.Input = in
+	start := first(claimID)
+	start.Idle = time.Time{}
 	require.NoError(t, starter.Start(ctx, start))
 	svc := newService(t, c, i)
 	reviewer := identity.WithPrincipal(ctx, identity.Principal{Subject: "rev-7", Org: "payer-org", Roles: []identity.Role{identity.RoleAdjudicator}, Payers: []string{"payer"}})

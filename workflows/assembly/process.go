@@ -129,6 +129,7 @@ func assemble(ctx context.Context, cfg Config) (*process, error) {
 		Temporal: temporal, TaskQueue: queue, Authorizer: authorizer, Logger: tel.Log, Payments: payments != nil,
 		Files:  claimsv1connect.NewFileServiceClient(asCaller, at.Claims, asCaller.Options()...),
 		Claims: claimsv1connect.NewClaimsServiceClient(asCaller, at.Claims, asCaller.Options()...),
+		Cases:  claimsv1connect.NewCaseServiceClient(asCaller, at.Claims, asCaller.Options()...),
 	})
 	srv.Mount(workflowsv1connect.NewWorkflowServiceHandler(answers, srv.Options()...))
 	srv.Mount(workflowsv1connect.NewPaymentCycleServiceHandler(answers, srv.Options()...))

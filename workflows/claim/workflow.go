@@ -185,26 +185,40 @@ func (r *review) keep(ctx workflow.Context) {
 // take notes what the claims service says of the case.
 func (r *review) take(ctx workflow.Context, c *claimsv1.Case) {
 	was := r.state
-	switch {
-	case r.state == StateDecided:
+	if was == StateDecided {
 		return
-	case Final(c.GetStatus()):
-		r.state = StateDecided
+	}
+	now := Review(c)
+	r.state = now.GetState()
+	if r.state == StateDecided {
 		return
-	case c.GetClock().GetStoppedTime() != nil:
-		r.state = StateWaiting
-	case c.GetTask().GetEscalation() > 0:
-		r.state = StateEscalated
-	default:
-		r.state = StateOpen
 	}
 	r.due = time.Time{}
-	if day, err := time.Parse(time.DateOnly, c.GetClock().GetDueDate()); err == nil {
-		r.due = day.Add(24 * time.Hour)
+	if now.GetDueTime() != nil {
+		r.due = now.GetDueTime().AsTime()
 	}
 	if r.state == StateEscalated && was != StateEscalated {
 		r.escalated(ctx)
 	}
+}
+
+// Review is how a review stands by the claim's case.
+func Review(c *claimsv1.Case) *workflowsv1.GetReviewResponse {
+	out := &workflowsv1.GetReviewResponse{ClaimId: c.GetClaimId(), State: StateOpen, Deadlines: c.GetDeadlines()}
+	switch {
+	case Final(c.GetStatus()):
+		out.State = StateDecided
+		return out
+	case c.GetClock().GetStoppedTime() != nil:
+		out.State = StateWaiting
+	case c.GetTask().GetEscalation() > 0:
+		out.State = StateEscalated
+	}
+	// The clock runs out with the due day, in UTC.
+	if day, err := time.Parse(time.DateOnly, c.GetClock().GetDueDate()); err == nil {
+		out.DueTime = timestamppb.New(day.Add(24 * time.Hour))
+	}
+	return out
 }
 
 func (r *review) escalated(ctx workflow.Context) {

@@ -404,7 +404,7 @@ func (f *Follower) startDeferred() {
 	for _, id := range slices.Sorted(maps.Keys(held)) {
 		s := held[id]
 		if s.Late != nil {
-			s.Input = s.Late
+			s.Input, s.Idle = s.Late, time.Time{} // it must look how things stand
 		}
 		f.start(s, "")
 	}

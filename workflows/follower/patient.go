@@ -18,7 +18,8 @@ const (
 	// decided: a file's claims come in thousands a second, others mostly don't.
 	pressing = 1000
 	// idleFor is how long a workflow must have nothing to do for its start to
-	// give way at all; far more than patience, for clocks differ.
+	// give way at all, or to be delayed; far more than patience, for clocks
+	// differ.
 	idleFor = time.Hour
 	// maxPatient bounds what is held back; beyond it starts go at once.
 	maxPatient = 10_000

@@ -99,7 +99,9 @@ type Start struct {
 	// Attributes for lists in Temporal, kept in clear: codes and dates only.
 	Attributes temporal.SearchAttributes
 	// Idle is until when the workflow would do nothing but wait, as far as the
-	// fact tells: its start may give way to what presses. Zero is not known.
+	// fact tells: its start may give way to what presses, and its first task
+	// may be put off until then, or until it is told or asked something. Zero
+	// is not known.
 	Idle time.Time
 }
 

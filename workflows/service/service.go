@@ -49,6 +49,11 @@ type Claims interface {
 	GetClaim(context.Context, *claimsv1.GetClaimRequest) (*claimsv1.GetClaimResponse, error)
 }
 
+// Cases reads a claim's case as the caller; its client must forward the caller's token.
+type Cases interface {
+	GetCase(context.Context, *claimsv1.GetCaseRequest) (*claimsv1.GetCaseResponse, error)
+}
+
 // Authorizer decides what a caller may do; *identity.Authorizer is the real one.
 type Authorizer interface {
 	Authorize(ctx context.Context, action string, r identity.Resource) error
@@ -60,6 +65,7 @@ type Deps struct {
 	TaskQueue  string
 	Files      Files
 	Claims     Claims
+	Cases      Cases
 	Authorizer Authorizer
 	Logger     *slog.Logger
 	// Payments says that the workers have a payment port.
@@ -147,26 +153,26 @@ func stageOf(f *claimsv1.File) string {
 	return claimfile.StageRemitting
 }
 
-// GetReview answers from the claim's workflow. A claim that is final is
-// decided, whatever became of its workflow.
+// GetReview answers from the claim's case. Its workflow knows no more, and
+// may not have had its first task yet, nor Temporal be there.
 func (s *Service) GetReview(ctx context.Context, q *workflowsv1.GetReviewRequest) (*workflowsv1.GetReviewResponse, error) {
 	c, err := s.claim(ctx, "GetReview", q.GetClaimId())
-	if err != nil {
-		return nil, err
-	}
-	p := workflowsv1.GetReviewResponse{State: claim.StateOpen}
-	found := s.query(ctx, claim.WorkflowID(q.GetClaimId()), claim.QueryReview, &p)
-	p.ClaimId = q.GetClaimId()
 	switch {
+	case err != nil:
+		return nil, err
 	case claim.Final(c.GetStatus()):
-		p.State = claim.StateDecided
-	case c.GetStatus() != claimsv1.ClaimStatus_CLAIM_STATUS_PENDED && !found:
+		return &workflowsv1.GetReviewResponse{ClaimId: q.GetClaimId(), State: claim.StateDecided}, nil
+	case c.GetStatus() != claimsv1.ClaimStatus_CLAIM_STATUS_PENDED:
 		return nil, problem.New(problem.NotFound, problem.Problem{
 			RuleID: "review.none", FieldPath: "claim_id", Message: "the claim is not under review",
 			Fix: "read the claim to see how it stands",
 		})
 	}
-	return &p, nil
+	r, err := s.deps.Cases.GetCase(ctx, &claimsv1.GetCaseRequest{ClaimId: q.GetClaimId()})
+	if err != nil {
+		return nil, err
+	}
+	return claim.Review(r.GetCase()), nil
 }
 
 // ReviewClaim passes the review to the claim's workflow, starting it where it

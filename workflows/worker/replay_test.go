@@ -34,9 +34,11 @@ var histories = map[string]string{
 	// From when the start says that the case is kept.
 	"claim-case-unversioned.json": claim.WorkflowID("clm_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
 	// From when the start knows what the case first waits for.
-	"claim-first.json": claim.WorkflowID("clm_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
-	"appeal.json":      claim.AppealWorkflowID("apl_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
-	"payments.json":    payment.WorkflowID("KEYSTONE"),
+	// Its first task was put off until a review came.
+	"claim-delayed.json": claim.WorkflowID("clm_rrrrrrrrrrrrrrrrrrrrrrrrrr"),
+	"claim-first.json":   claim.WorkflowID("clm_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
+	"appeal.json":        claim.AppealWorkflowID("apl_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
+	"payments.json":      payment.WorkflowID("KEYSTONE"),
 	// Escalated by its timer, then ended by the signal.
 	"payment-task.json": payment.TaskWorkflowID("pay_aaaaaaaaaaaaaaaaaaaaaaaaaa"),
 }

@@ -10,8 +10,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/mod/sumdb/note"
+	"google.golang.org/protobuf/types/known/timestamppb"
 	"pgregory.net/rapid"
 
+	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
 	"github.com/probity-health/probity/services/ledger/core"
 	"github.com/probity-health/probity/services/ledger/receipt"
 )
@@ -314,7 +316,12 @@ func TestAChangeCountsAnew(t *testing.T) {
 
 func TestRowsRoundTripAndObeyTheRules(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		r := core.Row{Entry: receipt.Entry(rapid.SliceOf(rapid.Byte()).Draw(t, "commit")), RequestID: rapid.StringN(1, 50, 200).Draw(t, "id"), Term: rapid.Uint64().Draw(t, "term")}
+		r := core.Row{Format: core.Format, Entry: receipt.Entry(rapid.SliceOf(rapid.Byte()).Draw(t, "commit")), RequestID: rapid.StringN(1, 50, 200).Draw(t, "id"), Term: rapid.Uint64().Draw(t, "term")}
+		if rapid.Bool().Draw(t, "first format") {
+			r.Format, r.Digest = 1, rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "digest")
+		} else {
+			r.Provenance = rapid.SliceOf(rapid.Byte()).Draw(t, "provenance")
+		}
 		for i := range rapid.IntRange(1, 5).Draw(t, "writes") {
 			r.Writes = append(r.Writes, core.RowWrite{Stream: fmt.Sprint("claim-", i), First: rapid.Uint64().Draw(t, "first"), Count: rapid.Uint64().Draw(t, "count")})
 		}
@@ -328,7 +335,7 @@ func TestRowsRoundTripAndObeyTheRules(t *testing.T) {
 		}
 	})
 	head := core.Head{Log: "claims", Next: 4, Term: 2}
-	row := core.Row{Entry: receipt.Entry(nil), RequestID: "r", Term: 3, Writes: []core.RowWrite{{Stream: "claim-new", First: 0, Count: 2}}}
+	row := core.Row{Format: core.Format, Entry: receipt.Entry(nil), RequestID: "r", Term: 3, Writes: []core.RowWrite{{Stream: "claim-new", First: 0, Count: 2}}}
 	next, seen, err := core.CheckRow(head, ground{}, row)
 	require.NoError(t, err)
 	require.Equal(t, core.Head{Log: "claims", Next: 5, Term: 3}, next)
@@ -348,11 +355,28 @@ func TestRowsRoundTripAndObeyTheRules(t *testing.T) {
 }
 
 func FuzzParseRow(f *testing.F) {
-	r := core.Row{Entry: receipt.Entry(nil), RequestID: "r", Term: 3, Writes: []core.RowWrite{{Stream: "claim-a", First: 0, Count: 2}}}
-	f.Add(r.Append(nil))
+	for format := range uint32(4) {
+		c := &ledgerv1.Commit{Format: format, RequestId: "r", Term: 3, Actor: "a", RecordedTime: timestamppb.New(noon), Writes: []*ledgerv1.CommittedWrite{{Stream: "claim-a", Events: []*ledgerv1.Event{{Type: "u"}}}}}
+		row := core.RowOf(c, receipt.Entry(nil))
+		f.Add(row.Append(nil))
+	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		if r, err := core.ParseRow(raw); err == nil && string(r.Append(nil)) != string(raw) {
+		r, err := core.ParseRow(raw)
+		if err != nil {
+			return
+		}
+		if string(r.Append(nil)) != string(raw) {
 			t.Fatal("two spellings of one row")
+		}
+		// Nobody knows a record with that hash.
+		if d, err := core.Decide(core.Head{Log: "claims"}, only{core.Seen{Row: &r, Recorded: r.Recorded()}}, request(r.RequestID, "claim-a", core.Any, ""), core.Provenance{}); err == nil {
+			t.Fatalf("taken for a repeat of %+v", d.Seen)
 		}
 	})
 }
+
+// only is the View of a shard in which every request id is one commit's.
+type only struct{ seen core.Seen }
+
+func (only) LastRevision(string) (int64, error)        { return core.NoStream, nil }
+func (v only) Request(string) (core.Seen, bool, error) { return v.seen, true, nil }

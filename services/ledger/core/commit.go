@@ -35,13 +35,22 @@ import (
 // Bounds of an append. A record must fit a Kafka broker's default
 // message.max.bytes of 1,048,588 with its envelope.
 const (
-	Format          = 1
 	MaxRecord       = 1_000_000
 	MaxWrites       = 100
 	MaxEvents       = 1000
 	MaxIdentifier   = 200
 	MaxStreamSuffix = 120
 	maxTraceparent  = 100
+)
+
+// Layouts of a record. They differ in what the commit's index row keeps, so a
+// ledger's history verifies as it was written, whatever is written now.
+const (
+	// Format is what Decide and Barrier write.
+	Format = 2
+	// digestFormat is the first layout. Its rows keep the SHA-256 of the
+	// request's content, a second hash over every payload.
+	digestFormat = 1
 )
 
 // Expected revisions that are not a revision.
@@ -65,10 +74,13 @@ type Head struct {
 // Seen is the commit a request id named.
 type Seen struct {
 	Index     uint64
-	Digest    [sha256.Size]byte
 	Entry     []byte
 	Recorded  time.Time
 	Revisions []uint64
+	// Commit is the commit, or Row its index row where the body is not held:
+	// Decide tells by either whether a request is the one that was decided.
+	Commit *ledgerv1.Commit
+	Row    *Row
 }
 
 // View is what is known of a shard's accepted commits. Its errors are those
@@ -173,6 +185,7 @@ func CheckRequest(r *ledgerv1.AppendRequest) error {
 // Digest identifies the content of a request: its streams, event types and
 // payloads, length-prefixed, in order. Expected revisions, actor and trace
 // are left out, for they may differ between two sendings of one intention.
+// Rows of the first format keep it.
 func Digest(writes []*ledgerv1.CommittedWrite) [sha256.Size]byte {
 	// Hashing many small pieces costs more than copying them together.
 	var room [4 << 10]byte

@@ -117,7 +117,7 @@ func decided(t *testing.T, h core.Head, r *ledgerv1.AppendRequest) *ledgerv1.Com
 func TestARecordThatBreaksARuleIsNamed(t *testing.T) {
 	head := core.Head{Log: "claims", Shard: 1, Next: 3, Term: 5, Owner: "o"}
 	for rule, spoil := range map[string]func(c *ledgerv1.Commit){
-		"ledger.record.format":     func(c *ledgerv1.Commit) { c.Format = 2 },
+		"ledger.record.format":     func(c *ledgerv1.Commit) { c.Format = 3 },
 		"ledger.record.shard":      func(c *ledgerv1.Commit) { c.Shard = 2 },
 		"ledger.record.request-id": func(c *ledgerv1.Commit) { c.RequestId = "" },
 		"ledger.commit.term":       func(c *ledgerv1.Commit) { c.Term = 6 },

@@ -1,7 +1,6 @@
 package core
 
 import (
-	"crypto/sha256"
 	"encoding/binary"
 	"unicode/utf8"
 
@@ -26,8 +25,7 @@ type Decider struct {
 	// little; nil makes it.
 	More func(size int) []byte
 
-	content []byte // what a digest is over
-	atOnce  int    // for how many commits room is made next
+	atOnce  int // for how many commits room is made next
 	entries []byte
 	parts   []parts
 }
@@ -68,14 +66,16 @@ func (d *Decider) Decide(head Head, view View, r *ledgerv1.AppendRequest, p Prov
 	for i, w := range r.Writes {
 		writes[i].Stream, writes[i].Events = w.Stream, w.Events
 	}
-	d.content = appendContent(d.content[:0], writes)
-	digest := sha256.Sum256(d.content)
 	seen, ok, err := view.Request(r.RequestId)
 	if err != nil {
 		return Decided{}, err
 	}
 	if ok {
-		if seen.Digest != digest {
+		same, err := seen.repeatedBy(head, r)
+		if err != nil {
+			return Decided{}, err
+		}
+		if !same {
 			return Decided{}, problem.New(problem.Conflict, problem.Problem{
 				RuleID: "ledger.append.request-id-reused", FieldPath: "request_id",
 				Message: "this request id was used for an append of other content",
@@ -115,7 +115,7 @@ func (d *Decider) Decide(head Head, view View, r *ledgerv1.AppendRequest, p Prov
 	at := len(d.entries)
 	d.entries = receipt.AppendEntry(d.entries, value)
 	return Decided{Commit: commit, Value: value, Seen: Seen{
-		Index: head.Next, Digest: digest, Entry: d.entries[at:len(d.entries):len(d.entries)], Recorded: p.Recorded, Revisions: revisions,
+		Index: head.Next, Entry: d.entries[at:len(d.entries):len(d.entries)], Recorded: p.Recorded, Revisions: revisions, Commit: commit,
 	}}, nil
 }
 
@@ -192,12 +192,7 @@ func spell(b []byte, c *ledgerv1.Commit) []byte {
 	b = numberField(b, fieldTerm, c.Term)
 	b = numberField(b, fieldIndex, c.Index)
 	b = textField(b, fieldRequestID, c.RequestId)
-	b = textField(b, fieldActor, c.Actor)
-	b = textField(b, fieldTraceparent, c.Traceparent)
-	b = textField(b, fieldCausation, c.Causation)
-	b = nestedField(b, fieldRecordedTime, timeSize(c.RecordedTime))
-	b = numberField(b, 1, uint64(c.RecordedTime.Seconds))
-	b = numberField(b, 2, uint64(int64(c.RecordedTime.Nanos)))
+	b = spellProvenance(b, c)
 	for _, w := range c.Writes {
 		b = nestedField(b, fieldWrites, writeSize(w))
 		b = textField(b, fieldStream, w.Stream)
@@ -209,6 +204,29 @@ func spell(b []byte, c *ledgerv1.Commit) []byte {
 		}
 	}
 	return b
+}
+
+// spellProvenance appends the part of a commit's record that its request
+// doesn't say, but for where it stands: actor, trace, cause and time.
+func spellProvenance(b []byte, c *ledgerv1.Commit) []byte {
+	b = textField(b, fieldActor, c.Actor)
+	b = textField(b, fieldTraceparent, c.Traceparent)
+	b = textField(b, fieldCausation, c.Causation)
+	if t := c.RecordedTime; t != nil {
+		b = nestedField(b, fieldRecordedTime, timeSize(t))
+		b = numberField(b, fieldSeconds, uint64(t.Seconds))
+		b = numberField(b, fieldNanos, uint64(int64(t.Nanos)))
+	}
+	return b
+}
+
+// provenanceSize is the size of what spellProvenance appends.
+func provenanceSize(c *ledgerv1.Commit) int {
+	size := textSize(len(c.Actor)) + textSize(len(c.Traceparent)) + textSize(len(c.Causation))
+	if c.RecordedTime != nil {
+		size += nestedSize(timeSize(c.RecordedTime))
+	}
+	return size
 }
 
 func timeSize(t *timestamppb.Timestamp) int {

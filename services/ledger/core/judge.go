@@ -79,85 +79,79 @@ func Judge(head Head, view View, value []byte) (Judged, error) {
 		return Judged{}, violated("ledger.record.encoding", "a record is not a commit")
 	}
 	rec := recordOf(c)
-	out, err := judge(head, view, &rec, value)
-	if err != nil {
+	out := Judged{Term: rec.term, Commit: c}
+	var err error
+	if out.Verdict, out.Head, err = judge(head, view, &rec, value); err != nil {
 		return Judged{}, err
 	}
-	out.Commit = c
 	if out.Verdict != Accepted {
 		return out, nil
 	}
-	revisions := make([]uint64, len(rec.writes))
-	for i, w := range rec.writes {
+	revisions := make([]uint64, len(rec.Writes))
+	for i, w := range rec.Writes {
 		revisions[i] = w.Last()
 	}
 	out.Seen = Seen{
-		Index: c.Index, Digest: Digest(c.Writes), Entry: receipt.Entry(value),
-		Recorded: c.RecordedTime.AsTime(), Revisions: revisions,
+		Index: c.Index, Entry: receipt.Entry(value), Recorded: c.RecordedTime.AsTime(), Revisions: revisions, Commit: c,
 	}
 	return out, nil
 }
 
-// judge applies the rules to a record.
-func judge(head Head, view View, c *record, value []byte) (Judged, error) {
+// judge applies the rules to a record; it returns the head after it.
+func judge(head Head, view View, c *Record, value []byte) (Verdict, Head, error) {
 	switch {
-	case c.format != Format:
-		return Judged{}, violated("ledger.record.format", "a record has the unknown layout %d", c.format)
+	case c.format != Format && c.format != digestFormat:
+		return 0, head, violated("ledger.record.format", "a record has the unknown layout %d", c.format)
 	case c.log != head.Log || c.shard != head.Shard:
-		return Judged{}, violated("ledger.record.shard", "a record belongs to another shard")
-	case c.requestID == "":
-		return Judged{}, violated("ledger.record.request-id", "a record has no request id")
+		return 0, head, violated("ledger.record.shard", "a record belongs to another shard")
+	case c.RequestID == "":
+		return 0, head, violated("ledger.record.request-id", "a record has no request id")
 	}
-	out := Judged{Term: c.term, Head: head}
-	if c.barrier && len(c.writes) > 0 {
-		return Judged{}, violated("ledger.barrier.writes", "a barrier writes streams")
+	if c.barrier && len(c.Writes) > 0 {
+		return 0, head, violated("ledger.barrier.writes", "a barrier writes streams")
 	}
 	// Whatever else of it was changed, either the flag or the digest is left.
 	if (c.barrier || c.digested) && !barrierHolds(value) {
-		return Judged{}, violated("ledger.barrier.digest", "a barrier is not the one that was written")
+		return 0, head, violated("ledger.barrier.digest", "a barrier is not the one that was written")
 	}
 	if c.barrier {
 		switch {
 		case c.term > head.Term:
-			out.Verdict = Raised
-			out.Head.Term, out.Head.Owner = c.term, c.requestID
-		case c.term == head.Term && c.requestID == head.Owner:
-			out.Verdict = Heartbeat
-		default:
-			out.Verdict = Void
+			head.Term, head.Owner = c.term, c.RequestID
+			return Raised, head, nil
+		case c.term == head.Term && c.RequestID == head.Owner:
+			return Heartbeat, head, nil
 		}
-		return out, nil
+		return Void, head, nil
 	}
 	switch {
 	case c.term < head.Term:
-		out.Verdict = Void
-		return out, nil
+		return Void, head, nil
 	case c.term > head.Term:
-		return Judged{}, violated("ledger.commit.term", "index %d has term %d, which no barrier raised", c.index, c.term)
+		return 0, head, violated("ledger.commit.term", "index %d has term %d, which no barrier raised", c.index, c.term)
 	case c.index != head.Next:
-		return Judged{}, violated("ledger.commit.index", "expected index %d, found %d", head.Next, c.index)
-	case len(c.writes) == 0 || len(c.writes) > MaxWrites:
-		return Judged{}, violated("ledger.commit.writes", "index %d writes %d streams", c.index, len(c.writes))
+		return 0, head, violated("ledger.commit.index", "expected index %d, found %d", head.Next, c.index)
+	case len(c.Writes) == 0 || len(c.Writes) > MaxWrites:
+		return 0, head, violated("ledger.commit.writes", "index %d writes %d streams", c.index, len(c.Writes))
 	}
-	if _, ok, err := view.Request(c.requestID); err != nil {
-		return Judged{}, err
+	if _, ok, err := view.Request(c.RequestID); err != nil {
+		return 0, head, err
 	} else if ok {
-		return Judged{}, violated("ledger.commit.request-id", "index %d repeats the request id of an earlier commit", c.index)
+		return 0, head, violated("ledger.commit.request-id", "index %d repeats the request id of an earlier commit", c.index)
 	}
-	for i, w := range c.writes {
-		twice := slices.ContainsFunc(c.writes[:i], func(before RowWrite) bool { return before.Stream == w.Stream })
+	for i, w := range c.Writes {
+		twice := slices.ContainsFunc(c.Writes[:i], func(before RowWrite) bool { return before.Stream == w.Stream })
 		if !ValidStream(w.Stream) || twice || w.Count == 0 || w.Count > MaxEvents {
-			return Judged{}, violated("ledger.commit.stream", "index %d has a malformed write %d", c.index, i)
+			return 0, head, violated("ledger.commit.stream", "index %d has a malformed write %d", c.index, i)
 		}
 		last, err := view.LastRevision(w.Stream)
 		if err != nil {
-			return Judged{}, err
+			return 0, head, err
 		}
 		if int64(w.First) != last+1 {
-			return Judged{}, violated("ledger.commit.revision", "index %d starts stream %s at %d after %d", c.index, w.Stream, w.First, last)
+			return 0, head, violated("ledger.commit.revision", "index %d starts stream %s at %d after %d", c.index, w.Stream, w.First, last)
 		}
 	}
-	out.Verdict = Accepted
-	out.Head.Next++
-	return out, nil
+	head.Next++
+	return Accepted, head, nil
 }

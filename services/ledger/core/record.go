@@ -13,26 +13,29 @@ import (
 	"github.com/probity-health/probity/services/ledger/receipt"
 )
 
-// record is what the rules look at of a record of a shard's topic.
-type record struct {
-	format    uint32
-	log       string
-	shard     uint32
-	term      uint64
-	index     uint64
-	requestID string
-	writes    []RowWrite
-	barrier   bool
-	digested  bool // it has a barrier's digest
+// Record is what the rules look at of a record of a shard's topic.
+type Record struct {
+	RequestID string
+	Writes    []RowWrite
+
+	format     uint32
+	log        string
+	shard      uint32
+	term       uint64
+	index      uint64
+	provenance []byte // as the record spells it; a Reader's only
+	digest     []byte // of the content; a Reader's only, of the first format
+	barrier    bool
+	digested   bool // it has a barrier's digest
 }
 
-func recordOf(c *ledgerv1.Commit) record {
-	r := record{
-		format: c.Format, log: c.Log, shard: c.Shard, term: c.Term, index: c.Index, requestID: c.RequestId,
-		writes: make([]RowWrite, len(c.Writes)), barrier: c.Barrier, digested: len(c.BarrierDigest) > 0,
+func recordOf(c *ledgerv1.Commit) Record {
+	r := Record{
+		format: c.Format, log: c.Log, shard: c.Shard, term: c.Term, index: c.Index, RequestID: c.RequestId,
+		Writes: make([]RowWrite, len(c.Writes)), barrier: c.Barrier, digested: len(c.BarrierDigest) > 0,
 	}
 	for i, w := range c.Writes {
-		r.writes[i] = RowWrite{Stream: w.Stream, First: w.FirstRevision, Count: uint64(len(w.Events))}
+		r.Writes[i] = RowWrite{Stream: w.Stream, First: w.FirstRevision, Count: uint64(len(w.Events))}
 	}
 	return r
 }
@@ -42,14 +45,14 @@ func recordOf(c *ledgerv1.Commit) record {
 // every record of its ledger. The zero value is ready to use; it is not safe
 // for concurrent use.
 //
-// A commit as Decide spells it, every field at most once and in order, is read
-// without the protobuf library. Anything else is the library's to read, so that
-// the two never differ in what they accept.
+// A commit as Decide spells it, every field at most once, in order and as short
+// as it can be, is read without the protobuf library. Anything else is the
+// library's to read, so that the two never differ in what they accept.
 type Reader struct {
 	names   strings.Builder
 	writes  []RowWrite
 	entries []byte
-	content []byte // what the digest of the record being read is over
+	content []byte // what the digest of the record being read is over; of the first format
 }
 
 // Room that is taken at once.
@@ -60,23 +63,33 @@ const (
 )
 
 // Judge is the function Judge; of an accepted commit it gives the Row instead
-// of the Commit, and of Seen what a Row has.
-func (r *Reader) Judge(head Head, view View, value []byte) (Judged, error) {
-	rec, ok := r.read(value, head.Log)
-	if !ok {
-		j, err := Judge(head, view, value)
-		if err == nil && j.Verdict == Accepted {
-			j.Row = RowOf(j.Commit, j.Seen)
-		}
-		return j, err
-	}
-	out, err := judge(head, view, &rec, value)
-	if err != nil || out.Verdict != Accepted {
+// of the Commit, and of Seen what a Row has. The Row is good for as long as
+// value is, its texts for longer.
+func (r *Reader) Judge(head Head, view View, value []byte) (out Judged, err error) {
+	var rec Record
+	if r.Read(&rec, value, head.Log) {
+		err = r.JudgeRead(&out, head, view, &rec, value)
 		return out, err
 	}
-	out.Seen = Seen{Index: rec.index, Digest: sha256.Sum256(r.content), Entry: r.Entry(value)}
-	out.Row = Row{Entry: out.Seen.Entry, RequestID: rec.requestID, Digest: out.Seen.Digest, Term: rec.term, Writes: rec.writes}
-	return out, nil
+	out, err = Judge(head, view, value)
+	if err == nil && out.Verdict == Accepted {
+		out.Row = RowOf(out.Commit, out.Seen.Entry)
+	}
+	return out, err
+}
+
+// JudgeRead is Judge of a record that Read has read.
+func (r *Reader) JudgeRead(out *Judged, head Head, view View, rec *Record, value []byte) (err error) {
+	*out = Judged{Term: rec.term}
+	if out.Verdict, out.Head, err = judge(head, view, rec, value); err != nil || out.Verdict != Accepted {
+		return err
+	}
+	out.Seen.Index, out.Seen.Entry = rec.index, r.Entry(value)
+	out.Row = Row{
+		Format: rec.format, Entry: out.Seen.Entry, RequestID: rec.RequestID, Digest: rec.digest, Provenance: rec.provenance,
+		Term: rec.term, Writes: rec.Writes,
+	}
+	return nil
 }
 
 // Entry is receipt.Entry.
@@ -128,6 +141,12 @@ const (
 	fieldPayload
 )
 
+// Of Timestamp.
+const (
+	fieldSeconds = iota + 1
+	fieldNanos
+)
+
 // fields takes the fields of a message one by one; none has a number beyond 15.
 type fields struct {
 	rest []byte
@@ -136,60 +155,73 @@ type fields struct {
 }
 
 // next returns a field's number, 0 at the end, and its content: number of a
-// varint, or text. Numbers must rise, but for one that may be repeated.
+// varint, or text. Numbers must rise, but for one that may be repeated. What is
+// zero is left out, and a varint has no more bytes than it needs.
 func (f *fields) next(repeated byte) (field byte, number uint64, text []byte) {
-	if len(f.rest) == 0 {
+	b := f.rest
+	if len(b) == 0 {
 		return 0, 0, nil
 	}
-	tag := f.rest[0]
+	tag := b[0]
 	field = tag >> 3
-	if tag >= 0x80 || field == 0 || field < f.last || field == f.last && field != repeated {
+	if len(b) == 1 || tag >= 0x80 || field == 0 || field < f.last || field == f.last && field != repeated {
 		f.bad = true
 		return 0, 0, nil
 	}
 	f.last = field
-	n, size := binary.Uvarint(f.rest[1:])
-	if size <= 0 {
-		f.bad = true
-		return 0, 0, nil
-	}
-	f.rest = f.rest[1+size:]
-	switch protowire.Type(tag & 7) {
-	case protowire.VarintType:
-		return field, n, nil
-	case protowire.BytesType:
-		if n <= uint64(len(f.rest)) {
-			text = f.rest[:n:n]
-			f.rest = f.rest[n:]
-			return field, 0, text
+	n, size := uint64(b[1]), 1
+	if n >= 0x80 {
+		if n, size = binary.Uvarint(b[1:]); size <= 0 || b[size] == 0 {
+			f.bad = true
+			return 0, 0, nil
 		}
+	}
+	b = b[1+size:]
+	switch kind := protowire.Type(tag & 7); {
+	case kind == protowire.VarintType && n > 0:
+		f.rest = b
+		return field, n, nil
+	case kind == protowire.BytesType && n <= uint64(len(b)):
+		f.rest = b[n:]
+		return field, 0, b[:n:n]
 	}
 	f.bad = true
 	return 0, 0, nil
 }
 
-// read reads a commit that is spelled as Decide spells it; it is false for
-// anything else. log is the name that is expected.
-func (r *Reader) read(value []byte, log string) (rec record, ok bool) {
+// Read reads a commit that is spelled as Decide spells it; it is false for
+// anything else. log is the name that is expected. What it reads is good for as
+// long as value is.
+func (r *Reader) Read(rec *Record, value []byte, log string) bool {
+	*rec = Record{}
 	f := fields{rest: value}
 	r.content = r.content[:0]
-	first := len(r.writes)
+	first, from, to := len(r.writes), 0, 0 // of the writes, and of the provenance
 	if cap(r.writes)-first < MaxWrites {
 		r.writes, first = make([]RowWrite, 0, roomOfWrites), 0
 	}
 	for {
+		at := len(value) - len(f.rest)
 		field, number, text := f.next(fieldWrites)
-		// A number where a text belongs is as bad, and the other way round.
-		switch is := text != nil; {
+		// A number where a text belongs is as bad, and the other way round, and
+		// so is an empty text: texts that are empty are left out.
+		switch is, some := text != nil, len(text) > 0; {
 		case field == 0:
-			rec.writes = r.writes[first:len(r.writes):len(r.writes)]
 			if f.bad {
 				r.writes = r.writes[:first]
+				return false
 			}
-			return rec, !f.bad
+			rec.Writes = r.writes[first:len(r.writes):len(r.writes)]
+			if rec.format == digestFormat {
+				sum := sha256.Sum256(r.content)
+				rec.digest = sum[:]
+			} else {
+				rec.provenance = value[from:to:to]
+			}
+			return true
 		case field == fieldFormat && !is && number <= math.MaxUint32:
 			rec.format = uint32(number)
-		case field == fieldLog && is && string(text) == log:
+		case field == fieldLog && some && string(text) == log:
 			rec.log = log
 		case field == fieldShard && !is && number <= math.MaxUint32:
 			rec.shard = uint32(number)
@@ -197,11 +229,15 @@ func (r *Reader) read(value []byte, log string) (rec record, ok bool) {
 			rec.term = number
 		case field == fieldIndex && !is:
 			rec.index = number
-		case field == fieldRequestID && is && utf8.Valid(text):
-			rec.requestID = r.text(text)
-		case (field == fieldActor || field == fieldTraceparent || field == fieldCausation) && is && utf8.Valid(text):
-		case field == fieldRecordedTime && is && isTime(text):
-		case field == fieldWrites && is && len(r.writes)-first < MaxWrites && r.readWrite(text):
+		case field == fieldRequestID && some && utf8.Valid(text):
+			rec.RequestID = r.text(text)
+		case (field == fieldActor || field == fieldTraceparent || field == fieldCausation) && some && utf8.Valid(text),
+			field == fieldRecordedTime && is && isTime(text):
+			if to == 0 {
+				from = at
+			}
+			to = len(value) - len(f.rest)
+		case field == fieldWrites && is && len(r.writes)-first < MaxWrites && r.readWrite(text, rec.format == digestFormat):
 		default:
 			f.bad, f.rest = true, nil
 		}
@@ -212,17 +248,18 @@ func (r *Reader) read(value []byte, log string) (rec record, ok bool) {
 func isTime(raw []byte) bool {
 	f := fields{rest: raw}
 	for {
-		switch field, _, text := f.next(0); {
+		switch field, number, text := f.next(0); {
 		case field == 0:
 			return !f.bad
-		case field > 2 || text != nil:
+		case field > fieldNanos || text != nil || field == fieldNanos && uint64(int64(int32(number))) != number:
 			return false
 		}
 	}
 }
 
-// readWrite adds a write to those of the record and to what its digest is over.
-func (r *Reader) readWrite(raw []byte) bool {
+// readWrite adds a write to those of the record and, where that has a digest,
+// to what it is over.
+func (r *Reader) readWrite(raw []byte, digested bool) bool {
 	f := fields{rest: raw}
 	var w RowWrite
 	var stream []byte
@@ -240,22 +277,24 @@ func (r *Reader) readWrite(raw []byte) bool {
 			if f.bad {
 				return false
 			}
-			if counted < 0 {
+			if digested && counted < 0 {
 				begin()
 			}
-			binary.BigEndian.PutUint64(r.content[counted:], w.Count)
+			if digested {
+				binary.BigEndian.PutUint64(r.content[counted:], w.Count)
+			}
 			w.Stream = r.text(stream)
 			r.writes = append(r.writes, w)
 			return true
-		case field == fieldStream && is && utf8.Valid(text):
+		case field == fieldStream && len(text) > 0 && utf8.Valid(text):
 			stream = text
 		case field == fieldFirstRevision && !is:
 			w.First = number
 		case field == fieldEvents && is:
-			if counted < 0 {
+			if digested && counted < 0 {
 				begin()
 			}
-			if !r.readEvent(text) {
+			if !r.readEvent(text, digested) {
 				return false
 			}
 			w.Count++
@@ -265,22 +304,22 @@ func (r *Reader) readWrite(raw []byte) bool {
 	}
 }
 
-func (r *Reader) readEvent(raw []byte) bool {
+func (r *Reader) readEvent(raw []byte, digested bool) bool {
 	f := fields{rest: raw}
 	var kind, payload []byte
 	for {
 		field, _, text := f.next(0)
 		switch {
 		case field == 0:
-			if f.bad {
-				return false
+			if f.bad || !digested {
+				return !f.bad
 			}
 			r.content = binary.BigEndian.AppendUint64(r.content, uint64(len(kind)))
 			r.content = append(r.content, kind...)
 			r.content = binary.BigEndian.AppendUint64(r.content, uint64(len(payload)))
 			r.content = append(r.content, payload...)
 			return true
-		case text == nil:
+		case len(text) == 0:
 			return false
 		case field == fieldType && utf8.Valid(text):
 			kind = text

@@ -40,6 +40,7 @@ func (s *Snapshot) Add(raw []byte) error {
 	if err != nil {
 		return err
 	}
+	seen.Row, seen.Recorded = &row, row.Recorded()
 	entry, leaf := receipt.LeafHash(row.Entry), row.Leaf()
 	if err := s.root.Append(entry[:], nil); err != nil {
 		return err
@@ -66,7 +67,8 @@ func (s *Snapshot) LastRevision(stream string) (int64, error) {
 	return NoStream, nil
 }
 
-// Request implements View. What it finds lacks the time, which is in the body.
+// Request implements View. What it finds lacks the time where the commit is of
+// the first format: its row doesn't say it.
 func (s *Snapshot) Request(id string) (Seen, bool, error) {
 	seen, ok := s.requests[id]
 	return seen, ok, nil

@@ -350,7 +350,7 @@ func (c *checker) body(s *shard, index uint64, value []byte) error {
 		c.fault("shard", place, "no replica would accept it: %v", err)
 		return nil
 	}
-	row := core.RowOf(commit, got.Seen)
+	row := core.RowOf(commit, got.Seen.Entry)
 	s.index.add(row.Leaf())
 	if s.id.log == replica.BlockLog {
 		for _, w := range commit.Writes {

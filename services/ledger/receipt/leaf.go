@@ -48,12 +48,19 @@ func AppendEntry(b, commit []byte) []byte {
 
 // LeafHash is RFC 6962 section 2.1's leaf hash: SHA-256(0x00 || entry).
 func LeafHash(entry []byte) Hash {
-	var buf [512]byte // what is hashed here is short, and often
-	if len(entry) >= len(buf) {
-		return sha256.Sum256(append([]byte{rfc6962.RFC6962LeafHashPrefix}, entry...))
+	var buf [1 + EntrySize]byte // most of what is hashed here is a shard leaf's
+	if len(entry) > EntrySize {
+		return longLeafHash(entry)
 	}
 	buf[0] = rfc6962.RFC6962LeafHashPrefix
 	return sha256.Sum256(buf[:1+copy(buf[1:], entry)])
+}
+
+// longLeafHash is LeafHash for which room on the stack is worth clearing.
+func longLeafHash(entry []byte) Hash {
+	var room [512]byte
+	room[0] = rfc6962.RFC6962LeafHashPrefix
+	return sha256.Sum256(append(room[:1], entry...))
 }
 
 // EmptyRoot is the root of a tree without leaves: SHA-256 of nothing.

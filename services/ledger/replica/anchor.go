@@ -204,7 +204,7 @@ func (s *Shard) reanchor(a *anchor) error {
 	st := s.st
 	s.mu.RUnlock()
 	// The term too is what this topic says: every replica reads it alike.
-	st.Offset, st.Last, st.Term, st.Owner, st.Hint = a.next, a.last, a.term, a.owner, 0
+	st.Offset, st.Last, st.Term, st.Owner, st.Hint, st.Unread = a.next, a.last, a.term, a.owner, 0, nil
 	if err := s.commits.Append(nil, st.marshal()); err != nil {
 		return sound(err)
 	}
@@ -215,6 +215,7 @@ func (s *Shard) reanchor(a *anchor) error {
 	s.st = st
 	s.mu.Unlock()
 	s.anchor = nil
+	s.handing.clear()
 	s.cfg.Logger.Warn("the topic was made anew and holds everything followed before: going on", "commits", a.index, "offset", a.next)
 	s.knows(true)
 	return nil

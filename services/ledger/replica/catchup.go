@@ -272,19 +272,20 @@ func (s *Shard) absorb(values [][]byte, hint int64) error {
 	}
 	batch := &s.batch
 	batch.begin()
-	for _, value := range values {
+	var j core.Judged
+	for i, value := range values {
 		c := &ledgerv1.Commit{}
 		if proto.Unmarshal(value, c) == nil {
 			head.Term = max(head.Term, c.Term)
 		}
-		j, err := s.reader.Judge(head, batch, value)
+		err := batch.judge(&j, head, i, value)
 		if err == nil && j.Verdict != core.Accepted {
 			err = &core.Violation{Rule: "ledger.commit.term", What: fmt.Sprintf("index %d is void or no commit", head.Next)}
 		}
 		if err != nil {
 			return errors.Join(ErrFeed, err)
 		}
-		batch.add(j, value)
+		batch.add(&j, i, value)
 		head = j.Head
 	}
 	st.Next, st.Term, st.Owner, st.Hint = head.Next, head.Term, "", hint

@@ -16,6 +16,7 @@ import (
 func (s *Shard) Run(ctx context.Context) error {
 	delay := retryFirst
 	for ctx.Err() == nil {
+		s.await(ctx)
 		err := s.Step(ctx, time.Now())
 		switch {
 		case err == nil:
@@ -50,11 +51,11 @@ func (s *Shard) Step(ctx context.Context, now time.Time) error {
 	case s.anchor != nil:
 		err = s.compare(ctx, now)
 	case s.checked:
-		err = s.step(ctx)
+		err = s.next(ctx)
 	default:
 		if err = s.checkTail(ctx); err == nil {
 			s.knows(true)
-			err = s.step(ctx)
+			err = s.next(ctx)
 		}
 	}
 	var v *core.Violation
@@ -184,17 +185,25 @@ func (s *Shard) applySome(records []Record, end int64) error {
 	head := core.Head{Log: s.cfg.Log, Shard: s.cfg.Shard, Next: st.Next, Term: st.Term, Owner: st.Owner}
 	batch := &s.batch
 	batch.begin()
+	expecting := s.expecting()
+	if !expecting {
+		batch.reading.look(s, records)
+	}
 	var broken error
+	var j core.Judged
 	other := -1 // the last record, where it is no commit
 	for i, rec := range records {
 		if rec.Offset != st.Offset {
 			broken = &core.Violation{Rule: "ledger.topic.gap", What: fmt.Sprintf("expected offset %d, found %d", st.Offset, rec.Offset)}
 			break
 		}
-		j, own := s.own(head, rec.Value)
+		own := false
+		if expecting {
+			j, own = s.own(head, rec.Value)
+		}
 		if !own {
-			var err error
-			if j, err = s.reader.Judge(head, batch, rec.Value); err == nil {
+			err := batch.judge(&j, head, i, rec.Value)
+			if err == nil && expecting {
 				err = s.denied(head, j)
 			}
 			if err != nil {
@@ -205,7 +214,7 @@ func (s *Shard) applySome(records []Record, end int64) error {
 		other = -1
 		switch j.Verdict {
 		case core.Accepted:
-			batch.add(j, rec.Value)
+			batch.add(&j, i, rec.Value)
 		case core.Raised:
 			other = i
 			s.cfg.Logger.Info("term raised", "term", j.Head.Term, "index", head.Next)
@@ -224,10 +233,13 @@ func (s *Shard) applySome(records []Record, end int64) error {
 	case len(batch.entries) > 0:
 		st.Last = bytes.Clone(batch.entries[len(batch.entries)-1][1:]) // the same hash
 	}
+	first := st.Next
 	st.Next, st.Term, st.Owner = head.Next, head.Term, head.Owner
+	st.Unread = s.unreadWith(first, st)
 	if err := s.keep(st, end); err != nil {
 		return err
 	}
+	s.took(first, st, batch.size)
 	if broken != nil {
 		return broken
 	}
@@ -247,6 +259,7 @@ func (s *Shard) keep(st state, end int64) error {
 	if err := s.commits.Append(batch.values, st.marshal()); err != nil {
 		return sound(err)
 	}
+	s.known.announce(batch.accepted)
 	s.index.add(batch.accepted)
 	s.tree.Append(batch.entries...)
 	s.mu.Lock()
@@ -271,10 +284,15 @@ type batch struct {
 	requests names
 	streams  names
 	last     []int64 // revision of each stream
+
+	reading reading
+	keys    []key // of the record being judged, as far as they were not asked for
 }
 
 // begin empties the batch and keeps its room.
 func (b *batch) begin() {
+	b.reading.begin()
+	b.keys = nil
 	clear(b.accepted)
 	clear(b.values)
 	clear(b.entries)
@@ -284,17 +302,35 @@ func (b *batch) begin() {
 	b.streams.reset()
 }
 
-// add puts an accepted commit on top.
-func (b *batch) add(j core.Judged, value []byte) {
-	x := b.shard.index
-	b.accepted = append(b.accepted, stored{j.Seen.Index, j.Row})
+// judge judges the i-th record in the batch.
+func (b *batch) judge(out *core.Judged, head core.Head, i int, value []byte) (err error) {
+	s, a := b.shard, &b.reading
+	if i < len(a.read) && a.read[i] {
+		b.keys = a.keys[a.first[i]:]
+		return s.reader.JudgeRead(out, head, b, &a.records[i], value)
+	}
+	b.keys = nil
+	*out, err = s.reader.Judge(head, b, value)
+	return err
+}
+
+// add puts an accepted commit on top, the i-th record of the batch.
+func (b *batch) add(j *core.Judged, i int, value []byte) {
+	a, n := &b.reading, 1+len(j.Row.Writes)
+	var keys []key
+	if i < len(a.read) && a.read[i] {
+		keys = a.keys[a.first[i]:][:n:n]
+	} else {
+		keys = b.shard.index.hashes.keysOf(make([]key, 0, n), j.Row.RequestID, j.Row.Writes)
+	}
+	b.accepted = append(b.accepted, stored{j.Seen.Index, j.Row, keys})
 	b.values, b.entries = append(b.values, value), append(b.entries, j.Row.Entry)
 	b.size += len(value)
 	b.leaves = append(b.leaves, j.Row.Leaf())
-	b.shard.known.announce(&j.Row)
-	b.requests.add(x.hashes.request(j.Row.RequestID), j.Row.RequestID)
-	for _, w := range j.Row.Writes {
-		n, fresh := b.streams.add(x.hashes.stream(w.Stream), w.Stream)
+	b.requests.add(keys[0].hash, j.Row.RequestID)
+	for k := range j.Row.Writes {
+		w := &j.Row.Writes[k]
+		n, fresh := b.streams.add(keys[1+k].hash, w.Stream)
 		if fresh {
 			b.last = append(b.last, 0)
 		}
@@ -302,19 +338,31 @@ func (b *batch) add(j core.Judged, value []byte) {
 	}
 }
 
+// next returns the key of a name that the record being judged uses. The rules
+// ask for them in their order.
+func (b *batch) next(name string, hash func(string) uint64) key {
+	if len(b.keys) > 0 && b.keys[0].name == name {
+		k := b.keys[0]
+		b.keys = b.keys[1:]
+		return k
+	}
+	h := hash(name)
+	return key{name: name, hash: h, absent: b.shard.known.absent(h)}
+}
+
 // LastRevision implements core.View. Like Request it takes no lock to look at
 // what its own goroutine alone changes.
 func (b *batch) LastRevision(stream string) (int64, error) {
 	s := b.shard
-	h := s.index.hashes.stream(stream)
-	// What is in the batch was announced.
-	if s.known.absent(h) {
-		return core.NoStream, nil
-	}
-	if n, ok := b.streams.find(h, stream); ok {
+	k := b.next(stream, s.index.hashes.stream)
+	// What is in the batch is not announced yet.
+	if n, ok := b.streams.find(k.hash, stream); ok {
 		return b.last[n], nil
 	}
-	if last, ok := s.index.held(h, stream); ok {
+	if k.absent {
+		return core.NoStream, nil
+	}
+	if last, ok := s.index.held(k.hash, stream); ok {
 		return last, nil
 	}
 	last, err := s.index.rows.lastRevision(stream)
@@ -323,12 +371,12 @@ func (b *batch) LastRevision(stream string) (int64, error) {
 
 // Request implements core.View.
 func (b *batch) Request(id string) (core.Seen, bool, error) {
-	h := b.shard.index.hashes.request(id)
-	if b.shard.known.absent(h) {
-		return core.Seen{}, false, nil
-	}
-	if n, ok := b.requests.find(h, id); ok {
+	k := b.next(id, b.shard.index.hashes.request)
+	if n, ok := b.requests.find(k.hash, id); ok {
 		return core.Seen{Index: b.accepted[n].index}, true, nil
+	}
+	if k.absent {
+		return core.Seen{}, false, nil
 	}
 	return b.shard.Request(id)
 }
@@ -345,12 +393,24 @@ func (s *Shard) Expect(commits []core.Written) {
 		n--
 	}
 	s.expected = append(s.expected[:n], commits...)
+	if s.cfg.Audit != nil {
+		s.handing.expects()
+	}
 	// What was judged makes room for what comes.
 	if s.judged > len(s.expected)/2 {
 		n := copy(s.expected, s.expected[s.judged:])
 		clear(s.expected[n:])
 		s.expected, s.judged = s.expected[:n], 0
 	}
+}
+
+// expecting tells whether this node's own owner wrote something that was not
+// read yet. It says so before it writes, so what was fetched while nothing is
+// expected is none of its.
+func (s *Shard) expecting() bool {
+	s.expectedMu.Lock()
+	defer s.expectedMu.Unlock()
+	return s.judged < len(s.expected)
 }
 
 // expectedAt returns what is expected at an index and forgets what was before
@@ -378,7 +438,7 @@ func (s *Shard) own(head core.Head, value []byte) (core.Judged, bool) {
 		return core.Judged{}, false
 	}
 	head.Next++
-	return core.Judged{Verdict: core.Accepted, Term: head.Term, Commit: w.Commit, Seen: w.Seen, Row: core.RowOf(w.Commit, w.Seen), Head: head}, true
+	return core.Judged{Verdict: core.Accepted, Term: head.Term, Commit: w.Commit, Seen: w.Seen, Row: core.RowOf(w.Commit, w.Seen.Entry), Head: head}, true
 }
 
 // denied compares a record that is not what this node's own owner wrote at its

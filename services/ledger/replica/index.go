@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -39,8 +40,9 @@ const (
 	// tableAt is from how many commits on their rows are handed to the store
 	// as one sorted table. Fewer would leave it many small ones to merge.
 	tableAt = 4 * flushAt
-	// keptAt is the largest generation whose room is kept for another.
-	keptAt = behindMost * flushAt
+	// keptAt is the largest generation whose room is kept for another: one of a
+	// long history, with what one portion may add.
+	keptAt = behindMost*flushAt + portionRecords
 )
 
 // generation is the index of some commits that follow each other.
@@ -65,9 +67,15 @@ type chained struct {
 type stored struct {
 	index uint64
 	row   core.Row
+	keys  []key // of the request id, then of each write's stream
 }
 
-// reset empties a generation and keeps its room, but what a long history took.
+// stored returns a commit with its keys.
+func (h hashes) stored(index uint64, row core.Row) stored {
+	return stored{index, row, h.keysOf(make([]key, 0, 2), row.RequestID, row.Writes)}
+}
+
+// reset empties a generation and keeps its room, but what a busy disk let grow.
 func (g *generation) reset() *generation {
 	if g.commits > keptAt {
 		return &generation{}
@@ -91,14 +99,15 @@ func (x *index) add(entries []stored) {
 	g.commits += len(entries)
 	for i := range entries {
 		e := &entries[i]
-		if n, fresh := g.requests.add(x.hashes.request(e.row.RequestID), e.row.RequestID); fresh {
+		if n, fresh := g.requests.add(e.keys[0].hash, e.row.RequestID); fresh {
 			g.at = append(g.at, e.index)
 		} else {
 			g.at[n] = e.index
 		}
-		for k, w := range e.row.Writes {
+		for k := range e.row.Writes {
+			w := &e.row.Writes[k]
 			c := chained{extent: extent{first: w.First, index: e.index, write: k, count: int(w.Count)}, before: -1}
-			n, fresh := g.streams.add(x.hashes.stream(w.Stream), w.Stream)
+			n, fresh := g.streams.add(e.keys[1+k].hash, w.Stream)
 			if fresh {
 				g.newest = append(g.newest, 0)
 			} else {
@@ -125,98 +134,137 @@ func (x *index) write(next uint64) error {
 	x.mu.RLock()
 	g := x.older // nobody changes it any more
 	x.mu.RUnlock()
-	var room keyRoom
-	requests := make([]keyed, 0, g.requests.len())
-	for n, id := range g.requests.names {
-		room.reserve(len(x.rows.prefix) + len(id) + 32)
-		key := room.take(append(append(append(room.b, x.rows.prefix...), kindRequest), id...))
-		requests = append(requests, keyed{key: key, value: room.take(binary.AppendUvarint(room.b, g.at[n]))})
-	}
-	streams := make([]keyed, 0, len(g.extents))
-	for i := range g.extents {
-		e := &g.extents[i]
-		stream := g.streams.names[e.stream]
-		room.reserve(len(x.rows.prefix) + len(stream) + 64)
-		key := room.take(x.rows.appendExtentKey(room.b, stream, e.first))
-		streams = append(streams, keyed{key: key, value: room.take(e.append(room.b))})
-	}
-	// In the order of their kinds.
-	sorted := [][]keyed{{{key: x.rows.key(kindIndexed), value: be64(next)}}, sortKeyed(requests), sortKeyed(streams)}
 	if g.commits >= x.tableAt {
-		return x.store.takeTable(sorted)
+		return x.store.takeTable(func(set setter) error { return x.rows.spell(g, next, set) })
 	}
-	batch := x.rows.db.NewBatchWithSize(64 * (len(requests) + len(streams)))
+	batch := x.rows.db.NewBatchWithSize(64 * (g.requests.len() + len(g.extents)))
 	defer batch.Close()
-	for _, rows := range sorted {
-		for _, r := range rows {
-			if err := batch.Set(r.key, r.value, nil); err != nil {
-				return err
-			}
-		}
+	err := x.rows.spell(g, next, func(key, value []byte) error { return batch.Set(key, value, nil) })
+	if err != nil {
+		return err
 	}
 	return batch.Commit(pebble.NoSync)
 }
 
-// keyRoom holds many short keys and values.
-type keyRoom struct{ b []byte }
+// setter takes a row, and keeps neither key nor value.
+type setter func(key, value []byte) error
 
-// reserve makes room for what is appended to b before the next reserve.
-func (r *keyRoom) reserve(size int) {
-	if cap(r.b)-len(r.b) < size {
-		r.b = make([]byte, 0, max(64<<10, size))
+// spell gives the rows of a generation in the order of their keys, and before
+// them that the index has every commit below next.
+func (r rows) spell(g *generation, next uint64, set setter) error {
+	if err := set(r.key(kindIndexed), be64(next)); err != nil {
+		return err
+	}
+	// What the order leads to lies anywhere in memory. Some rows are spelled
+	// before any of them is written, so that the processor waits for many at once.
+	var room spelledRows
+	for some := range slices.Chunk(sortNames(g.requests.names), spelledAtOnce) {
+		for _, p := range some {
+			room.begin()
+			room.b = append(append(append(room.b, r.prefix...), kindRequest), g.requests.names[p.at]...)
+			room.keyed()
+			room.b = binary.AppendUvarint(room.b, g.at[p.at])
+		}
+		if err := room.flush(set); err != nil {
+			return err
+		}
+	}
+	var chain []int32
+	for some := range slices.Chunk(sortNames(g.streams.names), spelledAtOnce) {
+		for _, p := range some {
+			stream := g.streams.names[p.at]
+			chain = chain[:0]
+			for at := g.newest[p.at]; at >= 0; at = g.extents[at].before {
+				chain = append(chain, at)
+			}
+			for _, at := range slices.Backward(chain) {
+				e := &g.extents[at]
+				room.begin()
+				room.b = r.appendExtentKey(room.b, stream, e.first)
+				room.keyed()
+				room.b = e.append(room.b)
+			}
+		}
+		if err := room.flush(set); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// spelledAtOnce is of how many names the rows are spelled before they are
+// written: enough to wait for together, few enough to stay in the cache.
+const spelledAtOnce = 128
+
+// spelledRows holds some rows, one after the other.
+type spelledRows struct {
+	b    []byte
+	ends [][2]int // of each row's key and value
+}
+
+// begin begins a row: its key is appended to b, up to keyed, then its value.
+func (s *spelledRows) begin() { s.end(); s.ends = append(s.ends, [2]int{}) }
+
+func (s *spelledRows) keyed() { s.ends[len(s.ends)-1][0] = len(s.b) }
+
+func (s *spelledRows) end() {
+	if n := len(s.ends); n > 0 {
+		s.ends[n-1][1] = len(s.b)
 	}
 }
 
-// take returns what was appended to b.
-func (r *keyRoom) take(b []byte) []byte {
-	out := b[len(r.b):len(b):len(b)]
-	r.b = b
-	return out
+// flush hands the rows on and forgets them.
+func (s *spelledRows) flush(set setter) error {
+	s.end()
+	at := 0
+	for _, e := range s.ends {
+		if err := set(s.b[at:e[0]], s.b[e[0]:e[1]]); err != nil {
+			return err
+		}
+		at = e[1]
+	}
+	s.b, s.ends = s.b[:0], s.ends[:0]
+	return nil
 }
 
-// keyed is a row to be written.
-type keyed struct{ key, value []byte }
-
-// sortKeyed returns rows in the order of their keys. Most keys differ within
-// eight bytes behind what they all begin with, and numbers that short are
-// sorted byte by byte, without comparing.
-func sortKeyed(rows []keyed) []keyed {
-	if len(rows) == 0 {
-		return rows
+// sortNames returns the places of names in the order of their bytes. Most names
+// differ within eight bytes behind what they all begin with, and numbers that
+// short are sorted byte by byte, without comparing.
+func sortNames(names []string) []place {
+	if len(names) == 0 {
+		return nil
 	}
-	same := len(rows[0].key)
-	for _, r := range rows {
+	same := len(names[0])
+	for _, name := range names {
 		n := 0
-		for n < min(same, len(r.key)) && r.key[n] == rows[0].key[n] {
+		for n < min(same, len(name)) && name[n] == names[0][n] {
 			n++
 		}
 		same = n
 	}
-	places := make([]place, len(rows))
-	for i := range rows {
+	places := make([]place, len(names))
+	for i, name := range names {
 		var first [8]byte
-		copy(first[:], rows[i].key[same:])
+		copy(first[:], name[same:])
 		places[i] = place{binary.BigEndian.Uint64(first[:]), i}
 	}
 	places = sortPlaces(places)
-	out := make([]keyed, len(rows))
-	for i, p := range places {
-		out[i] = rows[p.at]
-	}
-	for i := 0; i < len(out); {
+	for i := 0; i < len(places); {
 		end := i + 1
-		for end < len(out) && places[end].order == places[i].order {
+		for end < len(places) && places[end].order == places[i].order {
 			end++
 		}
-		slices.SortFunc(out[i:end], func(a, b keyed) int { return bytes.Compare(a.key, b.key) })
+		if end > i+1 {
+			slices.SortFunc(places[i:end], func(a, b place) int { return strings.Compare(names[a.at], names[b.at]) })
+		}
 		i = end
 	}
-	return out
+	return places
 }
 
-// place says where the row is that has an order.
+// place says which name has an order.
 type place struct {
-	order uint64 // of the eight bytes at which keys begin to differ
+	order uint64 // of the eight bytes at which names begin to differ
 	at    int
 }
 

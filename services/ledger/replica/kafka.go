@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,6 +45,8 @@ type KafkaSource struct {
 	// Reuse reads values into the room of those before: they are there until
 	// the next Fetch. A Shard keeps none longer.
 	Reuse bool
+	// Most bounds the bytes of one Fetch; 0 is 4 MiB.
+	Most int
 
 	room []byte // with Reuse, of one Fetch
 }
@@ -61,7 +64,7 @@ func (s *KafkaSource) Fetch(ctx context.Context, offset int64) (Fetched, error) 
 	defer cancel()
 	res, err := s.Client.Fetch(ctx, &kafka.FetchRequest{
 		Topic: s.Topic, Partition: s.Partition, Offset: offset,
-		MinBytes: 1, MaxBytes: fetchBytes, MaxWait: fetchWait,
+		MinBytes: 1, MaxBytes: int64(cmp.Or(s.Most, fetchBytes)), MaxWait: fetchWait,
 	})
 	if err != nil {
 		return Fetched{}, err

@@ -7,8 +7,6 @@ import (
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
-
-	"github.com/probity-health/probity/services/ledger/core"
 )
 
 // known spares the index most look-ups. Nearly every append asks for a
@@ -102,6 +100,15 @@ func (k *known) expect(keys int64) {
 	}
 }
 
+// touch reads a little of where a key is looked for.
+func (k *known) touch(h uint64) (touched uint64) {
+	for i := range k.layers {
+		b, _ := k.layers[i].at(h)
+		touched += b[0]
+	}
+	return touched
+}
+
 // absent tells whether a key is surely in no commit. The caller holds mu or is
 // the one who announces and loads.
 func (k *known) absent(h uint64) bool {
@@ -132,15 +139,18 @@ func (k *known) noStream(stream string) bool {
 	return k.absent(h)
 }
 
-// announce takes in the keys of a commit that is about to be stored: a filter
+// announce takes in the keys of commits that are about to be stored: a filter
 // that learned of them after the store would deny them for a moment.
-func (k *known) announce(row *core.Row) {
+func (k *known) announce(entries []stored) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.add(k.hashes.request(row.RequestID))
-	for _, w := range row.Writes {
-		if w.First == 0 {
-			k.add(k.hashes.stream(w.Stream))
+	for i := range entries {
+		e := &entries[i]
+		k.add(e.keys[0].hash)
+		for n := range e.row.Writes {
+			if e.row.Writes[n].First == 0 {
+				k.add(e.keys[1+n].hash)
+			}
 		}
 	}
 }

@@ -25,7 +25,7 @@ func TestAFilterNeverDeniesWhatIsThere(t *testing.T) {
 	k.expect(10)                           // there is room for so few
 	require.Len(t, k.layers, 1)
 	for i := range n {
-		k.announce(&core.Row{RequestID: fmt.Sprint("r", i), Writes: []core.RowWrite{{Stream: fmt.Sprint("s", i)}}})
+		k.announce([]stored{k.hashes.stored(0, core.Row{RequestID: fmt.Sprint("r", i), Writes: []core.RowWrite{{Stream: fmt.Sprint("s", i)}}})})
 	}
 	require.Greater(t, len(k.layers), 2)
 	passed := 0
@@ -45,7 +45,7 @@ func TestAFilterNeverDeniesWhatIsThere(t *testing.T) {
 	k.expect(4 * n)
 	layers := len(k.layers)
 	for i := range 4 * n {
-		k.announce(&core.Row{RequestID: fmt.Sprint("later", i)})
+		k.announce([]stored{k.hashes.stored(0, core.Row{RequestID: fmt.Sprint("later", i)})})
 	}
 	require.Len(t, k.layers, layers, "room was made for these, once")
 	require.False(t, k.noRequest("later7"))
@@ -184,7 +184,8 @@ func TestOnlyWhatReadsBackAsWrittenIsExpected(t *testing.T) {
 	judged, err := core.Judge(a.shard.Head(), a.shard, d.Value)
 	require.NoError(t, err)
 	require.Equal(t, judged.Seen.Entry, j.Seen.Entry)
-	require.Equal(t, judged.Seen.Digest, j.Seen.Digest)
+	require.True(t, proto.Equal(judged.Seen.Commit, j.Seen.Commit))
+	require.Equal(t, core.RowOf(judged.Commit, judged.Seen.Entry), j.Row)
 	require.Equal(t, judged.Seen.Revisions, j.Seen.Revisions)
 	require.Equal(t, judged.Head, j.Head)
 

@@ -41,32 +41,42 @@ func (t *names) find(h uint64, name string) (int, bool) {
 	}
 }
 
+// touch reads a little of where a name of this hash is or would be.
+func (t *names) touch(h uint64) uint64 {
+	if len(t.slots) == 0 {
+		return 0
+	}
+	return t.slots[h&uint64(len(t.slots)-1)]
+}
+
 // add returns a name's number, which is new where the name is.
 func (t *names) add(h uint64, name string) (n int, fresh bool) {
-	if n, ok := t.find(h, name); ok {
-		return n, false
-	}
 	if 2*len(t.names) >= len(t.slots) {
 		t.grow()
 	}
-	t.names, t.hashes = append(t.names, name), append(t.hashes, h)
-	t.put(h, len(t.names))
-	return len(t.names) - 1, true
-}
-
-func (t *names) put(h uint64, n int) {
 	mask := uint64(len(t.slots) - 1)
-	i := h & mask
-	for t.slots[i] != 0 {
-		i = (i + 1) & mask
+	for i := h & mask; ; i = (i + 1) & mask {
+		s := t.slots[i]
+		if s == 0 {
+			t.names, t.hashes = append(t.names, name), append(t.hashes, h)
+			t.slots[i] = h>>32<<32 | uint64(len(t.names))
+			return len(t.names) - 1, true
+		}
+		if n := int(uint32(s)) - 1; uint32(s>>32) == uint32(h>>32) && t.names[n] == name {
+			return n, false
+		}
 	}
-	t.slots[i] = h>>32<<32 | uint64(n)
 }
 
 func (t *names) grow() {
 	t.slots = make([]uint64, max(64, 2*len(t.slots)))
+	mask := uint64(len(t.slots) - 1)
 	for n, h := range t.hashes {
-		t.put(h, n+1)
+		i := h & mask
+		for t.slots[i] != 0 {
+			i = (i + 1) & mask
+		}
+		t.slots[i] = h>>32<<32 | uint64(n+1)
 	}
 }
 

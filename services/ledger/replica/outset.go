@@ -148,8 +148,9 @@ func (s *Shard) TakeRows(raw [][]byte, hint int64) error {
 		if err != nil {
 			return errors.Join(ErrFeed, err)
 		}
-		s.known.announce(&row)
-		s.index.add([]stored{{seen.Index, row}})
+		one := []stored{s.index.hashes.stored(seen.Index, row)}
+		s.known.announce(one)
+		s.index.add(one)
 		s.tree.Append(row.Entry)
 		leaves, head = append(leaves, row.Leaf()), next
 	}

@@ -43,6 +43,9 @@ type ShardConfig struct {
 	Store  *Store
 	Dir    string // of the tiles; the shard makes <log>/<shard> below it
 	Source Source
+	// Audit reads the same topic for Audit, beside Source. Without it nothing
+	// is taken in that Source has not brought.
+	Audit  Source
 	Logger *slog.Logger
 	// Signals are broadcast, besides the shard's own, at every change.
 	Signals []*Signal
@@ -83,7 +86,11 @@ type Shard struct {
 	expected   []core.Written // by this node's own owner; indexes rise
 	judged     int            // how many of them were read since
 
+	handing handing // what the owner hands over, and what of it is not audited
+
 	// Only Step touches these.
+	handed   bool     // what is being taken in was handed over
+	records  []Record // room for it
 	reader   core.Reader
 	batch    batch
 	flushing behind    // the index set apart
@@ -119,10 +126,11 @@ func OpenShard(cfg ShardConfig) (*Shard, error) {
 	}
 	if mark := s.commits.Mark(); mark != nil {
 		var ok bool
-		if s.st, ok = parseState(mark); !ok || s.st.Next != s.commits.Count() {
+		if s.st, ok = parseState(mark); !ok || s.st.Next != s.commits.Count() || !s.st.holds(s.st.Unread) {
 			return nil, fmt.Errorf("%w: the mark of %s/%d is not of its commits", errDamaged, cfg.Log, cfg.Shard)
 		}
 	}
+	s.handing.recall(s.st.Unread)
 	if s.st.Next < s.outset {
 		return nil, fmt.Errorf("%w: %s/%d lost the mark of where its commits begin", errDamaged, cfg.Log, cfg.Shard)
 	}
@@ -164,8 +172,9 @@ func OpenShard(cfg ShardConfig) (*Shard, error) {
 			if err != nil {
 				return false, err
 			}
-			s.known.announce(&row)
-			s.index.add([]stored{{at, row}})
+			one := []stored{s.index.hashes.stored(at, row)}
+			s.known.announce(one)
+			s.index.add(one)
 		}
 		if at >= s.tree.Size() {
 			s.tree.Append(receipt.Entry(value))
@@ -315,7 +324,7 @@ func rowOf(value []byte) (core.Row, error) {
 	if err != nil {
 		return core.Row{}, err
 	}
-	return core.RowOf(c, core.Seen{Entry: receipt.Entry(value), Digest: core.Digest(c.Writes)}), nil
+	return core.RowOf(c, receipt.Entry(value)), nil
 }
 
 // Tree returns the shard's tree. Its size may be past Head's for a moment.
@@ -366,8 +375,7 @@ func (s *Shard) seen(at uint64, id string) (core.Seen, error) {
 		if err != nil || row.RequestID != id {
 			return core.Seen{}, errors.Join(errDamaged, err)
 		}
-		// Without the time, which only the body has.
-		seen := core.Seen{Index: at, Digest: row.Digest, Entry: row.Entry}
+		seen := core.Seen{Index: at, Entry: row.Entry, Recorded: row.Recorded(), Row: &row}
 		for _, w := range row.Writes {
 			seen.Revisions = append(seen.Revisions, w.First+w.Count-1)
 		}
@@ -381,7 +389,7 @@ func (s *Shard) seen(at uint64, id string) (core.Seen, error) {
 	if err != nil || c.RequestId != id {
 		return core.Seen{}, errDamaged
 	}
-	seen := core.Seen{Index: at, Digest: core.Digest(c.Writes), Entry: receipt.Entry(value), Recorded: c.RecordedTime.AsTime()}
+	seen := core.Seen{Index: at, Entry: receipt.Entry(value), Recorded: c.RecordedTime.AsTime(), Commit: c}
 	for _, w := range c.Writes {
 		seen.Revisions = append(seen.Revisions, w.FirstRevision+uint64(len(w.Events))-1)
 	}

@@ -146,6 +146,11 @@ func storeOptions(disk tiles.Disk, log *slog.Logger) *pebble.Options {
 		Logger:       quietLogger{log},
 		// A compaction changes files at a moment of its own choosing.
 		DisableAutomaticCompactions: disk.Serial,
+		// Each table of a long history spans all keys, and what merges them
+		// writes again what they were merged into before. A look-up seldom
+		// comes to the store, and a filter spares it most of a table.
+		L0CompactionThreshold: 12,
+		L0StopWritesThreshold: 36,
 	}
 	for i := range opts.Levels {
 		// Most lookups ask for a stream or request id that doesn't exist yet.
@@ -251,26 +256,44 @@ type state struct {
 	// Hint is where a peer was in the topic, on a replica that has its commits
 	// from there and has not read the topic yet.
 	Hint int64
+	// Unread are the records before Offset that this node's owner handed over
+	// and that no audit compared with the topic yet.
+	Unread []span
 }
 
-const stateVersion = 1
+const (
+	stateVersion = 1
+	// unreadVersion is of a state that has Unread, behind all else: each span
+	// as its offset, index and count.
+	unreadVersion = 2
+)
 
 // marshal returns the state's one encoding: a version, numbers as unsigned
 // varints, texts after their length.
 func (st state) marshal() []byte {
 	b := make([]byte, 0, 128)
-	b = append(b, stateVersion)
+	version := byte(stateVersion)
+	if len(st.Unread) > 0 {
+		version = unreadVersion
+	}
+	b = append(b, version)
 	b = binary.AppendUvarint(b, st.Next)
 	b = binary.AppendUvarint(b, st.Term)
 	b = binary.AppendUvarint(b, uint64(st.Offset))
 	b = binary.AppendUvarint(b, uint64(st.Hint))
 	b = append(binary.AppendUvarint(b, uint64(len(st.Last))), st.Last...)
-	return append(binary.AppendUvarint(b, uint64(len(st.Owner))), st.Owner...)
+	b = append(binary.AppendUvarint(b, uint64(len(st.Owner))), st.Owner...)
+	for _, e := range st.Unread {
+		b = binary.AppendUvarint(b, uint64(e.offset))
+		b = binary.AppendUvarint(b, e.index)
+		b = binary.AppendUvarint(b, uint64(e.count))
+	}
+	return b
 }
 
 // parseState reads exactly what marshal writes.
 func parseState(raw []byte) (st state, ok bool) {
-	if len(raw) == 0 || raw[0] != stateVersion {
+	if len(raw) == 0 || raw[0] != stateVersion && raw[0] != unreadVersion {
 		return st, false
 	}
 	rest, bad := raw[1:], false
@@ -298,6 +321,9 @@ func parseState(raw []byte) (st state, ok bool) {
 		st.Last = bytes.Clone(last)
 	}
 	st.Owner = string(text())
+	for raw[0] == unreadVersion && len(rest) > 0 && len(st.Unread) < mostSpans {
+		st.Unread = append(st.Unread, span{int64(number()), number(), int64(number())})
+	}
 	return st, !bad && len(rest) == 0 && bytes.Equal(st.marshal(), raw)
 }
 

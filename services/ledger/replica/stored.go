@@ -334,7 +334,7 @@ func (s *Stored) State(log string, shard uint32) (*ShardState, error) {
 	if !ok {
 		return nil, errors.New("replica: the mark of the commits is malformed")
 	}
-	return (*ShardState)(&st), nil
+	return &ShardState{Next: st.Next, Term: st.Term, Owner: st.Owner, Offset: st.Offset, Last: st.Last, Hint: st.Hint}, nil
 }
 
 // Outset returns the index of the first commit whose body a shard holds: 0 but

@@ -12,10 +12,11 @@ import (
 	"github.com/probity-health/probity/services/ledger/tiles"
 )
 
-// takeTable adds rows, sorted and each key once, as one table: all of them or
-// none, and durable when it returns. They pass neither through the database's
-// log nor through its memory, and are written once where they would be twice.
-func (s *Store) takeTable(sorted [][]keyed) error {
+// takeTable adds the rows that spell gives, sorted and each key once, as one
+// table: all of them or none, and durable when it returns. They pass neither
+// through the database's log nor through its memory, and are written once where
+// they would be twice.
+func (s *Store) takeTable(spell func(setter) error) error {
 	s.tableMu.Lock()
 	defer s.tableMu.Unlock()
 	path := s.newTable()
@@ -32,13 +33,7 @@ func (s *Store) takeTable(sorted [][]keyed) error {
 	defer opts.Cache.Unref()
 	opts.EnsureDefaults()
 	w := sstable.NewWriter(objstorageprovider.NewFileWritable(f), opts.MakeWriterOptions(0, s.db.TableFormat()))
-	for _, rows := range sorted {
-		for _, r := range rows {
-			if err == nil {
-				err = w.Set(r.key, r.value)
-			}
-		}
-	}
+	err = spell(w.Set)
 	// It syncs the file.
 	if err = errors.Join(err, w.Close()); err == nil {
 		err = s.db.Ingest(context.Background(), []string{path})

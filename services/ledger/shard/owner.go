@@ -34,6 +34,12 @@ type Follower interface {
 	Reached(offset int64) bool
 	// Expect tells what is about to be written, so that it need not be judged twice.
 	Expect(commits []core.Written)
+	// Landed tells that the broker acknowledged what was expected: count commits
+	// from index first on are the records from a Kafka offset on.
+	Landed(offset int64, first uint64, count int)
+	// Left tells that the session ended: what was expected and did not land may
+	// be in the topic or not.
+	Left()
 	// Halted returns why the replica stopped following, nil while it follows.
 	Halted() error
 }
@@ -342,6 +348,9 @@ func (o *Owner) Done(now time.Time, res Result) {
 	switch {
 	case op.group != nil:
 		if res.Err == nil {
+			if n := len(op.group.commits); n > 0 {
+				o.cfg.Follower.Landed(res.Offset, op.group.promise.first, n)
+			}
 			o.landed = append(o.landed, op.group)
 			return
 		}
@@ -409,6 +418,7 @@ var errRenew = errors.New("shard: session is due for renewal")
 func (o *Owner) leave(now time.Time, inflight *group, err error) {
 	o.desk.putBack(append(inflight.all(), o.gathering.all()...))
 	o.gathering, o.view, o.answered = nil, nil, nil
+	o.cfg.Follower.Left()
 	o.retreat(now, err)
 }
 
@@ -475,6 +485,7 @@ func (o *Owner) serve(now time.Time, wanted, stopping bool) (op *Op, more bool) 
 	case !wanted && o.desk.waiting() == 0:
 		o.cfg.Logger.Info("handed the shard over", "term", o.term, "next", o.head.Next)
 		o.phase, o.view, o.gathering, o.answered = standby, nil, nil, nil
+		o.cfg.Follower.Left()
 		return nil, true
 	}
 	o.wake = o.renewAt

@@ -57,6 +57,33 @@ func TestHalfOfManyLeavesFirst(t *testing.T) {
 	require.Len(t, few.Records, minSplit)
 }
 
+// An owner tells its replica where its commits landed once the broker says so:
+// not of a batch that was refused or of which nothing is known, nor of a
+// barrier; and it tells when its session ends.
+func TestOnlyWhatWasAcknowledgedIsHandedOver(t *testing.T) {
+	o, j := owning(t)
+	submit(t, o, "r1", -1)
+	op := o.Step(now)
+	require.Empty(t, j.landed, "it is on its way")
+	offset := j.take(t, op.Records)
+	done(o, now, Result{Offset: offset})
+	require.Equal(t, [][3]int64{{offset, 0, 1}}, j.landed)
+	submit(t, o, "r2", 7) // a conflict, which a heartbeat makes sure of
+	op = o.Step(now)
+	done(o, now, Result{Offset: j.take(t, op.Records)})
+	require.Len(t, j.landed, 1)
+	require.Zero(t, j.left)
+	for n, err := range []error{errors.New("the connection broke"), ErrFenced} {
+		o, j := owning(t)
+		submit(t, o, "r1", -1)
+		op := o.Step(now)
+		require.NotNil(t, op)
+		done(o, now, Result{Offset: j.offset, Err: err})
+		require.Empty(t, j.landed, "%d", n)
+		require.Equal(t, 1, j.left)
+	}
+}
+
 // Given a batch on its way, then appends rouse the owner once some of them
 // wait, and one alone when nothing is on its way: no caller waits for others.
 func TestAnOwnerIsRousedForSomeAtOnce(t *testing.T) {

@@ -20,6 +20,8 @@ type judge struct {
 	*core.Overlay
 	head   core.Head
 	offset int64
+	landed [][3]int64 // offset, index and count of what it was told landed
+	left   int
 }
 
 type empty struct{}
@@ -31,6 +33,10 @@ func (j *judge) Head() core.Head           { return j.head }
 func (j *judge) Reached(offset int64) bool { return j.offset > offset }
 func (j *judge) Halted() error             { return nil }
 func (j *judge) Expect([]core.Written)     {}
+func (j *judge) Left()                     { j.left++ }
+func (j *judge) Landed(offset int64, first uint64, count int) {
+	j.landed = append(j.landed, [3]int64{offset, int64(first), int64(count)})
+}
 
 func (j *judge) take(t *testing.T, records []Record) int64 {
 	t.Helper()

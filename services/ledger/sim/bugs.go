@@ -19,6 +19,8 @@ const (
 	ForgetWritten      // an owner doesn't compare what it reads with what it wrote
 	EarlyPolicy        // a replica counts by a policy that is not in force yet
 	UnprovenRows       // a replica starts from index rows without holding their roots against a block
+	HandEarly          // an owner hands over what the broker has not acknowledged
+	SkipAudit          // the audit is shown what was written instead of what the topic holds
 	Bugs
 )
 
@@ -26,7 +28,7 @@ var bugNames = [Bugs]string{
 	"none", "skip the log's fsync", "skip last-signed's fsync", "sign before re-hash", "drop the barrier",
 	"serve before reading up to the barrier", "trust an offset", "guess an ambiguous produce", "forget what was written",
 	"accept a policy before its activation height",
-	"catch up without verifying the state's digest",
+	"catch up without verifying the state's digest", "hand over before the acknowledgement", "audit without reading",
 }
 
 // String names the bug.

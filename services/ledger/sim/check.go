@@ -36,6 +36,9 @@ func (w *world) unsettled() string {
 			continue
 		}
 		for p := range parts {
+			if behind := n.follow[p].Unaudited(); behind > 0 {
+				return fmt.Sprintf("%s has not audited %d records of %s/%d", n, behind, names[p].log, names[p].shard)
+			}
 			if got, want := n.follow[p].Head(), w.truth[p].head; got != want {
 				return fmt.Sprintf("%s has %d of %d commits of %s/%d, in term %d of %d", n, got.Next, want.Next, want.Log, want.Shard, got.Term, want.Term)
 			}

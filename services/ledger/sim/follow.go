@@ -22,11 +22,16 @@ type source struct {
 	p int
 	// memory is what a planted bug answers a second reading from.
 	memory map[int64][]byte
+
+	audit bool
+	asked int64 // the offset of the last Fetch
+	wrong int64 // that of the first record of it that was altered, -1 for none
 }
 
 // Fetch implements replica.Source without waiting.
 func (s *source) Fetch(_ context.Context, offset int64) (replica.Fetched, error) {
 	n, w := s.n, s.n.w
+	s.asked, s.wrong = offset, -1
 	if w.lost(n) {
 		return replica.Fetched{}, errNoBroker
 	}
@@ -53,6 +58,10 @@ func (s *source) Fetch(_ context.Context, offset int64) (replica.Fetched, error)
 				at = len(r.Value) - 1 - d.bit/8%min(16, len(r.Value))
 			}
 			r.Value[at] ^= 1 << (d.bit % 8)
+			s.wrong = r.Offset
+			if w.bug == SkipAudit && s.audit {
+				r.Value[at] ^= 1 << (d.bit % 8)
+			}
 		}
 	}
 	if w.bug == TrustOffset {
@@ -76,10 +85,13 @@ func (n *node) step(p int) {
 	}
 	s := n.follow[p]
 	halted := s.Halted() != nil
-	before := s.Head()
+	before, unread := s.Head(), s.Unaudited()
 	_ = s.Step(context.Background(), n.clock())
 	if n.disk.crashed() {
 		return
+	}
+	if s.Unaudited() > unread {
+		n.w.cover("branch: records handed over")
 	}
 	if !halted && s.Halted() != nil {
 		n.w.tracef("%s halts %s/%d: %v", n, names[p].log, names[p].shard, s.Halted())
@@ -91,6 +103,27 @@ func (n *node) step(p int) {
 	if s.Head() != before {
 		n.check(p)
 		n.drive(p)
+	}
+}
+
+// audit compares what was handed over with the topic once.
+func (n *node) audit(p int) {
+	s, from := n.follow[p], n.audits[p]
+	before := s.Unaudited()
+	_, _ = s.AuditStep(context.Background(), n.clock())
+	if n.disk.crashed() || before == 0 {
+		return
+	}
+	passed := before - s.Unaudited()
+	if passed > 0 {
+		n.w.cover("branch: records audited")
+	}
+	if from.wrong < 0 || from.wrong-from.asked >= before {
+		return
+	}
+	n.w.cover("branch: altered record audited")
+	if passed > from.wrong-from.asked {
+		n.w.failf("%s's audit of %s/%d passed offset %d, which reads otherwise than it was written", n, names[p].log, names[p].shard, from.wrong)
 	}
 }
 

@@ -36,6 +36,7 @@ type node struct {
 	store *replica.Store
 	// follow are the shards and, last, the block log.
 	follow [parts]*replica.Shard
+	audits [parts]*source
 	blocks *replica.Blocks
 	owners [parts]*owner
 	// proposed is the block log's end that the last proposal built on.
@@ -146,6 +147,7 @@ func (n *node) open() {
 	}
 	for p := range parts {
 		n.every(30*time.Millisecond, func() { n.step(p) })
+		n.every(200*time.Millisecond, func() { n.audit(p) })
 		n.every(250*time.Millisecond, func() { n.drive(p) })
 	}
 	n.every(40*time.Millisecond, n.seals)
@@ -182,9 +184,10 @@ func (n *node) load(from func(p int) replica.Source) (err error) {
 		return err
 	}
 	for p := range parts {
+		n.audits[p] = &source{n: n, p: p, audit: true}
 		n.follow[p], err = replica.OpenShard(replica.ShardConfig{
 			Log: names[p].log, Shard: names[p].shard, Store: n.store, Dir: tilesDir,
-			Source: from(p), Logger: silent, FlushAt: flushAt,
+			Source: from(p), Audit: n.audits[p], Logger: silent, FlushAt: flushAt,
 			TableAt: 1 + n.id%2*flushAt*flushAt, // every other node hands its store tables
 		})
 		if err != nil {

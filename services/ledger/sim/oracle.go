@@ -139,7 +139,7 @@ func (t *truth) append(value []byte, at time.Duration) (core.Verdict, error) {
 	for len(t.history) < len(t.roots) {
 		t.history = append(t.history, map[[2]receipt.Hash]bool{})
 	}
-	row := core.RowOf(j.Commit, j.Seen)
+	row := core.RowOf(j.Commit, j.Seen.Entry)
 	t.rows.add(row.Leaf())
 	state := t.rows.root()
 	if t.head.Log == replica.BlockLog {

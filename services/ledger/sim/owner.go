@@ -35,8 +35,8 @@ func newOwner(n *node, p int) *owner {
 	o := &owner{n: n, p: p}
 	session := fmt.Sprintf("node-%d-%d", n.id, n.life)
 	var follower shard.Follower = n.follow[p]
-	if b := n.w.bug; b == DropBarrier || b == ServeUnread || b == ForgetWritten {
-		o.bent = &bent{Follower: follower, bug: b, session: session}
+	if b := n.w.bug; b == DropBarrier || b == ServeUnread || b == ForgetWritten || b == HandEarly {
+		o.bent = &bent{Follower: follower, bug: b, session: session, end: func() int64 { return n.w.broker.end(p) }}
 		follower = o.bent
 	}
 	o.Owner = shard.NewOwner(shard.OwnerConfig{
@@ -90,6 +90,9 @@ func (n *node) send(o *owner, op *shard.Op) {
 			}
 		}
 		o.Done(n.clock(), res)
+		if op.Kind == shard.Produce && n.dice.IntN(2) == 0 {
+			n.in(n.life, 0, func() { n.step(o.p) }) // as Run does, which is rung for
+		}
 		n.drive(o.p)
 	}
 	if o.bent != nil && (barrier || op.Kind == shard.Begin) {
@@ -139,6 +142,7 @@ type bent struct {
 	session string
 	barred  bool // this session's barrier was asked for
 	dropped bool // and never sent
+	end     func() int64
 }
 
 // Reached lies to an owner that serves unread.
@@ -146,10 +150,15 @@ func (b *bent) Reached(offset int64) bool {
 	return b.bug == ServeUnread || b.Follower.Reached(offset)
 }
 
-// Expect leaves the replica without a word of what is written.
+// Expect leaves the replica without a word of what is written, or says at once
+// that it landed where the topic ends.
 func (b *bent) Expect(commits []core.Written) {
-	if b.bug != ForgetWritten {
-		b.Follower.Expect(commits)
+	if b.bug == ForgetWritten {
+		return
+	}
+	b.Follower.Expect(commits)
+	if b.bug == HandEarly {
+		b.Follower.Landed(b.end(), commits[0].Seen.Index, len(commits))
 	}
 }
 

@@ -35,7 +35,7 @@ func TestRulesHold(t *testing.T) {
 		"answered from an earlier commit", "reused id refused", "log truncated", "replica deceived", "owner deceived about its own record", "tile bit flipped",
 		"stored commit's bit flipped", "policy changed", "policy refused", "member removed", "member replaced", "key rotated", "node rekeyed", "newcomer",
 		"data directory lost", "data directory moved away", "salvaged", "salvaged in part", "bit flipped in what is salvaged", "nothing to salvage", "caught up from a peer", "caught up by rows", "peer's lie noticed", "topic lost", "topic republished",
-		"append forwarded", "forwarded to an owner of before", "restored from a backup", "replay compared", "shard reassigned",
+		"records handed over", "records audited", "altered record audited", "append forwarded", "forwarded to an owner of before", "restored from a backup", "replay compared", "shard reassigned",
 	} {
 		require.NotZero(t, covered["branch: "+branch], branch)
 	}

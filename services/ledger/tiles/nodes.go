@@ -26,14 +26,21 @@ func (t *nodes) push(hash receipt.Hash) (above receipt.Hash, full bool) {
 	return hash, true
 }
 
+// newNodes returns an empty tile with room for all of it.
+func newNodes() *nodes {
+	tile, room := &nodes{}, make([]receipt.Hash, 2*width)
+	for k := range tile {
+		n := width >> k
+		tile[k], room = room[:0:n], room[n:]
+	}
+	return tile
+}
+
 // tileOf builds a tile from its hashes and returns the one above it, where it
 // is full.
 func tileOf(row []receipt.Hash) (tile *nodes, above receipt.Hash) {
-	tile = &nodes{}
-	for k := range tile {
-		// Room for all of it, for the edge of a tree grows on.
-		tile[k] = make([]receipt.Hash, 0, width>>k)
-	}
+	// Room for all of it, for the edge of a tree grows on.
+	tile = newNodes()
 	for _, h := range row {
 		above, _ = tile.push(h)
 	}

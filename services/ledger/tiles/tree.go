@@ -55,6 +55,8 @@ type Tree struct {
 	published   uint64
 	root        receipt.Hash
 
+	hashed []receipt.Hash // Append's room
+
 	publishing sync.Mutex     // held while files are written; guards what follows
 	partial    map[rowID]bool // tiles of which files narrower than full may be on disk
 
@@ -79,10 +81,9 @@ func (t *Tree) Published() (uint64, receipt.Hash) {
 // Append adds leaf entries, each of which must be at most 65,535 bytes.
 func (t *Tree) Append(entries ...[]byte) {
 	// Hashed before the lock, under which readers wait.
-	var room [64]receipt.Hash
-	hashes := room[:0]
+	t.hashed = t.hashed[:0]
 	for _, e := range entries {
-		hashes = append(hashes, receipt.LeafHash(e))
+		t.hashed = append(t.hashed, receipt.LeafHash(e))
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -92,7 +93,7 @@ func (t *Tree) Append(entries ...[]byte) {
 		}
 		last := &t.bundles[len(t.bundles)-1]
 		*last = append(binary.BigEndian.AppendUint16(*last, uint16(len(e))), e...)
-		t.push(hashes[i])
+		t.push(t.hashed[i])
 	}
 }
 
@@ -110,7 +111,7 @@ func (t *Tree) push(hash receipt.Hash) {
 		}
 		index >>= height
 		t.fresh[rowID{level, index}] = t.edge[level]
-		t.edge[level] = &nodes{}
+		t.edge[level] = newNodes()
 		hash = above
 	}
 }

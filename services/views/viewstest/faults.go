@@ -4,61 +4,79 @@ import (
 	"context"
 	"errors"
 	"net"
-	"strings"
 	"sync/atomic"
 
-	"github.com/redis/go-redis/v9"
+	"github.com/probity-health/probity/services/views"
 )
 
-// lossy loses answers of scripts that Redis has run, every n-th.
+// lossy loses the answers of batches that the store has applied, every n-th.
 type lossy struct {
+	views.Store
 	n    int64
 	seen atomic.Int64
 	lost atomic.Int64
 }
 
-func (l *lossy) DialHook(next redis.DialHook) redis.DialHook { return next }
-func (l *lossy) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return next
+func (l *lossy) Apply(ctx context.Context, b views.Batch) (views.Applied, error) {
+	out, err := l.Store.Apply(ctx, b)
+	if err == nil && l.seen.Add(1)%l.n == 0 {
+		l.lost.Add(1)
+		return views.Applied{}, views.Away(&net.OpError{Op: "read", Err: errors.New("injected: the answer was lost")})
+	}
+	return out, err
 }
 
-func (l *lossy) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
-	return func(ctx context.Context, cmd redis.Cmder) error {
-		err := next(ctx, cmd)
-		if strings.HasPrefix(cmd.Name(), "eval") && err == nil && l.seen.Add(1)%l.n == 0 {
-			l.lost.Add(1)
-			cmd.SetErr(&net.OpError{Op: "read", Err: errors.New("injected: the answer was lost")})
-			return cmd.Err()
-		}
+// absent is a store that can't be reached until it is told to be back.
+type absent struct {
+	views.Store
+	back atomic.Bool
+}
+
+func (a *absent) away() error {
+	if a.back.Load() {
+		return nil
+	}
+	return views.Away(&net.OpError{Op: "dial", Err: errors.New("injected: connection refused")})
+}
+
+func (a *absent) Shards(ctx context.Context, view string) ([]uint32, error) {
+	if err := a.away(); err != nil {
+		return nil, err
+	}
+	return a.Store.Shards(ctx, view)
+}
+
+func (a *absent) AddShards(ctx context.Context, view string, shards []uint32) error {
+	if err := a.away(); err != nil {
 		return err
 	}
+	return a.Store.AddShards(ctx, view, shards)
 }
 
-// absent makes every command fail until it is told that Redis is back.
-type absent struct{ back atomic.Bool }
-
-var errAbsent = &net.OpError{Op: "dial", Err: errors.New("injected: connection refused")}
-
-func (a *absent) DialHook(next redis.DialHook) redis.DialHook { return next }
-
-func (a *absent) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
-	return func(ctx context.Context, cmd redis.Cmder) error {
-		if !a.back.Load() {
-			cmd.SetErr(errAbsent)
-			return errAbsent
-		}
-		return next(ctx, cmd)
+func (a *absent) Heads(ctx context.Context, view string, shards []uint32) ([]views.Head, error) {
+	if err := a.away(); err != nil {
+		return nil, err
 	}
+	return a.Store.Heads(ctx, view, shards)
 }
 
-func (a *absent) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return func(ctx context.Context, cmds []redis.Cmder) error {
-		if !a.back.Load() {
-			for _, cmd := range cmds {
-				cmd.SetErr(errAbsent)
-			}
-			return errAbsent
-		}
-		return next(ctx, cmds)
+func (a *absent) GoLive(ctx context.Context, b views.Build) (uint32, bool, error) {
+	if err := a.away(); err != nil {
+		return 0, false, err
 	}
+	return a.Store.GoLive(ctx, b)
+}
+
+func (a *absent) Apply(ctx context.Context, b views.Batch) (views.Applied, error) {
+	if err := a.away(); err != nil {
+		return views.Applied{}, err
+	}
+	return a.Store.Apply(ctx, b)
+}
+
+func (a *absent) Offsets(ctx context.Context, builds ...views.Build) ([]uint64, error) {
+	if err := a.away(); err != nil {
+		return nil, err
+	}
+	return a.Store.Offsets(ctx, builds...)
 }

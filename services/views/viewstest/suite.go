@@ -1,4 +1,4 @@
-// Package viewstest says what views must do on a Redis, whichever it is.
+// Package viewstest says what views must do on a store, whichever it is.
 package viewstest
 
 import (
@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -30,9 +29,16 @@ import (
 // patience bounds how long a test waits for what must come.
 const patience = 30 * time.Second
 
-// Run runs the suite. open gives an empty Redis for one test, by a function
-// that makes clients of it.
-func Run(t *testing.T, open func(t *testing.T) func() redis.UniversalClient) {
+// Subject is a store to test.
+type Subject struct {
+	// Open returns the store as one more process would have it.
+	Open func() views.Store
+	// Flush makes the store lose everything.
+	Flush func() error
+}
+
+// Run runs the suite. open gives an empty store for one test.
+func Run(t *testing.T, open func(t *testing.T) Subject) {
 	for _, c := range []struct {
 		name string
 		test func(*testing.T, *world)
@@ -44,26 +50,28 @@ func Run(t *testing.T, open func(t *testing.T) func() redis.UniversalClient) {
 		{"two runners at once apply once", twoRunners},
 		{"a dropped view is built again and answers the same", dropAll},
 		{"an audit names what no commit says", audited},
-		{"a flushed Redis is built again and answers the same", flushed},
+		{"a flushed store is built again and answers the same", flushed},
 		{"a new version is built beside the live one", newVersion},
 		{"a superseded runner does no harm", superseded},
 		{"what can't be applied is parked, and alarmed", poison},
 		{"what can't be read is parked, and the rest goes on", unreadable},
-		{"a Redis that is away is waited for", away},
+		{"a store that is away is waited for", away},
 		{"pages over all shards equal a naive sort", pages},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(context.Background(), patience)
 			t.Cleanup(cancel)
-			c.test(t, &world{ctx: ctx, client: open(t), store: eventstore.NewMemory(eventstore.MemoryOptions{}), tokens: map[uint32]string{}, options: quick})
+			subject := open(t)
+			c.test(t, &world{ctx: ctx, open: subject.Open, flush: subject.Flush, store: eventstore.NewMemory(eventstore.MemoryOptions{}), tokens: map[uint32]string{}, options: quick})
 		})
 	}
 }
 
-// world is a ledger and a Redis.
+// world is a ledger and a store of views.
 type world struct {
 	ctx      context.Context
-	client   func() redis.UniversalClient
+	open     func() views.Store
+	flush    func() error
 	store    *eventstore.Memory
 	appended int
 	// tokens are the newest commit's of each shard: together they name everything.
@@ -140,12 +148,12 @@ func (j *journal) String() string {
 
 var quick = views.Options{MaxWait: 10 * time.Second, Watch: 20 * time.Millisecond, Grace: 10 * time.Millisecond}
 
-func (w *world) start(t *testing.T, p views.Projection, client redis.UniversalClient, store eventstore.Store) *runner {
+func (w *world) start(t *testing.T, p views.Projection, tables views.Store, store eventstore.Store) *runner {
 	t.Helper()
 	log := &journal{}
 	o := w.options
 	o.Logger = slog.New(slog.NewTextHandler(log, nil))
-	v, err := views.Open(client, p, o)
+	v, err := views.Open(tables, p, o)
 	require.NoError(t, err)
 	r, err := views.NewRunner(v, store, nil)
 	require.NoError(t, err)
@@ -251,12 +259,12 @@ func same(t *testing.T, want, got dump) {
 }
 
 func answers(t *testing.T, w *world) {
-	v, err := views.Open(w.client(), projection(1), quick)
+	v, err := views.Open(w.open(), projection(1), quick)
 	require.NoError(t, err)
 	require.True(t, problem.Is(v.Ready(w.ctx), problem.Unavailable), "before a runner has built it")
 
 	w.append(t, 300)
-	r := w.start(t, projection(1), w.client(), w.store)
+	r := w.start(t, projection(1), w.open(), w.store)
 	same(t, w.expected(), w.dumped(t, r.view))
 	for range 20 {
 		w.append(t, 10)
@@ -294,15 +302,15 @@ func answers(t *testing.T, w *world) {
 	// A runner that starts again goes on where the last one stopped.
 	require.ErrorIs(t, r.stop(), context.Canceled)
 	w.append(t, 50)
-	again := w.start(t, projection(1), w.client(), w.store)
+	again := w.start(t, projection(1), w.open(), w.store)
 	same(t, w.expected(), w.dumped(t, again.view))
 }
 
 func tokens(t *testing.T, w *world) {
 	token := w.record(t, "sub_0", &eventsv1.SubjectKeyDestroyed{Subject: "sub_0"})
-	r := w.start(t, projection(1), w.client(), w.store)
+	r := w.start(t, projection(1), w.open(), w.store)
 	w.at(t, r.view)
-	short, err := views.Open(w.client(), projection(1), views.Options{MaxWait: 50 * time.Millisecond})
+	short, err := views.Open(w.open(), projection(1), views.Options{MaxWait: 50 * time.Millisecond})
 	require.NoError(t, err)
 	p, _, err := eventstore.ParseToken(token)
 	require.NoError(t, err)
@@ -326,12 +334,11 @@ func tokens(t *testing.T, w *world) {
 func gathered(t *testing.T, w *world) {
 	// Given a runner that would wait for an hour for more to write at once.
 	w.options.Gather = time.Hour
-	client, scripts := w.client(), &lossy{n: 1 << 40}
-	client.AddHook(scripts)
-	r := w.start(t, projection(1), client, w.store)
+	counted := &lossy{Store: w.open(), n: 1 << 40}
+	r := w.start(t, projection(1), counted, w.store)
 	w.append(t, 1)
 	w.at(t, r.view)
-	before := scripts.seen.Load()
+	before := counted.seen.Load()
 
 	// When much is recorded, commit by commit, and then somebody reads.
 	for range 300 {
@@ -339,8 +346,8 @@ func gathered(t *testing.T, w *world) {
 	}
 	same(t, w.expected(), w.dumped(t, r.view))
 
-	// Then the reader has it at once, and few scripts have written it.
-	require.Less(t, scripts.seen.Load()-before, int64(100))
+	// Then the reader has it at once, and few batches have written it.
+	require.Less(t, counted.seen.Load()-before, int64(100))
 
 	// And again: what was written once is not what the next one waits for.
 	w.append(t, 5)
@@ -348,9 +355,8 @@ func gathered(t *testing.T, w *world) {
 }
 
 func crash(t *testing.T, w *world) {
-	client, fault := w.client(), &lossy{n: 3}
-	client.AddHook(fault)
-	r := w.start(t, projection(1), client, w.store)
+	fault := &lossy{Store: w.open(), n: 3}
+	r := w.start(t, projection(1), fault, w.store)
 	for range 30 {
 		w.append(t, 5)
 	}
@@ -359,8 +365,8 @@ func crash(t *testing.T, w *world) {
 }
 
 func twoRunners(t *testing.T, w *world) {
-	first := w.start(t, projection(1), w.client(), w.store)
-	second := w.start(t, projection(1), w.client(), w.store)
+	first := w.start(t, projection(1), w.open(), w.store)
+	second := w.start(t, projection(1), w.open(), w.store)
 	for range 40 {
 		w.append(t, 7)
 	}
@@ -368,17 +374,17 @@ func twoRunners(t *testing.T, w *world) {
 	same(t, w.expected(), w.dumped(t, second.view))
 	// A third that begins later, and one that stops, change nothing.
 	require.ErrorIs(t, first.stop(), context.Canceled)
-	third := w.start(t, projection(1), w.client(), w.store)
+	third := w.start(t, projection(1), w.open(), w.store)
 	w.append(t, 20)
 	same(t, w.expected(), w.dumped(t, third.view))
 }
 
 func audited(t *testing.T, w *world) {
 	w.append(t, 300)
-	r := w.start(t, projection(1), w.client(), w.store)
+	r := w.start(t, projection(1), w.open(), w.store)
 	w.dumped(t, r.view)
 	require.ErrorIs(t, r.stop(), context.Canceled)
-	client := w.client()
+	tables := w.open()
 	audit := func() (found []string) {
 		t.Helper()
 		a := views.NewAudit(r.view, eventstore.Codec{})
@@ -398,66 +404,77 @@ func audited(t *testing.T, w *world) {
 		return found
 	}
 	require.Empty(t, audit())
-	all, err := client.Keys(w.ctx, "pv:{erasures:*}:v1.*:d:*").Result()
-	require.NoError(t, err)
-	one := func(suffix string) string {
-		i := slices.IndexFunc(all, func(k string) bool { return strings.Contains(k, ":d:"+suffix) })
-		require.GreaterOrEqual(t, i, 0, suffix)
-		return all[i]
+	// What no commit says is written to one shard, as the next commit of it.
+	build := w.builds(t, tables, 1)[0]
+	held := map[string]views.Table{}
+	require.NoError(t, tables.Tables(w.ctx, build, func(key string, table views.Table) error { held[key] = table; return nil }))
+	spoil := func(ops ...views.Op) {
+		t.Helper()
+		at, err := tables.Offsets(w.ctx, build)
+		require.NoError(t, err)
+		done, err := tables.Apply(w.ctx, views.Batch{Build: build, From: at[0], Next: at[0] + 1, Changes: []views.Change{{Index: at[0], Ops: ops}}})
+		require.NoError(t, err)
+		require.Equal(t, views.Applied{Verdict: views.Done, Commits: 1}, done)
 	}
-	for want, harm := range map[string]func() (undo func()){
-		"totals: field seconds": func() func() {
-			k := one("totals")
-			client.HIncrBy(w.ctx, k, "seconds", 1)
-			return func() { client.HIncrBy(w.ctx, k, "seconds", -1) }
-		},
-		"totals: it has fields that no commit": func() func() {
-			k := one("totals")
-			client.HSet(w.ctx, k, "more", 1)
-			return func() { client.HDel(w.ctx, k, "more") }
-		},
-		"by-time: a member is not where": func() func() {
-			k := one("by-time")
-			m := client.ZRange(w.ctx, k, 0, 0).Val()[0]
-			client.ZIncrBy(w.ctx, k, 1, m)
-			return func() { client.ZIncrBy(w.ctx, k, -1, m) }
-		},
-		"subjects: a member is there": func() func() {
-			k := one("subjects")
-			client.SAdd(w.ctx, k, "nobody")
-			return func() { client.SRem(w.ctx, k, "nobody") }
-		},
-		"count: it is not what": func() func() {
-			k := one("count")
-			client.IncrBy(w.ctx, k, 1)
-			return func() { client.IncrBy(w.ctx, k, -1) }
-		},
-		"subject:sub_": func() func() {
-			k := one("subject:")
-			held := client.HGetAll(w.ctx, k).Val()
-			client.Del(w.ctx, k)
-			return func() { client.HSet(w.ctx, k, held) }
-		},
-		"last: it is of another type": func() func() {
-			k := one("last")
-			held := client.Get(w.ctx, k).Val()
-			client.Del(w.ctx, k)
-			client.SAdd(w.ctx, k, "x")
-			return func() { client.Del(w.ctx, k); client.Set(w.ctx, k, held, 0) }
-		},
-		"strange: no commit says so": func() func() {
-			k := strings.Replace(one("last"), ":d:last", ":d:strange", 1)
-			client.Set(w.ctx, k, "x", 0)
-			return func() { client.Del(w.ctx, k) }
-		},
+	var subject string
+	for key := range held {
+		if strings.HasPrefix(key, "subject:") {
+			subject = key
+		}
+	}
+	first, score := "", int64(0)
+	for first, score = range held["by-time"].Scores {
+		break
+	}
+	var fields []string
+	for field, value := range held[subject].Hash {
+		fields = append(fields, field, value)
+	}
+	for want, harm := range map[string]struct{ do, undo []views.Op }{
+		"totals: field seconds":                {[]views.Op{views.HIncr("totals", "seconds", 1)}, []views.Op{views.HIncr("totals", "seconds", -1)}},
+		"totals: it has fields that no commit": {[]views.Op{views.HSet("totals", "more", "1")}, []views.Op{views.HDel("totals", "more")}},
+		"by-time: a member is not where":       {[]views.Op{views.ZAdd("by-time", score+1, first)}, []views.Op{views.ZAdd("by-time", score, first)}},
+		"by-time: members are missing":         {[]views.Op{views.ZRem("by-time", first)}, []views.Op{views.ZAdd("by-time", score, first)}},
+		"subjects: a member is there":          {[]views.Op{views.SAdd("subjects", "nobody")}, []views.Op{views.SRem("subjects", "nobody")}},
+		"count: it is not what":                {[]views.Op{views.Incr("count", 1)}, []views.Op{views.Incr("count", -1)}},
+		subject + ": it is missing":            {[]views.Op{views.Del(subject)}, []views.Op{views.HSet(subject, fields...)}},
+		"last: it is of another type":          {[]views.Op{views.Del("last"), views.SAdd("last", "x")}, []views.Op{views.Del("last"), views.Set("last", held["last"].Text)}},
+		"strange: no commit says so":           {[]views.Op{views.Set("strange", "x")}, []views.Op{views.Del("strange")}},
 	} {
-		undo := harm()
+		spoil(harm.do...)
 		found := audit()
 		require.Len(t, found, 1, want)
 		require.Contains(t, found[0], want)
-		undo()
+		spoil(harm.undo...)
 		require.Empty(t, audit(), want)
 	}
+}
+
+// builds are what a version has of each shard.
+func (w *world) builds(t *testing.T, tables views.Store, version uint32) (out []views.Build) {
+	t.Helper()
+	shards, err := tables.Shards(w.ctx, "erasures")
+	require.NoError(t, err)
+	heads, err := tables.Heads(w.ctx, "erasures", shards)
+	require.NoError(t, err)
+	for i, shard := range shards {
+		out = append(out, views.Build{View: "erasures", Shard: shard, Version: version, Generation: heads[i].Generation})
+	}
+	return out
+}
+
+// keys counts what is kept of a version, an offset for a key.
+func (w *world) keys(t *testing.T, tables views.Store, version uint32) (n int) {
+	t.Helper()
+	for _, b := range w.builds(t, tables, version) {
+		at, err := tables.Offsets(w.ctx, b)
+		require.NoError(t, err)
+		if at[0] > 0 {
+			n++
+		}
+		require.NoError(t, tables.Tables(w.ctx, b, func(string, views.Table) error { n++; return nil }))
+	}
+	return n
 }
 
 // recorded returns a shard's events as a replica's files hold them.
@@ -487,7 +504,7 @@ func (w *world) recorded(t *testing.T, shard uint32) (out []*ledgerv1.RecordedEv
 
 func dropAll(t *testing.T, w *world) {
 	w.append(t, 400)
-	r := w.start(t, projection(1), w.client(), w.store)
+	r := w.start(t, projection(1), w.open(), w.store)
 	before := w.dumped(t, r.view)
 	same(t, w.expected(), before)
 	for range 3 {
@@ -495,7 +512,7 @@ func dropAll(t *testing.T, w *world) {
 		require.Equal(t, before, w.dumped(t, r.view))
 	}
 	// Dropped in the middle of a stream of events, by someone else.
-	other, err := views.Open(w.client(), projection(1), quick)
+	other, err := views.Open(w.open(), projection(1), quick)
 	require.NoError(t, err)
 	for range 5 {
 		w.append(t, 40)
@@ -507,19 +524,18 @@ func dropAll(t *testing.T, w *world) {
 	require.ErrorIs(t, r.stop(), context.Canceled)
 	require.NoError(t, other.DropAll(w.ctx))
 	require.True(t, problem.Is(other.Ready(w.ctx), problem.Unavailable))
-	again := w.start(t, projection(1), w.client(), w.store)
+	again := w.start(t, projection(1), w.open(), w.store)
 	same(t, w.expected(), w.dumped(t, again.view))
 }
 
 func flushed(t *testing.T, w *world) {
 	w.append(t, 200)
-	client := w.client()
-	r := w.start(t, projection(1), w.client(), w.store)
+	r := w.start(t, projection(1), w.open(), w.store)
 	before := w.dumped(t, r.view)
-	require.NoError(t, client.FlushAll(w.ctx).Err())
+	require.NoError(t, w.flush())
 	// No event comes: the runner notices all the same.
 	require.Equal(t, before, w.dumped(t, r.view))
-	fresh, err := views.Open(w.client(), projection(1), quick)
+	fresh, err := views.Open(w.open(), projection(1), quick)
 	require.NoError(t, err)
 	require.Equal(t, before, w.dumped(t, fresh))
 	require.Contains(t, r.log.String(), "building it again")
@@ -527,17 +543,17 @@ func flushed(t *testing.T, w *world) {
 	// A runner that doesn't look finds out with the next event of each shard.
 	require.ErrorIs(t, r.stop(), context.Canceled)
 	w.options.Watch = time.Hour
-	blind := w.start(t, projection(1), w.client(), w.store)
+	blind := w.start(t, projection(1), w.open(), w.store)
 	w.dumped(t, blind.view)
-	require.NoError(t, client.FlushAll(w.ctx).Err())
+	require.NoError(t, w.flush())
 	w.append(t, 97)
 	same(t, w.expected(), w.dumped(t, blind.view))
 }
 
 func newVersion(t *testing.T, w *world) {
-	client := w.client()
+	tables := w.open()
 	w.append(t, 200)
-	old := w.start(t, projection(1), w.client(), w.store)
+	old := w.start(t, projection(1), w.open(), w.store)
 	w.dumped(t, old.view)
 
 	// Given a new version that takes its time, then readers keep the old answers.
@@ -545,7 +561,7 @@ func newVersion(t *testing.T, w *world) {
 	p := projection(2)
 	apply := p.Apply
 	p.Apply = func(r eventstore.Recorded) ([]views.Op, error) { <-gate; return apply(r) }
-	next := w.start(t, p, w.client(), w.store)
+	next := w.start(t, p, w.open(), w.store)
 	version := func(v *views.View) string {
 		_, h, err := w.at(t, v).Find(w.ctx, "subject:sub_1")
 		require.NoError(t, err)
@@ -565,32 +581,25 @@ func newVersion(t *testing.T, w *world) {
 	same(t, w.expected(), w.dumped(t, next.view))
 	same(t, w.expected(), w.dumped(t, old.view))
 	// And the old one's keys go.
-	for keysOf(t, w.ctx, client, ":v1.") > 0 {
+	for w.keys(t, tables, 1) > 0 {
 		w.breathe(t)
 	}
-	require.Positive(t, keysOf(t, w.ctx, client, ":v2."))
-}
-
-func keysOf(t *testing.T, ctx context.Context, client redis.UniversalClient, part string) int {
-	t.Helper()
-	keys, err := client.Keys(ctx, "pv:*"+part+"*").Result()
-	require.NoError(t, err)
-	return len(keys)
+	require.Positive(t, w.keys(t, tables, 2))
 }
 
 func superseded(t *testing.T, w *world) {
-	client := w.client()
+	tables := w.open()
 	w.append(t, 100)
-	old := w.start(t, projection(1), w.client(), w.store)
+	old := w.start(t, projection(1), w.open(), w.store)
 	w.dumped(t, old.view)
-	next := w.start(t, projection(2), w.client(), w.store)
+	next := w.start(t, projection(2), w.open(), w.store)
 	for !strings.Contains(old.log.String(), "a newer version") {
 		// Events make the old runner write to what has been deleted.
 		w.append(t, 1)
 		w.breathe(t)
 	}
 	same(t, w.expected(), w.dumped(t, next.view))
-	require.Zero(t, keysOf(t, w.ctx, client, ":v1."), "it doesn't bring deleted keys back")
+	require.Zero(t, w.keys(t, tables, 1), "it doesn't bring deleted keys back")
 }
 
 func poison(t *testing.T, w *world) {
@@ -620,7 +629,7 @@ func poison(t *testing.T, w *world) {
 		parked = append(parked, w.record(t, "a", good, &eventsv1.SubjectKeyDestroyed{Reason: reason}, good))
 		w.record(t, "a", good)
 	}
-	r := w.start(t, p, w.client(), w.store)
+	r := w.start(t, p, w.open(), w.store)
 	totals, err := w.at(t, r.view).Sum(w.ctx, "totals")
 	require.NoError(t, err)
 	require.Equal(t, int64(10), totals["erasure"], "all but the parked")
@@ -649,7 +658,7 @@ func unreadable(t *testing.T, w *world) {
 	w.record(t, "a", good)
 	bad = append(bad, w.record(t, "a", good, &eventsv1.MemberEnrolled{}))
 	w.record(t, "a", good)
-	r := w.start(t, projection(1), w.client(), w.store)
+	r := w.start(t, projection(1), w.open(), w.store)
 	totals, err := w.at(t, r.view).Sum(w.ctx, "totals")
 	require.NoError(t, err)
 	require.Equal(t, int64(2), totals["erasure"])
@@ -663,10 +672,9 @@ func unreadable(t *testing.T, w *world) {
 }
 
 func away(t *testing.T, w *world) {
-	client, fault := w.client(), &absent{}
-	client.AddHook(fault)
+	fault := &absent{Store: w.open()}
 	w.append(t, 20)
-	r := w.start(t, projection(1), client, w.store)
+	r := w.start(t, projection(1), fault, w.store)
 	for r.Status().Restarts < 2 {
 		w.breathe(t)
 	}
@@ -693,7 +701,7 @@ func pages(t *testing.T, w *world) {
 		return []views.Op{views.ZAdd("z", e.GetDestroyedTime().GetSeconds()%5-2, e.GetSubject())}, nil
 	}
 	w.append(t, 97)
-	r := w.start(t, p, w.client(), w.store)
+	r := w.start(t, p, w.open(), w.store)
 	reading := w.at(t, r.view)
 	all, err := reading.Range(w.ctx, "z", views.Page{Limit: 1000})
 	require.NoError(t, err)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/probity-health/probity/e2e/peers"
+	"github.com/probity-health/probity/services/heap"
 )
 
 func main() {
@@ -36,6 +37,9 @@ func run(ctx context.Context) error {
 	if flag.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q", flag.Arg(0))
 	}
+	// As `probity serve ledger` runs. The peers gain by it too, all but
+	// PostgreSQL, which has processes of its own.
+	go heap.Tend(ctx, heap.DefaultFloor())
 	o := peers.Options{Rounds: *rounds, Round: *length, WithoutPostgres: *without, Progress: os.Stderr}
 	for s := range strings.SplitSeq(*callers, ",") {
 		n, err := strconv.Atoi(s)

@@ -809,7 +809,8 @@ func (x *AppendBatchResponse) GetResults() []*AppendResult {
 // One Kafka record's value. Its SHA-256 is the shard tree's leaf content.
 type Commit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Layout version; 1.
+	// Layout version; 2. Of a commit of version 1 the index row keeps the SHA-256
+	// of the request's content, of later ones fields 7 to 10 as they stand here.
 	Format uint32 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
 	// Log name.
 	Log string `protobuf:"bytes,2,opt,name=log,proto3" json:"log,omitempty"`

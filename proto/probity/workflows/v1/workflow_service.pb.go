@@ -343,9 +343,10 @@ type GetReviewResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Claim id.
 	ClaimId string `protobuf:"bytes,1,opt,name=claim_id,json=claimId,proto3" json:"claim_id,omitempty"`
-	// "open", "escalated", "decided".
+	// "open", "waiting" (for the provider), "escalated", "decided".
 	State string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
-	// When the prompt-pay clock runs out; absent while it is stopped.
+	// When the prompt-pay clock runs out; absent while it is stopped, and once
+	// the claim is decided.
 	DueTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=due_time,json=dueTime,proto3" json:"due_time,omitempty"`
 	// Everything that is waited for, earliest first.
 	Deadlines     []*v1.Deadline `protobuf:"bytes,40,rep,name=deadlines,proto3" json:"deadlines,omitempty"`

@@ -1,4 +1,4 @@
-package views
+package redisstore
 
 import (
 	"context"
@@ -7,7 +7,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/probity-health/probity/services/problem"
+	"github.com/probity-health/probity/services/views"
 )
 
 // applyScript is the one writer of a view. Redis runs it alone, but doesn't
@@ -103,43 +103,104 @@ redis.call('HSET', KEYS[1], 'live', ARGV[1])
 return tonumber(ARGV[1])
 `)
 
-// change is what one commit does to a view.
+// command is one of Redis'.
+type command struct {
+	name, kind string // kind is the type that the key has, or gets; "" is any
+	key        string
+	args       []string
+}
+
+// commandOf translates an Op.
+func commandOf(o *views.Op) command {
+	c := command{name: o.Command.String(), key: o.Key}
+	if kind := o.Command.Kind(); kind != views.Nothing {
+		c.kind = kind.String()
+	}
+	number := strconv.FormatInt(o.N, 10)
+	switch o.Command {
+	case views.HSET:
+		c.args = append([]string{o.Name, o.Value}, o.More...)
+	case views.HINCRBY:
+		c.args = []string{o.Name, number}
+	case views.ZADD:
+		c.args = []string{number, o.Name}
+	case views.HDEL, views.ZREM, views.SADD, views.SREM:
+		c.args = append([]string{o.Name}, o.More...)
+	case views.SET:
+		c.args = []string{o.Value}
+	case views.INCRBY:
+		c.args = []string{number}
+	case views.DEL:
+	}
+	return c
+}
+
+// change is what one commit does.
 type change struct {
-	index  uint64
-	reason string // why it is parked; then ops is empty
-	ops    []Op
+	index    uint64
+	reason   string // why it is parked; then commands is empty
+	commands []command
 }
 
-// applied is the script's answer.
-type applied struct {
-	verdict string
-	offset  uint64 // of a clash: the commit's index
-	commits int64
-}
-
-// apply runs the script for the commits from..next of one shard: merged where
-// that is the same, for Redis runs one command of a hundred members far sooner
-// than a hundred of one.
-func (v *View) apply(ctx context.Context, b build, from, next uint64, changes []change, known kinds) (applied, error) {
-	if whole, indexes, ok := merge(changes); ok {
-		out, err := v.run(ctx, b, from, next, indexes, []change{whole}, known)
-		switch {
-		case err != nil:
-			return applied{}, err
-		case out.verdict == "ok":
-			out.commits = min(out.commits, 1) * int64(len(changes))
-			return out, nil
-		case out.verdict != "apart" && out.verdict != "clash":
-			return out, nil
+func changesOf(in []views.Change) []change {
+	out := make([]change, len(in))
+	for i, c := range in {
+		out[i] = change{index: c.Index, reason: c.Reason, commands: make([]command, len(c.Ops))}
+		for n := range c.Ops {
+			out[i].commands[n] = commandOf(&c.Ops[n])
 		}
 	}
-	return v.run(ctx, b, from, next, "", changes, known)
+	return out
 }
 
-// kinds are the types of keys by their whole name.
+// Apply implements views.Store: merged where that is the same, for Redis runs
+// one command of a hundred members far sooner than a hundred of one.
+func (s *Store) Apply(ctx context.Context, b views.Batch) (views.Applied, error) {
+	changes := changesOf(b.Changes)
+	if whole, indexes, ok := merge(changes); ok {
+		answer, err := s.run(ctx, b, indexes, []change{whole})
+		switch {
+		case err != nil:
+			return views.Applied{}, err
+		case answer.verdict == "ok":
+			return views.Applied{Verdict: views.Done, Commits: min(answer.commits, 1) * len(changes)}, nil
+		case answer.verdict != "apart" && answer.verdict != "clash":
+			return answer.applied()
+		}
+	}
+	answer, err := s.run(ctx, b, "", changes)
+	if err != nil {
+		return views.Applied{}, err
+	}
+	return answer.applied()
+}
+
+// answer is the script's.
+type answer struct {
+	verdict string
+	number  uint64 // the stored offset; of a clash the commit's index
+	commits int
+}
+
+func (a answer) applied() (views.Applied, error) {
+	switch a.verdict {
+	case "ok":
+		return views.Applied{Verdict: views.Done, Commits: a.commits}, nil
+	case "gap":
+		return views.Applied{Verdict: views.Gap}, nil
+	case "superseded":
+		return views.Applied{Verdict: views.Superseded}, nil
+	case "clash":
+		return views.Applied{Verdict: views.Clash, Index: a.number}, nil
+	}
+	return views.Applied{}, fmt.Errorf("views: the script answered %q", a.verdict)
+}
+
+// kinds are the types of keys by their whole name, as far as the script has
+// left them behind. Only it writes a build's keys, so they stay what they are.
 type kinds map[string]string
 
-// maxKinds bounds what a runner knows of keys; it begins anew then.
+// maxKinds bounds what is known of keys; it begins anew then.
 const maxKinds = 1 << 14
 
 // learn notes the types that a script has left behind, where it applied every
@@ -149,7 +210,7 @@ func (k kinds) learn(changes []change, name map[string]string) {
 		clear(k)
 	}
 	for _, c := range changes {
-		for _, o := range c.ops {
+		for _, o := range c.commands {
 			if o.kind == "" {
 				delete(k, name[o.key])
 			} else {
@@ -163,7 +224,7 @@ func (k kinds) learn(changes []change, name map[string]string) {
 func alike(changes []change) map[string]string {
 	out := map[string]string{}
 	for _, c := range changes {
-		for _, o := range c.ops {
+		for _, o := range c.commands {
 			if first, ok := out[o.key]; ok && first != o.kind {
 				out[o.key] = ""
 			} else if !ok {
@@ -174,57 +235,54 @@ func alike(changes []change) map[string]string {
 	return out
 }
 
-func (v *View) run(ctx context.Context, b build, from, next uint64, merged string, changes []change, known kinds) (applied, error) {
-	keys := []string{v.offset(b), v.meta(b.shard), v.parked(b)}
+func (s *Store) run(ctx context.Context, b views.Batch, merged string, changes []change) (answer, error) {
+	keys := []string{offsetKey(b.Build), metaKey(b.View, b.Shard), parkedKey(b.Build)}
+	data := dataKey(b.Build, "")
 	numbers, names, kind := map[string]string{}, map[string]string{}, alike(changes)
-	args := []any{from, next, b.version, b.generation, merged}
+	args := []any{b.From, b.Next, b.Version, b.Generation, merged}
+	s.mu.Lock()
 	for _, c := range changes {
-		args = append(args, c.index, c.reason, len(c.ops))
-		for _, o := range c.ops {
+		args = append(args, c.index, c.reason, len(c.commands))
+		for _, o := range c.commands {
 			number, ok := numbers[o.key]
 			if !ok {
-				names[o.key] = v.data(b, o.key)
+				names[o.key] = data + o.key
 				keys = append(keys, names[o.key])
 				number = strconv.Itoa(len(keys) - 3)
 				numbers[o.key] = number
 			}
 			expected := o.kind
-			if kind[o.key] == o.kind && known[names[o.key]] == o.kind {
+			if kind[o.key] == o.kind && s.known[names[o.key]] == o.kind {
 				expected = "" // no need to look again
 			}
-			args = append(args, number, expected, o.cmd, len(o.args))
+			args = append(args, number, expected, o.name, len(o.args))
 			for _, a := range o.args {
 				args = append(args, a)
 			}
 		}
 	}
-	answer, err := applyScript.Run(ctx, v.client, keys, args...).Slice()
+	s.mu.Unlock()
+	values, err := applyScript.Run(ctx, s.client, keys, args...).Slice()
 	if err != nil {
-		return applied{}, away(err)
+		return answer{}, views.Away(err)
 	}
-	var out applied
-	if len(answer) >= 2 {
-		out.verdict, _ = answer[0].(string)
-		n, _ := answer[1].(int64)
-		out.offset = uint64(max(n, 0))
+	var out answer
+	if len(values) >= 2 {
+		out.verdict, _ = values[0].(string)
+		n, _ := values[1].(int64)
+		out.number = uint64(max(n, 0))
 	}
-	if len(answer) >= 3 {
-		out.commits, _ = answer[2].(int64)
+	if len(values) >= 3 {
+		n, _ := values[2].(int64)
+		out.commits = int(n)
 	}
-	if out.verdict == "" {
-		return applied{}, fmt.Errorf("views: the script answered with %d values", len(answer))
-	}
-	if out.verdict == "ok" && out.commits == int64(len(changes)) {
-		known.learn(changes, names)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case out.verdict == "ok" && out.commits == len(changes):
+		s.known.learn(changes, names)
+	case out.verdict == "gap":
+		clear(s.known) // Redis may have lost them
 	}
 	return out, nil
-}
-
-// away says that Redis can't be reached, or can't serve.
-func away(cause error) error {
-	return problem.New(problem.Unavailable, problem.Problem{
-		RuleID:  "views.unavailable",
-		Message: "the lists are not available just now",
-		Fix:     "ask again in a moment; claims are still accepted and decided",
-	}).Because(cause)
 }

@@ -1,4 +1,6 @@
-package standalone
+// Package heap lets a process take memory instead of time: it bounds how often
+// the collector runs while little lives.
+package heap
 
 import (
 	"bufio"
@@ -12,44 +14,49 @@ import (
 	"time"
 )
 
-// A stack's live heap is some 200 MB, most of what it allocates lives for
-// one claim, and Go's own rule collects whenever the heap has doubled: a fifth
-// of the CPU of a file. Below a floor the heap is therefore left to grow, as
-// far as the machine can well spare it; above, Go's own rule holds. So memory
-// is flat at the floor until what lives takes half of it.
+// What lives in a process of Probity is little beside what passes through it,
+// and Go's own rule collects whenever the heap has doubled: a fifth of the CPU
+// of a file of claims, an eighth of an append's. Below a floor the heap is
+// therefore left to grow, as far as the machine can well spare it; above, Go's
+// own rule holds. So memory is flat at the floor until what lives takes half of
+// it.
 const (
-	// heapShare of the memory that the process may use is the floor, unless
-	// the command says otherwise.
-	heapShare = 16
-	// maxHeapFloor is more than a stack gains by.
-	maxHeapFloor = 1 << 30
+	// share of the memory that the process may use is the floor, unless its
+	// command says otherwise.
+	share = 16
+	// mostFloor is more than a whole stack in one process gains by.
+	mostFloor = 1 << 30
 	// minGCPercent is what the heap may at least grow by below the floor: with
 	// less the collector would run all the time, with more memory would leave
 	// the floor as soon as half of it lives.
 	minGCPercent = 50
 	// maxGCPercent keeps the first seconds, in which next to nothing lives, in measure.
 	maxGCPercent = 1000
-	// heapLook is how often what lives is looked at.
-	heapLook = time.Second
+	// look is how often what lives is looked at.
+	look = time.Second
 )
 
-// defaultHeapFloor is the floor in bytes; 0, which leaves it to Go, where the
+// Usage is the help of the flag that sets a floor.
+const Usage = "MiB up to which the heap grows before it is collected; by default a sixteenth of the memory there is, at most 1024; 0 leaves it to Go"
+
+// DefaultFloor is the floor in bytes; 0, which leaves it to Go, where the
 // environment says how to collect or the machine's memory isn't known.
-func defaultHeapFloor() uint64 {
+func DefaultFloor() uint64 {
 	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
 		return 0
 	}
-	return min(usableMemory()/heapShare, maxHeapFloor)
+	return min(usableMemory()/share, mostFloor)
 }
 
-// tendHeap keeps the collector at the floor until ctx ends.
-func tendHeap(ctx context.Context, floor uint64) {
+// Tend keeps the collector at a floor of so many bytes until ctx ends; 0 leaves
+// it to Go.
+func Tend(ctx context.Context, floor uint64) {
 	if floor == 0 {
 		return
 	}
 	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	now := 100
-	tick := time.NewTicker(heapLook)
+	tick := time.NewTicker(look)
 	defer tick.Stop()
 	defer func() { debug.SetGCPercent(100) }()
 	for {

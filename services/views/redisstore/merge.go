@@ -1,4 +1,4 @@
-package views
+package redisstore
 
 import (
 	"slices"
@@ -16,21 +16,21 @@ func merge(changes []change) (whole change, indexes string, ok bool) {
 	if len(changes) < 2 {
 		return change{}, "", false
 	}
-	last := map[string]int{} // by key: its newest command in whole.ops
+	last := map[string]int{} // by key: its newest command in whole.commands
 	var list []byte
 	for _, c := range changes {
 		if c.reason != "" {
 			return change{}, "", false
 		}
 		list = append(strconv.AppendUint(list, c.index, 10), ',')
-		for _, o := range c.ops {
-			if i, seen := last[o.key]; seen && join(&whole.ops[i], o) {
+		for _, o := range c.commands {
+			if i, seen := last[o.key]; seen && join(&whole.commands[i], o) {
 				continue
 			}
-			last[o.key] = len(whole.ops)
+			last[o.key] = len(whole.commands)
 			// The argument list is the projection's until it is joined to.
 			o.args = slices.Clip(o.args)
-			whole.ops = append(whole.ops, o)
+			whole.commands = append(whole.commands, o)
 		}
 	}
 	whole.index = changes[0].index
@@ -38,11 +38,11 @@ func merge(changes []change) (whole change, indexes string, ok bool) {
 }
 
 // join adds next, a command on the same key, to o, where both are one.
-func join(o *Op, next Op) bool {
-	if o.cmd != next.cmd {
+func join(o *command, next command) bool {
+	if o.name != next.name {
 		return false
 	}
-	switch o.cmd {
+	switch o.name {
 	case "HSET", "HDEL", "ZADD", "ZREM", "SADD", "SREM":
 		if len(o.args)+len(next.args) > maxMerged {
 			return false
