@@ -41,7 +41,8 @@ type delimiters struct {
 
 // Segment is one segment; its strings share one allocation and stay valid.
 type Segment struct {
-	ID string
+	ID  string
+	tag uint32 // of ID
 	// elems are the data elements after the id, raw.
 	elems []string
 	// offset is the byte offset of the segment's id in the file.
@@ -293,6 +294,6 @@ func (t *tokenizer) next() (*Segment, error) {
 		}
 		t.elems = append(t.elems, text[from:end])
 	}
-	t.seg = Segment{ID: id, elems: t.elems, offset: start, d: t.d, fault: fault}
+	t.seg = Segment{ID: id, tag: tagOf(id), elems: t.elems, offset: start, d: t.d, fault: fault}
 	return &t.seg, nil
 }
