@@ -26,14 +26,24 @@ func (s *Shard) Values(from uint64, most, size int) (out [][]byte, err error) {
 	return out, err
 }
 
-// Rows returns the index rows of at most most commits from an index on.
+// rowBytes is about the most that Rows returns: what a commit says of who and
+// why is part of its row, and only the record's size bounds it.
+const rowBytes = 1 << 20
+
+// Rows returns the index rows of at most most commits from an index on, at least
+// one where there is one.
 func (s *Shard) Rows(from uint64, most int) (out [][]byte, err error) {
 	to := min(s.Head().Next, from+uint64(most))
 	if from >= to {
 		return nil, nil
 	}
+	size := 0
 	err = s.eachRow(from, to, func(_ uint64, row core.Row) (bool, error) {
-		out = append(out, row.Append(nil))
+		raw := row.Append(nil)
+		if size += len(raw); len(out) > 0 && size > rowBytes {
+			return false, nil
+		}
+		out = append(out, raw)
 		return true, nil
 	})
 	return out, err

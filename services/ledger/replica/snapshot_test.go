@@ -2,6 +2,7 @@ package replica
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -127,4 +128,26 @@ func TestAHistoryOfBothFormatsIsOne(t *testing.T) {
 		a.open()
 		require.NoError(t, a.shard.loadState(0, nil))
 	}
+}
+
+// Given commits that say much of who wrote them, then their rows are handed out
+// in answers of a bounded size, one after the other and each at least one.
+func TestLargeRowsComeInParts(t *testing.T) {
+	a := newAlone(t)
+	defer func() { require.NoError(t, a.store.Close()) }()
+	for i := range 3 {
+		d := a.decide(fmt.Sprint("r", i), "s-0")
+		d.Commit.Actor = strings.Repeat("a", rowBytes*2/3)
+		value, err := proto.Marshal(d.Commit)
+		require.NoError(t, err)
+		require.NoError(t, a.apply(value))
+	}
+	for i := range uint64(3) {
+		rows, err := a.shard.Rows(i, 100)
+		require.NoError(t, err)
+		require.Len(t, rows, 1, "from %d", i)
+	}
+	rows, err := a.shard.Rows(3, 100)
+	require.NoError(t, err)
+	require.Empty(t, rows)
 }
