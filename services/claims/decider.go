@@ -525,8 +525,12 @@ func summaryOfRemitted(e *eventsv1.ClaimRemitted, revision uint64) *claimsv1.Cla
 	return &claimsv1.ClaimSummary{RemittanceId: e.GetRemittanceId(), Etag: strconv.FormatUint(revision, 10)}
 }
 
+// joinSummary makes the first of the parts, which are the caller's, into the whole.
 func joinSummary(parts ...*claimsv1.ClaimSummary) *claimsv1.ClaimSummary {
 	out := &claimsv1.ClaimSummary{}
+	if len(parts) > 0 {
+		out, parts = parts[0], parts[1:]
+	}
 	for _, p := range parts {
 		proto.Merge(out, p)
 	}

@@ -455,15 +455,15 @@ func (s *Service) settleAfter(ctx context.Context, a *attempt) {
 
 // answer is the response to a claim that was just decided.
 func (s *Service) answer(a *attempt, done eventstore.Appended) *claimsv1.SubmitClaimResponse {
+	s.watch.tell(a.sub.claimID)
 	state := NewState()
 	for i, e := range a.events {
 		state = Evolve(state, eventstore.Recorded{Position: done.Position, Revision: uint64(i), Event: e, RecordedTime: done.RecordedTime})
 	}
-	s.watch.tell(a.sub.claimID)
 	summary := state.Summary()
 	if a.ruling.adjusted == nil && Final(a.ruling.decided.GetStatus()) {
 		// What is on the ledger was encoded before; nobody else holds these events.
-		s.recent.put(state)
+		s.recent.put(state.Received, state.Decided, done.Position)
 	}
 	return &claimsv1.SubmitClaimResponse{Claim: summary, Decision: a.ruling.decision, Token: done.Token, Promise: done.Promise}
 }

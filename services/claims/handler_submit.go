@@ -88,24 +88,25 @@ func (s *Service) submit(ctx context.Context, action string, reqs []*claimsv1.Su
 			subs[i].name = submissionID(s.index, from.org, req.GetRequestId(), req.GetFileId(), req.GetFileOrdinal())
 		}
 	}
+	faults := make([][]problem.Problem, len(subs))
+	inParallel(len(subs), s.workers, func(i int) {
+		if sub := subs[i]; sub.err == nil {
+			if faults[i] = checkClaim(sub.claim()); len(faults[i]) == 0 {
+				sub.err = s.identify(ctx, sub)
+			}
+		}
+	})
 	var refused []refusal
-	for _, sub := range subs {
-		if sub.err != nil {
-			continue
-		}
-		if found := checkClaim(sub.claim()); len(found) > 0 {
-			refused = append(refused, refusal{sub, found})
-			continue
-		}
-		sub.err = s.identify(ctx, sub)
-	}
-	s.refuse(ctx, refused)
 	pending := make([]*submission, 0, len(subs))
-	for _, sub := range subs {
-		if !sub.done() {
+	for i, sub := range subs {
+		switch {
+		case len(faults[i]) > 0:
+			refused = append(refused, refusal{sub, faults[i]})
+		case !sub.done():
 			pending = append(pending, sub)
 		}
 	}
+	s.refuse(ctx, refused)
 	s.takeKeys(ctx, pending)
 	s.decideAll(ctx, pending)
 	return subs, nil

@@ -48,15 +48,15 @@ func newRecent(limit int) *recent {
 
 // put keeps a claim that was received and decided in one commit, and whose
 // events nobody else holds: their sealed fields are taken out of them.
-func (r *recent) put(s State) {
-	dropSealed(s.Received, s.Decided)
-	kept := &untold{id: strings.Clone(s.Received.GetClaimId()), at: s.DecidedAt, received: proto.Size(s.Received)}
+func (r *recent) put(received *eventsv1.ClaimReceived, decided *eventsv1.ClaimDecided, at eventstore.Position) {
+	dropSealed(received, decided)
+	kept := &untold{id: strings.Clone(received.GetClaimId()), at: at, received: proto.Size(received)}
 	encoding := proto.MarshalOptions{UseCachedSize: true}
-	events, err := encoding.MarshalAppend(make([]byte, 0, kept.received+proto.Size(s.Decided)), s.Received)
+	events, err := encoding.MarshalAppend(make([]byte, 0, kept.received+proto.Size(decided)), received)
 	if err != nil {
 		return // it can be read
 	}
-	if kept.events, err = encoding.MarshalAppend(events, s.Decided); err != nil {
+	if kept.events, err = encoding.MarshalAppend(events, decided); err != nil {
 		return
 	}
 	r.mu.Lock()

@@ -155,7 +155,7 @@ func (a *app) reprocessChange(ctx context.Context, conn *connection, req *claims
 		case got.GetMore():
 			fmt.Fprintln(w, "there are more claims than were looked at; the figures are of those that were")
 		case int(c.GetCorrections()) > len(got.GetCorrections()):
-			fmt.Fprintf(w, "%d claims in all; the figures are of all of them\n", c.GetCorrections())
+			fmt.Fprintf(w, "%s in all; the figures are of all of them\n", counted(c.GetCorrections(), "claim"))
 		}
 		return nil
 	})
@@ -218,7 +218,7 @@ func (a *app) showReprocessing(w io.Writer, got *claimsv1.ReprocessClaimsRespons
 	if dryRun {
 		verb = "would change"
 	}
-	fmt.Fprintf(w, "%d claims %s; paid %s, patients %s\n", len(got.GetCorrections()), verb, signed(got.GetPaidDifferenceCents()), signed(got.GetPatientDifferenceCents()))
+	fmt.Fprintf(w, "%s %s; paid %s, patients %s\n", counted(len(got.GetCorrections()), "claim"), verb, signed(got.GetPaidDifferenceCents()), signed(got.GetPatientDifferenceCents()))
 	return nil
 }
 

@@ -97,11 +97,20 @@ type explanation struct {
 	Claim     json.RawMessage `json:"claim"`
 	Decision  json.RawMessage `json:"decision"`
 	Submitted json.RawMessage `json:"submitted,omitempty"`
+	Waits     []waitTold      `json:"waits,omitempty"`
 	Lines     []lineTold      `json:"lines"`
 	Proof     proof           `json:"proof"`
 
 	summary  *claimsv1.ClaimSummary
 	decision *claimsv1.Decision
+}
+
+// waitTold is what a claim waits for.
+type waitTold struct {
+	Rule      string   `json:"ruleId"`
+	Text      string   `json:"text"`
+	FactTexts []string `json:"factTexts,omitempty"`
+	Related   []string `json:"relatedClaimIds,omitempty"` // earlier claims
 }
 
 // lineTold is one line: charge = paid + the amounts of why.
@@ -130,6 +139,10 @@ type reason struct {
 	Facts       map[string]string `json:"facts,omitempty"`
 	Where       where             `json:"where"`
 	Next        string            `json:"next,omitempty"`
+	// What clause, facts and remark codes say, in words.
+	ClauseText string   `json:"clauseText,omitempty"`
+	FactTexts  []string `json:"factTexts,omitempty"`
+	RARCTexts  []string `json:"rarcTexts,omitempty"` // "code: text"
 }
 
 // where names the field that the rule looked at, in the forms people hold in their hands.
@@ -276,6 +289,9 @@ func explain(got *claimsv1.ExplainClaimResponse, only uint32, p proof) explanati
 	if got.GetSubmitted() != nil {
 		e.Submitted = raw(got.GetSubmitted())
 	}
+	for _, p := range got.GetDecision().GetPendReasons() {
+		e.Waits = append(e.Waits, waitTold{Rule: p.GetRuleId(), Text: p.GetMessage(), FactTexts: factTexts(p.GetFacts()), Related: p.GetRelatedClaimIds()})
+	}
 	for i, l := range got.GetDecision().GetLines() {
 		if only > 0 && l.GetNumber() != only {
 			continue
@@ -321,11 +337,36 @@ func reasonOf(c *claimsv1.Claim, i int, adj *claimsv1.Adjustment) reason {
 	if !known {
 		text = "no text for this code"
 	}
-	return reason{
+	r := reason{
 		Group: adj.GetGroupCode(), CARC: adj.GetCarc(), RARCs: adj.GetRarcs(), AmountCents: adj.GetAmountCents(),
 		Bearer: bearer(adj), Text: text, Rule: adj.GetRuleId(), Clause: adj.GetClause(), Facts: adj.GetFacts(),
-		Where: whereOf(c, i, adj.GetRuleId()), Next: nextStep(adj),
+		Where: whereOf(c, i, adj.GetRuleId()), Next: nextStep(adj), FactTexts: factTexts(adj.GetFacts()),
 	}
+	if r.Clause != "" {
+		r.ClauseText = adjudication.ClauseWords(r.Clause)
+	}
+	for _, remark := range r.RARCs {
+		if text, ok := codes.RARC(remark); ok {
+			r.RARCTexts = append(r.RARCTexts, remark+": "+text)
+		}
+	}
+	return r
+}
+
+// factTexts are facts in words, by their keys; what was allowed comes last,
+// for that is where the other figures lead to.
+func factTexts(facts map[string]string) []string {
+	const last = "allowed_cents"
+	var out []string
+	for _, key := range slices.Sorted(maps.Keys(facts)) {
+		if key != last {
+			out = append(out, adjudication.FactWords(key, facts[key]))
+		}
+	}
+	if allowed, ok := facts[last]; ok {
+		out = append(out, adjudication.FactWords(last, allowed))
+	}
+	return out
 }
 
 // fields are where a rule looks: by the rule's full id, else by its stage.
@@ -450,12 +491,12 @@ func (a *app) printExplanation(w io.Writer, e explanation) {
 		}
 		fmt.Fprintf(w, "  next   %s\n", who)
 	}
-	for _, p := range d.GetPendReasons() {
-		fmt.Fprintf(w, "  waits  %s (%s)\n", p.GetMessage(), p.GetRuleId())
-		for _, key := range slices.Sorted(maps.Keys(p.GetFacts())) {
-			fmt.Fprintf(w, "         %s\n", adjudication.FactWords(key, p.GetFacts()[key]))
+	for _, x := range e.Waits {
+		fmt.Fprintf(w, "  waits  %s (%s)\n", x.Text, x.Rule)
+		for _, text := range x.FactTexts {
+			fmt.Fprintf(w, "         %s\n", text)
 		}
-		for _, id := range p.GetRelatedClaimIds() {
+		for _, id := range x.Related {
 			fmt.Fprintf(w, "         earlier claim %s\n", id)
 		}
 	}
@@ -483,27 +524,13 @@ func (l lineTold) sum() string {
 func (a *app) printReason(w io.Writer, r reason) {
 	code := strings.Join(append([]string{r.Group + "-" + r.CARC}, r.RARCs...), " ")
 	fmt.Fprintf(w, "  why    %s, %s: %s\n", dollars(r.AmountCents), r.Bearer, r.Text)
-	for _, remark := range r.RARCs {
-		if text, ok := codes.RARC(remark); ok {
-			fmt.Fprintf(w, "         %s: %s\n", remark, text)
-		}
+	for _, text := range r.RARCTexts {
+		fmt.Fprintf(w, "         %s\n", text)
 	}
-	if r.Clause != "" {
-		fmt.Fprintf(w, "  clause %s\n", adjudication.ClauseWords(r.Clause))
+	if r.ClauseText != "" {
+		fmt.Fprintf(w, "  clause %s\n", r.ClauseText)
 	}
-	parts := []string{code, r.Rule}
-	keys := make([]string, 0, len(r.Facts))
-	for key := range r.Facts {
-		keys = append(keys, key)
-	}
-	// What was allowed is where the other figures lead to.
-	slices.Sort(keys)
-	if i := slices.Index(keys, "allowed_cents"); i >= 0 {
-		keys = append(slices.Delete(keys, i, i+1), "allowed_cents")
-	}
-	for _, key := range keys {
-		parts = append(parts, adjudication.FactWords(key, r.Facts[key]))
-	}
+	parts := append([]string{code, r.Rule}, r.FactTexts...)
 	fmt.Fprintf(w, "         %s\n", strings.Join(parts, " · "))
 	fmt.Fprintf(w, "  where  %s\n", r.Where)
 	if r.Next != "" {

@@ -77,7 +77,7 @@ func (a *app) filesGet() *cobra.Command {
 					f.GetFileId(), f.GetKind(), f.GetSizeBytes(), f.GetInterchangeControlNumber(),
 					fileStates[f.GetState()], f.GetOutcomeCount(), f.GetClaimCount(), a.time(f.GetReceivedTime()), place(f.GetPosition()))
 				if f.GetNotProcessedCount() > 0 {
-					fmt.Fprintf(w, "left       %d claims were not processed\n", f.GetNotProcessedCount())
+					fmt.Fprintf(w, "left       %s not processed\n", counted(f.GetNotProcessedCount(), "claim was", "claims were"))
 				}
 				if len(f.GetRemittanceIds()) > 0 {
 					fmt.Fprintf(w, "remittance %s\n", strings.Join(f.GetRemittanceIds(), " "))

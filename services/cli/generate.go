@@ -68,7 +68,8 @@ the files can be submitted.`,
 				}
 			}
 			if err := a.emit(written, nil, func(w io.Writer) error {
-				fmt.Fprintf(w, "%d claims (%d institutional) of %d members in %d families\n", written.Claims, written.Institutional, written.Members, written.Families)
+				fmt.Fprintf(w, "%s (%d institutional) of %s in %s\n",
+					counted(written.Claims, "claim"), written.Institutional, counted(written.Members, "member"), counted(written.Families, "family", "families"))
 				rows := right(grid("CLAIMS", "KIND"), "CLAIMS")
 				for _, kind := range slices.Sorted(maps.Keys(written.Kinds)) {
 					rows.AppendRow([]any{written.Kinds[kind], kind})

@@ -63,6 +63,18 @@ func (a *app) emit(doc any, rows []any, show func(io.Writer) error) error {
 	return err
 }
 
+// counted is a number of things: "1 claim", "2 claims". plural, if given, is
+// what follows one of many: counted(n, "claim is", "claims are").
+func counted[N ~int | ~int64 | ~uint32 | ~uint64](n N, one string, many ...string) string {
+	switch {
+	case n == 1:
+		return "1 " + one
+	case len(many) > 0:
+		return fmt.Sprintf("%d %s", n, many[0])
+	}
+	return fmt.Sprintf("%d %ss", n, one)
+}
+
 // emitOne is emit of a service's message.
 func (a *app) emitOne(m proto.Message, show func(io.Writer) error) error {
 	return a.emit(raw(m), nil, show)

@@ -103,7 +103,7 @@ func (a *app) printSimulation(w io.Writer, path string, s *claimsv1.PlanSimulati
 	if err := render(w, rows); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "\n%d claims decided by %s\n", s.GetClaims(), strings.Join(s.GetPlans(), ", "))
+	fmt.Fprintf(w, "\n%s decided by %s\n", counted(s.GetClaims(), "claim"), strings.Join(s.GetPlans(), ", "))
 	for _, c := range []struct {
 		count uint64
 		words string

@@ -90,7 +90,7 @@ func (s *submission) run(ctx context.Context, wait bool, timeout time.Duration) 
 		s.say("%s is a duplicate: the same bytes were received %s as %s; nothing is decided or paid again",
 			s.name(), s.time(s.file.GetReceivedTime()), s.file.GetFileId())
 	} else {
-		s.say("%s: received as %s, %d claims, recorded at %s", s.name(), s.file.GetFileId(), s.file.GetClaimCount(), place(s.file.GetPosition()))
+		s.say("%s: received as %s, %s, recorded at %s", s.name(), s.file.GetFileId(), counted(s.file.GetClaimCount(), "claim"), place(s.file.GetPosition()))
 	}
 	if s.file.GetState() != claimsv1.FileState_FILE_STATE_REFUSED && wait {
 		if err := s.await(ctx, timeout); err != nil {
@@ -284,7 +284,7 @@ func (s *submission) table(w io.Writer, t totals) error {
 		shown++
 		rows.AppendRow([]any{fmt.Sprintf("#%d", o.GetOrdinal()+1), "-", "-", "-", "-", "-", "-", s.status(o.GetStatus())})
 	}
-	rows.AppendFooter([]any{fmt.Sprintf("%d claims", t.Claims+len(s.refused)), "", dollars(t.ChargeCents), dollars(t.AllowedCents), dollars(t.PaidCents), dollars(t.PatientCents), "", t.words(len(s.refused))})
+	rows.AppendFooter([]any{counted(t.Claims+len(s.refused), "claim"), "", dollars(t.ChargeCents), dollars(t.AllowedCents), dollars(t.PaidCents), dollars(t.PatientCents), "", t.words(len(s.refused))})
 	if err := render(w, rows); err != nil {
 		return err
 	}
@@ -351,7 +351,7 @@ func (a *app) validateCommand() *cobra.Command {
 				sound = sound && len(answer.GetProblems()) == 0
 				if err := a.emitOne(answer, func(w io.Writer) error {
 					if len(answer.GetProblems()) == 0 {
-						_, err := fmt.Fprintf(w, "%s: sound, %d claims\n", path, answer.GetClaimCount())
+						_, err := fmt.Fprintf(w, "%s: sound, %s\n", path, counted(answer.GetClaimCount(), "claim"))
 						return err
 					}
 					printProblems(w, path, answer.GetProblems())

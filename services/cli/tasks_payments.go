@@ -180,7 +180,7 @@ func (a *app) paymentTasksResolve() *cobra.Command {
 				if err := a.paymentTaskText(got.GetTask())(w); err != nil || req.GetResolution() == claimsv1.PaymentResolution_PAYMENT_RESOLUTION_WRITE_OFF {
 					return err
 				}
-				_, err := fmt.Fprintf(w, "%d claims are payable again; %s is owed again\n", got.GetClaimCount(), dollars(got.GetRestoredCents()))
+				_, err := fmt.Fprintf(w, "%s payable again; %s is owed again\n", counted(got.GetClaimCount(), "claim is", "claims are"), dollars(got.GetRestoredCents()))
 				return err
 			})
 		},

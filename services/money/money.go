@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
-	"strconv"
 	"strings"
 )
 
@@ -39,18 +38,18 @@ func Parse(s string) (Cents, error) {
 	if len(frac) > 2 {
 		return 0, ErrSyntax
 	}
-	for len(frac) < 2 {
-		frac += "0"
-	}
-	if whole == "" {
-		whole = "0"
-	}
 	if !digits(whole) || !digits(frac) {
 		return 0, ErrSyntax
 	}
-	n, err := strconv.ParseInt(whole+frac, 10, 64)
-	if err != nil {
-		return 0, ErrOverflow
+	n := int64(0)
+	for _, part := range [3]string{whole, frac, "00"[:2-len(frac)]} {
+		for i := range len(part) {
+			d := int64(part[i] - '0')
+			if n > (math.MaxInt64-d)/10 {
+				return 0, ErrOverflow
+			}
+			n = 10*n + d
+		}
 	}
 	if neg {
 		n = -n

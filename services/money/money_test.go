@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 	"math/big"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -145,4 +146,26 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("Parse(%q) = %d, which reads back as %d, %v", s, c, back, err)
 		}
 	})
+}
+
+// Parse reads what its digits say, up to the last cent that an int64 holds.
+func TestParseReadsEveryDigit(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		whole := rapid.StringMatching(`[0-9]{0,20}`).Draw(t, "whole")
+		frac := rapid.StringMatching(`[0-9]{2}0{0,2}`).Draw(t, "frac")
+		want, err := strconv.ParseInt(whole+frac[:2], 10, 64)
+		got, refused := Parse(whole + "." + frac)
+		if (err == nil) != (refused == nil) {
+			t.Fatalf("%s.%s: %v, %v", whole, frac, got, refused)
+		}
+		if err == nil && int64(got) != want {
+			t.Fatalf("%s.%s is read as %d", whole, frac, got)
+		}
+	})
+	if _, err := Parse("92233720368547758.08"); !errors.Is(err, ErrOverflow) {
+		t.Fatal(err)
+	}
+	if c, err := Parse("-92233720368547758.07"); err != nil || c != -math.MaxInt64 {
+		t.Fatal(c, err)
+	}
 }

@@ -11,6 +11,7 @@ import (
 
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
 	gatewayv1 "github.com/probity-health/probity/proto/probity/gateway/v1"
+	"github.com/probity-health/probity/services/problem"
 	"github.com/probity-health/probity/workflows/failure"
 )
 
@@ -20,6 +21,9 @@ const (
 	heartbeatEvery   = heartbeatTimeout / 4
 	// callTimeout of one chunk: the first of a large file waits for its parsing.
 	callTimeout = 60 * time.Second
+	// chunksAbreast of a span are decided at once: a chunk waits for the ledger
+	// several times, and while all that are begun wait nothing is done.
+	chunksAbreast = 2
 )
 
 // Gateway decides a chunk of a file's claims; chunks decided before answer as they did.
@@ -85,7 +89,7 @@ type reached struct {
 // errStopping ends an attempt between chunks so that another worker goes on.
 var errStopping = errors.New("the worker is stopping")
 
-// Decide has a span decided chunk by chunk, continuing where an earlier
+// Decide has a span decided, two chunks at a time, continuing where an earlier
 // attempt's heartbeat said it was. In a canceled file it begins no chunk; but
 // where there was an earlier attempt, a chunk of its may be decided in part
 // without the file knowing, so then the span is brought to its end.
@@ -101,26 +105,64 @@ func (a *Activities) Decide(ctx context.Context, s Span) (Decided, error) {
 	finish := activity.GetInfo(ctx).Attempt > 1
 	pulse := startPulse(ctx, at)
 	defer pulse.stop()
-	for end := s.First + s.Count; at.Next < end; {
-		select {
-		case <-activity.GetWorkerStopChannel(ctx):
-			return Decided{}, errStopping
-		default:
+	var abreast []chan chunk // in the order of their ordinals
+	var halt error           // why no more is begun
+	canceled := false
+	for next, end := at.Next, s.First+s.Count; ; {
+		if next < end && halt == nil && !canceled && stopping(ctx) {
+			halt = errStopping
 		}
-		count := min(chunkClaims, end-at.Next)
-		d, err := a.decideChunk(ctx, &gatewayv1.AdjudicateChunkRequest{FileId: s.FileID, FirstOrdinal: at.Next, Count: count, Finish: finish})
+		for len(abreast) < chunksAbreast && next < end && halt == nil && !canceled {
+			q := &gatewayv1.AdjudicateChunkRequest{FileId: s.FileID, FirstOrdinal: next, Count: min(chunkClaims, end-next), Finish: finish}
+			done := make(chan chunk, 1)
+			go func() {
+				d, err := a.decideChunk(ctx, q)
+				done <- chunk{q.GetCount(), d, err}
+			}()
+			abreast, next = append(abreast, done), next+q.GetCount()
+		}
+		if len(abreast) == 0 {
+			break
+		}
+		c := <-abreast[0]
+		abreast = abreast[1:]
 		switch {
-		case err != nil:
-			return Decided{}, failure.FromRPC(err)
-		case d.Canceled:
-			return Decided{Tally: at.Tally, Canceled: true}, nil
-		}
-		at = reached{Next: at.Next + count, Tally: at.Tally.plus(d.Tally)}
-		if at.Next < end { // the span's result says the last
-			pulse.beat(at)
+		case c.err != nil:
+			// What is begun is brought to its end, so that nobody meets it half
+			// done; of several errors one that asks for another attempt counts.
+			if failed := failure.FromRPC(c.err); halt == nil || failure.IsKind(halt, problem.Invalid) {
+				halt = failed
+			}
+		case c.Canceled:
+			canceled = true
+		case halt == nil && !canceled:
+			if at = (reached{Next: at.Next + c.count, Tally: at.Tally.plus(c.Tally)}); at.Next < end { // the span's result says the last
+				pulse.beat(at)
+			}
+		case halt == nil:
+			at.Tally = at.Tally.plus(c.Tally) // begun before the cancel was met
 		}
 	}
-	return Decided{Tally: at.Tally}, nil
+	if halt != nil {
+		return Decided{}, halt
+	}
+	return Decided{Tally: at.Tally, Canceled: canceled}, nil
+}
+
+func stopping(ctx context.Context) bool {
+	select {
+	case <-activity.GetWorkerStopChannel(ctx):
+		return true
+	default:
+		return false
+	}
+}
+
+// chunk is the outcome of one.
+type chunk struct {
+	count uint32
+	Decided
+	err error
 }
 
 func (a *Activities) decideChunk(ctx context.Context, q *gatewayv1.AdjudicateChunkRequest) (Decided, error) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -408,6 +409,52 @@ func TestAnAttemptContinuesWhereTheLastOneHeartbeat(t *testing.T) {
 	require.Len(t, s.decided, 1_250)
 	require.NotContains(t, s.decided, uint32(1_499))
 	require.Equal(t, claimfile.Tally{Done: 1_750, Paid: 1_743, Denied: 7}, tally)
+}
+
+// A span's chunks are decided two at a time: the second is asked for while the
+// first waits. Of a span that fails nothing that was begun is left half done.
+func TestASpansChunksAreDecidedAbreast(t *testing.T) {
+	s := newServices(100_000)
+	var suite testsuite.WorkflowTestSuite
+	env := suite.NewTestActivityEnvironment()
+	pair := &pairs{services: s, met: make(chan struct{})}
+	a := &claimfile.Activities{Gateway: pair, Files: s, Remittances: s}
+	env.RegisterActivity(a.Decide)
+	s.failChunk = func(first uint32, _ int) error {
+		if first == 500 {
+			return problem.New(problem.Invalid, problem.Problem{RuleID: "test.refused", Message: "no"})
+		}
+		return nil
+	}
+
+	_, err := env.ExecuteActivity(a.Decide, claimfile.Span{FileID: fileID, Count: 1_500})
+
+	// The first two met; the third was refused, the fourth brought to its end,
+	// the fifth not begun.
+	require.Error(t, err)
+	require.Contains(t, err.Error(), "no")
+	require.Contains(t, s.decided, uint32(250))
+	require.NotContains(t, s.decided, uint32(1_000))
+	require.Equal(t, len(s.decided), len(s.recorded), "what was begun is whole")
+}
+
+// pairs holds each of the first two chunks until the other has come.
+type pairs struct {
+	*services
+	come atomic.Int32
+	met  chan struct{}
+}
+
+func (p *pairs) AdjudicateChunk(ctx context.Context, q *gatewayv1.AdjudicateChunkRequest) (*gatewayv1.AdjudicateChunkResponse, error) {
+	if p.come.Add(1) == 2 {
+		close(p.met)
+	}
+	select {
+	case <-p.met:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	return p.services.AdjudicateChunk(ctx, q)
 }
 
 // A heartbeat is a call and a write of Temporal's; most files' spans are one chunk.

@@ -191,7 +191,7 @@ func digits(s string) bool {
 func decimal(s string) bool {
 	s = strings.TrimPrefix(s, "-")
 	whole, frac, _ := strings.Cut(s, ".")
-	return whole+frac != "" && digits(whole+frac)
+	return (whole == "" || digits(whole)) && (frac == "" || digits(frac)) && (whole != "" || frac != "")
 }
 
 // clock tells whether s is HHMM, HHMMSS, HHMMSSD or HHMMSSDD.
@@ -264,7 +264,13 @@ func milli(s string) (int64, bool) {
 	if len(frac) > 3 || len(whole) > 7 {
 		return 0, false
 	}
-	return int64(atoi(whole + frac + "000"[:3-len(frac)])), true
+	n := int64(0)
+	for _, digits := range [3]string{whole, frac, "000"[:3-len(frac)]} {
+		for i := range len(digits) {
+			n = 10*n + int64(digits[i]-'0')
+		}
+	}
+	return n, true
 }
 
 func itoa(n int) string { return strconv.Itoa(n) }

@@ -92,8 +92,9 @@ type mark struct {
 }
 
 // markEvery is how many claims apart the marks are: reading a claim again
-// costs at most so many claims before it, a mark about 2 KiB.
-const markEvery = 64
+// costs at most so many claims before it, a mark about 2 KiB. Chunks of a file
+// are a multiple of it, so that they mostly begin at a mark.
+const markEvery = 50
 
 // ParseFile reads a whole file and checks it. The error is for reading alone;
 // what is wrong with the file is in its problems.

@@ -44,6 +44,7 @@ type loop struct {
 
 type segmentSpec struct {
 	id       string
+	tag      uint32 // of id
 	pos, max int
 	required bool
 	elems    []elementSpec
@@ -58,9 +59,22 @@ type elementSpec struct {
 	comps    []elementSpec
 }
 
+// tagOf is a segment id as a number, which the grammar compares some fifty
+// times a segment; 0 for what is longer than any id.
+func tagOf(id string) uint32 {
+	if len(id) > 3 {
+		return 0
+	}
+	tag := uint32(len(id) + 1)
+	for i := range len(id) {
+		tag = tag<<8 | uint32(id[i])
+	}
+	return tag
+}
+
 // matches tells whether s is this segment: its id and every telling code.
 func (sp *segmentSpec) matches(s *Segment) bool {
-	if sp.id != s.ID {
+	if sp.tag != s.tag {
 		return false
 	}
 	for i := range sp.elems {
@@ -137,7 +151,10 @@ func mustGrammar(text string) *grammar {
 		case "use":
 			stack[depth-1].kids = append(stack[depth-1].kids, g.loops[f[1]])
 		default:
-			sp := &segmentSpec{pos: number(f[0]), required: f[1] == "R", max: number(f[2]), id: f[3]}
+			sp := &segmentSpec{pos: number(f[0]), required: f[1] == "R", max: number(f[2]), id: f[3], tag: tagOf(f[3])}
+			if sp.tag == 0 {
+				panic(fmt.Sprintf("x12: grammar line %d: no segment id", i+1))
+			}
 			for _, e := range f[4:] {
 				sp.elems = append(sp.elems, parseElement(e)...)
 			}

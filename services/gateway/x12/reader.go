@@ -128,6 +128,10 @@ func (rd *reader) run() error {
 		} else {
 			s, err = rd.tok.next()
 		}
+		if err == nil { // as for every segment but the last
+			rd.segment(s)
+			continue
+		}
 		var bad *tokenError
 		switch {
 		case errors.As(err, &bad):
@@ -141,10 +145,9 @@ func (rd *reader) run() error {
 				rd.file.note(problem.Problem{RuleID: "x12.interchange.no-isa", X12Path: "byte 1", Message: "the file is empty", Fix: "send a complete X12 interchange, from ISA to IEA"})
 			}
 			return nil
-		case err != nil:
+		default:
 			return err
 		}
-		rd.segment(s)
 	}
 	return nil
 }

@@ -41,7 +41,8 @@ type delimiters struct {
 
 // Segment is one segment; its strings share one allocation and stay valid.
 type Segment struct {
-	ID string
+	ID  string
+	tag uint32 // of ID
 	// elems are the data elements after the id, raw.
 	elems []string
 	// offset is the byte offset of the segment's id in the file.
@@ -275,16 +276,24 @@ func (t *tokenizer) next() (*Segment, error) {
 	t.offset += int64(len(raw))
 	text, fault := t.clean(string(raw[:len(raw)-1]))
 	t.elems = t.elems[:0]
-	id, rest, more := strings.Cut(text, string(t.d.element))
-	for more {
+	end := strings.IndexByte(text, t.d.element)
+	if end < 0 {
+		end = len(text)
+	}
+	id := text[:end]
+	for end < len(text) {
 		if len(t.elems) == t.lim.Elements {
 			return nil, &tokenError{rule: "x12.segment.too-many-elements", msg: fmt.Sprintf("a segment has more than %d elements", t.lim.Elements),
 				fix: "check that the segment terminator is the one the ISA segment declares"}
 		}
-		var e string
-		e, rest, more = strings.Cut(rest, string(t.d.element))
-		t.elems = append(t.elems, e)
+		from := end + 1
+		if end = strings.IndexByte(text[from:], t.d.element); end < 0 {
+			end = len(text)
+		} else {
+			end += from
+		}
+		t.elems = append(t.elems, text[from:end])
 	}
-	t.seg = Segment{ID: id, elems: t.elems, offset: start, d: t.d, fault: fault}
+	t.seg = Segment{ID: id, tag: tagOf(id), elems: t.elems, offset: start, d: t.d, fault: fault}
 	return &t.seg, nil
 }
