@@ -45,8 +45,7 @@ func assemble(ctx context.Context, p *assembly.Process, url, dir string, keys se
 	}
 	err = assembly.Claims(p, assembly.ClaimsConfig{
 		Ledger: url, Consent: url, IndexKeyFile: keys.indexKey,
-		Redis:  assembly.RedisConfig{Address: s.redis.Address()},
-		Claims: bounds,
+		Lists: s.lists, Claims: bounds,
 	})
 	if err != nil {
 		return fmt.Errorf("standalone: claims: %w", err)

@@ -4,9 +4,7 @@ go 1.26.8
 
 require (
 	connectrpc.com/connect v1.21.1
-	github.com/alicebob/miniredis/v2 v2.40.0
 	github.com/jedib0t/go-pretty/v6 v6.8.3
-	github.com/redis/go-redis/v9 v9.23.0
 	github.com/segmentio/kafka-go v0.4.51
 	github.com/spf13/cobra v1.10.2
 	github.com/stretchr/testify v1.12.1
@@ -22,6 +20,7 @@ require (
 	connectrpc.com/grpchealth v1.5.0 // indirect
 	connectrpc.com/otelconnect v0.10.0 // indirect
 	connectrpc.com/validate v0.7.0 // indirect
+	github.com/alicebob/miniredis/v2 v2.40.0 // indirect
 	github.com/cedar-policy/cedar-go v1.9.0 // indirect
 	github.com/cockroachdb/pebble/v2 v2.1.7 // indirect
 	github.com/coreos/go-oidc/v3 v3.21.0 // indirect
@@ -30,6 +29,7 @@ require (
 	github.com/lestrrat-go/jwx/v3 v3.3.0 // indirect
 	github.com/probity-health/probity/e2e/naive v0.0.0 // indirect
 	github.com/prometheus/client_golang v1.21.0 // indirect
+	github.com/redis/go-redis/v9 v9.23.0 // indirect
 	github.com/rogpeppe/go-internal v1.16.0 // indirect
 	github.com/transparency-dev/merkle v0.0.2 // indirect
 	github.com/vbauerster/mpb/v8 v8.12.0 // indirect

@@ -1,11 +1,10 @@
 // Package standalone runs the whole of Probity in one process: an embedded
-// broker that speaks Kafka's protocol, Temporal on SQLite, a store that
-// speaks Redis' protocol, every service and the worker. It is for a
-// developer's machine and for tests; its keys and users lie in the data
-// directory.
+// broker that speaks Kafka's protocol, Temporal on SQLite, a store for the
+// lists, every service and the worker. It is for a developer's machine and for
+// tests; its keys and users lie in the data directory.
 //
 // Acknowledged data survives kill -9: the broker syncs before it answers,
-// workflows resume from their file, views are rebuilt.
+// workflows and lists go on from their files.
 package standalone
 
 import (
@@ -164,7 +163,7 @@ func Start(ctx context.Context, cfg Config) (_ *Stack, err error) {
 
 type stores struct {
 	kafka    *embedded.Kafka
-	redis    *embedded.Redis
+	lists    *embedded.Lists
 	temporal *embedded.Temporal
 }
 
@@ -182,7 +181,7 @@ func startStores(ctx context.Context, process *assembly.Process, dir string) (st
 		return err
 	})
 	starting.Go(func() (err error) {
-		s.redis, err = embedded.StartRedis()
+		s.lists, err = embedded.OpenLists(filepath.Join(dir, "lists"), log)
 		return err
 	})
 	err := starting.Wait()
@@ -191,8 +190,8 @@ func startStores(ctx context.Context, process *assembly.Process, dir string) (st
 		if s.temporal != nil {
 			errs = append(errs, s.temporal.Stop())
 		}
-		if s.redis != nil {
-			s.redis.Stop()
+		if s.lists != nil {
+			errs = append(errs, s.lists.Close())
 		}
 		if s.kafka != nil {
 			errs = append(errs, s.kafka.Stop())

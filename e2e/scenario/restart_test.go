@@ -1,6 +1,7 @@
 package scenario
 
 import (
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -61,8 +62,8 @@ func (s *stack) receipt(t *testing.T, at *ledgerv1.Position) *ledgerv1.GetReceip
 }
 
 // theRestart: given a stack with a past, when it is stopped and started, then
-// it answers every question as before. Its view store starts empty, so this is
-// the rebuild of the views too.
+// it answers every question as before. Its lists are taken away meanwhile, so
+// this is their rebuild too; who is only killed goes on with them.
 func theRestart(t *testing.T, s *stack, start func()) {
 	before := s.tellAll(t)
 	require.NotEmpty(t, before.Claims)
@@ -70,6 +71,11 @@ func theRestart(t *testing.T, s *stack, start func()) {
 	require.NoError(t, err)
 
 	s.stop(t)
+	// What was left of the lists is what the commits say, every key of it.
+	checked := s.probity(t, "fsck", filepath.Join(s.dir, "ledger"), "--views", filepath.Join(s.dir, "lists"))
+	require.Zero(t, checked.code, "%s%s", checked.out, checked.err)
+	require.NotContains(t, checked.out, "the view claims", "it was checked")
+	require.NoError(t, os.RemoveAll(filepath.Join(s.dir, "lists")))
 	start()
 
 	require.Equal(t, before, s.tellAll(t))

@@ -13,6 +13,7 @@ import (
 	"github.com/probity-health/probity/services/policies/book"
 	"github.com/probity-health/probity/services/server"
 	"github.com/probity-health/probity/services/views"
+	"github.com/probity-health/probity/services/views/localstore"
 	"github.com/probity-health/probity/services/views/redisstore"
 )
 
@@ -47,6 +48,20 @@ func (c ClaimsConfig) Audit() (*views.Audit, func(), error) {
 		return nil, nil, errors.Join(err, client.Close())
 	}
 	return views.NewAudit(view, eventstore.Codec{}), func() { _ = client.Close() }, nil
+}
+
+// AuditLists is Audit of lists that were kept in a process, by their directory.
+// The process must have stopped.
+func AuditLists(dir string) (*views.Audit, func(), error) {
+	lists, err := localstore.Read(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	view, err := views.Open(lists, claims.Projection(nil), views.Options{})
+	if err != nil {
+		return nil, nil, errors.Join(err, lists.Close())
+	}
+	return views.NewAudit(view, eventstore.Codec{}), func() { _ = lists.Close() }, nil
 }
 
 // chunkBytes bounds a SubmitClaims of 500 claims with many lines each, and a

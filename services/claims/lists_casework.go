@@ -38,61 +38,60 @@ func forget(claim string, fields ...string) views.Op {
 	return views.HDel(rowsKey(kindWork), fields...)
 }
 
-// workOps are the worklists' commands for one event of a claim's stream.
-func workOps(r eventstore.Recorded) ([]views.Op, string, error) {
+// workOps appends the worklists' commands for one event of a claim's stream.
+func workOps(ops []views.Op, r eventstore.Recorded) (_ []views.Op, claim string, err error) {
 	switch e := r.Event.(type) {
 	case *eventsv1.ClaimDecided:
-		return decidedWork(e, r), e.GetClaimId(), nil
+		return decidedWork(ops, e, r), e.GetClaimId(), nil
 	case *eventsv1.ClaimReversed:
 		if !endsClaim(e) {
-			return nil, e.GetClaimId(), nil
+			return ops, e.GetClaimId(), nil
 		}
-		ops := append(unindex(kindAppeals, e.GetSubmitterOrg(), e.GetPayerId(), e.GetClaimId()), forget(e.GetClaimId(), "p", "l"))
+		ops = append(unindex(ops, kindAppeals, e.GetSubmitterOrg(), e.GetPayerId(), e.GetClaimId()), forget(e.GetClaimId(), "p", "l"))
 		return ops, e.GetClaimId(), nil
 	case *eventsv1.TaskClaimed:
 		until := strconv.FormatInt(e.GetHeldUntil().AsTime().UnixMilli(), 10)
-		return []views.Op{note(e.GetClaimId(), "a", e.GetAssignee()), note(e.GetClaimId(), "h", until)}, e.GetClaimId(), nil
+		return append(ops, note(e.GetClaimId(), "a", e.GetAssignee()), note(e.GetClaimId(), "h", until)), e.GetClaimId(), nil
 	case *eventsv1.TaskReleased:
-		return []views.Op{forget(e.GetClaimId(), "a", "h")}, e.GetClaimId(), nil
+		return append(ops, forget(e.GetClaimId(), "a", "h")), e.GetClaimId(), nil
 	case *eventsv1.TaskEscalated:
-		return []views.Op{note(e.GetClaimId(), "e", strconv.FormatUint(uint64(e.GetLevel()), 10))}, e.GetClaimId(), nil
+		return append(ops, note(e.GetClaimId(), "e", strconv.FormatUint(uint64(e.GetLevel()), 10))), e.GetClaimId(), nil
 	case *eventsv1.ReviewProposed:
-		return []views.Op{views.HIncr(rowsKey(kindWork), rowField(e.GetClaimId(), "o"), 1), forget(e.GetClaimId(), "a", "h")}, e.GetClaimId(), nil
+		return append(ops, views.HIncr(rowsKey(kindWork), rowField(e.GetClaimId(), "o"), 1), forget(e.GetClaimId(), "a", "h")), e.GetClaimId(), nil
 	case *eventsv1.InformationRequested:
 		if !e.GetRequest().GetStopsClock() {
-			return nil, e.GetClaimId(), nil
+			return ops, e.GetClaimId(), nil
 		}
-		ops, err := row(kindWork, e.GetClaimId(), "w", &claimsv1.ClaimSummary{NextActor: casework.Provider})
-		ops = append(ops, unindex(kindTasks, "", e.GetPayerId(), e.GetClaimId())...)
+		ops, err := row(ops, kindWork, e.GetClaimId(), "w", &claimsv1.ClaimSummary{NextActor: casework.Provider})
+		ops = unindex(ops, kindTasks, "", e.GetPayerId(), e.GetClaimId())
 		return append(ops, forget(e.GetClaimId(), "a", "h", "u")), e.GetClaimId(), err
 	case *eventsv1.InformationReceived:
-		ops, err := clockOps(e.GetClaimId(), e.GetPayerId(), e.GetClock())
+		ops, err := clockOps(ops, e.GetClaimId(), e.GetPayerId(), e.GetClock())
 		return ops, e.GetClaimId(), err
 	case *eventsv1.InformationExpired:
-		ops, err := clockOps(e.GetClaimId(), e.GetPayerId(), e.GetClock())
+		ops, err := clockOps(ops, e.GetClaimId(), e.GetPayerId(), e.GetClock())
 		return ops, e.GetClaimId(), err
 	case *eventsv1.AppealFiled:
 		a := e.GetAppeal()
-		ops, err := row(kindWork, e.GetClaimId(), "p", a)
-		ops = append(ops, index(kindAppeals, e.GetSubmitterOrg(), e.GetPayerId(), a.GetDueTime().AsTime().UnixMilli(), e.GetClaimId())...)
+		ops, err := row(ops, kindWork, e.GetClaimId(), "p", a)
+		ops = index(ops, kindAppeals, e.GetSubmitterOrg(), e.GetPayerId(), a.GetDueTime().AsTime().UnixMilli(), e.GetClaimId())
 		return append(ops, forget(e.GetClaimId(), "l")), e.GetClaimId(), err
 	case *eventsv1.AppealDecided:
-		ops := append(unindex(kindAppeals, e.GetSubmitterOrg(), e.GetPayerId(), e.GetClaimId()), forget(e.GetClaimId(), "p", "l"))
+		ops = append(unindex(ops, kindAppeals, e.GetSubmitterOrg(), e.GetPayerId(), e.GetClaimId()), forget(e.GetClaimId(), "p", "l"))
 		return ops, e.GetClaimId(), nil
 	case *eventsv1.AppealOverdue:
-		return []views.Op{note(e.GetClaimId(), "l", "1")}, e.GetClaimId(), nil
+		return append(ops, note(e.GetClaimId(), "l", "1")), e.GetClaimId(), nil
 	}
-	return nil, "", nil
+	return ops, "", nil
 }
 
 // decidedWork puts a pended claim on the list, unless its clock is stopped,
 // and takes a decided one off; a decision also ends an appeal of the one before.
-func decidedWork(e *eventsv1.ClaimDecided, r eventstore.Recorded) []views.Op {
-	var ops []views.Op
+func decidedWork(ops []views.Op, e *eventsv1.ClaimDecided, r eventstore.Recorded) []views.Op {
 	if r.Revision > 1 {
 		ops = append(ops, forget(e.GetClaimId(), "a", "h", "e", "o", "n", "u", "p", "l"))
-		ops = append(ops, unindex(kindTasks, "", e.GetPayerId(), e.GetClaimId())...)
-		ops = append(ops, unindex(kindAppeals, e.GetSubmitterOrg(), e.GetPayerId(), e.GetClaimId())...)
+		ops = unindex(ops, kindTasks, "", e.GetPayerId(), e.GetClaimId())
+		ops = unindex(ops, kindAppeals, e.GetSubmitterOrg(), e.GetPayerId(), e.GetClaimId())
 	}
 	if e.GetStatus() != claimsv1.ClaimStatus_CLAIM_STATUS_PENDED {
 		if r.Revision > 1 {
@@ -103,24 +102,24 @@ func decidedWork(e *eventsv1.ClaimDecided, r eventstore.Recorded) []views.Op {
 	if n := e.GetReviewersNeeded(); n > 1 {
 		ops = append(ops, note(e.GetClaimId(), "n", strconv.FormatUint(uint64(n), 10)))
 	}
-	return append(ops, onList(e.GetClaimId(), e.GetPayerId(), e.GetPromptPayDueDate())...)
+	return onList(ops, e.GetClaimId(), e.GetPayerId(), e.GetPromptPayDueDate())
 }
 
 // clockOps put a claim back on the list whose clock runs again.
-func clockOps(claim, payer string, c *claimsv1.PromptPayClock) ([]views.Op, error) {
+func clockOps(ops []views.Op, claim, payer string, c *claimsv1.PromptPayClock) ([]views.Op, error) {
 	if c == nil {
-		return nil, nil
+		return ops, nil
 	}
-	ops, err := row(kindWork, claim, "w", &claimsv1.ClaimSummary{NextActor: casework.Payer})
-	return append(ops, onList(claim, payer, c.GetDueDate())...), err
+	ops, err := row(ops, kindWork, claim, "w", &claimsv1.ClaimSummary{NextActor: casework.Payer})
+	return onList(ops, claim, payer, c.GetDueDate()), err
 }
 
-func onList(claim, payer, due string) []views.Op {
+func onList(ops []views.Op, claim, payer, due string) []views.Op {
 	day, err := time.Parse(time.DateOnly, due)
 	if err != nil {
-		return nil
+		return ops
 	}
-	return append([]views.Op{note(claim, "u", due)}, index(kindTasks, "", payer, day.UnixMilli(), claim)...)
+	return index(append(ops, note(claim, "u", due)), kindTasks, "", payer, day.UnixMilli(), claim)
 }
 
 // listed is one row of a worklist.

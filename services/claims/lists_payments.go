@@ -32,53 +32,53 @@ func foldPayment(events []eventstore.Recorded) paymentRecord {
 }
 
 // paymentOps put payments into the read models.
-func paymentOps(r eventstore.Recorded, at int64) ([]views.Op, error) {
+func paymentOps(ops []views.Op, r eventstore.Recorded, at int64) ([]views.Op, error) {
 	p := payments.Part(r.Event)
 	switch r.Event.(type) {
 	case *eventsv1.PaymentTaskAssigned, *eventsv1.PayeeReleased, *eventsv1.PaymentTaskReminded, *eventsv1.PaymentTaskEscalated:
 	default:
 		if p == nil {
-			return nil, nil
+			return ops, nil
 		}
 	}
 	if e, ok := r.Event.(*eventsv1.PaymentIntended); ok {
 		id := e.GetPayment().GetPaymentId()
-		ops, err := row(kindPayments, id, "i", p)
-		ops = append(ops, index(kindPayments, p.GetSubmitterOrg(), p.GetPayerId(), at, id)...)
+		ops, err := row(ops, kindPayments, id, "i", p)
+		ops = index(ops, kindPayments, p.GetSubmitterOrg(), p.GetPayerId(), at, id)
 		return append(ops, views.ZRem(payerIndex(kindUnpaid, p.GetPayerId()), p.GetRemittanceId()), views.ZAdd(payerIndex(kindPaying, p.GetPayerId()), at, id)), err
 	}
 	id := paymentOfStream(r.Stream)
 	switch e := r.Event.(type) {
 	case *eventsv1.PaymentSent:
-		ops, err := row(kindPayments, id, "s", p)
+		ops, err := row(ops, kindPayments, id, "s", p)
 		return append(ops, views.ZRem(payerIndex(kindPaying, e.GetPayerId()), id)), err
 	case *eventsv1.PaymentConfirmed:
-		return row(kindPayments, id, "c", p)
+		return row(ops, kindPayments, id, "c", p)
 	case *eventsv1.PaymentFailed:
-		ops, err := row(kindPayments, id, "x", p)
-		return append(ops, failedOps(e, id, at)...), err
+		ops, err := row(ops, kindPayments, id, "x", p)
+		return failedOps(ops, e, id, at), err
 	case *eventsv1.PaymentTaskAssigned:
-		return []views.Op{
+		return append(ops,
 			views.HSet(rowsKey(kindPayments), rowField(id, "a"), e.GetAssignee()),
 			views.HSet(rowsKey(kindPayments), rowField(id, "h"), instant(e.GetHeldUntil())),
-		}, nil
+		), nil
 	case *eventsv1.PaymentTaskReminded:
-		return []views.Op{views.HSet(rowsKey(kindPayments), rowField(id, "n"), itoa(e.GetCount()))}, nil
+		return append(ops, views.HSet(rowsKey(kindPayments), rowField(id, "n"), itoa(e.GetCount()))), nil
 	case *eventsv1.PaymentTaskEscalated:
-		return []views.Op{views.HSet(rowsKey(kindPayments), rowField(id, "e"), itoa(e.GetLevel()))}, nil
+		return append(ops, views.HSet(rowsKey(kindPayments), rowField(id, "e"), itoa(e.GetLevel()))), nil
 	case *eventsv1.PayeeReleased:
-		return []views.Op{
+		return append(ops,
 			views.HSet(rowsKey(kindPayments), rowField(id, "l"), "1"),
 			views.ZRem(payerIndex(kindHeld, e.GetPayerId()), paired(e.GetPayeeNpi(), id)),
-		}, nil
+		), nil
 	case *eventsv1.PaymentResolved:
-		ops, err := row(kindPayments, id, "q", p)
-		return append(ops, resolvedOps(e, id, at)...), err
+		ops, err := row(ops, kindPayments, id, "q", p)
+		return resolvedOps(ops, e, id, at), err
 	case *eventsv1.PaymentVoided:
-		ops, err := row(kindPayments, id, "v", p)
+		ops, err := row(ops, kindPayments, id, "v", p)
 		return append(ops, views.ZRem(payerIndex(kindPaying, e.GetPayerId()), id)), err
 	}
-	return nil, nil
+	return ops, nil
 }
 
 func paymentOfStream(stream string) string { return stream[len(paymentStream("")):] }
@@ -127,27 +127,27 @@ const (
 
 func paired(npi, what string) string { return npi + "/" + what }
 
-func failedOps(e *eventsv1.PaymentFailed, id string, at int64) []views.Op {
+func failedOps(ops []views.Op, e *eventsv1.PaymentFailed, id string, at int64) []views.Op {
 	if !e.GetTask() {
-		return []views.Op{views.ZAdd(payerIndex(kindPaying, e.GetPayerId()), at, id)}
+		return append(ops, views.ZAdd(payerIndex(kindPaying, e.GetPayerId()), at, id))
 	}
 	due := at // of a task from before they were due
 	if e.GetDueTime() != nil {
 		due = e.GetDueTime().AsTime().UnixMilli()
 	}
-	return []views.Op{
+	return append(ops,
 		views.ZRem(payerIndex(kindPaying, e.GetPayerId()), id),
 		views.ZAdd(payerIndex(kindHeld, e.GetPayerId()), at, paired(e.GetPayeeNpi(), id)),
 		views.HSet(rowsKey(kindPayments), rowField(id, "d"), instant(e.GetDueTime())),
 		views.ZAdd(payerIndex(kindPaymentTasks, e.GetPayerId()), due, id), views.ZAdd(allIndex(kindPaymentTasks), due, id),
-	}
+	)
 }
 
-func resolvedOps(e *eventsv1.PaymentResolved, id string, at int64) []views.Op {
-	ops := []views.Op{
+func resolvedOps(ops []views.Op, e *eventsv1.PaymentResolved, id string, at int64) []views.Op {
+	ops = append(ops,
 		views.ZRem(payerIndex(kindHeld, e.GetPayerId()), paired(e.GetPayeeNpi(), id)),
 		views.ZRem(payerIndex(kindPaymentTasks, e.GetPayerId()), id), views.ZRem(allIndex(kindPaymentTasks), id),
-	}
+	)
 	if e.GetMethod() != "" {
 		ops = append(ops, views.ZAdd(payerIndex(kindMethods, e.GetPayerId()), at, paired(e.GetPayeeNpi(), e.GetMethod())))
 	}

@@ -1,7 +1,6 @@
 package claims
 
 import (
-	"encoding/base64"
 	"errors"
 	"maps"
 	"slices"
@@ -17,7 +16,7 @@ import (
 )
 
 // projectionVersion rises with every change of what apply yields.
-const projectionVersion = 8
+const projectionVersion = 9
 
 // The view's keys. A row's parts are what events told of it, encoded messages
 // that are joined when read. They are fields <id>.<part> of one hash a kind and
@@ -92,11 +91,11 @@ func Projection(changed func(claimID string)) views.Projection {
 	)
 	return views.Projection{
 		Name: "claims", Version: projectionVersion, Log: logName, Types: types,
-		Apply: func(r eventstore.Recorded) ([]views.Op, error) {
-			ops, claim, err := apply(r)
+		Apply: func(ops []views.Op, r eventstore.Recorded) ([]views.Op, error) {
+			ops, claim, err := apply(ops, r)
 			if err == nil {
-				work, of, failed := workOps(r)
-				if ops, err = append(ops, work...), failed; claim == "" {
+				var of string
+				if ops, of, err = workOps(ops, r); claim == "" {
 					claim = of
 				}
 			}
@@ -117,66 +116,66 @@ func typeNames(events ...proto.Message) []string {
 	return out
 }
 
-// apply is the projection: commands for one event, and the claim it is about.
-func apply(r eventstore.Recorded) (ops []views.Op, claim string, err error) {
+// apply is the projection: it appends commands for one event, and names the
+// claim it is about.
+func apply(ops []views.Op, r eventstore.Recorded) (_ []views.Op, claim string, err error) {
 	at := r.RecordedTime.UnixMilli()
 	switch e := r.Event.(type) {
 	case *eventsv1.ClaimReceived:
-		ops, err = row(kindClaims, e.GetClaimId(), "r", summaryOfReceived(e))
-		ops = append(ops, index(kindClaims, e.GetSubmitterOrg(), e.GetPayerId(), at, e.GetClaimId())...)
+		ops, err = row(ops, kindClaims, e.GetClaimId(), "r", summaryOfReceived(e))
+		ops = index(ops, kindClaims, e.GetSubmitterOrg(), e.GetPayerId(), at, e.GetClaimId())
 		if e.GetFileId() != "" {
 			ops = append(ops, views.ZAdd(fileIndex(kindClaims, e.GetFileId()), int64(e.GetFileOrdinal()), e.GetClaimId()))
 		}
 		return ops, e.GetClaimId(), err
 	case *eventsv1.ClaimDecided:
-		ops, err = row(kindClaims, e.GetClaimId(), "d", summaryOfDecided(e, r.Position, r.Revision))
+		ops, err = row(ops, kindClaims, e.GetClaimId(), "d", summaryOfDecided(e, r.Position, r.Revision))
 		if e.GetStatus() == claimsv1.ClaimStatus_CLAIM_STATUS_PENDED {
-			ops = append(ops, index(kindPended, e.GetSubmitterOrg(), e.GetPayerId(), at, e.GetClaimId())...)
+			ops = index(ops, kindPended, e.GetSubmitterOrg(), e.GetPayerId(), at, e.GetClaimId())
 			ops = append(ops, views.ZAdd(waitingIndex(e.GetSubscriber()), at, e.GetClaimId()))
 			if wantsDocument(e.GetPendReasons()) {
 				ops = append(ops, views.ZAdd(wantingIndex(e.GetPayerId()), at, e.GetClaimId()))
 			}
 		} else if r.Revision > 1 {
 			// Not the first decision: the one before it left the claim waiting.
-			ops = append(ops, unindex(kindPended, e.GetSubmitterOrg(), e.GetPayerId(), e.GetClaimId())...)
+			ops = unindex(ops, kindPended, e.GetSubmitterOrg(), e.GetPayerId(), e.GetClaimId())
 			ops = append(ops, views.ZRem(waitingIndex(e.GetSubscriber()), e.GetClaimId()), views.ZRem(wantingIndex(e.GetPayerId()), e.GetClaimId()))
 		}
-		ops = append(ops, providerDayOps(e)...)
-		return append(ops, decidedIndexes(e, at)...), e.GetClaimId(), err
+		ops = providerDayOps(ops, e)
+		return decidedIndexes(ops, e, at), e.GetClaimId(), err
 	case *eventsv1.ClaimReaffirmed:
-		return readOps(e.GetClaimId(), e.GetPayerId(), e.GetVersions(), e.GetUncontractedNpis(), at), "", nil
+		return readOps(ops, e.GetClaimId(), e.GetPayerId(), e.GetVersions(), e.GetUncontractedNpis(), at), "", nil
 	case *eventsv1.ClaimReversed:
-		ops, err = reversedOps(e, r)
-		ops = append(ops, providerDayOps(e)...)
-		return ops, e.GetClaimId(), err
+		ops, err = reversedOps(ops, e, r)
+		return providerDayOps(ops, e), e.GetClaimId(), err
 	case *eventsv1.ClaimRemitted:
-		ops, err = row(kindClaims, e.GetClaimId(), "m", summaryOfRemitted(e, r.Revision))
+		ops, err = row(ops, kindClaims, e.GetClaimId(), "m", summaryOfRemitted(e, r.Revision))
 		if !e.GetMore() {
 			ops = append(ops, views.ZRem(payerIndex(kindUnremitted, e.GetPayerId()), e.GetClaimId()))
 		}
 		return ops, e.GetClaimId(), err
 	case *eventsv1.ClaimRemittanceVoided:
 		if !e.GetSuperseded() {
-			ops, err = row(kindClaims, e.GetClaimId(), "m", summaryOfRemitted(nil, r.Revision))
+			ops, err = row(ops, kindClaims, e.GetClaimId(), "m", summaryOfRemitted(nil, r.Revision))
 		}
 		return append(ops, views.ZAdd(payerIndex(kindUnremitted, e.GetPayerId()), at, e.GetClaimId())), e.GetClaimId(), err
 	case *eventsv1.FileReceived:
 		f := fileOfReceived(e, r)
 		f.Problems = nil // may be long; they stand in the file's stream
-		ops, err = row(kindFiles, f.GetFileId(), "f", f)
-		ops = append(ops, index(kindFiles, f.GetSubmitterOrg(), "", at, f.GetFileId())...)
+		ops, err = row(ops, kindFiles, f.GetFileId(), "f", f)
+		ops = index(ops, kindFiles, f.GetSubmitterOrg(), "", at, f.GetFileId())
 	case *eventsv1.FileOutcomesRecorded:
 		key, id := rowsKey(kindFiles), fileOfStream(r.Stream)
-		ops = []views.Op{views.HIncr(key, rowField(id, "n"), int64(len(e.GetOutcomes()))), views.HSet(key, rowField(id, "t"), strconv.FormatInt(at, 10))}
-		ops = append(ops, outcomeOps(key, id, e.GetOutcomes())...)
+		ops = append(ops, views.HIncr(key, rowField(id, "n"), int64(len(e.GetOutcomes()))), views.HSet(key, rowField(id, "t"), strconv.FormatInt(at, 10)))
+		ops = outcomeOps(ops, key, id, e.GetOutcomes())
 	case *eventsv1.FileCompleted:
-		ops, err = row(kindFiles, fileOfStream(r.Stream), "c",
+		ops, err = row(ops, kindFiles, fileOfStream(r.Stream), "c",
 			&claimsv1.File{State: claimsv1.FileState_FILE_STATE_COMPLETE, RemittanceIds: bounded(e.GetRemittanceIds(), 200)})
 	case *eventsv1.FileCancelRequested:
-		ops, err = row(kindFiles, fileOfStream(r.Stream), "c", &claimsv1.File{State: claimsv1.FileState_FILE_STATE_CANCELING})
+		ops, err = row(ops, kindFiles, fileOfStream(r.Stream), "c", &claimsv1.File{State: claimsv1.FileState_FILE_STATE_CANCELING})
 	case *eventsv1.FileCanceled:
 		key, id, rest := rowsKey(kindFiles), fileOfStream(r.Stream), countRuns(e.GetNotProcessed())
-		ops, err = row(kindFiles, id, "c", &claimsv1.File{State: claimsv1.FileState_FILE_STATE_CANCELED, RemittanceIds: bounded(e.GetRemittanceIds(), 200)})
+		ops, err = row(ops, kindFiles, id, "c", &claimsv1.File{State: claimsv1.FileState_FILE_STATE_CANCELED, RemittanceIds: bounded(e.GetRemittanceIds(), 200)})
 		if rest > 0 {
 			ops = append(ops, views.HSet(key, rowField(id, "x"), strconv.FormatInt(rest, 10)), views.HSet(key, rowField(id, "t"), strconv.FormatInt(at, 10)))
 		}
@@ -187,8 +186,8 @@ func apply(r eventstore.Recorded) (ops []views.Op, claim string, err error) {
 		m := proto.CloneOf(e.GetRemittance())
 		m.ClaimCount = uint32(len(m.GetClaimIds()))
 		m.ClaimIds, m.Position = nil, positionProto(r.Position)
-		ops, err = row(kindRemittances, m.GetRemittanceId(), "i", m)
-		ops = append(ops, index(kindRemittances, m.GetSubmitterOrg(), m.GetPayerId(), at, m.GetRemittanceId())...)
+		ops, err = row(ops, kindRemittances, m.GetRemittanceId(), "i", m)
+		ops = index(ops, kindRemittances, m.GetSubmitterOrg(), m.GetPayerId(), at, m.GetRemittanceId())
 		if m.GetFileId() != "" {
 			ops = append(ops, views.ZAdd(fileIndex(kindRemittances, m.GetFileId()), at, m.GetRemittanceId()))
 		}
@@ -196,31 +195,30 @@ func apply(r eventstore.Recorded) (ops []views.Op, claim string, err error) {
 			ops = append(ops, views.ZAdd(payerIndex(kindUnpaid, m.GetPayerId()), at, m.GetRemittanceId()))
 		}
 	case *eventsv1.RemittanceVoided:
-		ops, err = row(kindRemittances, e.GetRemittanceId(), "v", &claimsv1.Remittance{Voided: true})
+		ops, err = row(ops, kindRemittances, e.GetRemittanceId(), "v", &claimsv1.Remittance{Voided: true})
 	case *eventsv1.ChangeProposed:
-		ops, err = changeOps("p", e.GetChange(), r)
+		ops, err = changeOps(ops, "p", e.GetChange(), r)
 	case *eventsv1.ChangeApproved:
-		ops, err = row(kindChanges, e.GetChangeId(), "a", &claimsv1.Change{State: claimsv1.ChangeState_CHANGE_STATE_APPROVED})
+		ops, err = row(ops, kindChanges, e.GetChangeId(), "a", &claimsv1.Change{State: claimsv1.ChangeState_CHANGE_STATE_APPROVED})
 	case *eventsv1.ChangeReprocessed:
-		ops, err = changeOps("d", e.GetChange(), r)
+		ops, err = changeOps(ops, "d", e.GetChange(), r)
 	default:
-		ops, err = paymentOps(r, at)
+		ops, err = paymentOps(ops, r, at)
 	}
 	return ops, "", err
 }
 
 // decidedIndexes are what finds a decision again: to remit it, and to make it
 // again when what it read has changed.
-func decidedIndexes(e *eventsv1.ClaimDecided, at int64) []views.Op {
-	var ops []views.Op
+func decidedIndexes(ops []views.Op, e *eventsv1.ClaimDecided, at int64) []views.Op {
 	switch e.GetStatus() {
 	case claimsv1.ClaimStatus_CLAIM_STATUS_PAID, claimsv1.ClaimStatus_CLAIM_STATUS_DENIED:
 		ops = append(ops, views.ZAdd(payerIndex(kindUnremitted, e.GetPayerId()), at, e.GetClaimId()))
 	case claimsv1.ClaimStatus_CLAIM_STATUS_PENDED:
 	default:
-		return nil
+		return ops
 	}
-	ops = append(ops, readOps(e.GetClaimId(), e.GetPayerId(), e.GetVersions(), e.GetUncontractedNpis(), at)...)
+	ops = readOps(ops, e.GetClaimId(), e.GetPayerId(), e.GetVersions(), e.GetUncontractedNpis(), at)
 	if slices.Contains(e.GetCodes(), codeNoMember) {
 		ops = append(ops, views.ZAdd(noMemberIndex(e.GetSubscriber()), at, e.GetClaimId()))
 	}
@@ -229,8 +227,7 @@ func decidedIndexes(e *eventsv1.ClaimDecided, at int64) []views.Op {
 
 // readOps put a claim into the indexes of what its decision read, and of
 // whom it found no contract by.
-func readOps(claim, payer string, v *claimsv1.Versions, uncontracted []string, at int64) []views.Op {
-	var ops []views.Op
+func readOps(ops []views.Op, claim, payer string, v *claimsv1.Versions, uncontracted []string, at int64) []views.Op {
 	for _, npi := range uncontracted {
 		ops = append(ops, views.ZAdd(uncontractedIndex(payer, npi), at, claim))
 	}
@@ -245,10 +242,10 @@ func readOps(claim, payer string, v *claimsv1.Versions, uncontracted []string, a
 }
 
 // changeOps put what is recorded of a change into its row.
-func changeOps(field string, c *claimsv1.Change, r eventstore.Recorded) ([]views.Op, error) {
+func changeOps(ops []views.Op, field string, c *claimsv1.Change, r eventstore.Recorded) ([]views.Op, error) {
 	c = proto.CloneOf(c)
 	c.Time = millis(r.RecordedTime.UnixMilli())
-	ops, err := row(kindChanges, c.GetChangeId(), field, c)
+	ops, err := row(ops, kindChanges, c.GetChangeId(), field, c)
 	return append(ops, views.ZAdd(payerIndex(kindChanges, c.GetPayerId()), r.RecordedTime.UnixMilli(), c.GetChangeId())), err
 }
 
@@ -269,27 +266,27 @@ const codeNoMember = "PR-31"
 
 // reversedOps take a decision's traces out of the lists. Where another
 // decision follows in the same commit, that one's are put in after it.
-func reversedOps(e *eventsv1.ClaimReversed, r eventstore.Recorded) ([]views.Op, error) {
+func reversedOps(ops []views.Op, e *eventsv1.ClaimReversed, r eventstore.Recorded) ([]views.Op, error) {
 	// The remittance that told the decision doesn't tell what stands now.
-	ops := []views.Op{views.HDel(rowsKey(kindClaims), rowField(e.GetClaimId(), "m"))}
+	ops = append(ops, views.HDel(rowsKey(kindClaims), rowField(e.GetClaimId(), "m")))
 	if !endsClaim(e) {
 		return ops, nil
 	}
-	part, err := row(kindClaims, e.GetClaimId(), "v", summaryOfReversed(r.Revision))
+	ops, err := row(ops, kindClaims, e.GetClaimId(), "v", summaryOfReversed(r.Revision))
 	unremitted := payerIndex(kindUnremitted, e.GetPayerId())
 	if e.GetRemitted() {
-		return append(append(ops, part...), views.ZAdd(unremitted, r.RecordedTime.UnixMilli(), e.GetClaimId())), err
+		return append(ops, views.ZAdd(unremitted, r.RecordedTime.UnixMilli(), e.GetClaimId())), err
 	}
-	return append(append(ops, part...), views.ZRem(unremitted, e.GetClaimId())), err
+	return append(ops, views.ZRem(unremitted, e.GetClaimId())), err
 }
 
 // row sets one part of a row.
-func row(kind, id, field string, part proto.Message) ([]views.Op, error) {
+func row(ops []views.Op, kind, id, field string, part proto.Message) ([]views.Op, error) {
 	b, err := encode(part)
 	if err != nil {
-		return nil, err
+		return ops, err
 	}
-	return []views.Op{views.HSet(rowsKey(kind), rowField(id, field), base64.RawStdEncoding.EncodeToString(b))}, nil
+	return append(ops, views.HSet(rowsKey(kind), rowField(id, field), string(b))), nil
 }
 
 // part reads one part of a row into m, joining it to what is there.
@@ -298,18 +295,14 @@ func part(fields map[string]string, field string, m proto.Message) error {
 	if !ok {
 		return nil
 	}
-	b, err := base64.RawStdEncoding.DecodeString(text)
-	if err == nil {
-		err = proto.UnmarshalOptions{Merge: true}.Unmarshal(b, m)
-	}
-	if err != nil {
+	if err := (proto.UnmarshalOptions{Merge: true}).Unmarshal([]byte(text), m); err != nil {
 		return defect("claims.view.row", "a row of the lists can't be read; drop the view and let it be built again")
 	}
 	return nil
 }
 
-func index(kind, org, payer string, at int64, id string) []views.Op {
-	ops := []views.Op{views.ZAdd(allIndex(kind), at, id)}
+func index(ops []views.Op, kind, org, payer string, at int64, id string) []views.Op {
+	ops = append(ops, views.ZAdd(allIndex(kind), at, id))
 	if org != "" {
 		ops = append(ops, views.ZAdd(orgIndex(kind, org), at, id))
 	}
@@ -319,8 +312,8 @@ func index(kind, org, payer string, at int64, id string) []views.Op {
 	return ops
 }
 
-func unindex(kind, org, payer, id string) []views.Op {
-	return []views.Op{views.ZRem(allIndex(kind), id), views.ZRem(orgIndex(kind, org), id), views.ZRem(payerIndex(kind, payer), id)}
+func unindex(ops []views.Op, kind, org, payer, id string) []views.Op {
+	return append(ops, views.ZRem(allIndex(kind), id), views.ZRem(orgIndex(kind, org), id), views.ZRem(payerIndex(kind, payer), id))
 }
 
 // rowParts are the parts of a kind's rows.
@@ -354,12 +347,11 @@ var outcomeParts = map[claimsv1.ClaimStatus]string{
 	claimsv1.ClaimStatus_CLAIM_STATUS_PENDED: "nw", claimsv1.ClaimStatus_CLAIM_STATUS_REJECTED: "nr",
 }
 
-func outcomeOps(key, id string, outcomes []*claimsv1.ClaimOutcome) []views.Op {
+func outcomeOps(ops []views.Op, key, id string, outcomes []*claimsv1.ClaimOutcome) []views.Op {
 	counts := map[string]int64{}
 	for _, o := range outcomes {
 		counts[outcomeParts[o.GetStatus()]]++
 	}
-	var ops []views.Op
 	for _, p := range slices.Sorted(maps.Keys(counts)) {
 		if p != "" {
 			ops = append(ops, views.HIncr(key, rowField(id, p), counts[p]))

@@ -77,8 +77,7 @@ func (s *Service) providerDays(payer string, d adjudication.Decision) []*eventsv
 }
 
 // providerDayOps put a decision's minutes into the view, and take them out.
-func providerDayOps(event any) []views.Op {
-	var ops []views.Op
+func providerDayOps(ops []views.Op, event any) []views.Op {
 	switch e := event.(type) {
 	case *eventsv1.ClaimDecided:
 		for _, d := range e.GetProviderDays() {

@@ -3,12 +3,14 @@ package cli
 import (
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/probity-health/probity/services/assembly"
 	"github.com/probity-health/probity/services/ledger/fsck"
+	"github.com/probity-health/probity/services/views"
 )
 
 func (a *app) fsckCommand() *cobra.Command {
@@ -19,9 +21,9 @@ func (a *app) fsckCommand() *cobra.Command {
 		Short: "Check a stopped ledger node's data directory",
 		Long: `Check a stopped ledger node's data directory: store, tiles, index, blocks and
 signatures, each against the others, and against the topics if --config says
-where they are. With --views the claims service's lists in Redis are computed
-anew from the commits and compared; stop that service meanwhile, or they move
-on. Every fault is named by its position. Nothing is changed.
+where they are. With --views the claims service's lists, in Redis or in the
+lists/ directory of a standalone stack, are computed anew from the commits and
+compared; stop that service meanwhile, or they move on. Every fault is named by its position. Nothing is changed.
 
 The node must have been stopped, not killed: otherwise start and stop it
 first. Exit code 7 says that there are faults. A damaged replica is not
@@ -60,11 +62,7 @@ node: it keeps what is sound of it and fetches the rest from a peer.`,
 				opts.Policy = policy
 			}
 			if lists != "" {
-				var service assembly.ClaimsConfig
-				if err := assembly.ReadConfig(lists, &service); err != nil {
-					return usageError{err}
-				}
-				audit, hangUp, err := service.Audit()
+				audit, hangUp, err := auditOf(lists)
 				if err != nil {
 					return err
 				}
@@ -81,9 +79,21 @@ node: it keeps what is sound of it and fetches the rest from a peer.`,
 	}
 	cmd.Flags().StringVar(&config, "config", "", "the node's configuration (YAML): its data directory and its topics")
 	cmd.Flags().StringVar(&policyFile, "policy", "", "policy file: whose signatures to believe; without it the stored policy is believed")
-	cmd.Flags().StringVar(&lists, "views", "", "the claims service's configuration (YAML): compare its lists in Redis")
+	cmd.Flags().StringVar(&lists, "views", "", "the claims service's configuration (YAML), or the lists directory of a standalone stack: compare its lists")
 	cmd.Flags().BoolVar(&offline, "offline", false, "leave the topics out, though --config names brokers")
 	return cmd
+}
+
+// auditOf is the audit of lists that a configuration, or a directory, names.
+func auditOf(lists string) (*views.Audit, func(), error) {
+	if info, err := os.Stat(lists); err == nil && info.IsDir() {
+		return assembly.AuditLists(lists)
+	}
+	var service assembly.ClaimsConfig
+	if err := assembly.ReadConfig(lists, &service); err != nil {
+		return nil, nil, usageError{err}
+	}
+	return service.Audit()
 }
 
 func (a *app) printFsck(report fsck.Report) error {

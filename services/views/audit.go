@@ -103,7 +103,7 @@ func (a *Audit) Take(index uint64, events []*ledgerv1.RecordedEvent) error {
 		if err != nil {
 			return err
 		}
-		ops, err := a.view.projection.Apply(recorded)
+		ops, err := a.view.projection.Apply(nil, recorded)
 		if err != nil {
 			return fmt.Errorf("views: the projection %s refuses commit %d, and has not parked it", a.Name(), index)
 		}

@@ -59,8 +59,7 @@ type Op struct {
 	N int64
 	// More fields with their values (HSET), fields (HDEL) or members (ZREM, SADD, SREM).
 	More []string
-
-	bad string // why it can't be applied
+	// A Command of 0 can't be applied; Value says why.
 }
 
 // Each calls f with every field or member, a field of HSET with its value.
@@ -80,7 +79,7 @@ func (o *Op) Each(f func(name, value string)) {
 // HSet sets fields of a hash, given as field, value, field, value.
 func HSet(key string, fields ...string) Op {
 	if len(fields) < 2 || len(fields)%2 != 0 {
-		return Op{Command: HSET, Key: key, bad: "a field without a value"}
+		return Op{Key: key, Value: "HSET: a field without a value"}
 	}
 	return Op{Command: HSET, Key: key, Name: fields[0], Value: fields[1], More: rest(fields[2:])}
 }
@@ -116,7 +115,7 @@ func Del(key string) Op { return Op{Command: DEL, Key: key} }
 
 func several(c Command, key string, names []string) Op {
 	if len(names) == 0 {
-		return Op{Command: c, Key: key, bad: "the number of arguments is out of bounds"}
+		return Op{Key: key, Value: c.String() + ": the number of arguments is out of bounds"}
 	}
 	return Op{Command: c, Key: key, Name: names[0], More: rest(names[1:])}
 }
@@ -141,10 +140,8 @@ const (
 // check refuses a command that a store would refuse or that breaks a bound.
 func (o *Op) check() error {
 	switch {
-	case o.bad != "":
-		return o.refused(o.bad)
 	case o.Command == 0:
-		return problem.Invalidf("views.op", "", "a command that is none")
+		return problem.Invalidf("views.op", "", "no command: %s", o.Value)
 	case o.Key == "" || len(o.Key) > maxKey:
 		return o.refused("the key's length is out of bounds")
 	case len(o.More)+2 > maxArgs:

@@ -40,6 +40,11 @@ type Runner struct {
 
 	mu     sync.Mutex // guards status
 	status Status
+
+	// What changes makes, used again by each batch; the writing goroutine's alone.
+	ops  []Op
+	made []Change
+	from []int
 }
 
 // Status is how a runner is doing.
@@ -335,7 +340,10 @@ func (r *Runner) trace(ctx context.Context, events []eventstore.Recorded) (end f
 	tracer := r.view.o.Tracer.Tracer("probity/views")
 	begun := map[string]trace.Span{}
 	for _, e := range events {
-		if _, twice := begun[e.Traceparent]; twice || e.Traceparent == "" {
+		if !telemetry.Sampled(e.Traceparent) {
+			continue
+		}
+		if _, twice := begun[e.Traceparent]; twice {
 			continue
 		}
 		parent := telemetry.Continue(ctx, e.Traceparent)
@@ -375,43 +383,56 @@ func (r *Runner) recordShards(ctx context.Context, b eventstore.Batch) error {
 	return nil
 }
 
-// changes asks the projection, commit by commit.
+// changes asks the projection, commit by commit. What it returns is good until
+// the next call.
 func (r *Runner) changes(ctx context.Context, events []eventstore.Recorded) []Change {
-	var out []Change
+	clear(r.ops) // let go of the events before
+	ops, out, from := r.ops[:0], r.made[:0], r.from[:0]
 	for _, e := range events {
 		if len(out) == 0 || out[len(out)-1].Index != e.Position.Index {
-			out = append(out, Change{Index: e.Position.Index})
+			out, from = append(out, Change{Index: e.Position.Index}), append(from, len(ops))
 		}
-		c := &out[len(out)-1]
+		c, begun := &out[len(out)-1], from[len(from)-1]
 		if c.Reason != "" {
 			continue
 		}
-		ops, err := r.applyEvent(e)
-		if err == nil && len(c.Ops)+len(ops) > maxCommitOps {
+		with, err := r.applyEvent(ops, e)
+		if err == nil && len(with)-begun > maxCommitOps {
 			err = problem.Invalidf("views.ops", "", "a commit makes more than %d commands", maxCommitOps)
 		}
 		if err != nil {
+			ops = ops[:begun]
 			r.park(ctx, e.Position, c, "the projection refused "+eventstore.TypeOf(e.Event), err)
 			continue
 		}
-		c.Ops = append(c.Ops, ops...)
+		ops = with
 	}
+	for i := range out {
+		end := len(ops)
+		if i+1 < len(out) {
+			end = from[i+1]
+		}
+		out[i].Ops = ops[from[i]:end:end]
+	}
+	r.ops, r.made, r.from = ops, out, from
 	return out
 }
 
 // applyEvent calls the projection; its panic is an error like any other, so
 // that one odd event doesn't take the service down again and again.
-func (r *Runner) applyEvent(e eventstore.Recorded) (ops []Op, err error) {
+func (r *Runner) applyEvent(ops []Op, e eventstore.Recorded) (_ []Op, err error) {
+	before := len(ops)
 	defer func() {
 		if p := recover(); p != nil {
-			ops, err = nil, fmt.Errorf("views: the projection panicked (%T)", p)
+			err = fmt.Errorf("views: the projection panicked (%T)", p)
 		}
 	}()
-	ops, err = r.view.projection.Apply(e)
-	for i := range ops {
-		if err == nil {
-			err = ops[i].check()
-		}
+	ops, err = r.view.projection.Apply(ops, e)
+	if err == nil && len(ops) < before {
+		err = errors.New("views: the projection took commands of other events away")
+	}
+	for i := before; i < len(ops) && err == nil; i++ {
+		err = ops[i].check()
 	}
 	return ops, err
 }

@@ -16,7 +16,8 @@ import (
 	"github.com/probity-health/probity/services/problem"
 )
 
-// Projection turns events into commands. Apply is pure: the same event always
+// Projection turns events into commands. Apply appends those of an event to
+// ops, which are not its own to look at. It is pure: the same event always
 // gives the same commands, whatever the store holds; what needs a running total
 // uses HIncr or Incr. An error, or a panic, parks the commit.
 type Projection struct {
@@ -27,7 +28,7 @@ type Projection struct {
 	// Log that it follows, and the event types that it wants (empty is all).
 	Log   string
 	Types []string
-	Apply func(eventstore.Recorded) ([]Op, error)
+	Apply func(ops []Op, r eventstore.Recorded) ([]Op, error)
 }
 
 var nameForm = regexp.MustCompile(`^[a-z]{1,32}$`)

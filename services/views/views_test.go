@@ -10,7 +10,7 @@ import (
 )
 
 func TestOpenRefuses(t *testing.T) {
-	apply := func(eventstore.Recorded) ([]views.Op, error) { return nil, nil }
+	apply := func([]views.Op, eventstore.Recorded) ([]views.Op, error) { return nil, nil }
 	for name, p := range map[string]views.Projection{
 		"no name":    {Log: "claims", Version: 1, Apply: apply},
 		"odd name":   {Name: "a:b", Log: "claims", Version: 1, Apply: apply},

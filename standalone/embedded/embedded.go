@@ -1,12 +1,12 @@
 // Package embedded runs Probity's three dependencies inside the calling
 // process: the Temporal server on SQLite, a Kafka-protocol broker that keeps
-// its log on disk, and a Redis-protocol store in memory.
+// its log on disk, and the store of the views.
 //
 // It is for development and evaluation on one machine. Invariants: every
 // listener is on loopback; a data directory belongs to one process at a time
 // (an advisory lock says so); what Kafka acknowledged is on disk before the
-// acknowledgement; Temporal resumes from its file; Redis keeps nothing, since
-// the views it holds are rebuilt from the ledger.
+// acknowledgement; Temporal resumes from its file; the views from theirs, or
+// they are rebuilt from the ledger.
 package embedded
 
 import (

@@ -21,7 +21,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -124,24 +123,38 @@ func ValidLog(s string) bool {
 // [a-z][a-z0-9]*-[A-Za-z0-9_.:-]{1,120}. It is on the path of every append,
 // where a regular expression would cost more than the rest of the check.
 func ValidStream(s string) bool {
-	category, id, ok := strings.Cut(s, "-")
-	if !ok || category == "" || id == "" || len(id) > MaxStreamSuffix || category[0] < 'a' {
+	n := 0 // of the category
+	for n < len(s) && nameBytes[s[n]]&ofCategories != 0 {
+		n++
+	}
+	if n == 0 || s[0] < 'a' || n+1 >= len(s) || s[n] != '-' || len(s) > n+1+MaxStreamSuffix {
 		return false
 	}
-	for i := range len(category) {
-		if c := category[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') {
-			return false
-		}
-	}
-	for i := range len(id) {
-		switch c := id[i]; {
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '_', c == '.', c == ':', c == '-':
-		default:
+	for i := n + 1; i < len(s); i++ {
+		if nameBytes[s[i]]&ofIDs == 0 {
 			return false
 		}
 	}
 	return true
 }
+
+const (
+	ofCategories = 1 << iota
+	ofIDs
+)
+
+// nameBytes says where in a stream's name a byte may stand.
+var nameBytes = func() (of [256]byte) {
+	for c := range of {
+		switch {
+		case c >= 'a' && c <= 'z', c >= '0' && c <= '9':
+			of[c] = ofCategories | ofIDs
+		case c >= 'A' && c <= 'Z', c == '_', c == '.', c == ':', c == '-':
+			of[c] = ofIDs
+		}
+	}
+	return of
+}()
 
 // CheckRequest refuses a request that no state of the ledger would accept.
 // The RPC edge checks the same limits; the ledger doesn't rely on it.

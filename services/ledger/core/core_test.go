@@ -3,6 +3,7 @@ package core_test
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"testing"
 	"time"
@@ -228,6 +229,17 @@ func TestStreamNames(t *testing.T) {
 	} {
 		require.Equal(t, ok, core.ValidStream(name), name)
 	}
+	rule := regexp.MustCompile(`^[a-z][a-z0-9]*-[A-Za-z0-9_.:-]{1,120}\z`)
+	rapid.Check(t, func(t *rapid.T) {
+		name := rapid.OneOf(
+			rapid.StringOf(rapid.SampledFrom([]rune("az09AZ_.:-/ é\n"))),
+			rapid.StringMatching(`[a-z0-9]{0,3}-[A-Za-z0-9_.:-]{118,122}`),
+			rapid.StringMatching(`[a-z0-9]{1,5}-[A-Za-z0-9_.:-]{1,5}`),
+		).Draw(t, "name")
+		if core.ValidStream(name) != rule.MatchString(name) {
+			t.Fatalf("%q", name)
+		}
+	})
 }
 
 func FuzzJudge(f *testing.F) {

@@ -60,6 +60,8 @@ const (
 	roomOfNames   = 16 << 10
 	roomOfWrites  = 256
 	roomOfEntries = 128 * receipt.EntrySize
+	// timesRoom is how many times that is taken where so much was needed.
+	timesRoom = 8
 )
 
 // Judge is the function Judge; of an accepted commit it gives the Row instead
@@ -92,10 +94,17 @@ func (r *Reader) JudgeRead(out *Judged, head Head, view View, rec *Record, value
 	return nil
 }
 
+// Release takes the room of what was read before for what comes, but that of
+// texts: rows, records and entries are good until then.
+func (r *Reader) Release() {
+	clear(r.writes)
+	r.writes, r.entries = r.writes[:0], r.entries[:0]
+}
+
 // Entry is receipt.Entry.
 func (r *Reader) Entry(value []byte) []byte {
 	if cap(r.entries)-len(r.entries) < receipt.EntrySize {
-		r.entries = make([]byte, 0, roomOfEntries)
+		r.entries = make([]byte, 0, min(max(roomOfEntries, 2*cap(r.entries)), timesRoom*roomOfEntries))
 	}
 	at := len(r.entries)
 	r.entries = receipt.AppendEntry(r.entries, value)
@@ -198,7 +207,7 @@ func (r *Reader) Read(rec *Record, value []byte, log string) bool {
 	r.content = r.content[:0]
 	first, from, to := len(r.writes), 0, 0 // of the writes, and of the provenance
 	if cap(r.writes)-first < MaxWrites {
-		r.writes, first = make([]RowWrite, 0, roomOfWrites), 0
+		r.writes, first = make([]RowWrite, 0, min(max(roomOfWrites, 2*cap(r.writes)), timesRoom*roomOfWrites)), 0
 	}
 	for {
 		at := len(value) - len(f.rest)

@@ -31,7 +31,15 @@ type Tally struct {
 	signed map[receipt.PublicKey][]receipt.Checkpoint
 	// known holds digests of notes that had nothing new when last added.
 	known map[[sha256.Size]byte]bool
+
+	// What follows from lines and signed, kept until they change; nil is not
+	// known. Each block is asked for it by every peer and for every signature.
+	sorted []receipt.Checkpoint
+	notes  [][]byte
 }
+
+// changed forgets what followed from lines and signed.
+func (t *Tally) changed() { t.sorted, t.notes = nil, nil }
 
 // NewTally returns an empty tally under a policy.
 func NewTally(policy receipt.Policy) *Tally {
@@ -47,6 +55,7 @@ func NewTally(policy receipt.Policy) *Tally {
 func (t *Tally) SetPolicy(policy receipt.Policy) {
 	t.policy = policy
 	clear(t.known)
+	t.changed()
 	from := policy.Last().Activation
 	for key, held := range t.signed {
 		held = slices.DeleteFunc(held, func(c receipt.Checkpoint) bool { return c.Size >= from })
@@ -125,6 +134,7 @@ func (t *Tally) unheard(note []byte) []byte {
 }
 
 func (t *Tally) hold(c receipt.Checkpoint, s receipt.Cosignature) {
+	t.changed()
 	if t.lines[c] == nil {
 		t.lines[c] = map[receipt.PublicKey]string{}
 	}
@@ -143,9 +153,12 @@ func (t *Tally) hold(c receipt.Checkpoint, s receipt.Cosignature) {
 
 // heads returns the heads, greatest first; of one size in order of root.
 func (t *Tally) heads() []receipt.Checkpoint {
-	return slices.SortedFunc(maps.Keys(t.lines), func(a, b receipt.Checkpoint) int {
-		return cmp.Or(cmp.Compare(b.Size, a.Size), bytes.Compare(a.Root[:], b.Root[:]))
-	})
+	if t.sorted == nil {
+		t.sorted = slices.SortedFunc(maps.Keys(t.lines), func(a, b receipt.Checkpoint) int {
+			return cmp.Or(cmp.Compare(b.Size, a.Size), bytes.Compare(a.Root[:], b.Root[:]))
+		})
+	}
+	return t.sorted
 }
 
 // note returns a head's note under all lines that are known of it.
@@ -224,8 +237,12 @@ func (t *Tally) Strays(own RootAt) (out [][]byte) {
 }
 
 // Notes returns what a peer should hear: the note of every head that is some
-// cosigner's newest, with all lines known of it, greatest first.
+// cosigner's newest, with all lines known of it, greatest first. Nobody may
+// change them.
 func (t *Tally) Notes() (out [][]byte) {
+	if t.notes != nil {
+		return t.notes
+	}
 	newest := map[receipt.Checkpoint]bool{}
 	for _, held := range t.signed {
 		newest[held[len(held)-1]] = true
@@ -235,5 +252,6 @@ func (t *Tally) Notes() (out [][]byte) {
 			out = append(out, t.note(c))
 		}
 	}
-	return out
+	t.notes = slices.Clip(out)
+	return t.notes
 }

@@ -173,6 +173,7 @@ func (b *bench) replay(ctx context.Context) ([]Figure, error) {
 	if err != nil {
 		return nil, err
 	}
+	topic.Reuse = true // as a node reads it
 	shared, size, err := b.replayFrom(ctx, topic)
 	if err != nil {
 		return nil, err

@@ -7,7 +7,6 @@ import (
 	"strconv"
 
 	"github.com/transparency-dev/merkle/proof"
-	"github.com/transparency-dev/merkle/rfc6962"
 )
 
 const consistencyMagic = "probity consistency v1"
@@ -94,7 +93,7 @@ func CheckConsistency(older, newer Checkpoint, path []Hash) error {
 	for i := range path {
 		raw[i] = path[i][:]
 	}
-	if err := proof.VerifyConsistency(rfc6962.DefaultHasher, older.Size, newer.Size, raw, older.Root[:], newer.Root[:]); err != nil {
+	if err := proof.VerifyConsistency(hasher, older.Size, newer.Size, raw, older.Root[:], newer.Root[:]); err != nil {
 		return fmt.Errorf("receipt: size %d is not a prefix of size %d: %w", older.Size, newer.Size, err)
 	}
 	return nil

@@ -3,13 +3,14 @@ package receipt
 import (
 	"bytes"
 	"crypto/subtle"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/transparency-dev/merkle/proof"
-	"github.com/transparency-dev/merkle/rfc6962"
 )
 
 // MaxSize bounds a receipt document.
@@ -52,12 +53,20 @@ type Receipt struct {
 
 // Marshal returns the document.
 func (r *Receipt) Marshal() []byte {
-	var w writer
+	const hashLine, rest = 45, 1 << 10 // the rest is less unless names are long
+	w := writer{buf: make([]byte, 0, rest+hashLine*(len(r.ShardProof)+len(r.HeadProof)+len(r.BlockProof))+len(r.Checkpoint))}
 	w.line(receiptMagic)
-	w.line(fmt.Sprintf("position %s %d %d", r.Log, r.Shard, r.Index))
-	w.line("entry " + encode(r.Entry))
+	w.buf = append(append(w.buf, "position "...), r.Log...)
+	w.buf = strconv.AppendUint(append(w.buf, ' '), uint64(r.Shard), 10)
+	w.buf = append(w.buf, ' ')
+	w.number(r.Index)
+	w.buf = append(base64.StdEncoding.AppendEncode(append(w.buf, "entry "...), r.Entry), '\n')
 	w.proof(r.ShardProof)
-	w.line(fmt.Sprintf("head %d %d %s %s", r.Place, r.Head.Size, encode(r.Head.Root[:]), encode(r.Head.State[:])))
+	w.buf = strconv.AppendUint(append(w.buf, "head "...), uint64(r.Place), 10)
+	w.buf = strconv.AppendUint(append(w.buf, ' '), r.Head.Size, 10)
+	w.buf = base64.StdEncoding.AppendEncode(append(w.buf, ' '), r.Head.Root[:])
+	w.buf = append(w.buf, ' ')
+	w.hash(r.Head.State)
 	w.proof(r.HeadProof)
 	w.line("block")
 	w.buf = append(w.buf, r.Header.Marshal()...)
@@ -222,7 +231,7 @@ func included(index, size uint64, leaf Hash, path []Hash, root Hash) error {
 	for i := range path {
 		raw[i] = path[i][:]
 	}
-	return proof.VerifyInclusion(rfc6962.DefaultHasher, index, size, leaf[:], raw, root[:])
+	return proof.VerifyInclusion(hasher, index, size, leaf[:], raw, root[:])
 }
 
 // CheckShardProof checks the first link alone, as a replica does before it

@@ -81,6 +81,10 @@ type Blocks struct {
 	tally   *core.Tally
 	heard   map[string]bool // members that answered since this replica started
 
+	derivedMu sync.Mutex // guards what follows; nothing else is taken with it
+	proved    map[proven]receipt.Receipt
+	roots     map[uint64]receipt.Hash // of the block log, by size
+
 	// Only Step touches these.
 	checked   map[*Shard]uint64 // commits whose stored bytes were read back
 	scrub     scrubber
@@ -351,21 +355,57 @@ func (b *Blocks) Receipt(log string, shard uint32, index uint64, sealed bool) (*
 	if !covers(block) {
 		return nil, nil
 	}
-	r := &receipt.Receipt{Log: log, Shard: shard, Index: index, Header: block.Header(), Checkpoint: checkpoint}
-	var err error
+	common, err := b.common(block, log, shard)
+	if err != nil {
+		return nil, err
+	}
+	r := &common
+	r.Index, r.Checkpoint = index, checkpoint
 	if r.Entry, err = s.Entry(index); err != nil {
 		return nil, err
 	}
-	r.Head, r.Place, r.HeadProof, _ = block.ProveHead(log, shard)
 	if r.ShardProof, err = s.tree.Inclusion(index, r.Head.Size); err != nil {
-		return nil, err
-	}
-	if r.BlockProof, err = b.tree.Inclusion(block.Height-1, block.Height); err != nil {
 		return nil, err
 	}
 	if err := r.CheckShardProof(); err != nil {
 		// The stored bytes are no longer those that were sealed.
 		return nil, b.halt(fmt.Errorf("replica: %s/%d index %d reads back differently from what was sealed: %w", log, shard, index, err))
 	}
+	return r, nil
+}
+
+// proven is a shard in a block.
+type proven struct {
+	block *receipt.Block
+	log   string
+	shard uint32
+}
+
+// heldProven bounds what is kept for the receipts of newest blocks.
+const heldProven = 256
+
+// common returns a receipt with all that doesn't depend on the commit. Many
+// wait for the same block, and each link is hashed from all of its shards.
+// Nobody may change its proofs.
+func (b *Blocks) common(block *receipt.Block, log string, shard uint32) (receipt.Receipt, error) {
+	at := proven{block, log, shard}
+	b.derivedMu.Lock()
+	r, ok := b.proved[at]
+	b.derivedMu.Unlock()
+	if ok {
+		return r, nil
+	}
+	r = receipt.Receipt{Log: log, Shard: shard, Header: block.Header()}
+	r.Head, r.Place, r.HeadProof, _ = block.ProveHead(log, shard)
+	var err error
+	if r.BlockProof, err = b.tree.Inclusion(block.Height-1, block.Height); err != nil {
+		return r, err
+	}
+	b.derivedMu.Lock()
+	defer b.derivedMu.Unlock()
+	if b.proved == nil || len(b.proved) >= heldProven {
+		b.proved = map[proven]receipt.Receipt{}
+	}
+	b.proved[at] = r
 	return r, nil
 }

@@ -22,6 +22,8 @@ const (
 	clockSkew = 5 * time.Minute
 	// heardNotes bounds what is taken from one peer's message.
 	heardNotes = 64
+	// heldRoots bounds the roots kept of sizes that cosigners signed.
+	heldRoots = 256
 	// heldEvidence bounds the evidence kept; the first is what convicts.
 	heldEvidence = 1024
 )
@@ -138,8 +140,23 @@ func (b *Blocks) ownRoot(size uint64) (receipt.Hash, bool) {
 	if last == nil || size > last.Height {
 		return receipt.Hash{}, false
 	}
+	b.derivedMu.Lock()
+	root, ok := b.roots[size]
+	b.derivedMu.Unlock()
+	if ok {
+		return root, true
+	}
 	root, err := b.tree.Root(size)
-	return root, err == nil
+	if err != nil {
+		return root, false
+	}
+	b.derivedMu.Lock()
+	defer b.derivedMu.Unlock()
+	if b.roots == nil || len(b.roots) >= heldRoots {
+		b.roots = map[uint64]receipt.Hash{}
+	}
+	b.roots[size] = root
+	return root, true
 }
 
 // settle looks whether a greater checkpoint has become final, and whom the

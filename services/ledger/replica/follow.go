@@ -291,6 +291,7 @@ type batch struct {
 
 // begin empties the batch and keeps its room.
 func (b *batch) begin() {
+	b.shard.reader.Release()
 	b.reading.begin()
 	b.keys = nil
 	clear(b.accepted)

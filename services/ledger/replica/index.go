@@ -159,6 +159,7 @@ func (r rows) spell(g *generation, next uint64, set setter) error {
 	// before any of them is written, so that the processor waits for many at once.
 	var room spelledRows
 	for some := range slices.Chunk(sortNames(g.requests.names), spelledAtOnce) {
+		room.touch(g.requests.names, some)
 		for _, p := range some {
 			room.begin()
 			room.b = append(append(append(room.b, r.prefix...), kindRequest), g.requests.names[p.at]...)
@@ -171,6 +172,7 @@ func (r rows) spell(g *generation, next uint64, set setter) error {
 	}
 	var chain []int32
 	for some := range slices.Chunk(sortNames(g.streams.names), spelledAtOnce) {
+		room.touch(g.streams.names, some)
 		for _, p := range some {
 			stream := g.streams.names[p.at]
 			chain = chain[:0]
@@ -198,8 +200,20 @@ const spelledAtOnce = 128
 
 // spelledRows holds some rows, one after the other.
 type spelledRows struct {
-	b    []byte
-	ends [][2]int // of each row's key and value
+	b       []byte
+	ends    [][2]int // of each row's key and value
+	touched int
+}
+
+// touch reads a little of each name.
+func (s *spelledRows) touch(names []string, some []place) {
+	touched := 0
+	for _, p := range some {
+		if name := names[p.at]; name != "" {
+			touched += int(name[0])
+		}
+	}
+	s.touched += touched
 }
 
 // begin begins a row: its key is appended to b, up to keyed, then its value.

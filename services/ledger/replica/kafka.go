@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -48,7 +49,9 @@ type KafkaSource struct {
 	// Most bounds the bytes of one Fetch; 0 is 4 MiB.
 	Most int
 
-	room []byte // with Reuse, of one Fetch
+	// With Reuse, of one Fetch.
+	room    valueRoom
+	records []Record
 }
 
 const (
@@ -76,12 +79,13 @@ func (s *KafkaSource) Fetch(ctx context.Context, offset int64) (Fetched, error) 
 		return Fetched{}, res.Error
 	}
 	out := Fetched{End: res.HighWatermark}
-	room, most := s.room[:0], valuesAtOnce
+	room := &valueRoom{}
 	if s.Reuse {
-		most = heldRoom
+		room, out.Records = &s.room, s.records[:0]
 		defer func() {
-			if cap(room) <= heldRoom {
-				s.room = room
+			room.release()
+			if s.records = out.Records; cap(s.records) > heldRecords {
+				s.records = nil
 			}
 		}()
 	}
@@ -98,7 +102,7 @@ func (s *KafkaSource) Fetch(ctx context.Context, offset int64) (Fetched, error) 
 			}
 			return Fetched{}, fmt.Errorf("replica: decode a fetched batch: %w", err)
 		}
-		value, err := take(&room, rec.Value, most)
+		value, err := room.take(rec.Value)
 		if rec.Key != nil {
 			_ = rec.Key.Close()
 		}
@@ -115,28 +119,58 @@ func (s *KafkaSource) Fetch(ctx context.Context, offset int64) (Fetched, error) 
 	}
 }
 
-// valuesAtOnce is the most room made at once for values that are kept.
-const valuesAtOnce = 64 << 10
+// heldRecords is for how many records room is kept for the next fetch.
+const heldRecords = 8 << 10
 
-// heldRoom is the most room that is kept for the next fetch.
-const heldRoom = 1 << 20
+// valueRoom holds the values of one fetch in pieces.
+type valueRoom struct {
+	pieces [][]byte // of the fetch before those from used on
+	used   int
+}
 
-// take reads a value into room that it shares with others of the same fetch,
-// of which at most most is made at once.
-func take(room *[]byte, from protocol.Bytes, most int) ([]byte, error) {
+// Sizes of a piece: small at first, for most fetches of a quiet shard bring one
+// record.
+const (
+	leastPiece = 4 << 10
+	mostPiece  = 256 << 10
+)
+
+// take reads a value into the room.
+func (r *valueRoom) take(from protocol.Bytes) ([]byte, error) {
 	if from == nil {
 		return nil, nil
 	}
 	size := from.Len()
-	if cap(*room)-len(*room) < size {
-		// Small at first: most fetches of a quiet shard bring one record.
-		*room = make([]byte, 0, max(size, min(most, 4*cap(*room))))
+	for r.used == 0 || cap(r.pieces[r.used-1])-len(r.pieces[r.used-1]) < size {
+		if r.used == len(r.pieces) {
+			next := leastPiece
+			if r.used > 0 {
+				next = min(4*cap(r.pieces[r.used-1]), mostPiece)
+			}
+			r.pieces = append(r.pieces, make([]byte, 0, max(size, next)))
+		}
+		r.used++
 	}
-	at := len(*room)
-	value := (*room)[at : at+size : at+size]
+	piece := &r.pieces[r.used-1]
+	at := len(*piece)
+	value := (*piece)[at : at+size : at+size]
 	if _, err := io.ReadFull(from, value); err != nil {
 		return nil, err
 	}
-	*room = (*room)[:at+size]
+	*piece = (*piece)[:at+size]
 	return value, nil
+}
+
+// release takes the room for the next fetch, which brings about as much as this
+// one; what this one did not need goes piece by piece.
+func (r *valueRoom) release() {
+	if most := max(r.used, len(r.pieces)-1); len(r.pieces) > most {
+		clear(r.pieces[most:])
+		r.pieces = r.pieces[:most]
+	}
+	r.pieces = slices.DeleteFunc(r.pieces, func(piece []byte) bool { return cap(piece) > mostPiece })
+	for i := range r.pieces {
+		r.pieces[i] = r.pieces[i][:0]
+	}
+	r.used = 0
 }

@@ -30,16 +30,16 @@ func hashChildren(left, right []byte) []byte {
 type stateTree struct {
 	base   uint64
 	nodes  [][]byte // compact range of [0, base)
-	leaves []receipt.Hash
+	leaves leafHashes
 	// at and edge are where the last root was computed, to go on from there.
 	at   uint64
 	edge *compact.Range
 	root receipt.Hash
 }
 
-func (t *stateTree) size() uint64 { return t.base + uint64(len(t.leaves)) }
+func (t *stateTree) size() uint64 { return t.base + uint64(t.leaves.len()) }
 
-func (t *stateTree) append(leaf receipt.Hash) { t.leaves = append(t.leaves, leaf) }
+func (t *stateTree) append(leaf receipt.Hash) { t.leaves.append(leaf) }
 
 // rootAt returns the root at a size from the last block's on.
 func (t *stateTree) rootAt(size uint64) (receipt.Hash, error) {
@@ -72,7 +72,7 @@ func (t *stateTree) advance(size uint64) (err error) {
 		t.at = t.base
 	}
 	for ; t.at < size; t.at++ {
-		leaf := t.leaves[t.at-t.base]
+		leaf := t.leaves.at(int(t.at - t.base))
 		if err := t.edge.Append(leaf[:], nil); err != nil {
 			return err
 		}
@@ -96,6 +96,52 @@ func (t *stateTree) trim(size uint64, nodes [][]byte) {
 	if size <= t.base || size > t.size() {
 		return
 	}
-	t.leaves = append([]receipt.Hash(nil), t.leaves[size-t.base:]...)
+	t.leaves.drop(int(size - t.base))
 	t.base, t.nodes = size, nodes
+}
+
+// leafHashes is a row of hashes that grows at one end and is cut at the other.
+// They stand in pieces, so that nothing is copied where a long history comes
+// without a block.
+type leafHashes struct {
+	pieces  [][]receipt.Hash // all full but the last
+	dropped int              // of the first piece
+}
+
+const pieceOfLeaves = 1 << 10
+
+func (l *leafHashes) len() int {
+	n := len(l.pieces)
+	if n == 0 {
+		return 0
+	}
+	return (n-1)*pieceOfLeaves + len(l.pieces[n-1]) - l.dropped
+}
+
+func (l *leafHashes) append(leaf receipt.Hash) {
+	last := len(l.pieces) - 1
+	if last < 0 || len(l.pieces[last]) == pieceOfLeaves {
+		room := pieceOfLeaves
+		if last < 0 {
+			room = 16 // a shard at rest has few
+		}
+		l.pieces, last = append(l.pieces, make([]receipt.Hash, 0, room)), last+1
+	}
+	l.pieces[last] = append(l.pieces[last], leaf)
+}
+
+func (l *leafHashes) at(i int) receipt.Hash {
+	i += l.dropped
+	return l.pieces[i/pieceOfLeaves][i%pieceOfLeaves]
+}
+
+// drop forgets the first n.
+func (l *leafHashes) drop(n int) {
+	if n == l.len() {
+		*l = leafHashes{}
+		return
+	}
+	l.dropped += n
+	whole := l.dropped / pieceOfLeaves
+	l.pieces, l.dropped = append([][]receipt.Hash(nil), l.pieces[whole:]...), l.dropped%pieceOfLeaves
 }

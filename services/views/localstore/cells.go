@@ -163,32 +163,45 @@ func (x *cells) get(table, name, suffix uint32) (c cell, ok, any bool) {
 func (x *cells) set(name uint32, c cell) (old cell, replaced, any bool) {
 	r, spilled := x.held(c.table, name)
 	in, last := reader{in: x.arena.bytes(r.at, int(r.n))}, cell{}
-	x.was = x.was[:0]
-	at := -1
 	for in.next(&last) {
 		if last.table == c.table {
 			if any = true; last.suffix == c.suffix {
-				at, old = len(x.was), last
+				old, replaced = last, true
+				old.value = value{} // the record is about to change
 			}
 		}
-		x.was = append(x.was, last)
 	}
-	if at < 0 {
-		if !any && r.n > longRecord && !spilled {
-			x.records[name].spilled = true
-			if x.spilled == nil {
-				x.spilled = map[uint64]record{}
+	switch {
+	case replaced && c.kind == views.SortedSet && old.score == c.score, replaced && c.kind == views.MemberSet:
+		return old, replaced, any
+	case replaced:
+		x.decode(r)
+		for i := range x.was {
+			if x.was[i].table == c.table && x.was[i].suffix == c.suffix {
+				x.was[i] = c
 			}
-			r, spilled, in.score = record{}, true, 0
 		}
-		x.buf = appendCell(x.buf[:0], &c, &in.score)
-		x.keep(c.table, name, x.extend(r), spilled)
-		return cell{}, false, any
+		x.keep(c.table, name, x.rewrite(r), spilled)
+		return old, replaced, any
+	case !any && r.n > longRecord && !spilled:
+		x.records[name].spilled = true
+		if x.spilled == nil {
+			x.spilled = map[uint64]record{}
+		}
+		r, spilled, in.score = record{}, true, 0
 	}
-	old.value = value{} // the record is about to change
-	x.was[at] = c
-	x.keep(c.table, name, x.rewrite(r), spilled)
-	return old, true, any
+	x.buf = appendCell(x.buf[:0], &c, &in.score)
+	x.keep(c.table, name, x.extend(r), spilled)
+	return cell{}, false, any
+}
+
+// decode makes x.was of a record.
+func (x *cells) decode(r record) {
+	in, c := reader{in: x.arena.bytes(r.at, int(r.n))}, cell{}
+	x.was = x.was[:0]
+	for in.next(&c) {
+		x.was = append(x.was, c)
+	}
 }
 
 // remove takes a name's cells of a table out, of one suffix or, all being

@@ -41,14 +41,18 @@ func newJournal(path string) (*journal, error) {
 
 // openJournal opens a build's file, cuts off what a crash left of a last
 // frame, and hands the others to follow. errSteps says that the file is
-// another's, or can't be followed.
-func openJournal(path string, follow func(payload []byte, at int64) error) (*journal, error) {
-	file, err := os.OpenFile(path, os.O_RDWR, 0o600)
+// another's, or can't be followed. Opened only to be read it stays as it is.
+func openJournal(path string, readOnly bool, follow func(payload []byte, at int64) error) (*journal, error) {
+	mode := os.O_RDWR
+	if readOnly {
+		mode = os.O_RDONLY
+	}
+	file, err := os.OpenFile(path, mode, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	whole, err := frames(file, follow)
-	if err == nil {
+	if err == nil && !readOnly {
 		err = file.Truncate(whole)
 	}
 	if err != nil {

@@ -20,6 +20,8 @@ import (
 type Store struct {
 	dir string
 
+	readOnly bool
+
 	mu     sync.RWMutex // guards shards and closed; a shard's own lock may be taken under it
 	shards map[place]*shard
 	closed bool
@@ -62,21 +64,39 @@ func Open(dir string, log *slog.Logger) (*Store, error) {
 		return nil, fmt.Errorf("localstore: %w", err)
 	}
 	s := &Store{dir: dir, shards: map[place]*shard{}}
+	if err := s.openHeads(); err != nil && !errors.Is(err, os.ErrNotExist) {
+		log.Warn("the lists' heads can't be read; the lists are built anew", "error", err)
+		clear(s.shards)
+	}
+	return s, s.openBuilds(log)
+}
+
+// Read opens a directory that no Store has open, to look at it only: nothing
+// in it is changed, what would change it is refused, and what can't be read is
+// an error.
+func Read(dir string) (*Store, error) {
+	s := &Store{dir: dir, readOnly: true, shards: map[place]*shard{}}
+	if err := s.openHeads(); err != nil {
+		return nil, fmt.Errorf("localstore: %w", err)
+	}
+	if err := s.openBuilds(nil); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+func (s *Store) openHeads() error {
 	heads := kept{}
-	raw, err := os.ReadFile(filepath.Join(dir, headsFile))
+	raw, err := os.ReadFile(filepath.Join(s.dir, headsFile))
 	if err == nil {
 		err = json.Unmarshal(raw, &heads)
-	}
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		log.Warn("the lists' heads can't be read; the lists are built anew", "error", err)
-		heads = kept{}
 	}
 	for view, shards := range heads {
 		for n, head := range shards {
 			s.shards[place{view, n}] = &shard{named: true, head: head, builds: map[version]*build{}}
 		}
 	}
-	return s, s.openBuilds(log)
+	return err
 }
 
 var buildFile = regexp.MustCompile(`^([a-z]{1,32})\.([0-9]{1,10})\.v([0-9]{1,10})\.([0-9]{1,20})\.rows$`)
@@ -102,14 +122,17 @@ func (s *Store) openBuilds(log *slog.Logger) error {
 		path := filepath.Join(s.dir, file.Name())
 		shard := s.shards[place{m[1], uint32(n)}]
 		if errors.Join(err1, err2, err3) != nil || shard == nil || shard.head.Generation != g {
+			if s.readOnly {
+				continue
+			}
 			if err := os.Remove(path); err != nil {
 				return fmt.Errorf("localstore: %w", err)
 			}
 			continue
 		}
 		b := newBuild(nil)
-		b.journal, err = openJournal(path, b.follow)
-		if errors.Is(err, errSteps) {
+		b.journal, err = openJournal(path, s.readOnly, b.follow)
+		if errors.Is(err, errSteps) && !s.readOnly {
 			log.Warn("a list's file can't be read; it is built anew", "file", file.Name())
 			if err := os.Remove(path); err != nil {
 				return fmt.Errorf("localstore: %w", err)
@@ -120,7 +143,7 @@ func (s *Store) openBuilds(log *slog.Logger) error {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("localstore: %w", err)
+			return fmt.Errorf("localstore: %s: %w", file.Name(), err)
 		}
 		shard.builds[version{uint32(v), g}] = b
 	}
@@ -151,8 +174,11 @@ func (s *Store) Close() error {
 func (s *Store) Clear() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
+	switch {
+	case s.closed:
 		return views.Away(errClosed)
+	case s.readOnly:
+		return views.Away(errReadOnly)
 	}
 	var errs []error
 	for at, shard := range s.shards {
@@ -173,6 +199,16 @@ func (s *Store) delete(at views.Build, b *build) error {
 }
 
 var errClosed = errors.New("localstore: it is closed")
+
+var errReadOnly = errors.New("localstore: it is open for reading")
+
+// toWrite is at for those who change something.
+func (s *Store) toWrite(ctx context.Context, view string, n uint32) (*shard, error) {
+	if s.readOnly {
+		return nil, views.Away(errReadOnly)
+	}
+	return s.at(ctx, view, n)
+}
 
 // at returns a shard, which is made where it is missing.
 func (s *Store) at(ctx context.Context, view string, n uint32) (*shard, error) {
@@ -222,7 +258,7 @@ func (s *Store) Shards(ctx context.Context, view string) (out []uint32, err erro
 func (s *Store) AddShards(ctx context.Context, view string, shards []uint32) error {
 	fresh := false
 	for _, n := range shards {
-		shard, err := s.at(ctx, view, n)
+		shard, err := s.toWrite(ctx, view, n)
 		if err != nil {
 			return err
 		}
@@ -291,7 +327,7 @@ func (s *Store) Heads(ctx context.Context, view string, shards []uint32) ([]view
 
 // GoLive implements views.Store.
 func (s *Store) GoLive(ctx context.Context, b views.Build) (live uint32, same bool, err error) {
-	shard, err := s.at(ctx, b.View, b.Shard)
+	shard, err := s.toWrite(ctx, b.View, b.Shard)
 	if err != nil {
 		return 0, false, err
 	}
@@ -311,7 +347,7 @@ func (s *Store) GoLive(ctx context.Context, b views.Build) (live uint32, same bo
 
 // Renew implements views.Store.
 func (s *Store) Renew(ctx context.Context, view string, n uint32) (uint64, error) {
-	shard, err := s.at(ctx, view, n)
+	shard, err := s.toWrite(ctx, view, n)
 	if err != nil {
 		return 0, err
 	}
@@ -324,7 +360,7 @@ func (s *Store) Renew(ctx context.Context, view string, n uint32) (uint64, error
 
 // Drop implements views.Store.
 func (s *Store) Drop(ctx context.Context, view string, n uint32, unwanted func(views.Build) bool) error {
-	shard, err := s.at(ctx, view, n)
+	shard, err := s.toWrite(ctx, view, n)
 	if err != nil {
 		return err
 	}
@@ -346,7 +382,7 @@ func (s *Store) Drop(ctx context.Context, view string, n uint32, unwanted func(v
 
 // Apply implements views.Store.
 func (s *Store) Apply(ctx context.Context, in views.Batch) (views.Applied, error) {
-	shard, err := s.at(ctx, in.View, in.Shard)
+	shard, err := s.toWrite(ctx, in.View, in.Shard)
 	if err != nil {
 		return views.Applied{}, err
 	}

@@ -2,6 +2,7 @@ package localstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -417,6 +418,53 @@ func TestStrangeFiles(t *testing.T) {
 		_, err = os.Stat(filepath.Join(dir, fileOf(one)))
 		require.ErrorIs(t, err, os.ErrNotExist, name)
 	}
+}
+
+// Given a directory that is only read, then it answers, refuses what would
+// change it, and every file stays as it is, the end of a cut frame included.
+func TestRead(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	begin(t, s)
+	commit(t, s, views.Set("a", "b"))
+	require.NoError(t, s.Close())
+	file, err := os.OpenFile(filepath.Join(dir, fileOf(one)), os.O_APPEND|os.O_WRONLY, 0)
+	require.NoError(t, err)
+	_, err = file.WriteString("cut")
+	require.NoError(t, errors.Join(err, file.Close()))
+	stray := filepath.Join(dir, fileOf(views.Build{View: "other", Version: 1}))
+	require.NoError(t, os.WriteFile(stray, []byte("x"), 0o600))
+	contents := func() map[string]string {
+		out := map[string]string{}
+		files, err := os.ReadDir(dir)
+		require.NoError(t, err)
+		for _, f := range files {
+			raw, err := os.ReadFile(filepath.Join(dir, f.Name()))
+			require.NoError(t, err)
+			out[f.Name()] = string(raw)
+		}
+		return out
+	}
+	before := contents()
+
+	r, err := Read(dir)
+	require.NoError(t, err)
+	require.Equal(t, model{"a": {Kind: views.String, Text: "b"}}, held(t, r))
+	_, err = r.Apply(ctx, views.Batch{Build: one, From: 1, Next: 2})
+	require.True(t, problem.Is(err, problem.Unavailable))
+	require.True(t, problem.Is(r.AddShards(ctx, "other", []uint32{1}), problem.Unavailable))
+	require.True(t, problem.Is(r.Drop(ctx, one.View, one.Shard, func(views.Build) bool { return true }), problem.Unavailable))
+	require.True(t, problem.Is(r.Clear(), problem.Unavailable))
+	require.NoError(t, r.Close())
+	require.Equal(t, before, contents())
+
+	// What can't be read is said, not deleted.
+	require.NoError(t, os.WriteFile(filepath.Join(dir, fileOf(one)), []byte("#!/bin/sh\nexit 1\n\n"), 0o600))
+	_, err = Read(dir)
+	require.ErrorIs(t, err, errSteps)
+	require.NoError(t, os.Remove(filepath.Join(dir, headsFile)))
+	_, err = Read(dir)
+	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
 // Given a store that is closed, then every call says Unavailable.

@@ -102,13 +102,13 @@ func (w *world) record(t *testing.T, key string, events ...proto.Message) string
 
 // projection counts erasures by reason, lists subjects by time and keeps the last of each.
 func projection(version uint32) views.Projection {
-	return views.Projection{Name: "erasures", Version: version, Log: "consent", Apply: func(r eventstore.Recorded) ([]views.Op, error) {
+	return views.Projection{Name: "erasures", Version: version, Log: "consent", Apply: func(ops []views.Op, r eventstore.Recorded) ([]views.Op, error) {
 		e, ok := r.Event.(*eventsv1.SubjectKeyDestroyed)
 		if !ok {
-			return nil, nil
+			return ops, nil
 		}
 		seconds := e.GetDestroyedTime().GetSeconds()
-		return []views.Op{
+		return append(ops,
 			views.HSet("subject:"+e.GetSubject(), "reason", e.GetReason(), "seconds", fmt.Sprint(seconds), "version", fmt.Sprint(version)),
 			views.HIncr("totals", e.GetReason(), 1),
 			views.HIncr("totals", "seconds", seconds),
@@ -116,7 +116,7 @@ func projection(version uint32) views.Projection {
 			views.SAdd("subjects", e.GetSubject()),
 			views.SRem("subjects", "nobody"), views.ZRem("by-time", "nobody"), views.HDel("totals", "nothing"),
 			views.Set("last", e.GetSubject()), views.Incr("count", 1), views.Del("scratch"),
-		}, nil
+		), nil
 	}}
 }
 
@@ -560,7 +560,7 @@ func newVersion(t *testing.T, w *world) {
 	gate := make(chan struct{})
 	p := projection(2)
 	apply := p.Apply
-	p.Apply = func(r eventstore.Recorded) ([]views.Op, error) { <-gate; return apply(r) }
+	p.Apply = func(ops []views.Op, r eventstore.Recorded) ([]views.Op, error) { <-gate; return apply(ops, r) }
 	next := w.start(t, p, w.open(), w.store)
 	version := func(v *views.View) string {
 		_, h, err := w.at(t, v).Find(w.ctx, "subject:sub_1")
@@ -605,7 +605,7 @@ func superseded(t *testing.T, w *world) {
 func poison(t *testing.T, w *world) {
 	p := projection(1)
 	apply := p.Apply
-	p.Apply = func(r eventstore.Recorded) ([]views.Op, error) {
+	p.Apply = func(ops []views.Op, r eventstore.Recorded) ([]views.Op, error) {
 		e := r.Event.(*eventsv1.SubjectKeyDestroyed)
 		switch e.GetReason() {
 		case "error":
@@ -613,13 +613,13 @@ func poison(t *testing.T, w *world) {
 		case "panic":
 			panic("quoting Jane Roe")
 		case "clash":
-			return []views.Op{views.HIncr("totals", "erasure", 1000), views.SAdd("totals", "x")}, nil
+			return append(ops, views.HIncr("totals", "erasure", 1000), views.SAdd("totals", "x")), nil
 		case "empty":
-			return []views.Op{views.HSet("x")}, nil
+			return append(ops, views.HSet("x")), nil
 		case "blob":
-			return []views.Op{views.Set("x", strings.Repeat("x", 1<<20))}, nil
+			return append(ops, views.Set("x", strings.Repeat("x", 1<<20))), nil
 		}
-		return apply(r)
+		return apply(ops, r)
 	}
 	good := &eventsv1.SubjectKeyDestroyed{Subject: "sub_a", Reason: "erasure"}
 	var parked []string
@@ -696,9 +696,9 @@ func away(t *testing.T, w *world) {
 func pages(t *testing.T, w *world) {
 	p := projection(1)
 	// Few scores, many members: what a page must get right is ties.
-	p.Apply = func(r eventstore.Recorded) ([]views.Op, error) {
+	p.Apply = func(ops []views.Op, r eventstore.Recorded) ([]views.Op, error) {
 		e := r.Event.(*eventsv1.SubjectKeyDestroyed)
-		return []views.Op{views.ZAdd("z", e.GetDestroyedTime().GetSeconds()%5-2, e.GetSubject())}, nil
+		return append(ops, views.ZAdd("z", e.GetDestroyedTime().GetSeconds()%5-2, e.GetSubject())), nil
 	}
 	w.append(t, 97)
 	r := w.start(t, p, w.open(), w.store)
