@@ -201,7 +201,7 @@ func (fs *families) hold(ctx context.Context, subscriber string) (*entry[family]
 // release gives a family back as it stands.
 func (fs *families) release(held *entry[family]) {
 	held.value.packed, held.value.snapshot = held.value.snapshot.pack(), nil
-	fs.shelf.weigh(held, familyOverhead+len(held.value.packed))
+	fs.weigh(held, familyOverhead+len(held.value.packed))
 	fs.shelf.release(held)
 }
 

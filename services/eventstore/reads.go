@@ -2,6 +2,7 @@ package eventstore
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"time"
 
@@ -21,7 +22,8 @@ const (
 )
 
 // reads shares calls between callers that read at the same time. Nobody
-// waits for company: a read goes at once while few are on their way.
+// waits for company: a read goes at once while few are on their way, with those
+// that were about to ask.
 type reads struct {
 	client ledgerv1connect.LedgerServiceClient
 
@@ -39,35 +41,58 @@ type read struct {
 }
 
 func (g *reads) read(ctx context.Context, req *ledgerv1.ReadStreamRequest) (*ledgerv1.ReadStreamResponse, error) {
+	r := &read{ctx: ctx, req: req, done: make(chan struct{})}
 	g.mu.Lock()
-	if g.flying < readsInFlight {
-		g.flying++
+	if g.flying == readsInFlight {
+		g.waiting = append(g.waiting, r)
 		g.mu.Unlock()
+		return r.wait()
+	}
+	g.flying++
+	g.mu.Unlock()
+	// A call inside the process is back before the next caller has run: of
+	// hundreds that ask at once, each would go alone.
+	runtime.Gosched()
+	g.mu.Lock()
+	some := g.take(readsTogether - 1)
+	g.mu.Unlock()
+	if len(some) == 0 {
 		defer g.next()
 		return g.client.ReadStream(ctx, req)
 	}
-	r := &read{ctx: ctx, req: req, done: make(chan struct{})}
-	g.waiting = append(g.waiting, r)
-	g.mu.Unlock()
+	go func() {
+		defer g.next()
+		g.together(append(some, r))
+	}()
+	return r.wait()
+}
+
+func (r *read) wait() (*ledgerv1.ReadStreamResponse, error) {
 	select {
 	case <-r.done:
 		return r.res, r.err
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	case <-r.ctx.Done():
+		return nil, r.ctx.Err()
 	}
+}
+
+// take takes those that still wait, at most so many; mu is held.
+func (g *reads) take(most int) []*read {
+	var some []*read
+	for len(g.waiting) > 0 && len(some) < most {
+		if r := g.waiting[0]; r.ctx.Err() == nil {
+			some = append(some, r)
+		}
+		g.waiting = g.waiting[1:]
+	}
+	return some
 }
 
 // next hands a returned call's place on to those who wait, or gives it up.
 func (g *reads) next() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	var some []*read
-	for len(g.waiting) > 0 && len(some) < readsTogether {
-		if r := g.waiting[0]; r.ctx.Err() == nil {
-			some = append(some, r)
-		}
-		g.waiting = g.waiting[1:]
-	}
+	some := g.take(readsTogether)
 	if len(some) == 0 {
 		g.flying--
 		return

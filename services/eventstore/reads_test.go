@@ -3,6 +3,7 @@ package eventstore
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -73,7 +74,7 @@ func crowd(ctx context.Context, t *testing.T, n *slowNode, meanwhile func(), oth
 	for i := range readsInFlight {
 		wg.Go(func() { _, _ = g.read(t.Context(), &ledgerv1.ReadStreamRequest{Stream: fmt.Sprint("early-", i)}) })
 	}
-	require.Eventually(t, func() bool { g.mu.Lock(); defer g.mu.Unlock(); return g.flying == readsInFlight }, waiting, tick)
+	require.Eventually(t, func() bool { n.mu.Lock(); defer n.mu.Unlock(); return len(n.calls) == readsInFlight }, waiting, tick)
 	var mu sync.Mutex
 	failed := map[string]error{}
 	for _, s := range others {
@@ -106,6 +107,37 @@ func TestReadsThatWaitTravelTogetherAndEachGetsItsOwnAnswer(t *testing.T) {
 		require.NoError(t, err, s)
 	}
 	require.Less(t, len(n.calls), readsInFlight+5, "five reads take fewer than five calls")
+}
+
+// Inside the process a node answers before the next reader has asked.
+func TestReadersThatAskAtOnceShareCallsThoughTheNodeAnswersAtOnce(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	n := &slowNode{let: make(chan struct{})}
+	close(n.let)
+	g := &reads{client: n}
+	const readers = 200
+	var wg sync.WaitGroup
+	for i := range readers {
+		wg.Go(func() {
+			res, err := g.read(t.Context(), &ledgerv1.ReadStreamRequest{Stream: fmt.Sprint(i)})
+			if err != nil || res.GetEvents()[0].GetStream() != fmt.Sprint(i) {
+				t.Errorf("%d: %v, %v", i, res, err)
+			}
+		})
+	}
+	wg.Wait()
+	answered := 0
+	for _, call := range n.calls {
+		answered += min(len(call), 2) // of a call two are answered, the others asked for again
+	}
+	require.Equal(t, readers, answered)
+	alone := 0
+	for _, call := range n.calls {
+		if len(call) == 1 {
+			alone++
+		}
+	}
+	require.Less(t, alone, readers/2, "%d calls", len(n.calls))
 }
 
 func TestOneRefusedReadSpoilsNoOther(t *testing.T) {
