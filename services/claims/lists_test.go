@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	claimsv1 "github.com/probity-health/probity/proto/probity/claims/v1"
+	"github.com/probity-health/probity/services/eventstore"
 	"github.com/probity-health/probity/services/identity"
 	"github.com/probity-health/probity/services/problem"
 )
@@ -195,4 +196,27 @@ func FuzzPageToken(f *testing.F) {
 			require.Equal(t, m, again)
 		}
 	})
+}
+
+// What is sealed makes no difference to the lists, which are followed without it.
+func TestListsNeedNothingSealed(t *testing.T) {
+	w := newWorld(t, 2)
+	aBusyWeek(w)
+	p, seen := Projection(nil), map[string]int{}
+	for _, r := range w.events() {
+		whole, err := p.Apply(nil, r)
+		require.NoError(t, err)
+		encoded, err := eventstore.Codec{}.Encode(r.Event)
+		require.NoError(t, err)
+		lean := r
+		lean.Event, err = withoutSealed(eventstore.Codec{}).Decode(encoded)
+		require.NoError(t, err)
+		if proto.Size(lean.Event) < proto.Size(r.Event) {
+			seen[eventstore.TypeOf(r.Event)]++
+		}
+		ops, err := p.Apply(nil, lean)
+		require.NoError(t, err)
+		require.Equal(t, whole, ops)
+	}
+	require.Len(t, seen, 2, "received and decided claims are shorter: %v", seen)
 }

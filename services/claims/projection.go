@@ -107,6 +107,22 @@ func Projection(changed func(claimID string)) views.Projection {
 	}
 }
 
+// withoutSealed decodes what lists look at: most of a claim's events is sealed,
+// and none of that is.
+func withoutSealed(c eventstore.Codec) eventstore.Codec {
+	return c.Leaving(&eventsv1.ClaimReceived{}, "claim").Leaving(&eventsv1.ClaimDecided{}, "decision", "decision_sha256", "received_time")
+}
+
+// listedOf is the store as the lists follow it.
+func listedOf(s eventstore.Store) eventstore.Store {
+	if r, ok := s.(interface {
+		Leaving(func(eventstore.Codec) eventstore.Codec) eventstore.Store
+	}); ok {
+		return r.Leaving(withoutSealed)
+	}
+	return s
+}
+
 // typeNames are what the ledger calls events.
 func typeNames(events ...proto.Message) []string {
 	out := make([]string, len(events))

@@ -230,7 +230,7 @@ func New(d Deps) (*Service, error) {
 	if s.view, err = views.Open(d.Lists, Projection(s.watch.tell), views.Options{Now: d.Now, Logger: d.Log, Tracer: d.Tracer}); err != nil {
 		return nil, err
 	}
-	if s.runner, err = views.NewRunner(s.view, d.Store, d.Meter); err != nil {
+	if s.runner, err = views.NewRunner(s.view, listedOf(d.Store), d.Meter); err != nil {
 		return nil, err
 	}
 	return s, nil

@@ -6,7 +6,9 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
@@ -38,12 +40,57 @@ type Codec struct {
 	// successors maps an old type to the type its upcaster yields, so that a
 	// filter on the new type also asks the ledger for the old one.
 	successors map[string]string
+	// left are the fields of a type that are left out, see Leaving.
+	left map[string][]protowire.Number
+}
+
+// Leaving returns a codec that decodes an event's type without some of its
+// fields: their readers don't look at them, and sealed health data is most of
+// an event's bytes. An unknown field panics: it is a mistake in the program.
+func (c Codec) Leaving(event proto.Message, fields ...protoreflect.Name) Codec {
+	c.left = maps.Clone(c.left)
+	if c.left == nil {
+		c.left = map[string][]protowire.Number{}
+	}
+	d := event.ProtoReflect().Descriptor()
+	for _, name := range fields {
+		f := d.Fields().ByName(name)
+		if f == nil {
+			panic(fmt.Sprintf("eventstore: %s has no field %s", d.FullName(), name))
+		}
+		c.left[string(d.FullName())] = append(slices.Clip(c.left[string(d.FullName())]), f.Number())
+	}
+	return c
+}
+
+// lean holds what is left of payloads while they are decoded, which copies.
+var lean = sync.Pool{New: func() any { return new([]byte) }}
+
+// without appends a message's encoding to out, less some fields. What is no
+// message comes out as it is, for the decoder to refuse.
+func without(out, payload []byte, fields []protowire.Number) []byte {
+	from := 0 // of what is kept and not yet appended
+	for at := 0; at < len(payload); {
+		number, kind, n := protowire.ConsumeTag(payload[at:])
+		if n < 0 {
+			break
+		}
+		m := protowire.ConsumeFieldValue(number, kind, payload[at+n:])
+		if m < 0 {
+			break
+		}
+		if slices.Contains(fields, number) {
+			out, from = append(out, payload[from:at]...), at+n+m
+		}
+		at += n + m
+	}
+	return append(out, payload[from:]...)
 }
 
 // Upcast registers an upcaster from one event type to another, both given by
 // an instance. It returns a codec that has it beside those of c.
 func (c Codec) Upcast(from, to proto.Message, up Upcaster) Codec {
-	out := Codec{upcasters: maps.Clone(c.upcasters), successors: maps.Clone(c.successors)}
+	out := Codec{upcasters: maps.Clone(c.upcasters), successors: maps.Clone(c.successors), left: c.left}
 	if out.upcasters == nil {
 		out.upcasters, out.successors = map[string]Upcaster{}, map[string]string{}
 	}
@@ -115,8 +162,14 @@ func (c Codec) Decode(e *ledgerv1.Event) (proto.Message, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s", ErrUnknownType, name)
 	}
-	m := mt.New().Interface()
-	if err := proto.Unmarshal(e.GetPayload(), m); err != nil {
+	m, payload := mt.New().Interface(), e.GetPayload()
+	if left := c.left[name]; left != nil {
+		scratch := lean.Get().(*[]byte)
+		defer lean.Put(scratch)
+		*scratch = without((*scratch)[:0], payload, left)
+		payload = *scratch
+	}
+	if err := proto.Unmarshal(payload, m); err != nil {
 		return nil, fmt.Errorf("%w: %s", ErrMalformed, name)
 	}
 	for range maxUpcasts {

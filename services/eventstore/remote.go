@@ -326,11 +326,30 @@ func (r *Remote) Read(ctx context.Context, log, routingKey, stream string, from 
 // Follow implements Store. It reconnects for as long as ctx lives, from what
 // handle last accepted; only an answer that no reconnect can mend ends it.
 func (r *Remote) Follow(ctx context.Context, log string, from map[uint32]uint64, types []string, handle func(context.Context, Batch) error) error {
+	return r.follow(ctx, r.o.Codec, log, from, types, handle)
+}
+
+// Leaving returns the same store whose Follow, and only that, delivers events
+// without some of their fields, as Codec.Leaving decodes them.
+func (r *Remote) Leaving(leave func(Codec) Codec) Store {
+	return &leaving{Remote: r, codec: leave(r.o.Codec)}
+}
+
+type leaving struct {
+	*Remote
+	codec Codec
+}
+
+func (l *leaving) Follow(ctx context.Context, log string, from map[uint32]uint64, types []string, handle func(context.Context, Batch) error) error {
+	return l.follow(ctx, l.codec, log, from, types, handle)
+}
+
+func (r *Remote) follow(ctx context.Context, codec Codec, log string, from map[uint32]uint64, types []string, handle func(context.Context, Batch) error) error {
 	if !logName(log) {
 		return problem.Invalidf("eventstore.log", "log", "a log's name is 1 to 32 letters a-z")
 	}
-	c := newCursor(r.o.Codec, log, from, handle)
-	wanted := r.o.Codec.Sources(types)
+	c := newCursor(codec, log, from, handle)
+	wanted := codec.Sources(types)
 	for failures := 0; ; {
 		received, err := r.subscribe(ctx, c, wanted)
 		if ctx.Err() != nil {

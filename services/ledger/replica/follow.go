@@ -146,7 +146,7 @@ func (s *Shard) step(ctx context.Context) error {
 // way from the hash to the file.
 const (
 	portionRecords = 512
-	portionBytes   = 512 << 10
+	portionBytes   = 256 << 10
 )
 
 // portion returns how many of the records are taken in at once.
@@ -318,12 +318,13 @@ func (b *batch) judge(out *core.Judged, head core.Head, i int, value []byte) (er
 // add puts an accepted commit on top, the i-th record of the batch.
 func (b *batch) add(j *core.Judged, i int, value []byte) {
 	a, n := &b.reading, 1+len(j.Row.Writes)
-	var keys []key
+	at := len(a.keys)
 	if i < len(a.read) && a.read[i] {
-		keys = a.keys[a.first[i]:][:n:n]
+		at = a.first[i]
 	} else {
-		keys = b.shard.index.hashes.keysOf(make([]key, 0, n), j.Row.RequestID, j.Row.Writes)
+		a.keys = b.shard.index.hashes.keysOf(a.keys, j.Row.RequestID, j.Row.Writes)
 	}
+	keys := a.keys[at:][:n:n]
 	b.accepted = append(b.accepted, stored{j.Seen.Index, j.Row, keys})
 	b.values, b.entries = append(b.values, value), append(b.entries, j.Row.Entry)
 	b.size += len(value)

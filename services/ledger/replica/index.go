@@ -161,6 +161,9 @@ func (r rows) spell(g *generation, next uint64, set setter) error {
 	for some := range slices.Chunk(sortNames(g.requests.names), spelledAtOnce) {
 		room.touch(g.requests.names, some)
 		for _, p := range some {
+			room.touched += int(g.at[p.at])
+		}
+		for _, p := range some {
 			room.begin()
 			room.b = append(append(append(room.b, r.prefix...), kindRequest), g.requests.names[p.at]...)
 			room.keyed()
@@ -173,6 +176,9 @@ func (r rows) spell(g *generation, next uint64, set setter) error {
 	var chain []int32
 	for some := range slices.Chunk(sortNames(g.streams.names), spelledAtOnce) {
 		room.touch(g.streams.names, some)
+		for _, p := range some {
+			room.touched += g.extents[g.newest[p.at]].count
+		}
 		for _, p := range some {
 			stream := g.streams.names[p.at]
 			chain = chain[:0]

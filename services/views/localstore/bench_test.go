@@ -16,6 +16,35 @@ import (
 // in, of memory.
 func BenchmarkClaims(b *testing.B) {
 	s := open(b, b.TempDir())
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	b.ResetTimer()
+	applyClaims(b, s, b.N)
+	b.StopTimer()
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(b.N), "live-B/claim")
+	runtime.KeepAlive(s)
+}
+
+// BenchmarkOpen is a start on the files of 20,000 claims.
+func BenchmarkOpen(b *testing.B) {
+	dir := b.TempDir()
+	s := open(b, dir)
+	begin(b, s)
+	applyClaims(b, s, 20_000)
+	require.NoError(b, s.Close())
+	b.ResetTimer()
+	for range b.N {
+		s, err := Open(dir, nil)
+		require.NoError(b, err)
+		require.NoError(b, s.Close())
+	}
+}
+
+// applyClaims times the store only.
+func applyClaims(b *testing.B, s *Store, n int) {
 	received, decided := strings.Repeat("r", 150), strings.Repeat("d", 190)
 	claim := func(i int) []views.Op {
 		id := fmt.Sprintf("clm_%04x_%022d", i*7919%65536, i*104729)
@@ -34,13 +63,9 @@ func BenchmarkClaims(b *testing.B) {
 		return ops
 	}
 	const batch = 150
-	var before, after runtime.MemStats
-	runtime.GC()
-	runtime.ReadMemStats(&before)
-	b.ResetTimer()
-	for i := 0; i < b.N; {
+	for i := 0; i < n; {
 		b.StopTimer()
-		in := views.Batch{Build: one, From: uint64(i), Next: uint64(min(i+batch, b.N))}
+		in := views.Batch{Build: one, From: uint64(i), Next: uint64(min(i+batch, n))}
 		for ; i < int(in.Next); i++ {
 			in.Changes = append(in.Changes, views.Change{Index: uint64(i), Ops: claim(i)})
 		}
@@ -49,9 +74,4 @@ func BenchmarkClaims(b *testing.B) {
 		require.NoError(b, err)
 		require.Equal(b, views.Done, done.Verdict)
 	}
-	b.StopTimer()
-	runtime.GC()
-	runtime.ReadMemStats(&after)
-	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(b.N), "live-B/claim")
-	runtime.KeepAlive(s)
 }
