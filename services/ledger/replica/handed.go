@@ -116,8 +116,7 @@ func (s *Shard) Left() {
 // topic: at once unless the owner is writing.
 func (s *Shard) await(ctx context.Context) {
 	h := &s.handing
-	patience := time.NewTimer(lingers)
-	defer patience.Stop()
+	var patience *time.Timer
 	for {
 		s.mu.RLock()
 		offset, next := s.st.Offset, s.st.Next
@@ -133,6 +132,10 @@ func (s *Shard) await(ctx context.Context) {
 		h.mu.Unlock()
 		if !wait {
 			return
+		}
+		if patience == nil {
+			patience = time.NewTimer(lingers)
+			defer patience.Stop()
 		}
 		select {
 		case <-h.bell:
@@ -254,7 +257,7 @@ func (s *Shard) unreadWith(first uint64, st state) []span {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	unread := slices.Clone(h.unread)
-	if s.handed {
+	if s.handed && st.Next > first {
 		unread = with(unread, since(first, st))
 	}
 	return unread
@@ -262,7 +265,7 @@ func (s *Shard) unreadWith(first uint64, st state) []span {
 
 // took notes that it is stored.
 func (s *Shard) took(first uint64, st state, size int) {
-	if !s.handed {
+	if !s.handed || st.Next == first {
 		return
 	}
 	h := &s.handing

@@ -126,9 +126,10 @@ func (h *handed) decide(n int) (values [][]byte) {
 
 // hand writes commits and hands them over.
 func (h *handed) hand(n int) (offset int64) {
+	first := h.shard.Head().Next // a shard that runs may read them at once
 	values := h.decide(n)
 	offset = h.topic.write(values...)
-	h.shard.Landed(offset, h.shard.Head().Next, n)
+	h.shard.Landed(offset, first, n)
 	return offset
 }
 
@@ -402,9 +403,9 @@ func TestRunWaitsForItsOwner(t *testing.T) {
 	running.Go(func() { _ = h.shard.Run(ctx) })
 	running.Go(func() { h.shard.Audit(ctx) })
 	defer func() { stop(); running.Wait() }()
-	for range 20 {
+	for round := range uint64(20) {
 		h.hand(5)
-		require.NoError(t, h.shard.WaitIndex(t.Context(), h.shard.Head().Next))
+		require.NoError(t, h.shard.WaitIndex(t.Context(), 5*round+4))
 	}
 	require.Eventually(t, func() bool { return h.shard.Head().Next == 100 && h.shard.Unaudited() == 0 }, 10*time.Second, time.Millisecond)
 	values := h.decide(1)

@@ -158,7 +158,7 @@ func (b *bent) Expect(commits []core.Written) {
 	}
 	b.Follower.Expect(commits)
 	if b.bug == HandEarly {
-		b.Follower.Landed(b.end(), commits[0].Seen.Index, len(commits))
+		b.Landed(b.end(), commits[0].Seen.Index, len(commits))
 	}
 }
 
