@@ -46,14 +46,6 @@ type stack struct {
 	logged func() string
 }
 
-// pid is of the process that the stack runs in.
-func (s *stack) pid() int {
-	if s.process == nil {
-		return os.Getpid()
-	}
-	return s.process.PID()
-}
-
 // startStack starts a stack without any data.
 func startStack(t *testing.T) *stack {
 	t.Helper()
