@@ -1,7 +1,12 @@
 package ledger_test
 
 import (
+	"bytes"
+	"context"
+	"encoding/binary"
 	"errors"
+	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"maps"
 	"math/rand/v2"
@@ -15,6 +20,7 @@ import (
 
 	"github.com/segmentio/kafka-go"
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"google.golang.org/protobuf/proto"
 
 	ledgerv1 "github.com/probity-health/probity/proto/probity/ledger/v1"
@@ -278,4 +284,95 @@ func TestAProposerThatIsDamagedHandsOver(t *testing.T) {
 		return err == nil
 	}, patience, 5*time.Millisecond)
 	require.NotEqual(t, victim, proposer())
+}
+
+// alter changes a byte of a record in the broker's files, and its batch's
+// checksum with it: the broker gives back something else than it was given.
+func alter(t *testing.T, dir string, payload []byte) {
+	t.Helper()
+	castagnoli := crc32.MakeTable(crc32.Castagnoli)
+	altered := 0
+	require.NoError(t, filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		raw, err := os.ReadFile(path)
+		at := bytes.Index(raw, payload)
+		if err != nil || at < 0 {
+			return err
+		}
+		// A batch of version 2: magic at 16, its checksum at 17 of all from 21 on.
+		for from := at - 61; from >= 0; from-- {
+			size := int(binary.BigEndian.Uint32(raw[from+8:]))
+			if end := from + 12 + size; raw[from+16] == 2 && end > at && end <= len(raw) &&
+				binary.BigEndian.Uint32(raw[from+17:]) == crc32.Checksum(raw[from+21:end], castagnoli) {
+				raw[at] ^= 0x10
+				sum := binary.BigEndian.AppendUint32(nil, crc32.Checksum(raw[from+21:end], castagnoli))
+				f, err := os.OpenFile(path, os.O_WRONLY, 0)
+				require.NoError(t, err)
+				_, err1 := f.WriteAt(raw[at:at+1], int64(at))
+				_, err2 := f.WriteAt(sum, int64(from+17))
+				require.NoError(t, errors.Join(err1, err2, f.Close()))
+				altered++
+				return nil
+			}
+		}
+		return nil
+	}))
+	require.Equal(t, 1, altered, "one record is altered")
+}
+
+// Given a node that takes in what it wrote itself, when the broker holds
+// something else, then the node's audit of the topic finds it and names it, and
+// nothing more is promised or sealed. What is altered after the audit came by
+// is found by whoever reads the topic next: here it is tried again.
+func TestARecordAlteredUnderItsOwner(t *testing.T) {
+	const burst = 50
+	for name, c := range map[string]struct {
+		nth  int
+		says string
+	}{
+		"one of many":  {burst - 10, `the record at (offset \d+, )?index %d,? is not the one that this node wrote \(ledger\.topic\.altered\)`},
+		"the last one": {burst - 1, `index %d at offset \d+ is not the commit followed before \(ledger\.topic\.rewritten\)`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			broker := t.TempDir()
+			w := ledgertest.NewEmbedded(t, kfake.DataDir(broker))
+			w.Config.Logs = map[string]int{"claims": 1}
+			n := w.Open(t, w.Config)
+			said, altered := "", uint64(0)
+			for number := 0; said == ""; number++ {
+				require.Less(t, number, 100*burst, "no alteration is found")
+				r := claim(number, -1)
+				payload := fmt.Appendf(nil, "what the owner wrote, number %d.", number)
+				r.Writes[0].Events[0].Payload = payload
+				res, err := n.Handler().Append(within(t), r)
+				require.NoError(t, err)
+				if number%burst == c.nth {
+					altered = res.GetPosition().GetIndex()
+					alter(t, broker, payload)
+				}
+				for try := 0; said == "" && try < 200 && number%burst == burst-1; try++ {
+					if all := causes(n.Ready(t.Context())); strings.Contains(all, "ledger.topic") {
+						said = all
+					}
+					select {
+					case <-time.After(5 * time.Millisecond):
+					case <-t.Context().Done():
+					}
+				}
+			}
+			require.Regexp(t, fmt.Sprintf(c.says, altered), said)
+
+			before, err := n.Handler().GetCheckpoint(within(t), &ledgerv1.GetCheckpointRequest{})
+			require.NoError(t, err)
+			short, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			_, err = n.Handler().Append(short, claim(-1, -1))
+			require.Error(t, err, "nothing is promised on top of it")
+			after, err := n.Handler().GetCheckpoint(within(t), &ledgerv1.GetCheckpointRequest{})
+			require.NoError(t, err)
+			require.Equal(t, before.GetCheckpoint(), after.GetCheckpoint(), "nothing is sealed on top of it")
+		})
+	}
 }
