@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"math"
 	"os"
 	"runtime/debug"
 	"runtime/metrics"
@@ -18,8 +19,10 @@ import (
 // and Go's own rule collects whenever the heap has doubled: a fifth of the CPU
 // of a file of claims, an eighth of an append's. Below a floor the heap is
 // therefore left to grow, as far as the machine can well spare it; above, Go's
-// own rule holds. So memory is flat at the floor until what lives takes half of
-// it.
+// own rule holds. So memory is flat at the floor until what lives takes two
+// thirds of it: what lies free between what lives, hundreds of MB after large
+// documents, is held in measure by Go's memory limit, which is lifted before it
+// could make the collector run without end.
 const (
 	// share of the memory that the process may use is the floor, unless its
 	// command says otherwise.
@@ -33,11 +36,11 @@ const (
 	// maxGCPercent keeps the first seconds, in which next to nothing lives, in measure.
 	maxGCPercent = 1000
 	// look is how often what lives is looked at.
-	look = time.Second
+	look = 250 * time.Millisecond
 )
 
 // Usage is the help of the flag that sets a floor.
-const Usage = "MiB up to which the heap grows before it is collected; by default a sixteenth of the memory there is, at most 1024; 0 leaves it to Go"
+const Usage = "MiB up to which Go's memory grows before it is collected; by default a sixteenth of the memory there is, at most 1024; 0 leaves it to Go"
 
 // DefaultFloor is the floor in bytes; 0, which leaves it to Go, where the
 // environment says how to collect or the machine's memory isn't known.
@@ -55,15 +58,25 @@ func Tend(ctx context.Context, floor uint64) {
 		return
 	}
 	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
-	now := 100
+	// An eighth is for what lies free between what lives.
+	goal := floor - floor/8
+	now, bound := 100, int64(math.MaxInt64)
 	tick := time.NewTicker(look)
 	defer tick.Stop()
-	defer func() { debug.SetGCPercent(100) }()
+	defer func() {
+		debug.SetGCPercent(100)
+		debug.SetMemoryLimit(math.MaxInt64)
+	}()
 	for {
 		metrics.Read(sample)
-		if want := gcPercent(sample[0].Value.Uint64(), floor); want > now+now/10 || want < now-now/10 {
+		live := sample[0].Value.Uint64()
+		if want := gcPercent(live, goal); want > now+now/10 || want < now-now/10 {
 			debug.SetGCPercent(want)
 			now = want
+		}
+		if want := memoryLimit(live, goal, floor); want != bound {
+			debug.SetMemoryLimit(want)
+			bound = want
 		}
 		select {
 		case <-ctx.Done():
@@ -71,6 +84,15 @@ func Tend(ctx context.Context, floor uint64) {
 		case <-tick.C:
 		}
 	}
+}
+
+// memoryLimit is what the Go runtime may hold in bytes, the floor; none once two
+// thirds of the heap's goal live, from where on memory grows.
+func memoryLimit(live, goal, floor uint64) int64 {
+	if live >= goal/3*2 {
+		return math.MaxInt64
+	}
+	return int64(floor) //nolint:gosec // a floor is at most some TiB
 }
 
 // gcPercent is how much of what lives may be allocated until the heap is at

@@ -1,6 +1,7 @@
 package heap
 
 import (
+	"math"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -22,6 +23,12 @@ func TestTheHeapStaysAtItsFloorAndDoublesAboveIt(t *testing.T) {
 		{200 * mib, 64 * mib, 100},    // a small machine: as if nothing had been set
 	} {
 		require.Equal(t, c.percent, gcPercent(c.live, c.floor), "%d of %d", c.live, c.floor)
+		if bound := memoryLimit(c.live, c.floor, c.floor*8/7); c.live >= c.floor*2/3 {
+			require.EqualValues(t, math.MaxInt64, bound, "the collector must find room")
+		} else {
+			require.EqualValues(t, c.floor*8/7, bound)
+			require.Greater(t, uint64(bound), c.live*3/2)
+		}
 	}
 }
 
