@@ -28,7 +28,7 @@ const (
 	// command says otherwise.
 	share = 16
 	// mostFloor is more than a whole stack in one process gains by.
-	mostFloor = 1 << 30
+	mostFloor = 5 << 28
 	// minGCPercent is what the heap may at least grow by below the floor: with
 	// less the collector would run all the time, with more memory would leave
 	// the floor as soon as half of it lives.
@@ -40,7 +40,7 @@ const (
 )
 
 // Usage is the help of the flag that sets a floor.
-const Usage = "MiB up to which Go's memory grows before it is collected; by default a sixteenth of the memory there is, at most 1024; 0 leaves it to Go"
+const Usage = "MiB up to which Go's memory grows before it is collected; by default a sixteenth of the memory there is, at most 1280; 0 leaves it to Go"
 
 // DefaultFloor is the floor in bytes; 0, which leaves it to Go, where the
 // environment says how to collect or the machine's memory isn't known.
