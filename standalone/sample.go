@@ -52,19 +52,26 @@ func (s *Stack) runSample(ctx context.Context, out, progress io.Writer) error {
 	if err := awaitFile(ctx, c.Workflows, file.GetFileId(), progress); err != nil {
 		return fmt.Errorf("sample: %w", err)
 	}
-	listed, err := c.Claims.ListClaims(ctx, &claimsv1.ListClaimsRequest{FileId: file.GetFileId(), PageSize: 1000, MinToken: submitted.GetToken()})
-	if err != nil {
-		return fmt.Errorf("sample: %w", err)
-	}
 	recorded, err := c.Files.GetFile(ctx, &claimsv1.GetFileRequest{FileId: file.GetFileId(), IncludeOutcomes: true})
 	if err != nil {
 		return fmt.Errorf("sample: %w", err)
 	}
-	printClaims(out, listed.GetClaims(), recorded.GetOutcomes(), submitted.GetDuplicate())
+	var claims []*claimsv1.ClaimSummary // one by one: the lists may be a moment behind the file
+	for _, o := range recorded.GetOutcomes() {
+		if o.GetClaimId() == "" {
+			continue
+		}
+		got, err := c.Claims.GetClaim(ctx, &claimsv1.GetClaimRequest{ClaimId: o.GetClaimId()})
+		if err != nil {
+			return fmt.Errorf("sample: %w", err)
+		}
+		claims = append(claims, got.GetClaim())
+	}
+	printClaims(out, claims, recorded.GetOutcomes(), submitted.GetDuplicate())
 	if err := s.writeRemittances(ctx, c, file.GetFileId(), out); err != nil {
 		return fmt.Errorf("sample: %w", err)
 	}
-	return s.verifyReceipts(ctx, c.Ledger, listed.GetClaims(), out)
+	return s.verifyReceipts(ctx, c.Ledger, claims, out)
 }
 
 // Submit sends a file of claims and returns when it is durable.

@@ -1,12 +1,14 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -176,25 +178,45 @@ func (s *submission) await(ctx context.Context, timeout time.Duration) error {
 }
 
 // collect reads the file's claims and the outcomes that never became a claim.
+// The file's record has every outcome, the lists may be a moment behind it:
+// a claim that they don't show yet is read from its own stream.
 func (s *submission) collect(ctx context.Context) error {
 	got, err := s.conn.files.GetFile(ctx, &claimsv1.GetFileRequest{FileId: s.file.GetFileId()})
 	if err != nil {
 		return err
 	}
 	s.file = got.GetFile()
+	unlisted := map[string]bool{}
 	if err := s.conn.listOutcomes(ctx, s.file.GetFileId(), func(o *claimsv1.ClaimOutcome) error {
 		if o.GetStatus() == claimsv1.ClaimStatus_CLAIM_STATUS_REJECTED {
 			s.refused = append(s.refused, o)
+		} else if o.GetClaimId() != "" {
+			unlisted[o.GetClaimId()] = true
 		}
 		return nil
 	}); err != nil {
 		return err
 	}
 	filter := &claimsv1.ListClaimsRequest{FileId: s.file.GetFileId(), MinToken: s.answer.GetToken()}
-	return s.conn.listClaims(ctx, filter, 0, func(c *claimsv1.ClaimSummary) error {
+	if err := s.conn.listClaims(ctx, filter, 0, func(c *claimsv1.ClaimSummary) error {
 		s.claims = append(s.claims, c)
+		delete(unlisted, c.GetClaimId())
 		return nil
-	})
+	}); err != nil {
+		return err
+	}
+	for id := range unlisted {
+		got, err := s.conn.claims.GetClaim(ctx, &claimsv1.GetClaimRequest{ClaimId: id})
+		if err != nil {
+			return err
+		}
+		// What another file brought before stays in that file's list.
+		if got.GetClaim().GetFileId() == s.file.GetFileId() {
+			s.claims = append(s.claims, got.GetClaim())
+		}
+	}
+	slices.SortStableFunc(s.claims, func(a, b *claimsv1.ClaimSummary) int { return cmp.Compare(a.GetFileOrdinal(), b.GetFileOrdinal()) })
+	return nil
 }
 
 // problems are those of the file itself, without what its claims repeat.
